@@ -1,0 +1,40 @@
+"""Everything that can stop the launcher, each with the exit code that the shell sees.
+
+LauncherError                    1   anything not named below
+├── ConfigError                  78  a setting is missing, unknown or contradicts another (EX_CONFIG)
+├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
+│   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
+├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
+├── StartError                   75  a child did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
+└── ChildExited                  70  a child that was serving ended by itself (EX_SOFTWARE)
+"""
+
+
+class LauncherError(Exception):
+    """Base class. `args[0]` is one sentence for the user that says what to do next."""
+
+    exit_code = 1
+
+
+class ConfigError(LauncherError):
+    exit_code = 78
+
+
+class EngineError(LauncherError):
+    exit_code = 69
+
+
+class EngineBuildError(EngineError):
+    exit_code = 70
+
+
+class ModelError(LauncherError):
+    exit_code = 66
+
+
+class StartError(LauncherError):
+    exit_code = 75
+
+
+class ChildExited(LauncherError):
+    exit_code = 70

@@ -1,0 +1,1 @@
+"""The HTTP side of trillama: Jina's and OpenAI's embeddings API in front of llama-servers."""
