@@ -3,6 +3,8 @@
 import os
 import tempfile
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
@@ -36,8 +38,16 @@ class Weights(Strict):
     models: dict[str, ModelSource]
 
 
+class Task(BaseModel):
+    """What the launcher needs of a row of the task table: which backend has to run for it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    backend: str
+
+
 class Family(BaseModel):
-    """What the launcher needs of a family file; tasks and prefixes in the same file are the proxy's."""
+    """What the launcher needs of a family file; prefixes and models' names in the same file are the proxy's."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -45,7 +55,17 @@ class Family(BaseModel):
     licence: str
     dimensions: Positive
     max_input_tokens: Positive
+    default_task: str
+    tasks: dict[str, Task]
+    task_aliases: dict[str, str] = {}
     weights: Weights
+
+    def backend_of(self, task: str) -> str:
+        """The backend that serves a task or an alias of one. Raises ConfigError naming the tasks there are."""
+        row = self.tasks.get(self.task_aliases.get(task, task))
+        if row is None:
+            raise ConfigError(f"unknown task {task!r}; allowed are: {', '.join(self.tasks)}")
+        return row.backend
 
 
 class EngineSettings(Strict):
@@ -72,6 +92,8 @@ class HostConfig(Strict):
     family: str = "jina-embeddings-v4"
     demo: bool = False
     notice: str | None = None
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
     max_input_tokens: Positive | None = None
     runtime_dir: LocalPath | None = None
     models: ModelSettings = ModelSettings()
@@ -80,20 +102,35 @@ class HostConfig(Strict):
 
     @model_validator(mode="after")
     def _owned_by_the_launcher(self) -> Self:
-        if taken := sorted({"family", "backends", "max_input_tokens", "notice"} & self.proxy.keys()):
-            raise ValueError(f"[proxy] must not set {', '.join(taken)}: the launcher fills it in")
+        if taken := sorted({"family", "backends", "host", "port", "max_input_tokens", "notice"} & self.proxy.keys()):
+            raise ValueError(f"[proxy] must not set {', '.join(taken)}: it is set at the top of this file, for all")
         return self
 
 
-def load_host(path: Path | None) -> HostConfig:
-    """The host's file, or the defaults without one. Raises ConfigError naming the file and the field."""
-    return HostConfig() if path is None else _validated(HostConfig, path)
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that was read: the host's file and the family that it names."""
+
+    host: HostConfig
+    family: Family
+    family_file: Path
+
+    @property
+    def max_input_tokens(self) -> int:
+        """The served length of one text, prefix included."""
+        return self.host.max_input_tokens or self.family.max_input_tokens
 
 
-def load_family(family: str, *, beside: Path | None = None) -> tuple[Family, Path]:
-    """The family by name (a file of `configs/`) or by path (relative to the host's file), and the file it is in."""
-    path = _family_path(family, beside)
-    return _validated(Family, path), path
+def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:
+    """The settings in the host's file (the defaults without one); `overrides` beat it, where they are not None.
+
+    Raises ConfigError naming the file and the field.
+    """
+    given = {} if path is None else _read(path)
+    given |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    host = _validated(HostConfig, given, path or "the arguments")
+    family_file = _family_path(host.family, path)
+    return Settings(host, _validated(Family, _read(family_file), family_file), family_file)
 
 
 def configs_dir() -> Path:
@@ -122,13 +159,18 @@ def _family_path(family: str, beside: Path | None) -> Path:
     return (beside.parent if beside else Path()) / Path(family).expanduser()
 
 
-def _validated(model: type[T], path: Path) -> T:
+def _read(path: Path) -> dict[str, object]:
     try:
-        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def _validated(model: type[T], given: Mapping[str, object], where: Path | str) -> T:
+    try:
+        return model.model_validate(given)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path}: {faults}") from error
+        raise ConfigError(f"{where}: {faults}") from error

@@ -38,3 +38,12 @@ class StartError(LauncherError):
 
 class ChildExited(LauncherError):
     exit_code = 70
+
+
+def cause_of(group: ExceptionGroup[Exception]) -> Exception:
+    """The first error of ours in a group of tasks that fell together, or the group itself if there is none."""
+    ours = group.subgroup(LauncherError)
+    if ours is None:
+        return group
+    first = ours.exceptions[0]
+    return cause_of(first) if isinstance(first, ExceptionGroup) else first

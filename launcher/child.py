@@ -1,0 +1,81 @@
+"""Own the life of one child process: a `with` block is its lifetime."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@asynccontextmanager
+async def running(
+    argv: Sequence[str], *, env: Mapping[str, str], grace_s: float, output: Path | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `argv` in its own process group; leaving the block ends the whole group.
+
+    stdout and stderr go to the file `output`, or where ours go. The child dies with us, even if we are killed by
+    SIGKILL (Linux; elsewhere it does not). Ending is bounded: SIGTERM, `grace_s`, a second SIGTERM, a second, SIGKILL.
+    """
+    with open(output or os.devnull, "ab") as file:  # noqa: PTH123, ASYNC230 # once per start of a process
+        stream = file if output else None
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            preexec_fn=_die_with_parent(),
+        )
+    try:
+        yield process
+    finally:
+        await _end(process, grace_s)
+
+
+def last_lines(output: Path, count: int = 5) -> str:
+    """The end of a child's output, for an error message; empty if there is none."""
+    with suppress(OSError):
+        lines = output.read_bytes()[-8192:].decode(errors="replace").splitlines()
+        return "\n".join([line for line in lines if line.strip()][-count:])
+    return ""
+
+
+async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:
+    """Ask with SIGTERM, ask again (llama-server with queued work ends only then: trap T6), then insist with SIGKILL."""
+    try:
+        for patience_s in (grace_s, 1.0):
+            if process.returncode is None:
+                _signal_group(process.pid, signal.SIGTERM)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(patience_s):
+                        await process.wait()
+    finally:
+        # Also reaches what the child left behind, and runs if we are cancelled again.
+        _signal_group(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _signal_group(pid: int, signum: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signum)
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What the child does between fork and exec so that the kernel ends it when this process is gone."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up here: after a fork is too late to take locks
+    parent = os.getpid()
+
+    def ask_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel knew
+            os._exit(1)
+
+    return ask_kernel

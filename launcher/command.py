@@ -1,0 +1,106 @@
+"""The command line and the environment of one llama-server. Pure; the only file that knows its flags.
+
+Flags are spelled in full, as every engine that is new enough knows them. T1 to T5 are the traps that were measured on
+llama.cpp; each comment says what goes wrong without the flag.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+# What no engine may lack: without one of these it would not start, or would answer with wrong vectors.
+REQUIRED_FLAGS = frozenset(
+    {
+        "--model",
+        "--host",
+        "--embedding",
+        "--pooling",
+        "--kv-unified",
+        "--parallel",
+        "--cache-ram",
+        "--slot-prompt-similarity",
+        "--flash-attn",
+        "--batch-size",
+        "--ubatch-size",
+        "--ctx-size",
+        "--threads-http",
+        "--metrics",
+        "--verbosity",
+        "--offline",
+        "--gpu-layers",
+        "--threads",
+    }
+)
+
+
+class Engine(Protocol):
+    """What a command line needs to know of an engine; see `launcher.engine.Engine`."""
+
+    @property
+    def argv(self) -> tuple[str, ...]: ...
+
+    @property
+    def flags(self) -> frozenset[str]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One backend's process: `slots` texts of together `batch_tokens` tokens are computed at once.
+
+    `socket` must end in `.sock`: only by this does llama-server tell a unix socket from an address.
+    """
+
+    name: str
+    model: Path
+    socket: Path
+    slots: int
+    batch_tokens: int
+    gpu_layers: int
+    threads: int | None
+
+
+def argv(engine: Engine, placement: Placement) -> tuple[str, ...]:
+    """The command that serves `placement` with `engine`, which must know REQUIRED_FLAGS."""
+    return (*engine.argv, *_given(placement), *_guards(placement), *_where_known(engine.flags))
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """`inherited` for a llama-server: `argv` alone decides, so every variable that llama.cpp reads as a flag goes."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith("LLAMA_")}
+    return {
+        "OMP_WAIT_POLICY": "passive",  # three servers that spin on the same cores are a fifth slower than in turn
+        **kept,
+        "GGML_NO_BACKTRACE": "1",  # else a crash hangs in a debugger that it starts to print a stack trace
+    }
+
+
+def _given(placement: Placement) -> Iterator[str]:
+    yield from ("--model", str(placement.model), "--host", str(placement.socket))
+    yield from ("--parallel", str(placement.slots), "--gpu-layers", str(placement.gpu_layers))
+    if placement.threads is not None:
+        yield from ("--threads", str(placement.threads))
+
+
+def _guards(placement: Placement) -> Iterator[str]:
+    tokens = placement.batch_tokens
+    yield from ("--embedding", "--pooling", "mean")
+    yield "--kv-unified"  # T1: else texts of mixed lengths in one batch get wrong vectors, with status 200
+    yield from ("--cache-ram", "1")  # T2: 1 MiB holds no text, so nothing is kept, yet used slots are still cleared
+    yield from ("--slot-prompt-similarity", "0")  # nothing is reused between texts: do not search for it
+    yield from ("--flash-attn", "auto")
+    yield from ("--batch-size", str(tokens), "--ubatch-size", str(tokens))  # a text must lie whole in one batch
+    yield from ("--ctx-size", str(2 * tokens))  # T2: a full batch fits beside one that is not cleared yet
+    yield from ("--threads-http", "64")  # T3: with fewer threads than connections one may wait for seconds
+    yield "--metrics"
+    yield from ("--verbosity", "1")  # errors only: more is three lines for each text
+    yield "--offline"
+
+
+def _where_known(flags: frozenset[str]) -> Iterator[str]:
+    """Flags that not every engine has, and that it can do without."""
+    yield from [flag for flag in ("--no-ui", "--no-webui") if flag in flags][:1]  # renamed in 2026
+    if "--fit" in flags:
+        yield from ("--fit", "off")  # else layers may move to the CPU without a word if memory is short
+    if "--no-logits-for-embeddings" in flags:
+        yield "--no-logits-for-embeddings"  # T5: the logits of each token are computed, and thrown away

@@ -1,0 +1,192 @@
+"""`trillama engine build` with everything real but the source and the compiler, which take five minutes."""
+
+import asyncio
+import io
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from launcher.build import Progress, build, configuration, progress_in, require_compilers
+from launcher.engine import Origin, find
+from launcher.errors import EngineBuildError
+
+BACKEND = """
+from pathlib import Path
+def prepare_metadata_for_build_wheel(directory, config_settings=None):
+    info = Path(directory, "llama_cpp_python-0.3.36.dist-info")
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: llama-cpp-python\\nVersion: 0.3.36\\n")
+    return info.name
+"""
+PYPROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+COMPILE = f"""
+mkdir -p "$2/bin"
+echo "[1/2] Building CXX object server.cpp.o"
+printf '#!/bin/sh\\nexec {sys.executable} -P -m launcher.embedded "$@"\\n' > "$2/bin/llama-server"
+chmod +x "$2/bin/llama-server"
+echo "[2/2] Linking CXX executable bin/llama-server"
+"""
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine whose package index has only a small package of the right name, and whose compilers are empty."""
+    monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path / "bin"), "/usr/bin", "/bin")))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with tarfile.open(tmp_path / "llama_cpp_python-0.3.36.tar.gz", "w:gz") as archive:
+        for name, text in (
+            ("PKG-INFO", "Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: 0.3.36\n"),
+            ("pyproject.toml", PYPROJECT),
+            ("backend.py", BACKEND),
+            ("vendor/llama.cpp/CMakeLists.txt", ""),
+        ):
+            entry = tarfile.TarInfo(f"llama_cpp_python-0.3.36/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    for tool in ("cc", "c++", "ninja"):
+        script(tmp_path / "bin" / tool, "")
+    cmake(tmp_path, compiling=COMPILE)
+    return tmp_path / "cache"
+
+
+def script(path: Path, body: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def cmake(folder: Path, *, compiling: str, configuring: str = "exit 0") -> None:
+    script(folder / "bin" / "cmake", f'if [ "$1" != --build ]; then {configuring}\nfi\n{compiling}')
+
+
+def ignore(_: Progress) -> None:
+    """A report that nobody reads."""
+
+
+def remains(cache: Path) -> set[str]:
+    return {path.name for path in (cache / "engine").iterdir()} - {".lock"}
+
+
+async def test_what_is_built_is_the_engine_that_is_found_next(cache: Path) -> None:
+    seen: list[Progress] = []
+    path = await build(cuda=False, report=seen.append)
+    assert path == cache / "engine" / "llama-server"
+    assert remains(cache) == {"llama-server"}
+    steps = list(dict.fromkeys(progress.step for progress in seen))
+    assert steps == ["preparing", "downloading llama.cpp", "unpacking", "configuring", "compiling"]
+    assert seen[-1] == Progress(step="compiling", done=2, total=2)
+    assert ((found := await find(None)).origin, found.argv) == (Origin.BUILT, (str(path),))
+
+
+async def test_a_build_that_fails_tells_the_last_lines_and_leaves_the_engine_that_was_there(
+    cache: Path, tmp_path: Path
+) -> None:
+    script(cache / "engine" / "llama-server", "echo the old one")
+    cmake(tmp_path, compiling="seq 30; echo server.cpp:1: error: no >&2; exit 2")
+    with pytest.raises(EngineBuildError, match=r"^compiling failed with 2:\n12\n(.*\n)+30\nserver.cpp:1: error: no$"):
+        await build(cuda=False, report=ignore)
+    assert remains(cache) == {"llama-server"}
+    assert "the old one" in (cache / "engine" / "llama-server").read_text()
+
+
+async def test_what_was_built_but_does_not_run_is_not_installed(cache: Path, tmp_path: Path) -> None:
+    broken = COMPILE + 'echo \'#!/bin/sh\' >"$2/bin/llama-server"; echo exit 3 >>"$2/bin/llama-server"'
+    cmake(tmp_path, compiling=broken)
+    with pytest.raises(EngineBuildError, match=r"what was built from llama-cpp-python==\S+ is of no use: .*ended with"):
+        await build(cuda=False, report=ignore)
+    assert remains(cache) == set()
+
+
+async def test_cancelling_ends_the_compilers_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
+    compiler = tmp_path / "compiler.pid"
+    cmake(tmp_path, compiling=f"sleep 1000 & echo $! > {compiler}.new; mv {compiler}.new {compiler}; wait")
+    async with asyncio.timeout(60):
+        building = asyncio.create_task(build(cuda=False, report=ignore))
+        await until(compiler.exists, building)
+        building.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await building
+        await until(lambda: not runs(int(compiler.read_text())))
+    assert remains(cache) == set()
+
+
+async def test_a_second_build_is_refused_while_one_runs(cache: Path) -> None:
+    (cache / "engine").mkdir(parents=True)
+    with (
+        FileLock(cache / "engine" / ".lock"),
+        pytest.raises(EngineBuildError, match=r"another build is running in .*engine: wait"),
+    ):
+        await build(cuda=False, report=ignore)
+
+
+@pytest.mark.parametrize(
+    ("present", "cuda", "said"),
+    [
+        (set(), False, r"no compiler cc: apt-get install build-essential"),
+        ({"cc"}, False, r"no compiler c\+\+: apt-get install build-essential"),
+        ({"cc", "c++"}, True, "no nvcc: install NVIDIA's CUDA toolkit"),
+    ],
+)
+def test_a_missing_compiler_is_named_with_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, present: set[str], cuda: bool, said: str
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    for tool in present:
+        script(tmp_path / tool, "")
+    if cuda and shutil.which("nvcc", path="/usr/local/cuda/bin"):
+        pytest.skip("this machine has nvcc where NVIDIA installs it")
+    with pytest.raises(EngineBuildError, match=said):
+        require_compilers(str(tmp_path), cuda=cuda)
+
+
+async def test_without_a_compiler_nothing_is_written(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler -O3")
+    with pytest.raises(EngineBuildError, match=r"no compiler no-such-compiler: .* or set \$CXX"):
+        await build(cuda=False, report=ignore)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("[17/206] Building CXX object a.o", Progress(step="s", done=17, total=206)),
+        ("[206/206] Linking CXX executable bin/llama-server", Progress(step="s", done=206, total=206)),
+        ("-- Configuring done [1/2]", Progress(step="s")),
+        ("", Progress(step="s")),
+    ],
+)
+def test_progress_is_read_from_ninja_s_last_line(line: str, expected: Progress) -> None:
+    assert progress_in("s", line) == expected
+
+
+def test_cuda_is_configured_with_the_compiler_that_was_found() -> None:
+    added = set(configuration("/usr/local/cuda/bin/nvcc")) - set(configuration(None))
+    assert added == {"-DGGML_CUDA=ON", "-DCMAKE_CUDA_COMPILER=/usr/local/cuda/bin/nvcc"}
+
+
+async def until(condition: Callable[[], bool], task: asyncio.Task[Path] | None = None) -> None:
+    while not condition():
+        assert task is None or not task.done(), task
+        await asyncio.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
