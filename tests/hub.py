@@ -1,0 +1,158 @@
+"""A small Hugging Face hub on loopback: enough for the real huggingface_hub client, and the faults a test asks for.
+
+A client finds it by the environment of `Hub.env`, which the client reads when it is imported: run it in a subprocess.
+"""
+
+import hashlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import cast
+
+COMMIT = "c0ffee" * 6 + "c0de"
+TOKEN = "hf_test"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    range: str | None
+    token: str | None
+
+
+@dataclass(slots=True)
+class Hub:
+    """What the hub holds and how it misbehaves; a test may change it while it runs."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)  # "owner/name/file" -> content
+    gated: bool = False  # only TOKEN may read
+    cut_after: int | None = None  # the next download ends after that many bytes
+    reset_after: int | None = None  # the same, with a TCP reset
+    stall_after: int | None = None  # the next download stops there and keeps the connection
+    claimed_bytes: int | None = None  # the size a HEAD names instead of the true one
+    damaged: bool = False  # bytes differ from the checksum
+    status: int = 200  # of every answer, unless 200
+    requests: list[Request] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    def add(self, repo: str, filename: str, content: bytes) -> None:
+        self.files[f"{repo}/{filename}"] = content
+
+    def env(self, home: Path, *, token: str | None = None) -> dict[str, str]:
+        """What a client's environment must have to use this hub, with its cache in `home`."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1",
+            **({"HF_TOKEN": token} if token else {}),
+        }
+
+    def downloads(self) -> list[Request]:
+        """The requests for content, in their order."""
+        return [request for request in self.requests if request.method == "GET"]
+
+
+@contextmanager
+def running_hub() -> Iterator[Hub]:
+    """A hub without files; its port is free again after the block."""
+    server = _Server()
+    server.hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.hub
+    finally:
+        server.hub.closing.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = Hub()
+
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        self.close_request(request)  # without the polite shutdown(), so that a reset is one
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away in the middle is what some tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    @property
+    def hub(self) -> Hub:
+        return cast("_Server", self.server).hub
+
+    def do_HEAD(self) -> None:
+        content = self._asked("HEAD")
+        if content is not None:
+            self._head(200, content, length=self.hub.claimed_bytes or len(content))
+
+    def do_GET(self) -> None:
+        content = self._asked("GET")
+        if content is None:
+            return
+        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        self._head(206 if start else 200, content, length=len(content) - start, start=start)
+        self._send(content[:-1] + b"?" if self.hub.damaged else content, start)
+
+    def _asked(self, method: str) -> bytes | None:
+        """The file's content, or None after a refusal has been sent."""
+        found = self._found(method)
+        if isinstance(found, bytes):
+            return found
+        self.send_response(found[0])
+        self.send_header("X-Error-Code", found[1])
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return None
+
+    def _found(self, method: str) -> bytes | tuple[int, str]:
+        """The file's content, or the status and the code of a refusal."""
+        hub, token = self.hub, (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
+        hub.requests.append(Request(method, self.path, self.headers["Range"], token))
+        repo, _, filename = self.path.strip("/").partition("/resolve/main/")
+        repos = {name.rpartition("/")[0] for name in hub.files}
+        if hub.status != 200:
+            return hub.status, ""
+        if repo not in repos:
+            return 404 if token else 401, "RepoNotFound"  # as the real one, which hides private ones
+        if hub.gated and token != TOKEN:
+            return 403 if token else 401, "GatedRepo"
+        if f"{repo}/{filename}" not in hub.files:
+            return 404, "EntryNotFound"
+        return hub.files[f"{repo}/{filename}"]
+
+    def _head(self, status: int, content: bytes, *, length: int, start: int = 0) -> None:
+        self.send_response(status)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("Content-Length", str(length))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.end_headers()
+
+    def _send(self, content: bytes, start: int) -> None:
+        hub, cut, reset, stall = self.hub, self.hub.cut_after, self.hub.reset_after, self.hub.stall_after
+        hub.cut_after = hub.reset_after = hub.stall_after = None
+        self.wfile.write(content[start : cut or reset or stall])
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if stall:
+            hub.closing.wait()
+        self.close_connection = bool(cut or reset)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # http.server's own name
+        """Silent."""
