@@ -1,0 +1,47 @@
+"""`python -m proxy --config FILE`: arguments → settings → run. The only place of the proxy that exits."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from proxy import config
+from proxy.app import serving
+
+EX_CONFIG = 78  # sysexits.h
+EX_TEMPFAIL = 75
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT. Exit codes: 0 stopped, 78 wrong config, 75 the port is taken."""
+    parser = argparse.ArgumentParser(prog="proxy", description="Jina's and OpenAI's embeddings API over llama-servers")
+    parser.add_argument("--config", type=Path, required=True, help="the proxy's TOML file")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        asyncio.run(_run(arguments.config))
+    except config.ConfigError as error:
+        sys.exit(_fail(EX_CONFIG, str(error)))
+    except OSError as error:
+        sys.exit(_fail(EX_TEMPFAIL, f"cannot listen: {error}"))
+
+
+async def _run(path: Path) -> None:
+    settings, family = config.load(path)
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    async with serving(settings, family) as port:
+        logging.getLogger("proxy").info("listening on http://%s:%d", settings.host, port)
+        await stop.wait()
+
+
+def _fail(code: int, message: str) -> int:
+    logging.getLogger("proxy").error("%s", message)
+    return code
+
+
+if __name__ == "__main__":
+    main()

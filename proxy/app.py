@@ -1,0 +1,84 @@
+"""Puts the parts together, for as long as the proxy runs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from aiohttp import web
+
+from proxy import handlers, middleware
+from proxy.backend import connect
+from proxy.config import Family, ProxyConfig
+from proxy.model import ServedModel
+from proxy.service import EmbedService, Limits
+from proxy.tasks import TaskTable
+
+
+@asynccontextmanager
+async def serving(config: ProxyConfig, family: Family) -> AsyncIterator[int]:
+    """Serve for as long as the block lasts; yields the port. Raises ConfigError, or OSError if the port is taken.
+
+    Leaving the block sends home who waits, lets the calls in flight finish for `drain_s`, then lets go of the backends.
+    """
+    async with _service(config, family) as service:
+        runner = web.AppRunner(
+            _application(config, family, service),
+            handler_cancellation=True,  # a client that leaves takes its request out of the line
+            access_log=None,  # the middleware writes the one line
+            shutdown_timeout=config.drain_s,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
+            yield int(runner.addresses[0][1])
+        finally:
+            for model in service.models.values():
+                model.lane.drain()
+            await runner.cleanup()
+
+
+@asynccontextmanager
+async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedService]:
+    table = TaskTable(
+        family, config.backends.keys(), default_task=config.default_task, model_aliases=config.model_aliases
+    )
+    async with AsyncExitStack() as stack:
+        models = {
+            name: ServedModel(
+                await stack.enter_async_context(connect(name, settings)),
+                dimensions=family.dimensions,
+                max_queued_items=config.max_queued_items,
+            )
+            for name, settings in config.backends.items()
+        }
+        async with asyncio.TaskGroup() as tasks:
+            working = [tasks.create_task(model.serve(), name=name) for name, model in models.items()]
+            try:
+                yield EmbedService(table, models, _limits(config, family))
+            finally:
+                for task in working:
+                    task.cancel()
+
+
+def _limits(config: ProxyConfig, family: Family) -> Limits:
+    """An input must fit one physical batch of every backend, so the smallest is the limit."""
+    promised = config.max_input_tokens or family.max_input_tokens
+    return Limits(
+        items=config.max_items,
+        input_tokens=min(promised, *(backend.batch_tokens for backend in config.backends.values())),
+        dimensions=family.dimensions,
+        seconds=config.request_timeout_s,
+    )
+
+
+def _application(config: ProxyConfig, family: Family, service: EmbedService) -> web.Application:
+    app = web.Application(
+        middlewares=(middleware.observe, middleware.answer_errors, middleware.check_key),
+        client_max_size=config.max_body_bytes,
+    )
+    app[middleware.API_KEYS] = config.api_keys
+    app[handlers.SERVICE] = service
+    app[handlers.FAMILY] = family
+    app[handlers.NOTICE] = config.notice or ""
+    app.add_routes(handlers.ROUTES)
+    return app

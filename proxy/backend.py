@@ -1,0 +1,118 @@
+"""One llama-server, spoken to over HTTP. The only file that knows its wire; its errors become ours here."""
+
+import base64
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+import numpy as np
+import orjson
+
+from proxy.config import BackendSettings
+from proxy.embedding import Matrix
+from proxy.errors import BackendError, BackendLoading, BackendUnavailable
+
+# llama-server closes an idle connection after 5 s; ours must be gone before (one reset in 300 seen otherwise).
+KEEPALIVE_S = 3.0
+RETRY_AFTER_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A llama-server started with `--embedding --pooling mean`. Every method raises BackendError or a subclass."""
+
+    name: str
+    settings: BackendSettings
+    session: aiohttp.ClientSession
+    base: str
+
+    async def embed(self, inputs: Sequence[Sequence[int]]) -> Matrix:
+        """The raw mean-pooled vectors of token-id inputs, in their order: float32, shape (n, n_embd), not normalised.
+
+        Send only what fits one physical batch: at most `slots` inputs and `batch_tokens` tokens (traps T2, T4, T9).
+        Values are not checked: they may be NaN.
+        """
+        body = {"input": inputs, "encoding_format": "base64", "embd_normalize": -1}
+        try:
+            answer = await self._post("/v1/embeddings", body)
+            return _matrix(answer, len(inputs))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise BackendError(f"backend {self.name} answered something that is not embeddings: {error!r}") from error
+
+    async def tokenize(self, text: str) -> list[int]:
+        """The ids of one text as /v1/embeddings itself would make them: special tokens parsed, BOS and EOS added."""
+        answer = await self._post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
+        try:
+            return [int(token) for token in answer["tokens"]]  # type: ignore[index] # checked by the except below
+        except (KeyError, TypeError, ValueError) as error:
+            raise BackendError(f"backend {self.name} answered something that is not tokens: {error!r}") from error
+
+    async def check(self) -> None:
+        """Return if it answers /health with 200; raise BackendLoading or another BackendError if not."""
+        async with self._translated(), self.session.get(f"{self.base}/health") as response:
+            await self._raise_for(response.status, await response.read())
+
+    async def _post(self, path: str, body: object) -> object:
+        data = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        for retry in (True, False):
+            try:
+                async with self._translated(), self.session.post(self.base + path, data=data) as response:
+                    content = await response.read()
+                    await self._raise_for(response.status, content)
+                    return orjson.loads(content)
+            except BackendUnavailable as error:
+                # A kept-alive connection that it closed as we wrote; embedding is pure, so asking again is safe.
+                if not (retry and isinstance(error.__cause__, aiohttp.ServerDisconnectedError)):
+                    raise
+            except orjson.JSONDecodeError as error:
+                raise BackendError(f"backend {self.name} answered {path} with something that is not JSON") from error
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (aiohttp.ClientError, OSError) as error:
+            message = f"backend {self.name} is down: {type(error).__name__}"
+            raise BackendUnavailable(message, retry_after_s=RETRY_AFTER_S) from error
+
+    async def _raise_for(self, status: int, content: bytes) -> None:
+        if status == 200:
+            return
+        if status == 503:
+            raise BackendLoading(f"backend {self.name} is loading its model", retry_after_s=RETRY_AFTER_S)
+        raise BackendError(f"backend {self.name} answered {status}: {content[:200].decode(errors='replace')}")
+
+
+@asynccontextmanager
+async def connect(name: str, settings: BackendSettings) -> AsyncIterator[Backend]:
+    """A backend to speak to for as long as the block lasts; it need not be up yet."""
+    url = urlsplit(settings.url)
+    connector: aiohttp.BaseConnector
+    if url.scheme == "unix":
+        connector, base = aiohttp.UnixConnector(url.path, limit=8, keepalive_timeout=KEEPALIVE_S), "http://llama-server"
+    else:
+        connector, base = aiohttp.TCPConnector(limit=8, keepalive_timeout=KEEPALIVE_S), settings.url.rstrip("/")
+    headers = {"Content-Type": "application/json"}
+    if settings.api_key:
+        headers["Authorization"] = f"Bearer {settings.api_key}"
+    # No clock of our own: a batch takes what it takes, and the request's deadline cancels the wait.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+    async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
+        yield Backend(name, settings, session, base)
+
+
+def _matrix(answer: object, count: int) -> Matrix:
+    """Rows by their `index`. Raises ValueError and kin where the answer is not `count` rows of one length."""
+    data = answer["data"]  # type: ignore[index] # the caller translates what a foreign shape raises
+    rows: list[bytes | None] = [None] * count
+    for item in data:
+        rows[item["index"]] = base64.b64decode(item["embedding"], validate=True)
+    if len(data) != count or any(row is None for row in rows):
+        raise ValueError(f"{len(data)} rows for {count} inputs")
+    joined = b"".join(row for row in rows if row is not None)
+    if len({len(row) for row in rows if row is not None}) != 1:
+        raise ValueError("rows of different lengths")
+    return np.frombuffer(joined, dtype="<f4").reshape(count, -1)

@@ -1,0 +1,102 @@
+"""The proxy's settings and its part of the family file. Read once, frozen, strict."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+T = TypeVar("T", bound=BaseModel)
+Positive = Annotated[int, Field(gt=0)]
+UnicodeForm = Literal["NFC", "NFKC"]
+
+
+class ConfigError(Exception):
+    """A setting is missing, unknown or contradicts another; the message names file and field."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskSettings(Strict):
+    """One row of the task table: which backend serves it, and the prefix the model was trained with."""
+
+    backend: str
+    prefix: str
+
+
+class Family(BaseModel):
+    """What the proxy needs of a family file; `[weights]` in the same file is the launcher's."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    owned_by: str
+    hugging_face_id: str
+    licence: str
+    dimensions: Positive
+    trained_dimensions: tuple[Positive, ...]
+    max_input_tokens: Positive
+    unicode_normalization: UnicodeForm | None = None
+    default_task: str
+    tasks: dict[str, TaskSettings]
+    task_aliases: dict[str, str] = {}
+    model_aliases: dict[str, str] = {}
+
+
+class BackendSettings(Strict):
+    """One llama-server. `slots` and `batch_tokens` are its `--parallel` and `--ubatch-size`."""
+
+    url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]
+    slots: Positive = 4
+    batch_tokens: Positive = 512
+    model_file: Path | None = None
+    api_key: str | None = None
+
+
+class ProxyConfig(Strict):
+    """The proxy's file, whole."""
+
+    family: Path
+    backends: dict[str, BackendSettings]
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    default_task: str | None = None
+    model_aliases: dict[str, str] = {}
+    max_input_tokens: Positive | None = None
+    max_items: Positive = 2048
+    max_body_bytes: Positive = 100 * 2**20
+    max_queued_items: Positive = 16384
+    request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    drain_s: Annotated[float, Field(ge=0)] = 10.0
+    notice: str | None = None
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Self:
+        for name, backend in self.backends.items():
+            if self.max_input_tokens and backend.batch_tokens < self.max_input_tokens:
+                raise ValueError(
+                    f"backends.{name}.batch_tokens = {backend.batch_tokens} is less than max_input_tokens = "
+                    f"{self.max_input_tokens}: an input must fit one physical batch (llama-server's --ubatch-size)"
+                )
+        return self
+
+
+def load(path: Path) -> tuple[ProxyConfig, Family]:
+    """The settings in `path` and the family they name. Raises ConfigError."""
+    config = _validated(ProxyConfig, path)
+    return config, _validated(Family, path.parent / config.family.expanduser())
+
+
+def _validated(model: type[T], path: Path) -> T:
+    try:
+        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{path}: {faults}") from error

@@ -1,0 +1,41 @@
+"""What every dialect parses into and renders from: the one shape that the core knows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+
+
+class Encoding(StrEnum):
+    FLOAT = "float"
+    BASE64 = "base64"
+    BINARY = "binary"
+    UBINARY = "ubinary"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest:
+    """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent."""
+
+    texts: Sequence[str]
+    model: str | None = None
+    task: str | None = None
+    role: str | None = None
+    dimensions: int | None = None
+    normalized: bool = True
+    truncate: bool = False
+    encodings: tuple[Encoding, ...] = (Encoding.FLOAT,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedResult:
+    """Vectors in the order of the request's texts, shape (n, dimensions); tokens as the model processed them."""
+
+    model: str
+    task: str
+    vectors: Matrix
+    tokens: int

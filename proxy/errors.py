@@ -1,0 +1,153 @@
+"""Everything that can go wrong with a request; the middleware turns each into the caller's error body.
+
+ProxyError                       500 INTERNAL_ERROR
+├── BadRequest                   400 INVALID_REQUEST
+│   ├── NotJson                  400 INVALID_JSON
+│   ├── ModelNotFound            400 INPUT_MODEL_NOT_FOUND
+│   └── InputTooLong             400 INPUT_TOKEN_LIMIT_EXCEEDED
+├── Unauthorized                 401 AUTH_INVALID_API_KEY
+│   ├── MissingKey               401 AUTH_MISSING_API_KEY
+│   └── MalformedKey             401 AUTH_INVALID_FORMAT
+├── NotFound                     404 NOT_FOUND
+├── MethodNotAllowed             405 METHOD_NOT_ALLOWED
+├── BodyTooLarge                 413 BODY_TOO_LARGE
+├── Invalid                      422 VALIDATION_ERROR
+├── Overloaded                   429 QUEUE_FULL
+├── BackendError                 502 BACKEND_ERROR
+│   ├── BadVector                502 BACKEND_INVALID_VECTOR
+│   └── BackendUnavailable       503 BACKEND_UNAVAILABLE
+│       └── BackendLoading       503 BACKEND_LOADING
+├── Draining                     503 DRAINING
+└── DeadlineExceeded             504 DEADLINE_EXCEEDED
+"""
+
+from dataclasses import dataclass
+
+
+class ProxyError(Exception):
+    """Base class. `args[0]` is one sentence for the caller; `param` the request field at fault."""
+
+    status = 500
+    code = "INTERNAL_ERROR"
+    type = "server_error"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class BadRequest(ProxyError):
+    status = 400
+    code = "INVALID_REQUEST"
+    type = "invalid_request_error"
+
+
+class NotJson(BadRequest):
+    code = "INVALID_JSON"
+
+
+class ModelNotFound(BadRequest):
+    code = "INPUT_MODEL_NOT_FOUND"
+
+
+class InputTooLong(BadRequest):
+    code = "INPUT_TOKEN_LIMIT_EXCEEDED"
+
+
+class Unauthorized(ProxyError):
+    status = 401
+    code = "AUTH_INVALID_API_KEY"
+    type = "authentication_error"
+
+
+class MissingKey(Unauthorized):
+    code = "AUTH_MISSING_API_KEY"
+
+
+class MalformedKey(Unauthorized):
+    code = "AUTH_INVALID_FORMAT"
+
+
+class NotFound(BadRequest):
+    status = 404
+    code = "NOT_FOUND"
+
+
+class MethodNotAllowed(BadRequest):
+    status = 405
+    code = "METHOD_NOT_ALLOWED"
+
+
+class BodyTooLarge(BadRequest):
+    status = 413
+    code = "BODY_TOO_LARGE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One field that failed validation; `input` is what came, shortened."""
+
+    field: str
+    message: str
+    type: str
+    input: str
+
+
+class Invalid(BadRequest):
+    """The body is JSON but not a request: every fault found is in `faults`."""
+
+    status = 422
+    code = "VALIDATION_ERROR"
+
+    def __init__(self, *faults: Fault) -> None:
+        message = "; ".join(f"{fault.field}: {fault.message}" for fault in faults)
+        super().__init__(message, param=faults[0].field.split(".")[0])
+        self.faults = faults
+
+
+class Overloaded(ProxyError):
+    status = 429
+    code = "QUEUE_FULL"
+    type = "rate_limit_error"
+
+
+class BackendError(ProxyError):
+    """llama-server answered with an error, or with something that is not its answer."""
+
+    status = 502
+    code = "BACKEND_ERROR"
+
+
+class BadVector(BackendError):
+    """A vector with NaN or infinity in it (trap T8): never handed on."""
+
+    code = "BACKEND_INVALID_VECTOR"
+
+
+class BackendUnavailable(BackendError):
+    """Nobody listens, or the connection broke."""
+
+    status = 503
+    code = "BACKEND_UNAVAILABLE"
+
+
+class BackendLoading(BackendUnavailable):
+    code = "BACKEND_LOADING"
+
+
+class Draining(ProxyError):
+    status = 503
+    code = "DRAINING"
+
+
+class DeadlineExceeded(ProxyError):
+    status = 504
+    code = "DEADLINE_EXCEEDED"
+
+
+def invalid(field: str, message: str, *, kind: str = "value_error", given: object = "") -> Invalid:
+    """One fault as an error; `given` is shown shortened."""
+    text = given if isinstance(given, str) else repr(given)
+    return Invalid(Fault(field=field, message=message, type=kind, input=text[:80]))

@@ -1,0 +1,125 @@
+"""Around every request: an id, the key check, errors into the caller's body, one metric and one log line."""
+
+import hmac
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import orjson
+from aiohttp import web
+
+from proxy import metrics
+from proxy.errors import (
+    BadRequest,
+    BodyTooLarge,
+    Invalid,
+    MalformedKey,
+    MethodNotAllowed,
+    MissingKey,
+    NotFound,
+    ProxyError,
+    Unauthorized,
+)
+
+log = logging.getLogger("proxy.request")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+API_KEYS = web.AppKey("api_keys", tuple[str, ...])
+REQUEST_ID = web.RequestKey("request_id", str)
+SUMMARY = web.RequestKey("summary", str)
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+KEY_HEADERS = ("X-API-Key", "api-key")  # NIM and others; Azure's OpenAI client
+SAFE_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id, and write its metric and its line when it is answered or its client has gone."""
+    given = request.headers.get("X-Request-ID", "")
+    request[REQUEST_ID] = given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex
+    started = time.perf_counter()
+    status = 499  # nginx's number for a client that left before its answer
+    try:
+        response = await handler(request)
+        status = response.status
+    finally:
+        _record(request, status, time.perf_counter() - started)
+    response.headers["X-Request-ID"] = request[REQUEST_ID]
+    return response
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what was raised into the one error body that every client can read."""
+    try:
+        return await handler(request)
+    except ProxyError as error:
+        return error_response(error, request[REQUEST_ID])
+    except web.HTTPException as error:
+        return error_response(_translated(error, request), request[REQUEST_ID])
+    except Exception:  # the last net: one broken request must not show its insides, nor end the others
+        log.exception("%s: unexpected error", request[REQUEST_ID])
+        return error_response(ProxyError("internal error; the log has it under this request id"), request[REQUEST_ID])
+
+
+@web.middleware
+async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let a request pass that brings one of the configured keys; without configured keys, every request."""
+    keys = request.app[API_KEYS]
+    if keys and request.path not in OPEN_PATHS:
+        key = _given_key(request)
+        if True not in [hmac.compare_digest(key.encode(), known.encode()) for known in keys]:  # no early end to time
+            raise Unauthorized("the API key is not one of those that this server accepts")
+    return await handler(request)
+
+
+def error_response(error: ProxyError, request_id: str) -> web.Response:
+    """The error body of the contract: `detail` is a flat string for Weaviate and Dify, `error` is for OpenAI's SDK."""
+    body: dict[str, object] = {
+        "detail": error.message,
+        "code": error.code,
+        "request_id": request_id,
+        "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code},
+    }
+    if isinstance(error, Invalid):
+        body["errors"] = error.faults
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return web.Response(body=orjson.dumps(body), status=error.status, headers=headers, content_type="application/json")
+
+
+def _given_key(request: web.Request) -> str:
+    for header in KEY_HEADERS:
+        if key := request.headers.get(header):
+            return key
+    authorization = request.headers.get("Authorization")
+    if not authorization:
+        raise MissingKey("no API key: send `Authorization: Bearer <key>`")
+    scheme, _, key = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise MalformedKey("the Authorization header is not `Bearer <key>`")
+    return key.strip()
+
+
+def _translated(error: web.HTTPException, request: web.Request) -> ProxyError:
+    match error:
+        case web.HTTPRequestEntityTooLarge():
+            return BodyTooLarge(f"the body is larger than {request.client_max_size} bytes: send fewer texts at a time")
+        case web.HTTPMethodNotAllowed():
+            return MethodNotAllowed(f"{request.path} takes {', '.join(sorted(error.allowed_methods))}")
+        case web.HTTPNotFound():
+            return NotFound(f"there is no {request.path} here")
+        case _:
+            return BadRequest(error.reason or HTTPStatus(error.status).phrase)
+
+
+def _record(request: web.Request, status: int, seconds: float) -> None:
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource else "unknown"
+    metrics.REQUESTS.labels(route, status).inc()
+    metrics.SECONDS.labels(route).observe(seconds)
+    summary = request.get(SUMMARY, "")
+    log.info("%s %s %d %.1f ms %s%s", request.method, request.path, status, seconds * 1e3, request[REQUEST_ID], summary)

@@ -1,0 +1,101 @@
+"""The family's table: (model, task) as the caller wrote them → backend and prefix. Checked when it is built."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from proxy.config import ConfigError, Family
+from proxy.errors import Invalid, ModelNotFound, invalid
+
+# NIM's way of choosing the role where a client can set only the model.
+ROLE_SUFFIXES = {"-query": "query", "-passage": "passage"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row of the table: what serves a request."""
+
+    task: str
+    backend: str
+    prefix: str
+
+
+class TaskTable:
+    """Every name a caller may use for a model or a task, resolved once at start.
+
+    Raises ConfigError at construction for an entry that leads nowhere: a backend that does not exist, an alias of an
+    unknown task or model, an unknown default.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        backends: Collection[str],
+        *,
+        default_task: str | None = None,
+        model_aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        self.model = family.name
+        self.unicode_normalization = family.unicode_normalization
+        self._routes = _routes(family, backends)
+        self._default = _existing(default_task or family.default_task, self._routes, "default_task")
+        self._models = dict(_model_names(family, {**family.model_aliases, **(model_aliases or {})}, self._routes))
+
+    @property
+    def tasks(self) -> dict[str, Route]:
+        """The canonical tasks by name."""
+        return {name: route for name, route in self._routes.items() if name == route.task}
+
+    def route(self, model: str | None, task: str | None, role: str | None = None) -> Route:
+        """The row for a request. An explicit task beats the model's suffix, which beats the default.
+
+        `role` (query or passage) refines a bare task; it changes nothing where the task already names its role.
+        Raises ModelNotFound for a model that is not served and Invalid for an unknown task, both naming what there is.
+        """
+        suffix = self._suffix(model)
+        return self._task(task or suffix, role) if task or suffix or role else self._default
+
+    def _suffix(self, model: str | None) -> str | None:
+        if model is None:
+            return None
+        if model not in self._models:
+            served = ", ".join([self.model, *(f"{self.model}:{task}" for task in self.tasks)])
+            raise ModelNotFound(f"model {model!r} is not served here; served are: {served}", param="model")
+        return self._models[model]
+
+    def _task(self, task: str | None, role: str | None) -> Route:
+        for name in (f"{task}.{role}" if task and role else role, task):
+            if name in self._routes:
+                return self._routes[name]
+        raise self._unknown(task or role)
+
+    def _unknown(self, task: str | None) -> Invalid:
+        return invalid("task", f"unknown task {task!r}; allowed are: {', '.join(self.tasks)}", kind="enum", given=task)
+
+
+def _routes(family: Family, backends: Collection[str]) -> dict[str, Route]:
+    routes = {}
+    for name, row in family.tasks.items():
+        if row.backend not in backends:
+            raise ConfigError(f"task {name!r} names the backend {row.backend!r}, but there are: {', '.join(backends)}")
+        routes[name] = Route(task=name, backend=row.backend, prefix=row.prefix)
+    aliases = {alias: _existing(task, routes, f"task_aliases.{alias}") for alias, task in family.task_aliases.items()}
+    return {**aliases, **routes}
+
+
+def _existing(task: str, routes: Mapping[str, Route], where: str) -> Route:
+    if task not in routes:
+        raise ConfigError(f"{where} names the task {task!r}, but there are: {', '.join(routes)}")
+    return routes[task]
+
+
+def _model_names(
+    family: Family, aliases: Mapping[str, str], routes: Mapping[str, Route]
+) -> Iterator[tuple[str, str | None]]:
+    """Each model name that is answered, with the task its suffix stands for."""
+    for alias, target in aliases.items():
+        if target != family.name:
+            raise ConfigError(f"model_aliases.{alias} names the model {target!r}, but {family.name!r} is served")
+    for name in (family.name, *aliases):
+        yield name, None
+        yield from ((f"{name}:{task}", task) for task in routes)
+        yield from ((name + suffix, role) for suffix, role in ROLE_SUFFIXES.items() if role in routes)
