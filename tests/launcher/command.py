@@ -1,0 +1,101 @@
+"""`trillama serve` as a user runs it: a process of its own, read by its output, ended by signals."""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import tomli_w
+
+from tests.proxy.stack import unused_port
+
+TIMEOUT_S = 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Serve:
+    """A running `trillama serve`; `runtime` is where its sockets live."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    runtime: Path
+    output: list[str] = field(default_factory=list)
+
+    def children(self) -> list[psutil.Process]:
+        """Every process below it."""
+        found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return found
+
+    def child(self, marker: str) -> psutil.Process:
+        """The one child whose command line has `marker`."""
+        (found,) = [one for one in self.children() if any(marker in part for part in one.cmdline())]
+        return found
+
+    async def until(self, text: str) -> None:
+        """Read on until a line has `text`; fails with all lines if the process ends before."""
+        while True:
+            line = await self._line()
+            assert line, f"ended without {text!r}:\n{''.join(self.output)}"
+            if text in line:
+                return
+
+    async def ended(self) -> int:
+        """The exit code, when it has ended by itself or by a signal; everything it printed is in `output`."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while await self._line():
+                pass
+            return await self.process.wait()
+
+    async def _line(self) -> str:
+        assert self.process.stdout
+        async with asyncio.timeout(TIMEOUT_S):
+            line = (await self.process.stdout.readline()).decode()
+        self.output.append(line)
+        return line
+
+
+@asynccontextmanager
+async def trillama_serve(
+    config: Mapping[str, object], *, ready: bool = True, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Serve]:
+    """`trillama serve` with that config on a free port and in a folder of its own, ready unless told otherwise."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        runtime, file, port = Path(folder, "run"), Path(folder, "host.toml"), unused_port()
+        file.write_text(tomli_w.dumps({"port": port, "runtime_dir": str(runtime), **config}), encoding="utf-8")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "launcher", "serve", "--config", str(file)),
+            env={**os.environ, "LOGS_DIRECTORY": folder, **(env or {})},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        serve = Serve(process=process, url=f"http://127.0.0.1:{port}", runtime=runtime)
+        try:
+            if ready:
+                await serve.until("is ready at")
+            yield serve
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await serve.ended()
+
+
+async def gone(processes: list[psutil.Process], within_s: float = 10.0) -> None:
+    """Wait until none of these processes lives; fails naming those that do."""
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, within_s)
+    assert not alive, [(one.pid, one.cmdline()) for one in alive if one.is_running()]
+
+
+async def empty(folder: Path, within_s: float = 10.0) -> None:
+    """Wait until the folder is empty; fails naming what stays."""
+    try:
+        async with asyncio.timeout(within_s):
+            while any(folder.iterdir()):
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"left behind: {json.dumps([str(path) for path in folder.rglob('*')])}") from None
