@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="the proxy's TOML file")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # One text is tokenised in microseconds; waking a pool of threads for it costs more, and the cores are the engine's.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         asyncio.run(_run(arguments.config))
     except config.ConfigError as error:
