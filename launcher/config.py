@@ -4,7 +4,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
@@ -119,6 +119,11 @@ class Settings:
     def max_input_tokens(self) -> int:
         """The served length of one text, prefix included."""
         return self.host.max_input_tokens or self.family.max_input_tokens
+
+    def with_proxy(self, **changes: object) -> "Settings":
+        """The same, with some of the proxy's settings changed."""
+        proxy = {**self.host.proxy, **changes}
+        return replace(self, host=self.host.model_copy(update={"proxy": proxy}))
 
 
 def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:

@@ -49,7 +49,7 @@ async def run(settings: Settings, wanted: Wanted, *, url: str | None, err: Conso
 async def _start_and_ask(settings: Settings, wanted: Wanted, display: Display) -> Answer:
     """Start the one backend that the task needs, and a proxy on a free port; both are gone when this returns."""
     needed = settings.family.backend_of(wanted.task or settings.family.default_task)
-    settings = serve.listening(settings, "127.0.0.1", 0)
+    settings = serve.listening(settings, "127.0.0.1", 0).with_proxy(log_level="warning")
     answers: list[Answer] = []
     with display.live():
         launch = await serve.prepare(settings, display, only=(needed,))

@@ -33,6 +33,7 @@ def main() -> None:
 
 async def _run(path: Path) -> None:
     settings, family = config.load(path)
+    logging.getLogger().setLevel(settings.log_level.upper())
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)

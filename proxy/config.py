@@ -72,6 +72,7 @@ class ProxyConfig(Strict):
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     notice: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:

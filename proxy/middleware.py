@@ -32,6 +32,7 @@ REQUEST_ID = web.RequestKey("request_id", str)
 SUMMARY = web.RequestKey("summary", str)
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
+PROBES = OPEN_PATHS | {"/metrics"}  # asked every few seconds: in the log only when they do not say 200
 KEY_HEADERS = ("X-API-Key", "api-key")  # NIM and others; Azure's OpenAI client
 SAFE_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
@@ -122,4 +123,6 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
     metrics.REQUESTS.labels(route, status).inc()
     metrics.SECONDS.labels(route).observe(seconds)
     summary = request.get(SUMMARY, "")
-    log.info("%s %s %d %.1f ms %s%s", request.method, request.path, status, seconds * 1e3, request[REQUEST_ID], summary)
+    level = logging.DEBUG if request.path in PROBES and status == 200 else logging.INFO
+    line = f"{request.method} {request.rel_url.raw_path} {status} {seconds * 1e3:.1f} ms {request[REQUEST_ID]}{summary}"
+    log.log(level, "%s", line)
