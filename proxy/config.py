@@ -1,6 +1,7 @@
 """The proxy's settings and its part of the family file. Read once, frozen, strict."""
 
 import tomllib
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -45,6 +46,14 @@ class Family(BaseModel):
     model_aliases: dict[str, str] = {}
 
 
+class TokenIds(StrEnum):
+    """Which vocabulary token ids in a request are of."""
+
+    CL100K = "cl100k"
+    MODEL = "model"
+    REFUSE = "refuse"
+
+
 class BackendSettings(Strict):
     """One llama-server. `slots` and `batch_tokens` are its `--parallel` and `--ubatch-size`."""
 
@@ -65,6 +74,7 @@ class ProxyConfig(Strict):
     api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     default_task: str | None = None
     model_aliases: dict[str, str] = {}
+    token_ids: TokenIds = TokenIds.CL100K
     max_input_tokens: Positive | None = None
     max_items: Positive = 2048
     max_body_bytes: Positive = 100 * 2**20

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
+Input = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names
 
 
 class Encoding(StrEnum):
@@ -21,7 +22,7 @@ class Encoding(StrEnum):
 class EmbedRequest:
     """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent."""
 
-    texts: Sequence[str]
+    inputs: Sequence[Input]
     model: str | None = None
     task: str | None = None
     role: str | None = None
@@ -32,10 +33,22 @@ class EmbedRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What made a vector. Two vectors can be compared if and only if their `space` is the same."""
+
+    digest: str
+    quantization: str
+    engine: str
+    space: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedResult:
-    """Vectors in the order of the request's texts, shape (n, dimensions); tokens as the model processed them."""
+    """Vectors in the order of the request's inputs, shape (n, dimensions); tokens as the model processed them."""
 
     model: str
     task: str
+    prefix: str
+    provenance: Provenance
     vectors: Matrix
     tokens: int

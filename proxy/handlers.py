@@ -2,18 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from proxy import jina, metrics
+from proxy import jina, metrics, provenance, raw_floats
 from proxy.config import Family
+from proxy.embedding import EmbedResult
 from proxy.errors import BackendError, NotJson
-from proxy.middleware import SUMMARY
+from proxy.middleware import SUMMARY, Handler
 from proxy.model import ServedModel
 from proxy.service import EmbedService
+from proxy.wire import Parse
 
 SERVICE = web.AppKey("service", EmbedService)
 FAMILY = web.AppKey("family", Family)
@@ -21,14 +23,19 @@ NOTICE = web.AppKey("notice", str)
 STARTED = int(time.time())
 
 
-async def embeddings(request: web.Request) -> web.Response:
-    """`POST /v1/embeddings`, of Jina and of OpenAI."""
-    wanted = jina.parse(await _json(request))
-    result = await request.app[SERVICE].embed(wanted)
-    request[SUMMARY] = f" {result.task} texts={len(wanted.texts)} tokens={result.tokens}"
-    metrics.TEXTS.labels(result.task).inc(len(wanted.texts))
-    metrics.TOKENS.labels(result.task).inc(result.tokens)
-    return _answer(jina.render(result, wanted.encodings))
+def door(parse: Parse) -> Handler:
+    """The handler of one dialect: its JSON in, the vectors in its shape out, or as raw floats for who accepts those."""
+
+    async def embed(request: web.Request) -> web.Response:
+        asked = parse(await _json(request))
+        result = await request.app[SERVICE].embed(asked.request)
+        _observe(request, len(asked.request.inputs), result)
+        headers = provenance.headers(result)
+        if raw := raw_floats.wanted(request.headers.get("Accept", "")):
+            return raw_floats.response(raw, result, headers)
+        return _answer(asked.render(result), headers=headers)
+
+    return embed
 
 
 async def models(request: web.Request) -> web.Response:
@@ -46,8 +53,19 @@ async def models(request: web.Request) -> web.Response:
     }
     if notice := request.app[NOTICE]:
         common["notice"] = notice
-    names = [family.name, *(f"{family.name}:{task}" for task in service.tasks.tasks)]
-    return _answer({"object": "list", "data": [{"id": name, **common} for name in names]})
+    rows = {family.name: service.tasks.route(None, None)}
+    rows |= {f"{family.name}:{task}": route for task, route in service.tasks.tasks.items()}
+    listed = [
+        {
+            "id": name,
+            **common,
+            "task": row.task,
+            "prefix": row.prefix,
+            "provenance": service.models[row.backend].provenance,
+        }
+        for name, row in rows.items()
+    ]
+    return _answer({"object": "list", "data": listed})
 
 
 async def health(_: web.Request) -> web.Response:
@@ -76,9 +94,15 @@ async def _json(request: web.Request) -> object:
         raise NotJson(f"the body is not JSON: {error}") from error
 
 
-def _answer(body: object, *, status: int = 200) -> web.Response:
+def _answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return web.Response(body=content, status=status, content_type="application/json")
+    return web.Response(body=content, status=status, headers=headers, content_type="application/json")
+
+
+def _observe(request: web.Request, inputs: int, result: EmbedResult) -> None:
+    request[SUMMARY] = f" {result.task} inputs={inputs} tokens={result.tokens}"
+    metrics.INPUTS.labels(result.task).inc(inputs)
+    metrics.TOKENS.labels(result.task).inc(result.tokens)
 
 
 async def _reason(model: ServedModel) -> str | None:
@@ -90,8 +114,8 @@ async def _reason(model: ServedModel) -> str | None:
 
 
 ROUTES: Sequence[web.RouteDef] = (
-    web.post("/v1/embeddings", embeddings),
-    web.post("/embeddings", embeddings),
+    web.post("/v1/embeddings", door(jina.parse)),
+    web.post("/embeddings", door(jina.parse)),
     web.get("/v1/models", models),
     web.get("/models", models),
     web.get("/health", health),

@@ -1,37 +1,36 @@
-"""The many shapes of `input` → texts. Every refusal names the index."""
+"""The many shapes of `input` → texts and token ids. Every refusal names the index."""
 
-from proxy.errors import Invalid, invalid
+from proxy.embedding import Input
+from proxy.errors import invalid
 
 
-def texts_of(value: object) -> tuple[str, ...]:
-    """The texts of an `input`: a string, `{"text": …}`, or a list mixing both. Raises Invalid."""
+def inputs_of(value: object) -> tuple[Input, ...]:
+    """What is to be embedded: a string, `{"text": …}`, token ids, or a list mixing these. Raises Invalid."""
     if isinstance(value, (str, dict)):
-        return (_text(value, "input"),)
+        return (_input(value, "input"),)
     if not isinstance(value, list):
         raise invalid("input", "must be a string, an object with `text`, or a list of these", given=value)
     if not value:
         raise invalid("input", "must have at least one text", kind="too_short", given=value)
-    if all(_is_int(item) for item in value):
-        raise _token_ids("input")
-    return tuple(_text(item, f"input.{index}") for index, item in enumerate(value))
+    if is_token_ids(value):
+        return (tuple(value),)
+    return tuple(_input(item, f"input.{index}") for index, item in enumerate(value))
 
 
-def _text(item: object, field: str) -> str:
+def is_token_ids(value: list[object]) -> bool:
+    """Whether a list is one input of token ids. JSON's booleans are not numbers."""
+    return all(type(item) is int for item in value)
+
+
+def _input(item: object, field: str) -> Input:
     if isinstance(item, str):
         return item
     if isinstance(item, dict) and isinstance(text := item.get("text"), str):
         return text
     if isinstance(item, dict) and "image" in item:
         raise invalid(field, "is an image, and this is a text-only model", kind="unsupported", given=item)
-    if isinstance(item, list) and item and all(_is_int(token) for token in item):
-        raise _token_ids(field)
-    raise invalid(field, 'must be a string or {"text": "…"}', kind="string_type", given=item)
-
-
-def _token_ids(field: str) -> Invalid:
-    message = "is token ids of another model's vocabulary: send text (LangChain: check_embedding_ctx_length=False)"
-    return invalid(field, message, kind="unsupported")
-
-
-def _is_int(item: object) -> bool:
-    return isinstance(item, int) and not isinstance(item, bool)
+    if isinstance(item, list) and not item:
+        raise invalid(field, "is an empty list of token ids", kind="too_short", given=item)
+    if isinstance(item, list) and is_token_ids(item):
+        return tuple(item)
+    raise invalid(field, 'must be a string, {"text": "…"} or token ids', kind="string_type", given=item)

@@ -2,40 +2,26 @@
 
 from typing import Annotated, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from proxy import encode
 from proxy.embedding import EmbedRequest, EmbedResult, Encoding
 from proxy.errors import Fault, Invalid
-from proxy.inputs import texts_of
+from proxy.wire import Asked, Count, Inputs, Wire, one_or_more, validated
 
 
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number, not a boolean")  # noqa: TRY004 # pydantic reports only ValueError
-    return value
+class EmbeddingsBody(Wire):
+    """`POST /v1/embeddings`."""
 
-
-def _one_or_more(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-class EmbeddingsBody(BaseModel):
-    """`POST /v1/embeddings`. Fields that are not named here are ignored; null means absent."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    texts: Annotated[tuple[str, ...], BeforeValidator(texts_of)] = Field(
-        validation_alias=AliasChoices("input", "content", "texts")
-    )
+    inputs: Inputs = Field(validation_alias=AliasChoices("input", "content", "texts"))
     model: str | None = None
     task: str | None = Field(None, validation_alias=AliasChoices("task", "task_type", "input_type"))
     prompt_name: str | None = None
-    encodings: Annotated[tuple[Encoding, ...], BeforeValidator(_one_or_more), Field(min_length=1)] = Field(
+    encodings: Annotated[tuple[Encoding, ...], BeforeValidator(one_or_more), Field(min_length=1)] = Field(
         (Encoding.FLOAT,),
         validation_alias=AliasChoices("embedding_type", "encoding_type", "encoding_format", "embedding_types"),
     )
-    dimensions: Annotated[int, BeforeValidator(_no_bool)] | None = Field(
+    dimensions: Count | None = Field(
         None, validation_alias=AliasChoices("dimensions", "output_dimension", "output_dimensionality")
     )
     normalized: bool = True
@@ -51,17 +37,16 @@ class EmbeddingsBody(BaseModel):
         return self
 
 
-def parse(body: object) -> EmbedRequest:
-    """The request in a JSON body. Raises Invalid with every fault found."""
-    if not isinstance(body, dict):
-        raise Invalid(Fault(field="body", message="must be a JSON object", type="object_type", input=repr(body)[:80]))
-    present = {field: value for field, value in body.items() if value is not None}
-    try:
-        wire = EmbeddingsBody.model_validate(present)
-    except ValidationError as error:
-        raise Invalid(*_faults(error)) from error
+def parse(body: object) -> Asked:
+    """The request in a body of Jina's or OpenAI's client. Raises Invalid with every fault found."""
+    request = request_of(validated(EmbeddingsBody, body))
+    return Asked(request, lambda result: render(result, request.encodings))
+
+
+def request_of(wire: EmbeddingsBody) -> EmbedRequest:
+    """The wire's fields under the core's names."""
     return EmbedRequest(
-        texts=wire.texts,
+        inputs=wire.inputs,
         model=wire.model,
         task=wire.task,
         role=wire.prompt_name,
@@ -81,15 +66,3 @@ def render(result: EmbedResult, encodings: tuple[Encoding, ...]) -> dict[str, ob
         "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
         "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)],
     }
-
-
-def _faults(error: ValidationError) -> list[Fault]:
-    return [
-        Fault(
-            field=".".join(map(str, fault["loc"])),
-            message=fault["msg"],
-            type=fault["type"],
-            input="" if fault["type"] == "missing" else repr(fault["input"])[:80],
-        )
-        for fault in error.errors(include_url=False, include_context=False)
-    ]

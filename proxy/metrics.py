@@ -12,5 +12,5 @@ SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
     registry=REGISTRY,
 )
-TEXTS = Counter("trillama_texts", "Texts embedded", ("task",), registry=REGISTRY)
+INPUTS = Counter("trillama_inputs", "Inputs embedded", ("task",), registry=REGISTRY)
 TOKENS = Counter("trillama_tokens", "Tokens embedded, prefixes included", ("task",), registry=REGISTRY)

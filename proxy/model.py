@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from proxy.backend import Backend
-from proxy.embedding import Matrix
-from proxy.errors import BackendError, BackendLoading, BackendUnavailable, BadVector
+from proxy.config import Family
+from proxy.embedding import Matrix, Provenance
+from proxy.errors import BackendError, BackendLoading, BackendUnavailable, BadVector, invalid
+from proxy.provenance import UNKNOWN, digest_of, space_of
 from proxy.scheduler import Lane, Line
 from proxy.tokenizer import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
 
@@ -25,14 +27,16 @@ class Tokenize(Protocol):
 class ServedModel:
     """Answers 503 until `serve` has seen the backend up, its tokens equal to ours and its vectors of the right size."""
 
-    def __init__(self, backend: Backend, *, dimensions: int, max_queued_items: int) -> None:
+    def __init__(self, backend: Backend, family: Family, *, max_queued_items: int) -> None:
         self.backend = backend
-        self._dimensions = dimensions
+        self.provenance = Provenance(digest=UNKNOWN, quantization=UNKNOWN, engine=UNKNOWN, space=UNKNOWN)
+        self._family = family
         settings = backend.settings
         self.lane = Lane(
             backend, Line(slots=settings.slots, batch_tokens=settings.batch_tokens, max_items=max_queued_items)
         )
         self._tokenize: Tokenize | None = None
+        self._tokenizer: Tokenizer | None = None
         self._closed: BackendUnavailable = BackendLoading(f"backend {backend.name} is not up yet", retry_after_s=2)
 
     async def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -40,6 +44,17 @@ class ServedModel:
         if self._tokenize is None:
             raise self._closed
         return await self._tokenize(texts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids of the model's own vocabulary. Raises KeyError with the first id that it does not have."""
+        if self._tokenizer is None:
+            raise invalid(
+                "input", "is token ids, which need the proxy's own tokenizer: set model_file", kind="unsupported"
+            )
+        for token in ids:
+            if not 0 <= token < self._tokenizer.size:
+                raise KeyError(token)
+        return self._tokenizer.decode(ids)
 
     async def embed(self, inputs: Sequence[Sequence[int]]) -> Matrix:
         """The raw vectors of token-id inputs; see Lane.embed."""
@@ -62,6 +77,7 @@ class ServedModel:
                 await self.backend.check()
                 tokenize = await self._exact_tokenizer()
                 await self._prove(tokenize)
+                self.provenance = await self._provenance()
             except BackendUnavailable as error:
                 self._closed = error
             except BackendError as error:
@@ -73,9 +89,19 @@ class ServedModel:
 
     async def _prove(self, tokenize: Tokenize) -> None:
         vectors = await self.backend.embed(await tokenize(["Query: trillama"]))
-        if vectors.shape != (1, self._dimensions):
+        if vectors.shape != (1, self._family.dimensions):
             message = f"backend {self.backend.name} gives {vectors.shape[1]} dimensions, the family has"
-            raise BadVector(f"{message} {self._dimensions}: wrong model file?")
+            raise BadVector(f"{message} {self._family.dimensions}: wrong model file?")
+
+    async def _provenance(self) -> Provenance:
+        path, properties = self.backend.settings.model_file, await self.backend.properties()
+        digest = await asyncio.to_thread(digest_of, path) if path else UNKNOWN
+        return Provenance(
+            digest=digest,
+            quantization=properties.get("model_ftype", UNKNOWN),
+            engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
+            space=space_of(digest, self._family, self.backend.name) if path else UNKNOWN,
+        )
 
     async def _exact_tokenizer(self) -> Tokenize:
         """Our own tokenizer where it agrees with the engine on every pinned text, else the engine's."""
@@ -87,6 +113,7 @@ class ServedModel:
             if ids != await self.backend.tokenize(text):
                 log.warning("%s: our tokens differ from the engine's for %r: asking the engine", path, text)
                 return self._ask_engine
+        self._tokenizer = tokenizer
         return _Local(tokenizer)
 
     async def _ask_engine(self, texts: Sequence[str]) -> list[list[int]]:

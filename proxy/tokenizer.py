@@ -61,6 +61,11 @@ class Tokenizer:
         self._before = list(before)
         self._after = list(after)
 
+    @property
+    def size(self) -> int:
+        """How many ids there are: 0 to `size` - 1."""
+        return self._inner.get_vocab_size()
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, BOS and EOS included if the model wants them. Works on all cores, without the GIL."""
         encodings = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -1,8 +1,11 @@
 """The wire contract: what clients send and read, and what they get for what is wrong."""
 
 import asyncio
+import hashlib
+import io
 import re
 
+import numpy as np
 import pytest
 
 from tests.engine import LlamaServer
@@ -215,3 +218,35 @@ async def test_a_body_over_the_limit_is_413_and_the_backend_is_not_needed_for_it
     assert (small.status, small.json["code"]) == (503, "BACKEND_UNAVAILABLE")
     assert int(small.headers["Retry-After"]) > 0
     assert ready.status == 503
+
+
+async def test_raw_floats_are_the_same_matrix(served: Stack) -> None:
+    body = {"input": ["a", "b", "c"], "dimensions": 7, "task": "code.query"}
+    expected = [row["embedding"] for row in rows(await served.post(body))]
+    raw = await served.post(body, Accept="application/octet-stream")
+    npy = await served.post(body, Accept="text/html, application/x-npy;q=0.9")
+    assert (raw.headers["X-Embedding-Shape"], raw.headers["Content-Type"]) == ("3,7", "application/octet-stream")
+    assert int(raw.headers["X-Usage-Tokens"]) > 0
+    matrix = np.frombuffer(raw.body, dtype="<f4").reshape(3, 7)
+    assert matrix.tolist() == np.load(io.BytesIO(npy.body)).tolist()
+    np.testing.assert_array_equal(matrix, np.array(expected, dtype=np.float32))
+
+
+async def test_the_headers_say_what_served_a_request(served: Stack) -> None:
+    query = await served.post({"input": "a", "task": "retrieval.query", "dimensions": 4})
+    passage = await served.post({"input": "a", "task": "retrieval.passage"})
+    code = await served.post({"input": "a", "task": "code.query"})
+    v3 = await served.post({"input": "a", "task": "separation", "dimensions": 768, "normalized": True})
+    assert query.headers["X-Trillama-Prefix"] == '"Query: "'
+    assert passage.headers["X-Trillama-Prefix"] == '"Passage: "'
+    assert (v3.headers["X-Trillama-Model"], v3.headers["X-Trillama-Task"]) == ("jina-embeddings-v4", "text-matching")
+    digest = hashlib.sha256(served.models["retrieval"].read_bytes()).hexdigest()
+    assert query.headers["X-Trillama-Model-Digest"] == f"sha256:{digest}"
+    assert query.headers["X-Trillama-Quantization"] == "F16"
+    assert query.headers["X-Trillama-Engine"].startswith("llama.cpp ")
+    spaces = [answer.headers["X-Trillama-Vector-Space"] for answer in (query, passage, code)]
+    assert spaces[0] == spaces[1] != spaces[2]
+    listed = {one["id"]: one for one in rows(await served.get("/v1/models"))}
+    provenance = listed["jina-embeddings-v4:code.query"]["provenance"]
+    assert isinstance(provenance, dict)
+    assert provenance["space"] == spaces[2]
