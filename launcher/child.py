@@ -52,6 +52,7 @@ async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:
         for patience_s in (grace_s, 1.0):
             if process.returncode is None:
                 _signal_group(process.pid, signal.SIGTERM)
+                _signal_group(process.pid, signal.SIGCONT)  # one that is stopped would not see it
                 with suppress(TimeoutError):
                     async with asyncio.timeout(patience_s):
                         await process.wait()

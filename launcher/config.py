@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path, user_log_path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from launcher.errors import ConfigError
 
 T = TypeVar("T", bound=BaseModel)
 Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
 LocalPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
@@ -75,8 +76,21 @@ class EngineSettings(Strict):
     gpu_layers: Annotated[int, Field(ge=0)] = 99
     slots: Annotated[int, Field(gt=0, le=256)] = 16
     threads: Positive | None = None
-    ready_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    grace_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class SupervisionSettings(Strict):
+    """When a process counts as stuck or dead, and when it is started again; `[supervision]` in the host's file."""
+
+    grace_s: Seconds = 10.0
+    stall_s: Seconds = 120.0
+    probe_interval_s: Seconds = 5.0
+    max_misses: Positive = 3
+    canary_interval_s: Seconds = 60.0
+    stable_s: Seconds = 60.0
+    first_delay_s: Seconds = 10.0
+    quick_delay_s: Seconds = 1.0
+    max_delay_s: Seconds = 300.0
+    max_failures: Annotated[int, Field(ge=0)] = 12
 
 
 class ModelSettings(Strict):
@@ -98,6 +112,7 @@ class HostConfig(Strict):
     runtime_dir: LocalPath | None = None
     models: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
+    supervision: SupervisionSettings = SupervisionSettings()
     proxy: dict[str, object] = {}
 
     @model_validator(mode="after")
@@ -120,10 +135,9 @@ class Settings:
         """The served length of one text, prefix included."""
         return self.host.max_input_tokens or self.family.max_input_tokens
 
-    def with_proxy(self, **changes: object) -> "Settings":
-        """The same, with some of the proxy's settings changed."""
-        proxy = {**self.host.proxy, **changes}
-        return replace(self, host=self.host.model_copy(update={"proxy": proxy}))
+    def with_host(self, **changes: object) -> "Settings":
+        """The same, with some of the host's settings changed."""
+        return replace(self, host=self.host.model_copy(update=changes))
 
 
 def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:
@@ -153,6 +167,13 @@ def runtime_base() -> Path:
     """The parent of the private folder with our sockets: systemd's folder, the user's runtime folder, or /tmp."""
     given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(given) if given and Path(given).is_dir() else Path(tempfile.gettempdir())
+
+
+def log_dir() -> Path:
+    """Where each backend's output goes: systemd's LOGS_DIRECTORY, else the user's log folder. It exists."""
+    folder = Path(os.environ.get("LOGS_DIRECTORY", "").split(":")[0] or user_log_path("trillama"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _family_path(family: str, beside: Path | None) -> Path:

@@ -7,16 +7,16 @@ from typing import Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
 )
 
-from launcher.backend import State
+from launcher.backend import State, Status
 from launcher.build import Progress as BuildProgress
 
 
@@ -26,11 +26,12 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._lines: dict[str, TaskID] = {}
+        self._live = False
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.fields[model]:<14} {task.description:<12}"),
             BarColumn(),
-            DownloadColumn(),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -40,11 +41,13 @@ class Display:
     @contextmanager
     def live(self) -> Iterator[None]:
         """Draw while the block lasts."""
+        self._live = self.console.is_terminal
         with self._progress:
             yield
 
     def hide(self) -> None:
-        """Stop drawing, so that what is printed next stays."""
+        """Stop drawing: from here on each change is a line that stays."""
+        self._live = False
         self._progress.stop()
 
     def downloading(self, model: str, done: int, total: int | None) -> None:
@@ -53,11 +56,16 @@ class Display:
             self._say(f"{model}: downloading" + (f" {total / 2**30:.2f} GiB" if total else ""))
         self._progress.update(self._line(model), description="downloading", completed=done, total=total)
 
-    def state(self, model: str, state: State, pid: int) -> None:
-        """A backend changed its state."""
-        self._say(f"{model}: {state} (pid {pid})")
-        total = 1 if state is State.READY else None
-        self._progress.update(self._line(model), description=str(state), completed=0, total=total)
+    def status(self, status: Status) -> None:
+        """A backend changed its state, or has loaded more of its model."""
+        if status.state is State.STARTING and status.loaded:
+            self._progress.update(self._line(status.name), completed=status.loaded, total=1)
+            return
+        cause = f": {status.cause}" if status.state in (State.BACKOFF, State.FAILED) else ""
+        if cause or not self._live:
+            self._say(f"{status.name}: {status.state}{f' (pid {status.pid})' if status.pid else ''}{cause}")
+        completed = 1 if status.state is State.READY else 0
+        self._progress.update(self._line(status.name), description=str(status.state), completed=completed, total=1)
 
     def _line(self, model: str) -> TaskID:
         if model not in self._lines:
@@ -65,8 +73,7 @@ class Display:
         return self._lines[model]
 
     def _say(self, text: str) -> None:
-        if not self.console.is_terminal:
-            self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class BuildDisplay:

@@ -5,8 +5,11 @@ LauncherError                    1   anything not named below
 ├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
 ├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
-├── StartError                   75  a child did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
-└── ChildExited                  70  a child that was serving ended by itself (EX_SOFTWARE)
+└── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
+    ├── StartError               75  it did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
+    ├── ChildExited              70  it was serving and ended by itself
+    ├── Unresponsive             70  it lives but does not answer its health check
+    └── WrongAnswer              70  its vectors are not the model's
 """
 
 
@@ -32,12 +35,24 @@ class ModelError(LauncherError):
     exit_code = 66
 
 
-class StartError(LauncherError):
+class ChildError(LauncherError):
+    exit_code = 70
+
+
+class StartError(ChildError):
     exit_code = 75
 
 
-class ChildExited(LauncherError):
-    exit_code = 70
+class ChildExited(ChildError):
+    pass
+
+
+class Unresponsive(ChildError):
+    pass
+
+
+class WrongAnswer(ChildError):
+    pass
 
 
 def cause_of(group: ExceptionGroup[Exception]) -> Exception:

@@ -20,6 +20,15 @@ async def backend_up(socket: Path) -> bool:
         return False
 
 
+async def proxy_up(url: str) -> bool:
+    """Whether the proxy at `url` is alive (/health answers 200)."""
+    try:
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as session, session.get(f"{url}/health") as response:
+            return response.status == 200
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return False
+
+
 async def backends_ready(url: str) -> dict[str, bool] | None:
     """Of a running proxy: which backends would serve a request now. None if no proxy answers at `url`."""
     try:

@@ -4,7 +4,6 @@ import asyncio
 import shlex
 import signal
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,15 +32,14 @@ async def run(settings: Settings, *, out: Console, err: Console) -> None:
                 _announce(launch, out)
                 await asyncio.Event().wait()
 
-            await supervisor.serve(launch, display.state, ready)
+            await supervisor.serve(launch, display.status, ready)
 
     await until_signal(session())
 
 
 def listening(settings: Settings, host: str, port: int) -> Settings:
     """The settings with an address that can be listened on: 0 becomes a free port. Raises StartError."""
-    address = {"host": host, "port": free_port(host, port)}
-    return replace(settings, host=settings.host.model_copy(update=address))
+    return settings.with_host(host=host, port=free_port(host, port))
 
 
 async def prepare(settings: Settings, display: Display, *, only: Sequence[str] | None = None) -> Launch:

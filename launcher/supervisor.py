@@ -1,25 +1,30 @@
 """The set: three llama-servers and the proxy, from decided to gone."""
 
 import asyncio
+import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tomli_w
-from platformdirs import user_log_path
 
 from launcher import health
-from launcher.backend import POLL_S, Backend, Report
+from launcher.backend import POLL_S, Backend, Report, restart_delay
+from launcher.canary import Canary, golden_path
 from launcher.child import running
 from launcher.command import Placement
-from launcher.config import HostConfig, Settings, runtime_base
+from launcher.config import HostConfig, Settings, cache_dir, log_dir, runtime_base
 from launcher.engine import Engine
-from launcher.errors import ChildExited, ConfigError, StartError, cause_of
+from launcher.errors import ConfigError, StartError, cause_of
 from launcher.runtime import private_folder
+from launcher.watch import watch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,22 +44,23 @@ class Launch:
 async def serve(launch: Launch, report: Report, when_ready: Callable[[], Awaitable[None]]) -> None:
     """Run the set while `when_ready` runs, which starts when every started backend answers through the proxy.
 
-    Whatever ends it, the proxy goes first: its connections would keep a llama-server from ending (trap T6). Raises
-    StartError if the set does not become ready, ChildExited if one of it ends by itself, or what `when_ready` raises.
+    A child that ends or goes wrong is started again; the others go on. Whatever ends the set, the proxy goes first:
+    its connections would keep a llama-server from ending (trap T6). Raises ConfigError or StartError if the proxy
+    cannot start, StartError if every backend has failed for good, or what `when_ready` raises.
     """
     async with private_folder(launch.settings.host.runtime_dir or runtime_base()) as folder:
+        backends = [_backend(launch, folder, report, name) for name in launch.models]
         try:
             async with asyncio.TaskGroup() as tasks:
-                backends = [tasks.create_task(backend.serve()) for backend in _backends(launch, folder, report)]
-                async with _proxy(launch, folder) as proxy:
-                    await _until_ready(launch, proxy)
-                    watch = tasks.create_task(_watch(proxy))
-                    try:
-                        await when_ready()
-                    finally:
-                        watch.cancel()  # from here on the proxy's end is our doing
-                for backend in backends:
-                    backend.cancel()
+                serving = [tasks.create_task(backend.serve()) for backend in backends]
+                lost = tasks.create_task(_all_failed(serving, backends))
+                async with asyncio.TaskGroup() as front:
+                    proxy = front.create_task(_serve_proxy(launch, folder))
+                    await _until_ready(launch)
+                    await when_ready()
+                    proxy.cancel()
+                for task in (lost, *serving):
+                    task.cancel()
         except ExceptionGroup as group:
             raise cause_of(group) from group
 
@@ -77,49 +83,62 @@ def free_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _backends(launch: Launch, folder: Path, report: Report) -> list[Backend]:
-    settings = launch.settings.host.engine
-    logs = Path(os.environ.get("LOGS_DIRECTORY") or user_log_path("trillama"))
-    logs.mkdir(parents=True, exist_ok=True)
-    return [
-        Backend(
-            engine=launch.engine,
-            placement=Placement(
-                name=name,
-                model=model,
-                socket=_socket(folder, name),
-                slots=settings.slots,
-                batch_tokens=launch.settings.max_input_tokens,
-                gpu_layers=settings.gpu_layers,
-                threads=settings.threads,
-            ),
-            settings=settings,
-            log=logs / f"{name}.log",
-            report=report,
-        )
-        for name, model in launch.models.items()
-    ]
+def _backend(launch: Launch, folder: Path, report: Report, name: str) -> Backend:
+    host, model = launch.settings.host, launch.models[name]
+    placement = Placement(
+        name=name,
+        model=model,
+        socket=_socket(folder, name),
+        slots=host.engine.slots,
+        batch_tokens=launch.settings.max_input_tokens,
+        gpu_layers=host.engine.gpu_layers,
+        threads=host.engine.threads,
+    )
+    canary = Canary(
+        socket=placement.socket,
+        dimensions=launch.settings.family.dimensions,
+        golden=golden_path(cache_dir() / "golden", model),
+    )
+    log = log_dir() / f"{name}.log"
+    return Backend(
+        engine=launch.engine, placement=placement, policy=host.supervision, canary=canary, log=log, report=report
+    )
 
 
-@asynccontextmanager
-async def _proxy(launch: Launch, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _all_failed(serving: Sequence[asyncio.Task[None]], backends: Sequence[Backend]) -> None:
+    """Wait until no backend is served any more; always ends by raising."""
+    await asyncio.wait(serving)
+    raise StartError("\n".join(f"{one.status.name}: gave up: {one.status.cause}" for one in backends))
+
+
+async def _serve_proxy(launch: Launch, folder: Path) -> None:
+    """Keep the proxy running until cancelled; the loaded models do not notice when it is started again.
+
+    Raises ConfigError or StartError where starting it again would not help.
+    """
     config = folder / "proxy.toml"
     config.write_text(tomli_w.dumps(_proxy_config(launch, folder)), encoding="utf-8")
     argv = (sys.executable, "-P", "-m", "proxy", "--config", str(config))  # -P: never a folder `proxy` of the user's
-    async with running(argv, env=os.environ, grace_s=launch.settings.host.engine.grace_s) as process:
-        yield process
+    policy = launch.settings.host.supervision
+    failures = 0
+    while True:
+        started = time.monotonic()
+        async with running(argv, env=os.environ, grace_s=policy.grace_s) as process:
+            code = await watch(process, partial(health.proxy_up, launch.url), policy)
+        if code == ConfigError.exit_code:
+            raise ConfigError("the proxy refused its settings; its reason is above")
+        failures = 1 if time.monotonic() - started > policy.stable_s else failures + 1
+        delay = restart_delay(policy, failures, was_ready=True)
+        if delay is None or code == StartError.exit_code:
+            raise StartError(f"the proxy exited with {code}; its reason is above")
+        what = "does not answer" if code is None else f"exited with {code}"
+        log.warning("the proxy %s and is started again in %g s", what, delay)
+        await asyncio.sleep(delay)
 
 
-async def _until_ready(launch: Launch, proxy: asyncio.subprocess.Process) -> None:
-    while not await _ready(launch):
-        if proxy.returncode is not None:
-            kind = ConfigError if proxy.returncode == ConfigError.exit_code else StartError
-            raise kind(f"the proxy exited with {proxy.returncode} while starting; its reason is above")
+async def _until_ready(launch: Launch) -> None:
+    while not await _ready(launch):  # noqa: ASYNC110 # it is about another process
         await asyncio.sleep(POLL_S)
-
-
-async def _watch(proxy: asyncio.subprocess.Process) -> None:
-    raise ChildExited(f"the proxy exited with {await proxy.wait()}; its reason is above")
 
 
 async def _ready(launch: Launch) -> bool:

@@ -70,7 +70,7 @@ async def trillama_serve(
         file.write_text(tomli_w.dumps({"port": port, "runtime_dir": str(runtime), **config}), encoding="utf-8")
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "launcher", "serve", "--config", str(file)),
-            env={**os.environ, "LOGS_DIRECTORY": folder, **(env or {})},
+            env={**os.environ, "LOGS_DIRECTORY": folder, "TRILLAMA_CACHE": folder, **(env or {})},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
@@ -85,7 +85,7 @@ async def trillama_serve(
             await serve.ended()
 
 
-async def gone(processes: list[psutil.Process], within_s: float = 10.0) -> None:
+async def gone(processes: list[psutil.Process], within_s: float = 20.0) -> None:
     """Wait until none of these processes lives; fails naming those that do."""
     _, alive = await asyncio.to_thread(psutil.wait_procs, processes, within_s)
     assert not alive, [(one.pid, one.cmdline()) for one in alive if one.is_running()]

@@ -1,0 +1,92 @@
+"""Three pinned texts whose vectors are known: ready means that they come out right, not that a process runs.
+
+The first good start of a model file is what later ones are compared with; its vectors are kept beside the cache.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from launcher.errors import WrongAnswer
+
+TEXTS = (
+    "Query: What do I do if my lightsaber overheats?",
+    "Passage: Das Lichtschwert 光剑 🗡️ muss abkühlen.",
+    "Query: def cool_down(blade): return blade.temperature < 900",
+)
+# Other quantisations of one model stay above it, and so do other engines and devices; a wrong or broken model does not.
+FLOOR = 0.98
+TIMEOUT_S = 120.0  # three texts on the slowest host that is of any use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """The check of one backend: `golden` is the file with the expected vectors, made at the first good answer."""
+
+    socket: Path
+    dimensions: int
+    golden: Path
+
+    async def sing(self) -> None:
+        """Return if the vectors are right. Raises WrongAnswer with what is not."""
+        try:
+            vectors = await self._vectors()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise WrongAnswer(f"the canary got no answer ({type(error).__name__})") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise WrongAnswer(f"the canary got an answer that is not embeddings ({error!r})") from error
+        if vectors.shape != (len(TEXTS), self.dimensions):
+            raise WrongAnswer(f"the canary's vectors have {vectors.shape[-1]} dimensions, not {self.dimensions}")
+        if not np.isfinite(vectors).all():
+            raise WrongAnswer("the canary's vectors are not finite")
+        if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
+            raise WrongAnswer("the canary's vectors are not of unit length")
+        self._compare(vectors)
+
+    async def idle(self) -> bool:
+        """Whether nothing is computed now: the canary is never in the users' line."""
+        try:
+            async with self._session() as session, session.get("http://llama-server/metrics") as answer:
+                text = await answer.text()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+        busy = ("llamacpp:requests_processing ", "llamacpp:requests_deferred ")
+        return not any(line.startswith(busy) and float(line.split()[1]) > 0 for line in text.splitlines())
+
+    async def _vectors(self) -> NDArray[np.float32]:
+        body = orjson.dumps({"input": TEXTS})
+        headers = {"Content-Type": "application/json"}
+        async with (
+            self._session() as session,
+            session.post("http://llama-server/v1/embeddings", data=body, headers=headers) as answer,
+        ):
+            rows = orjson.loads(await answer.read())["data"]
+        return np.array([row["embedding"] for row in rows], dtype=np.float32)
+
+    def _compare(self, vectors: NDArray[np.float32]) -> None:
+        if not self.golden.is_file():
+            self.golden.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = self.golden.with_suffix(".unfinished.npy")
+            np.save(unfinished, vectors)
+            unfinished.rename(self.golden)
+            return
+        cosines = np.einsum("ij,ij->i", vectors, np.load(self.golden))
+        if cosines.min() < FLOOR:
+            raise WrongAnswer(
+                f"the canary's vectors are not those of this file's first start (cosine {cosines.min():.4f}); "
+                f"if the file is right now, delete {self.golden}"
+            )
+
+    def _session(self) -> aiohttp.ClientSession:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket)), timeout=timeout)
+
+
+def golden_path(folder: Path, model: Path) -> Path:
+    """Where a model file's vectors are kept: by name, size and time of change, so that another file is another one."""
+    stat = model.stat()
+    return folder / f"{model.stem}-{stat.st_size}-{stat.st_mtime_ns}.npy"
