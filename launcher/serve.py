@@ -4,12 +4,14 @@ import asyncio
 import shlex
 import signal
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
 
-from launcher import __version__, engine, models, supervisor
+from launcher import __version__, engine, health, models, notify, supervisor
+from launcher.backend import Status
 from launcher.config import Settings, cache_dir
 from launcher.demo import demo_models
 from launcher.display import Display
@@ -23,6 +25,13 @@ async def run(settings: Settings, *, out: Console, err: Console) -> None:
     settings = listening(settings, settings.host.host, settings.host.port)
     display = Display(err)
 
+    statuses: dict[str, Status] = {}
+
+    def report(status: Status) -> None:
+        statuses[status.name] = status
+        display.status(status)
+        notify.tell(STATUS=", ".join(f"{one.name} {one.state}" for one in statuses.values()))
+
     async def session() -> None:
         with display.live():
             launch = await prepare(settings, display)
@@ -30,9 +39,11 @@ async def run(settings: Settings, *, out: Console, err: Console) -> None:
             async def ready() -> None:
                 display.hide()
                 _announce(launch, out)
+                notify.tell(READY="1")
+                await notify.feed_watchdog(partial(health.proxy_up, launch.url))
                 await asyncio.Event().wait()
 
-            await supervisor.serve(launch, display.status, ready)
+            await supervisor.serve(launch, report, ready)
 
     await until_signal(session())
 
@@ -58,6 +69,7 @@ async def until_signal(session: Coroutine[None, None, T]) -> T | None:
     stopped = asyncio.Event()
 
     def stop() -> None:
+        notify.tell(STOPPING="1")
         stopped.set()
         task.cancel()
 

@@ -1,0 +1,66 @@
+"""What systemd hears from a real `trillama serve`, over a real notify socket."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.launcher.command import trillama_serve
+from tests.proxy.stack import small_family
+
+UNIT = Path(__file__).parents[2] / "configs" / "systemd" / "trillama.service"
+
+
+async def test_ready_is_told_after_the_canaries_then_liveness_then_stopping(tmp_path: Path) -> None:
+    family, models = small_family(tmp_path)
+    config: dict[str, object] = {
+        "family": str(family),
+        "max_input_tokens": 512,
+        "models": {"files": {name: str(path) for name, path in models.items()}},
+        "engine": {"gpu_layers": 0, "threads": 1},
+    }
+    with tempfile.TemporaryDirectory(prefix="n-") as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        address = str(Path(folder, "notify.sock"))
+        heard.bind(address)
+        heard.setblocking(False)
+        told: list[str] = []
+
+        async def until(line: str) -> None:
+            async with asyncio.timeout(30):
+                while line not in told:
+                    message = await asyncio.get_running_loop().sock_recv(heard, 4096)
+                    told.extend(message.decode().splitlines())
+
+        async with trillama_serve(
+            config, ready=False, env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
+        ) as serve:
+            await until("READY=1")
+            states = [line for line in told if line.startswith("STATUS=")]
+            assert all(f"{name} ready" in states[-1] for name in models)
+            told.clear()
+            await until("WATCHDOG=1")
+            serve.process.send_signal(signal.SIGTERM)
+            await until("STOPPING=1")
+            assert await serve.ended() == 0
+
+
+def test_the_unit_is_valid_and_lets_a_service_do_little(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("no systemd-analyze on this machine")
+    unit = tmp_path / "trillama.service"
+    text = UNIT.read_text(encoding="utf-8")
+    unit.write_text(text.replace("/opt/trillama/.venv/bin/trillama", sys.executable), encoding="utf-8")
+    env = {**os.environ, "SYSTEMD_COLORS": "0"}
+    verified = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False, env=env)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    command = [analyze, "security", "--offline=true", "--threshold=20", str(unit)]
+    secured = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert secured.returncode == 0, secured.stdout[-300:]
