@@ -1,0 +1,54 @@
+"""The clients that are tried: a script and a page each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.clients.environments import Environment, NodeEnvironment, PythonEnvironment
+
+SCRIPTS = Path(__file__).parent / "scripts"
+PAGES = Path(__file__).parents[2] / "docs" / "clients"
+
+ADDRESS = "http://127.0.0.1:8080"  # in the scripts and on the pages; the tests put their server's there
+TASK = "retrieval.passage"  # what every script asks for, in its client's own way
+PAGE_TEXTS = ("a red door", "two fish")  # the input of every page
+QUESTION = "which colour is the door?"  # and of those that ask one
+OF_ALL = frozenset({"page", "batch", "alone"})
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One client. Its script prints what came back as JSON: OF_ALL, and the parts named in `more`."""
+
+    name: str
+    environment: Environment
+    more: frozenset[str]
+    suffix: str = "py"
+
+    @property
+    def script(self) -> Path:
+        return SCRIPTS / f"{self.name}.{self.suffix}"
+
+    @property
+    def page(self) -> Path:
+        return PAGES / f"{self.name}.md"
+
+
+def _python(name: str, environment: str, more: str) -> Client:
+    return Client(name, PythonEnvironment(environment), frozenset(more.split()))
+
+
+CLIENTS = (
+    _python("openai-python", "openai", "tokens short float ubinary empty models error"),
+    _python("openai-async", "openai", "short error"),
+    Client("openai-node", NodeEnvironment("openai-node"), frozenset("tokens short float empty error".split()), "mjs"),
+    _python("langchain-openai", "langchain-openai", "short empty error"),
+    _python("langchain-jina", "langchain-community", "empty error"),
+    _python("llama-index-jina", "llama-index-jinaai", "short float bits bits_of_binary empty error"),
+    _python("llama-index-openai", "llama-index-openai", "short float error"),
+    _python("voyage", "voyageai", "tokens short float ubinary binary error"),
+    _python("cohere", "cohere", "tokens short ubinary binary empty error"),
+    _python("ollama", "ollama", "tokens short empty error"),
+    _python("haystack-jina", "haystack", "question tokens short error"),
+    _python("haystack-openai", "haystack", "question tokens short"),
+    _python("python-requests", "requests", "tokens short ubinary binary empty error"),
+)
