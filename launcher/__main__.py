@@ -2,19 +2,28 @@
 
 import sys
 
-from launcher.cli import app, stderr
-from launcher.errors import LauncherError
-
 
 def main() -> None:
     """Run the `trillama` command; see `trillama --help` for the exit codes."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> None:
+    # Imported here, so that Ctrl-C while Python is still loading is as quiet as later.
+    from launcher.cli import app, stderr  # noqa: PLC0415
+    from launcher.errors import LauncherError  # noqa: PLC0415
+
     try:
         app()
     except LauncherError as error:
         stderr.print(f"trillama: {error}", soft_wrap=True, markup=False, highlight=False, style="red")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except OSError as error:  # a folder that cannot be written, a full disk: the system's words say which
+        stderr.print(f"trillama: {error}", soft_wrap=True, markup=False, highlight=False, style="red")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @asynccontextmanager
 async def running(
-    argv: Sequence[str], *, env: Mapping[str, str], grace_s: float, output: Path | None = None
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    grace_s: float,
+    output: Path | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run `argv` in its own process group; leaving the block ends the whole group.
 
@@ -30,6 +35,7 @@ async def running(
             stdout=stream,
             stderr=stream,
             start_new_session=True,
+            pass_fds=pass_fds,
             preexec_fn=_die_with_parent(),
         )
     try:

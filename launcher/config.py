@@ -117,8 +117,10 @@ class HostConfig(Strict):
 
     @model_validator(mode="after")
     def _owned_by_the_launcher(self) -> Self:
-        if taken := sorted({"family", "backends", "host", "port", "max_input_tokens", "notice"} & self.proxy.keys()):
-            raise ValueError(f"[proxy] must not set {', '.join(taken)}: it is set at the top of this file, for all")
+        if taken := sorted(
+            {"family", "backends", "host", "port", "drain_s", "max_input_tokens", "notice"} & self.proxy.keys()
+        ):
+            raise ValueError(f"[proxy] must not set {', '.join(taken)}: this file has it elsewhere, for all")
         return self
 
 

@@ -49,13 +49,15 @@ async def run(settings: Settings, wanted: Wanted, *, url: str | None, err: Conso
 async def _start_and_ask(settings: Settings, wanted: Wanted, display: Display) -> Answer:
     """Start the one backend that the task needs, and a proxy on a free port; both are gone when this returns."""
     needed = settings.family.backend_of(wanted.task or settings.family.default_task)
-    settings = serve.listening(settings, "127.0.0.1", 0).with_host(
+    settings = settings.with_host(
+        host="127.0.0.1",
+        port=0,
         proxy={**settings.host.proxy, "log_level": "warning"},
         supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # one call: no second try
     )
     answers: list[Answer] = []
-    with display.live():
-        launch = await serve.prepare(settings, display, only=(needed,))
+    with supervisor.listen(settings.host) as listener, display.live():
+        launch = await serve.prepare(settings, listener, display, only=(needed,))
 
         async def ask() -> None:
             answers.append(await _ask(launch.url, settings.host, wanted))

@@ -3,6 +3,7 @@
 import asyncio
 import shlex
 import signal
+import socket
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,13 @@ from launcher.backend import Status
 from launcher.config import Settings, cache_dir
 from launcher.demo import demo_models
 from launcher.display import Display
-from launcher.supervisor import Launch, free_port
+from launcher.supervisor import Launch
 
 T = TypeVar("T")
 
 
 async def run(settings: Settings, *, out: Console, err: Console) -> None:
     """Serve until SIGINT or SIGTERM, which end everything in order. Raises LauncherError."""
-    settings = listening(settings, settings.host.host, settings.host.port)
     display = Display(err)
 
     statuses: dict[str, Status] = {}
@@ -33,8 +33,8 @@ async def run(settings: Settings, *, out: Console, err: Console) -> None:
         notify.tell(STATUS=", ".join(f"{one.name} {one.state}" for one in statuses.values()))
 
     async def session() -> None:
-        with display.live():
-            launch = await prepare(settings, display)
+        with supervisor.listen(settings.host) as listener, display.live():
+            launch = await prepare(settings, listener, display)
 
             async def ready() -> None:
                 display.hide()
@@ -48,19 +48,18 @@ async def run(settings: Settings, *, out: Console, err: Console) -> None:
     await until_signal(session())
 
 
-def listening(settings: Settings, host: str, port: int) -> Settings:
-    """The settings with an address that can be listened on: 0 becomes a free port. Raises StartError."""
-    return settings.with_host(host=host, port=free_port(host, port))
-
-
-async def prepare(settings: Settings, display: Display, *, only: Sequence[str] | None = None) -> Launch:
+async def prepare(
+    settings: Settings, listener: socket.socket, display: Display, *, only: Sequence[str] | None = None
+) -> Launch:
     """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
 
     `only` limits the models to those backends. Raises EngineError or ModelError.
     """
+    settings = settings.with_host(port=listener.getsockname()[1])
     names = only or tuple(settings.family.weights.models)
     found = await engine.find(settings.host.engine.llama_server)
-    return Launch(settings=settings, engine=found, models=await _files(settings, names, display))
+    files = await _files(settings, names, display)
+    return Launch(settings=settings, listener=listener, engine=found, models=files)
 
 
 async def until_signal(session: Coroutine[None, None, T]) -> T | None:

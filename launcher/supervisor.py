@@ -1,6 +1,7 @@
 """The set: three llama-servers and the proxy, from decided to gone."""
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -32,6 +33,7 @@ class Launch:
     """All that is decided before a process starts: `models` has a checked file for each backend to be started."""
 
     settings: Settings
+    listener: socket.socket
     engine: Engine
     models: Mapping[str, Path]
 
@@ -71,16 +73,21 @@ def url_of(host: HostConfig) -> str:
     return f"http://[{address}]:{host.port}" if ":" in address else f"http://{address}:{host.port}"
 
 
-def free_port(host: str, port: int) -> int:
-    """`port` if it can be listened on, or a free one for 0. Raises StartError with what to do."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from error
-        return int(probe.getsockname()[1])
+def listen(host: HostConfig) -> socket.socket:
+    """The socket that clients connect to: systemd's if it hands us one, else a new one; port 0 takes a free one.
+
+    It is the launcher's, so that it outlives a proxy that is started again. Raises StartError with what to do.
+    """
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):  # sd_listen_fds(3): the first is number 3
+        return socket.socket(fileno=3)
+    kind = socket.AF_INET6 if ":" in host.host else socket.AF_INET
+    try:
+        return socket.create_server((host.host, host.port), family=kind, backlog=1024)
+    except OSError as error:
+        fix = (
+            "choose another with --port" if error.errno == errno.EADDRINUSE else "is --host an address of this machine?"
+        )
+        raise StartError(f"cannot listen on {host.host}:{host.port}: {error.strerror}; {fix}") from error
 
 
 def _backend(launch: Launch, folder: Path, report: Report, name: str) -> Backend:
@@ -118,18 +125,20 @@ async def _serve_proxy(launch: Launch, folder: Path) -> None:
     """
     config = folder / "proxy.toml"
     config.write_text(tomli_w.dumps(_proxy_config(launch, folder)), encoding="utf-8")
-    argv = (sys.executable, "-P", "-m", "proxy", "--config", str(config))  # -P: never a folder `proxy` of the user's
-    policy = launch.settings.host.supervision
+    fd, policy = launch.listener.fileno(), launch.settings.host.supervision
+    # -P: never a folder `proxy` of the user's
+    argv = (sys.executable, "-P", "-m", "proxy", "--config", str(config), "--listen-fd", str(fd))
+    grace_s = policy.grace_s + 2  # its own bound is grace_s, see _proxy_config
     failures = 0
     while True:
         started = time.monotonic()
-        async with running(argv, env=os.environ, grace_s=policy.grace_s) as process:
+        async with running(argv, env=os.environ, grace_s=grace_s, pass_fds=(fd,)) as process:
             code = await watch(process, partial(health.proxy_up, launch.url), policy)
         if code == ConfigError.exit_code:
             raise ConfigError("the proxy refused its settings; its reason is above")
         failures = 1 if time.monotonic() - started > policy.stable_s else failures + 1
         delay = restart_delay(policy, failures, was_ready=True)
-        if delay is None or code == StartError.exit_code:
+        if delay is None:
             raise StartError(f"the proxy exited with {code}; its reason is above")
         what = "does not answer" if code is None else f"exited with {code}"
         log.warning("the proxy %s and is started again in %g s", what, delay)
@@ -165,6 +174,7 @@ def _proxy_config(launch: Launch, folder: Path) -> dict[str, object]:
         "family": str(launch.settings.family_file.resolve()),
         "host": host.host,
         "port": host.port,
+        "drain_s": host.supervision.grace_s,
         "max_input_tokens": launch.settings.max_input_tokens,
         "backends": backends,
     }

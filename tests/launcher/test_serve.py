@@ -140,6 +140,19 @@ async def test_a_taken_port_is_said_before_anything_starts(config: dict[str, obj
 
 
 @pytest.mark.parametrize("engine_kind", ["embedded"], indirect=True)
+async def test_of_two_starts_on_one_port_the_second_says_so(config: dict[str, object]) -> None:
+    async with (
+        trillama_serve(config, ready=False) as first,
+        trillama_serve({**config, "port": int(first.url.rsplit(":", 1)[1])}, ready=False) as second,
+    ):
+        codes = await asyncio.gather(first.until("is ready at"), second.until("is ready at"), return_exceptions=True)
+        (loser,) = [one for one, result in zip((first, second), codes, strict=True) if result is not None]
+        assert await loser.ended() == 75
+        assert "cannot listen" in "".join(loser.output)
+        assert await embed(first, ["a"]) == 200
+
+
+@pytest.mark.parametrize("engine_kind", ["embedded"], indirect=True)
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
