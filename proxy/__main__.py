@@ -5,11 +5,12 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
 from proxy import config
-from proxy.app import serving
+from proxy.app import BACKLOG, serving
 
 EX_CONFIG = 78  # sysexits.h
 EX_TEMPFAIL = 75
@@ -19,27 +20,36 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT. Exit codes: 0 stopped, 78 wrong config, 75 the port is taken."""
     parser = argparse.ArgumentParser(prog="proxy", description="Jina's and OpenAI's embeddings API over llama-servers")
     parser.add_argument("--config", type=Path, required=True, help="the proxy's TOML file")
+    parser.add_argument("--listen-fd", type=int, help="serve on this listening socket instead of opening one")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # One text is tokenised in microseconds; waking a pool of threads for it costs more, and the cores are the engine's.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        asyncio.run(_run(arguments.config))
+        asyncio.run(_run(arguments.config, arguments.listen_fd))
     except config.ConfigError as error:
         sys.exit(_fail(EX_CONFIG, str(error)))
     except OSError as error:
         sys.exit(_fail(EX_TEMPFAIL, f"cannot listen: {error}"))
 
 
-async def _run(path: Path) -> None:
+async def _run(path: Path, listen_fd: int | None) -> None:
     settings, family = config.load(path)
     logging.getLogger().setLevel(settings.log_level.upper())
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    async with serving(settings, family) as port:
-        logging.getLogger("proxy").info("listening on http://%s:%d", settings.host, port)
-        await stop.wait()
+    with _listener(settings, listen_fd) as listener:
+        async with serving(settings, family, listener):
+            logging.getLogger("proxy").info("listening on %s port %d", *listener.getsockname()[:2])
+            await stop.wait()
+
+
+def _listener(settings: config.ProxyConfig, fd: int | None) -> socket.socket:
+    if fd is not None:
+        return socket.socket(fileno=fd)
+    kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=kind, backlog=BACKLOG)
 
 
 def _fail(code: int, message: str) -> int:

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from proxy import handlers, middleware, token_ids
+from proxy import handlers, jobs, middleware, openapi, token_ids
 from proxy.backend import connect
 from proxy.config import Family, ProxyConfig, TokenIds
 from proxy.model import ServedModel
@@ -17,24 +18,26 @@ from proxy.token_ids import Decode
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 1024
+
 
 @asynccontextmanager
-async def serving(config: ProxyConfig, family: Family) -> AsyncIterator[int]:
-    """Serve for as long as the block lasts; yields the port. Raises ConfigError, or OSError if the port is taken.
+async def serving(config: ProxyConfig, family: Family, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve what connects to `listener` for as long as the block lasts. Raises ConfigError.
 
     Leaving the block sends home who waits, lets the calls in flight finish for `drain_s`, then lets go of the backends.
     """
-    async with _service(config, family) as service:
+    async with _service(config, family) as service, jobs.working(service.embed) as working:
         runner = web.AppRunner(
-            _application(config, family, service),
+            _application(config, family, service, working),
             handler_cancellation=True,  # a client that leaves takes its request out of the line
             access_log=None,  # the middleware writes the one line
             shutdown_timeout=config.drain_s,
         )
         await runner.setup()
         try:
-            await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
-            yield int(runner.addresses[0][1])
+            await web.SockSite(runner, listener, backlog=BACKLOG).start()
+            yield
         finally:
             for model in service.models.values():
                 model.lane.drain()
@@ -52,6 +55,7 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
                 await stack.enter_async_context(connect(name, settings)),
                 family,
                 max_queued_items=config.max_queued_items,
+                call_timeout_s=config.request_timeout_s,
             )
             for name, settings in config.backends.items()
         }
@@ -84,14 +88,23 @@ def _limits(config: ProxyConfig, family: Family) -> Limits:
     )
 
 
-def _application(config: ProxyConfig, family: Family, service: EmbedService) -> web.Application:
+def _application(config: ProxyConfig, family: Family, service: EmbedService, working: jobs.Jobs) -> web.Application:
     app = web.Application(
         middlewares=(middleware.observe, middleware.answer_errors, middleware.check_key),
         client_max_size=config.max_body_bytes,
     )
     app[middleware.API_KEYS] = config.api_keys
+    app[middleware.REFUSALS] = handlers.REFUSALS
     app[handlers.SERVICE] = service
+    app[handlers.JOBS] = working
     app[handlers.FAMILY] = family
     app[handlers.NOTICE] = config.notice or ""
+    served = openapi.Served(
+        table=service.tasks,
+        dimensions=family.dimensions,
+        token_ids=config.token_ids,
+        locked=bool(config.api_keys),
+    )
+    app[openapi.DOCUMENT] = openapi.document(handlers.ROUTES, handlers.DOORS, served)
     app.add_routes(handlers.ROUTES)
     return app

@@ -9,14 +9,16 @@ from urllib.parse import urlsplit
 import aiohttp
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from proxy.config import BackendSettings
-from proxy.embedding import Matrix
+from proxy.embedding import Ids, Matrix
 from proxy.errors import BackendError, BackendLoading, BackendUnavailable
 
 # llama-server closes an idle connection after 5 s; ours must be gone before (one reset in 300 seen otherwise).
 KEEPALIVE_S = 3.0
 RETRY_AFTER_S = 2
+QUICK = aiohttp.ClientTimeout(total=2)  # what is answered beside a running batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Backend:
     session: aiohttp.ClientSession
     base: str
 
-    async def embed(self, inputs: Sequence[Sequence[int]]) -> Matrix:
+    async def embed(self, inputs: Sequence[Ids]) -> Matrix:
         """The raw mean-pooled vectors of token-id inputs, in their order: float32, shape (n, n_embd), not normalised.
 
         Send only what fits one physical batch: at most `slots` inputs and `batch_tokens` tokens (traps T2, T4, T9).
@@ -41,17 +43,17 @@ class Backend:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise BackendError(f"backend {self.name} answered something that is not embeddings: {error!r}") from error
 
-    async def tokenize(self, text: str) -> list[int]:
+    async def tokenize(self, text: str) -> NDArray[np.int32]:
         """The ids of one text as /v1/embeddings itself would make them: special tokens parsed, BOS and EOS added."""
         answer = await self._post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
         try:
-            return [int(token) for token in answer["tokens"]]  # type: ignore[index] # checked by the except below
-        except (KeyError, TypeError, ValueError) as error:
+            return np.array(answer["tokens"], dtype=np.int32)  # type: ignore[index] # checked by the except below
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BackendError(f"backend {self.name} answered something that is not tokens: {error!r}") from error
 
     async def properties(self) -> dict[str, str]:
         """`build_info` and `model_ftype` as the engine reports them in /props; what it leaves out is absent."""
-        async with self._translated(), self.session.get(f"{self.base}/props") as response:
+        async with self._translated(), self.session.get(f"{self.base}/props", timeout=QUICK) as response:
             content = await response.read()
             await self._raise_for(response.status, content)
         try:
@@ -63,7 +65,7 @@ class Backend:
 
     async def check(self) -> None:
         """Return if it answers /health with 200; raise BackendLoading or another BackendError if not."""
-        async with self._translated(), self.session.get(f"{self.base}/health") as response:
+        async with self._translated(), self.session.get(f"{self.base}/health", timeout=QUICK) as response:
             await self._raise_for(response.status, await response.read())
 
     async def _post(self, path: str, body: object) -> object:
@@ -76,7 +78,7 @@ class Backend:
                     return orjson.loads(content)
             except BackendUnavailable as error:
                 # A kept-alive connection that it closed as we wrote; embedding is pure, so asking again is safe.
-                if not (retry and isinstance(error.__cause__, aiohttp.ServerDisconnectedError)):
+                if not (retry and isinstance(error.__cause__, aiohttp.ServerDisconnectedError | ConnectionResetError)):
                     raise
             except orjson.JSONDecodeError as error:
                 raise BackendError(f"backend {self.name} answered {path} with something that is not JSON") from error
@@ -86,7 +88,7 @@ class Backend:
     async def _translated(self) -> AsyncIterator[None]:
         try:
             yield
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
             message = f"backend {self.name} is down: {type(error).__name__}"
             raise BackendUnavailable(message, retry_after_s=RETRY_AFTER_S) from error
 
@@ -110,7 +112,7 @@ async def connect(name: str, settings: BackendSettings) -> AsyncIterator[Backend
     headers = {"Content-Type": "application/json"}
     if settings.api_key:
         headers["Authorization"] = f"Bearer {settings.api_key}"
-    # No clock of our own: a batch takes what it takes, and the request's deadline cancels the wait.
+    # No clock for a batch here: the scheduler has one.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
         yield Backend(name, settings, session, base)

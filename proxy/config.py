@@ -77,7 +77,7 @@ class ProxyConfig(Strict):
     token_ids: TokenIds = TokenIds.CL100K
     max_input_tokens: Positive | None = None
     max_items: Positive = 2048
-    max_body_bytes: Positive = 100 * 2**20
+    max_body_bytes: Positive = 32 * 2**20
     max_queued_items: Positive = 16384
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     drain_s: Annotated[float, Field(ge=0)] = 10.0

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
+Ids = Sequence[int] | NDArray[np.int32]  # the token ids of one text, as the model gets them
 Input = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names
 
 
@@ -20,12 +21,16 @@ class Encoding(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
-    """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent."""
+    """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent.
+
+    `default_task` is what the dialect means by no task at all; None leaves it to the server.
+    """
 
     inputs: Sequence[Input]
     model: str | None = None
     task: str | None = None
     role: str | None = None
+    default_task: str | None = None
     dimensions: int | None = None
     normalized: bool = True
     truncate: bool = False

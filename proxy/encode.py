@@ -1,7 +1,7 @@
 """Pure numpy: raw vectors → the vectors and the encodings a caller asked for."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from proxy.embedding import Encoding, Matrix
 
 Embedding = NDArray[np.float32] | list[int] | str
+Encoders = Mapping[Encoding, Callable[[Matrix], list[Embedding]]]
 
 
 def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
@@ -23,12 +24,22 @@ def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
     return (sliced / np.where(norms == 0, 1, norms)[:, None]).astype(np.float32)
 
 
-def encode(vectors: Matrix, encodings: tuple[Encoding, ...]) -> list[Embedding] | list[dict[str, Embedding]]:
+def encode(
+    vectors: Matrix, encodings: tuple[Encoding, ...], encoders: Encoders | None = None
+) -> list[Embedding] | list[dict[str, Embedding]]:
     """One entry per row: the embedding itself for one encoding, a dict by encoding's name for several."""
-    if len(encodings) == 1:
-        return _ENCODERS[encodings[0]](vectors)
-    columns = {encoding.value: _ENCODERS[encoding](vectors) for encoding in encodings}
+    columns = encode_columns(vectors, encodings, encoders)
+    if len(columns) == 1:
+        return next(iter(columns.values()))
     return [{name: column[row] for name, column in columns.items()} for row in range(len(vectors))]
+
+
+def encode_columns(
+    vectors: Matrix, encodings: tuple[Encoding, ...], encoders: Encoders | None = None
+) -> dict[str, list[Embedding]]:
+    """One column per encoding, by its name. Bits are lists of ints unless `encoders` says otherwise."""
+    table = encoders or BITS_AS_LISTS
+    return {encoding.value: table[encoding](vectors) for encoding in encodings}
 
 
 def pack_bits(vectors: Matrix) -> NDArray[np.uint8]:
@@ -49,13 +60,24 @@ def _ubinary(vectors: Matrix) -> list[Embedding]:
 
 
 def _binary(vectors: Matrix) -> list[Embedding]:
+    return list(_offset_bits(vectors).tolist())
+
+
+def _offset_bits(vectors: Matrix) -> NDArray[np.int8]:
     # The hosted API subtracts 128; it does not reinterpret the byte as int8.
-    return list((pack_bits(vectors).astype(np.int16) - 128).tolist())
+    return (pack_bits(vectors).astype(np.int16) - 128).astype(np.int8)
 
 
-_ENCODERS: dict[Encoding, Callable[[Matrix], list[Embedding]]] = {
-    Encoding.FLOAT: _floats,
-    Encoding.BASE64: _base64,
-    Encoding.BINARY: _binary,
-    Encoding.UBINARY: _ubinary,
-}
+def _base64_bits(vectors: Matrix) -> list[Embedding]:
+    return [base64.b64encode(row).decode("ascii") for row in pack_bits(vectors)]
+
+
+def _base64_offset_bits(vectors: Matrix) -> list[Embedding]:
+    return [base64.b64encode(row).decode("ascii") for row in _offset_bits(vectors)]
+
+
+_FLOATS: Encoders = {Encoding.FLOAT: _floats, Encoding.BASE64: _base64}
+BITS_AS_LISTS: Encoders = {**_FLOATS, Encoding.BINARY: _binary, Encoding.UBINARY: _ubinary}
+# RunPod's worker writes the same packed bytes for both names, Voyage writes an array of the type that was asked for.
+BITS_PACKED_BASE64: Encoders = {**_FLOATS, Encoding.BINARY: _base64_bits, Encoding.UBINARY: _base64_bits}
+BITS_TYPED_BASE64: Encoders = {**_FLOATS, Encoding.BINARY: _base64_offset_bits, Encoding.UBINARY: _base64_bits}

@@ -9,6 +9,7 @@ ProxyError                       500 INTERNAL_ERROR
 │   ├── MissingKey               401 AUTH_MISSING_API_KEY
 │   └── MalformedKey             401 AUTH_INVALID_FORMAT
 ├── NotFound                     404 NOT_FOUND
+│   └── ModelNotServed           404 INPUT_MODEL_NOT_FOUND
 ├── MethodNotAllowed             405 METHOD_NOT_ALLOWED
 ├── BodyTooLarge                 413 BODY_TOO_LARGE
 ├── Invalid                      422 VALIDATION_ERROR
@@ -21,6 +22,7 @@ ProxyError                       500 INTERNAL_ERROR
 └── DeadlineExceeded             504 DEADLINE_EXCEEDED
 """
 
+import reprlib
 from dataclasses import dataclass
 
 
@@ -49,7 +51,13 @@ class NotJson(BadRequest):
 
 
 class ModelNotFound(BadRequest):
+    """`model` is the name as the caller wrote it; `served` lists what there is instead."""
+
     code = "INPUT_MODEL_NOT_FOUND"
+
+    def __init__(self, model: str, served: str) -> None:
+        super().__init__(f"model {model!r} is not served here; served are: {served}", param="model")
+        self.model = model
 
 
 class InputTooLong(BadRequest):
@@ -73,6 +81,10 @@ class MalformedKey(Unauthorized):
 class NotFound(BadRequest):
     status = 404
     code = "NOT_FOUND"
+
+
+class ModelNotServed(NotFound):
+    code = "INPUT_MODEL_NOT_FOUND"
 
 
 class MethodNotAllowed(BadRequest):
@@ -149,5 +161,10 @@ class DeadlineExceeded(ProxyError):
 
 def invalid(field: str, message: str, *, kind: str = "value_error", given: object = "") -> Invalid:
     """One fault as an error; `given` is shown shortened."""
-    text = given if isinstance(given, str) else repr(given)
-    return Invalid(Fault(field=field, message=message, type=kind, input=text[:80]))
+    return Invalid(Fault(field=field, message=message, type=kind, input=shown(given)))
+
+
+def shown(given: object) -> str:
+    """What came, short, however large or deep it is."""
+    text = given if isinstance(given, str) else reprlib.repr(given)
+    return text[:80]

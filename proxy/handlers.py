@@ -8,16 +8,19 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from proxy import jina, metrics, provenance, raw_floats
+from proxy import cohere, docs, jina, metrics, ollama, openapi, provenance, raw_floats, runpod, tei
 from proxy.config import Family
 from proxy.embedding import EmbedResult
-from proxy.errors import BackendError, NotJson
+from proxy.errors import BackendError, Invalid, ModelNotServed, NotJson
+from proxy.jobs import Job, Jobs
 from proxy.middleware import SUMMARY, Handler
 from proxy.model import ServedModel
 from proxy.service import EmbedService
-from proxy.wire import Parse
+from proxy.tasks import Route
+from proxy.wire import Door, Parse, Refuse
 
 SERVICE = web.AppKey("service", EmbedService)
+JOBS = web.AppKey("jobs", Jobs)
 FAMILY = web.AppKey("family", Family)
 NOTICE = web.AppKey("notice", str)
 STARTED = int(time.time())
@@ -38,34 +41,61 @@ def door(parse: Parse) -> Handler:
     return embed
 
 
+def job_door(parse: Parse) -> Handler:
+    """The handler of a dialect whose caller comes back for the answer: its JSON in, a job out, if only a failed one."""
+
+    async def submit(request: web.Request) -> web.Response:
+        body, jobs = await _json(request), request.app[JOBS]
+        try:
+            asked = parse(body)
+        except Invalid as error:
+            return _job_answer(jobs.reject(error))
+        return _job_answer(jobs.submit(asked))
+
+    return submit
+
+
+async def job_status(request: web.Request) -> web.Response:
+    """`GET /status/{id}`: a job of `/run`, with its output once it is completed."""
+    return _job_answer(request.app[JOBS].fetch(request.match_info["id"]))
+
+
+async def cancel_job(request: web.Request) -> web.Response:
+    """`POST /cancel/{id}`: stop a job of `/run`."""
+    return _job_answer(request.app[JOBS].cancel(request.match_info["id"]))
+
+
+async def ollama_tags(request: web.Request) -> web.Response:
+    """`GET /api/tags`: the names of `/v1/models`, as Ollama lists them."""
+    models = request.app[SERVICE].models
+    made = {name: models[row.backend].provenance for name, row in _rows(request).items()}
+    return _answer(ollama.tags(request.app[FAMILY].name, made))
+
+
+async def ollama_version(_: web.Request) -> web.Response:
+    """`GET /api/version`: the version of Ollama whose API is spoken here."""
+    return _answer({"version": ollama.API_VERSION})
+
+
+async def tei_info(request: web.Request) -> web.Response:
+    """`GET /info`: the model of the default task, as text-embeddings-inference tells it."""
+    service = request.app[SERVICE]
+    made = service.models[service.tasks.route(None, None).backend].provenance
+    limits = service.limits
+    return _answer(tei.info(request.app[FAMILY].hugging_face_id, made, tokens=limits.input_tokens, items=limits.items))
+
+
 async def models(request: web.Request) -> web.Response:
     """`GET /v1/models`: the family, and one name per task for clients that can set only the model."""
-    service, family = request.app[SERVICE], request.app[FAMILY]
-    common: dict[str, object] = {
-        "object": "model",
-        "created": STARTED,
-        "owned_by": family.owned_by,
-        "context_length": service.limits.input_tokens,
-        "hugging_face_id": family.hugging_face_id,
-        "dimensions": family.dimensions,
-        "trained_dimensions": family.trained_dimensions,
-        "licence": family.licence,
-    }
-    if notice := request.app[NOTICE]:
-        common["notice"] = notice
-    rows = {family.name: service.tasks.route(None, None)}
-    rows |= {f"{family.name}:{task}": route for task, route in service.tasks.tasks.items()}
-    listed = [
-        {
-            "id": name,
-            **common,
-            "task": row.task,
-            "prefix": row.prefix,
-            "provenance": service.models[row.backend].provenance,
-        }
-        for name, row in rows.items()
-    ]
-    return _answer({"object": "list", "data": listed})
+    return _answer({"object": "list", "data": [_model(request, name, row) for name, row in _rows(request).items()]})
+
+
+async def model(request: web.Request) -> web.Response:
+    """`GET /v1/models/{id}`: one of them."""
+    name, rows = request.match_info["id"], _rows(request)
+    if name not in rows:
+        raise ModelNotServed(f"model {name!r} is not served here; served are: {', '.join(rows)}", param="model")
+    return _answer(_model(request, name, rows[name]))
 
 
 async def health(_: web.Request) -> web.Response:
@@ -92,11 +122,42 @@ async def _json(request: web.Request) -> object:
         return orjson.loads(await request.read())
     except orjson.JSONDecodeError as error:
         raise NotJson(f"the body is not JSON: {error}") from error
+    except web.RequestPayloadError as error:  # e.g. a Content-Encoding that the body does not have
+        raise NotJson(f"the body cannot be read: {error}") from error
+
+
+def _model(request: web.Request, name: str, row: Route) -> dict[str, object]:
+    service, family, notice = request.app[SERVICE], request.app[FAMILY], request.app[NOTICE]
+    return {
+        "id": name,
+        "object": "model",
+        "created": STARTED,
+        "owned_by": family.owned_by,
+        "context_length": service.limits.input_tokens,
+        "hugging_face_id": family.hugging_face_id,
+        "dimensions": family.dimensions,
+        "trained_dimensions": family.trained_dimensions,
+        "licence": family.licence,
+        "task": row.task,
+        "prefix": row.prefix,
+        "provenance": service.models[row.backend].provenance,
+        **({"notice": notice} if notice else {}),
+    }
 
 
 def _answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     return web.Response(body=content, status=status, headers=headers, content_type="application/json")
+
+
+def _rows(request: web.Request) -> dict[str, Route]:
+    """The family's name, and one name per task."""
+    tasks, name = request.app[SERVICE].tasks, request.app[FAMILY].name
+    return {name: tasks.route(None, None), **{f"{name}:{task}": route for task, route in tasks.tasks.items()}}
+
+
+def _job_answer(job: Job) -> web.Response:
+    return _answer(runpod.state_of(job), headers=provenance.headers(job.result) if job.result else None)
 
 
 def _observe(request: web.Request, inputs: int, result: EmbedResult) -> None:
@@ -113,12 +174,28 @@ async def _reason(model: ServedModel) -> str | None:
     return None
 
 
+DOORS: Sequence[Door] = (jina.DOOR, *runpod.DOORS, *ollama.DOORS, tei.DOOR, *cohere.DOORS)
 ROUTES: Sequence[web.RouteDef] = (
-    web.post("/v1/embeddings", door(jina.parse)),
-    web.post("/embeddings", door(jina.parse)),
+    *(web.post(path, (job_door if one.later else door)(one.parse)) for one in DOORS for path in one.paths),
+    *(web.get(prefix + "/status/{id}", job_status) for prefix in runpod.PREFIXES),
+    *(web.post(prefix + "/cancel/{id}", cancel_job) for prefix in runpod.PREFIXES),
+    web.get("/api/tags", ollama_tags),
+    web.get("/api/version", ollama_version),
+    web.get("/info", tei_info),
     web.get("/v1/models", models),
+    web.get("/v1/models/{id}", model),
     web.get("/models", models),
     web.get("/health", health),
     web.get("/ready", ready),
     web.get("/metrics", prometheus),
+    web.get("/openapi.json", openapi.document_json),
+    web.get("/docs", docs.page),
 )
+
+# Who writes the errors of a route; everywhere else it is the common body.
+REFUSALS: Mapping[str, Refuse] = {
+    **{path: one.refuse for one in DOORS if one.refuse for path in one.paths},
+    **{prefix + path: runpod.refuse for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")},
+    **dict.fromkeys(("/api/tags", "/api/version"), ollama.refuse),
+    "/info": tei.refuse,
+}

@@ -1,33 +1,74 @@
-"""The embeddings API of Jina and of OpenAI: one wire model for both, the names of the fields are its table."""
+"""The embeddings API of Jina, OpenAI, Voyage and NIM: one wire model for all, the names of the fields are its table."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from proxy import encode
+from proxy.answers import EmbeddingsAnswer
 from proxy.embedding import EmbedRequest, EmbedResult, Encoding
 from proxy.errors import Fault, Invalid
-from proxy.wire import Asked, Count, Inputs, Wire, one_or_more, validated
+from proxy.wire import (
+    Asked,
+    Dimensions,
+    Door,
+    Inputs,
+    ModelName,
+    Refused,
+    TaskName,
+    Truncation,
+    Wire,
+    one_or_more,
+    validated,
+)
+
+Encodings = Annotated[
+    tuple[Encoding, ...],
+    Field(min_length=1),
+    BeforeValidator(one_or_more, json_schema_input_type=Encoding | Annotated[list[Encoding], Field(min_length=1)]),
+]
 
 
 class EmbeddingsBody(Wire):
-    """`POST /v1/embeddings`."""
+    """Null means absent, and fields that are not named here are ignored."""
 
-    inputs: Inputs = Field(validation_alias=AliasChoices("input", "content", "texts"))
-    model: str | None = None
-    task: str | None = Field(None, validation_alias=AliasChoices("task", "task_type", "input_type"))
-    prompt_name: str | None = None
-    encodings: Annotated[tuple[Encoding, ...], BeforeValidator(one_or_more), Field(min_length=1)] = Field(
+    inputs: Inputs = Field(
+        validation_alias=AliasChoices("input", "content", "texts"),
+        description='A text, `{"text": …}`, token ids (of cl100k_base, as OpenAI\'s clients send), or a list of these.',
+        examples=["hello", ["first", {"text": "second"}]],
+    )
+    model: ModelName | None = Field(
+        None, description="The family; a suffix as in `…:retrieval.query` names the task.", examples=[None]
+    )
+    task: TaskName | None = Field(
+        None,
+        validation_alias=AliasChoices("task", "task_type", "input_type"),
+        description="What the vectors are for: it chooses the model and the prefix.",
+    )
+    prompt_name: TaskName | None = Field(
+        None, description="`query` or `passage`, beside a bare `task`.", examples=["query"]
+    )
+    encodings: Encodings = Field(
         (Encoding.FLOAT,),
         validation_alias=AliasChoices("embedding_type", "encoding_type", "encoding_format", "embedding_types"),
+        description="How a vector is written; several types give an object per row.",
     )
-    dimensions: Count | None = Field(
-        None, validation_alias=AliasChoices("dimensions", "output_dimension", "output_dimensionality")
+    output_dtype: Literal["float", "binary", "ubinary"] = Field(
+        "float", description="Voyage's name for bits; beside `base64` they are an array of int8 or uint8 in base64."
     )
-    normalized: bool = True
-    truncate: bool = Field(False, validation_alias=AliasChoices("truncate", "truncation"))
-    late_chunking: bool = False
-    return_multivector: bool = False
+    dimensions: Dimensions | None = Field(
+        None,
+        validation_alias=AliasChoices("dimensions", "output_dimension", "output_dimensionality"),
+        description="The first so many of a vector's dimensions; all, if absent.",
+    )
+    normalized: bool = Field(True, description="Each vector has length 1; false: as the model gave it, sliced.")
+    truncate: Truncation = Field(
+        False,
+        validation_alias=AliasChoices("truncate", "truncation"),
+        description="Drop the tail of a text that is too long, instead of refusing it.",
+    )
+    late_chunking: Refused = Field(False, description="Not supported yet: true is refused.")
+    return_multivector: Refused = Field(False, description="Not supported yet: true is refused.")
 
     @model_validator(mode="after")
     def _supported(self) -> Self:
@@ -39,8 +80,13 @@ class EmbeddingsBody(Wire):
 
 def parse(body: object) -> Asked:
     """The request in a body of Jina's or OpenAI's client. Raises Invalid with every fault found."""
-    request = request_of(validated(EmbeddingsBody, body))
-    return Asked(request, lambda result: render(result, request.encodings))
+    wire = validated(EmbeddingsBody, body)
+    request = request_of(wire)
+    if wire.output_dtype == "float":
+        return Asked(request, lambda result: render(result, request.encodings))
+    bits = (Encoding(wire.output_dtype),)
+    encoders = encode.BITS_TYPED_BASE64 if Encoding.BASE64 in request.encodings else None
+    return Asked(request, lambda result: render(result, bits, encoders))
 
 
 def request_of(wire: EmbeddingsBody) -> EmbedRequest:
@@ -57,12 +103,23 @@ def request_of(wire: EmbeddingsBody) -> EmbedRequest:
     )
 
 
-def render(result: EmbedResult, encodings: tuple[Encoding, ...]) -> dict[str, object]:
+def render(
+    result: EmbedResult, encodings: tuple[Encoding, ...], encoders: encode.Encoders | None = None
+) -> dict[str, object]:
     """The response body; its arrays are for orjson to write."""
-    rows = encode.encode(result.vectors, encodings)
+    rows = encode.encode(result.vectors, encodings, encoders)
     return {
         "model": result.model,
         "object": "list",
         "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
         "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)],
     }
+
+
+DOOR = Door(
+    paths=("/v1/embeddings", "/embeddings", "/v2/{endpoint}/openai/v1/embeddings"),  # the last is RunPod's
+    summary="Embed texts: the API of Jina and of OpenAI",
+    parse=parse,
+    body=EmbeddingsBody,
+    answer=EmbeddingsAnswer,
+)

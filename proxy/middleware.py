@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 import orjson
@@ -23,6 +23,7 @@ from proxy.errors import (
     ProxyError,
     Unauthorized,
 )
+from proxy.wire import Refusal, Refuse
 
 log = logging.getLogger("proxy.request")
 
@@ -30,9 +31,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 API_KEYS = web.AppKey("api_keys", tuple[str, ...])
 REQUEST_ID = web.RequestKey("request_id", str)
 SUMMARY = web.RequestKey("summary", str)
+REFUSALS = web.AppKey("refusals", Mapping[str, Refuse])  # by route, for dialects that have an error body of their own
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
-PROBES = OPEN_PATHS | {"/metrics"}  # asked every few seconds: in the log only when they do not say 200
+OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json", "/docs"})  # they hold no secrets
+PROBES = frozenset({"/health", "/ready", "/metrics"})  # asked often: in the log only when they do not say 200
 KEY_HEADERS = ("X-API-Key", "api-key")  # NIM and others; Azure's OpenAI client
 SAFE_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
@@ -55,16 +57,18 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what was raised into the one error body that every client can read."""
+    """Turn what was raised into the error body that the route's clients read."""
     try:
         return await handler(request)
     except ProxyError as error:
-        return error_response(error, request[REQUEST_ID])
+        return _refused(error, request)
     except web.HTTPException as error:
-        return error_response(_translated(error, request), request[REQUEST_ID])
+        response = _refused(_translated(error, request), request)
+        response.headers.update({name: value for name, value in error.headers.items() if name == "Allow"})
+        return response
     except Exception:  # the last net: one broken request must not show its insides, nor end the others
         log.exception("%s: unexpected error", request[REQUEST_ID])
-        return error_response(ProxyError("internal error; the log has it under this request id"), request[REQUEST_ID])
+        return _refused(ProxyError("internal error; the log has it under this request id"), request)
 
 
 @web.middleware
@@ -73,12 +77,24 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
     keys = request.app[API_KEYS]
     if keys and request.path not in OPEN_PATHS:
         key = _given_key(request)
-        if True not in [hmac.compare_digest(key.encode(), known.encode()) for known in keys]:  # no early end to time
+        if True not in [hmac.compare_digest(_bytes(key), _bytes(known)) for known in keys]:  # no early end to time
             raise Unauthorized("the API key is not one of those that this server accepts")
     return await handler(request)
 
 
-def error_response(error: ProxyError, request_id: str) -> web.Response:
+def _bytes(key: str) -> bytes:
+    return key.encode(errors="surrogateescape")  # what a client sends need not be text
+
+
+def _refused(error: ProxyError, request: web.Request) -> web.Response:
+    refusal = request.app[REFUSALS].get(_route(request), common_refusal)(error, request[REQUEST_ID])
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    request[SUMMARY] = f" {error.code}"
+    body = orjson.dumps(refusal.body)
+    return web.Response(body=body, status=refusal.status, headers=headers, content_type="application/json")
+
+
+def common_refusal(error: ProxyError, request_id: str) -> Refusal:
     """The error body of the contract: `detail` is a flat string for Weaviate and Dify, `error` is for OpenAI's SDK."""
     body: dict[str, object] = {
         "detail": error.message,
@@ -88,8 +104,7 @@ def error_response(error: ProxyError, request_id: str) -> web.Response:
     }
     if isinstance(error, Invalid):
         body["errors"] = error.faults
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    return web.Response(body=orjson.dumps(body), status=error.status, headers=headers, content_type="application/json")
+    return Refusal(error.status, body)
 
 
 def _given_key(request: web.Request) -> str:
@@ -117,9 +132,13 @@ def _translated(error: web.HTTPException, request: web.Request) -> ProxyError:
             return BadRequest(error.reason or HTTPStatus(error.status).phrase)
 
 
-def _record(request: web.Request, status: int, seconds: float) -> None:
+def _route(request: web.Request) -> str:
     resource = request.match_info.route.resource
-    route = resource.canonical if resource else "unknown"
+    return resource.canonical if resource else "unknown"
+
+
+def _record(request: web.Request, status: int, seconds: float) -> None:
+    route = _route(request)
     metrics.REQUESTS.labels(route, status).inc()
     metrics.SECONDS.labels(route).observe(seconds)
     summary = request.get(SUMMARY, "")

@@ -6,40 +6,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from proxy.backend import Backend
 from proxy.config import Family
-from proxy.embedding import Matrix, Provenance
+from proxy.embedding import Ids, Matrix, Provenance
 from proxy.errors import BackendError, BackendLoading, BackendUnavailable, BadVector, invalid
+from proxy.prepare import parts
 from proxy.provenance import UNKNOWN, digest_of, space_of
 from proxy.scheduler import Lane, Line
 from proxy.tokenizer import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.1
+POLL_S = 0.2
+PROOF_TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
+LONGEST_TOKEN = 1024  # bytes; longer than any in a vocabulary that we have seen
+PART = 1_000_000  # characters tokenised at a time: about 100 MB while that lasts
 LARGE_TEXT = 20_000  # characters from which tokenising is worth a thread: about 5 ms of the loop
 
 
 class Tokenize(Protocol):
-    async def __call__(self, texts: Sequence[str]) -> list[list[int]]: ...
+    async def __call__(self, texts: Sequence[str]) -> list[Ids]: ...
 
 
 class ServedModel:
     """Answers 503 until `serve` has seen the backend up, its tokens equal to ours and its vectors of the right size."""
 
-    def __init__(self, backend: Backend, family: Family, *, max_queued_items: int) -> None:
+    def __init__(self, backend: Backend, family: Family, *, max_queued_items: int, call_timeout_s: float) -> None:
         self.backend = backend
         self.provenance = Provenance(digest=UNKNOWN, quantization=UNKNOWN, engine=UNKNOWN, space=UNKNOWN)
         self._family = family
         settings = backend.settings
-        self.lane = Lane(
-            backend, Line(slots=settings.slots, batch_tokens=settings.batch_tokens, max_items=max_queued_items)
-        )
+        line = Line(slots=settings.slots, batch_tokens=settings.batch_tokens, max_items=max_queued_items)
+        self.lane = Lane(backend, line, dimensions=family.dimensions, call_timeout_s=call_timeout_s)
         self._tokenize: Tokenize | None = None
         self._tokenizer: Tokenizer | None = None
         self._closed: BackendUnavailable = BackendLoading(f"backend {backend.name} is not up yet", retry_after_s=2)
 
-    async def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    @property
+    def longest_token(self) -> int:
+        """The most bytes that one token stands for."""
+        return self._tokenizer.longest if self._tokenizer else LONGEST_TOKEN
+
+    async def tokenize(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text exactly as the model gets them. Raises BackendUnavailable while it is not open."""
         if self._tokenize is None:
             raise self._closed
@@ -56,7 +66,7 @@ class ServedModel:
                 raise KeyError(token)
         return self._tokenizer.decode(ids)
 
-    async def embed(self, inputs: Sequence[Sequence[int]]) -> Matrix:
+    async def embed(self, inputs: Sequence[Ids]) -> Matrix:
         """The raw vectors of token-id inputs; see Lane.embed."""
         return await self.lane.embed(inputs)
 
@@ -67,24 +77,36 @@ class ServedModel:
             raise self._closed
 
     async def serve(self) -> None:
-        """Open once the backend proves to be right, then work the line until cancelled."""
-        self._tokenize = await self._opened()
-        await self.lane.serve()
+        """Open when the backend proves to be right, work the line until it is doubtful, prove again, and so on."""
+        while True:
+            self._tokenize = await self._opened()
+            doubt = await self.lane.serve()
+            if isinstance(doubt, BackendUnavailable):
+                self._close(doubt)
+
+    def _close(self, reason: BackendError) -> None:
+        """Refuse at once, with the reason, until the backend proves to be right again."""
+        if reason.message != self._closed.message:
+            log.warning("%s", reason.message)
+        self._closed = BackendUnavailable(reason.message, retry_after_s=reason.retry_after_s or 30)
+        if isinstance(reason, BackendLoading):
+            self._closed = reason
+        self._tokenize = None
+        self.lane.dismiss(self._closed)
 
     async def _opened(self) -> Tokenize:
         while True:
             try:
-                await self.backend.check()
-                tokenize = await self._exact_tokenizer()
-                await self._prove(tokenize)
-                self.provenance = await self._provenance()
-            except BackendUnavailable as error:
-                self._closed = error
+                async with asyncio.timeout(PROOF_TIMEOUT_S):
+                    await self.backend.check()
+                    tokenize = await self._exact_tokenizer()
+                    await self._prove(tokenize)
+                    self.provenance = await self._provenance()
+                    return tokenize
             except BackendError as error:
-                self._closed = BackendUnavailable(error.message, retry_after_s=30)
-                log.warning("%s", error.message)
-            else:
-                return tokenize
+                self._close(error)
+            except TimeoutError:
+                self._close(BackendUnavailable(f"backend {self.backend.name} hangs", retry_after_s=10))
             await asyncio.sleep(POLL_S)
 
     async def _prove(self, tokenize: Tokenize) -> None:
@@ -100,7 +122,7 @@ class ServedModel:
             digest=digest,
             quantization=properties.get("model_ftype", UNKNOWN),
             engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
-            space=space_of(digest, self._family, self.backend.name) if path else UNKNOWN,
+            space=UNKNOWN if digest == UNKNOWN else space_of(digest, self._family, self.backend.name),
         )
 
     async def _exact_tokenizer(self) -> Tokenize:
@@ -110,26 +132,34 @@ class ServedModel:
         if tokenizer is None:
             return self._ask_engine
         for text, ids in zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True):
-            if ids != await self.backend.tokenize(text):
+            if ids != (await self.backend.tokenize(text)).tolist():
                 log.warning("%s: our tokens differ from the engine's for %r: asking the engine", path, text)
                 return self._ask_engine
         self._tokenizer = tokenizer
         return _Local(tokenizer)
 
-    async def _ask_engine(self, texts: Sequence[str]) -> list[list[int]]:
+    async def _ask_engine(self, texts: Sequence[str]) -> list[Ids]:
         return [await self.backend.tokenize(text) for text in texts]
 
 
 class _Local:
-    """The proxy's own tokenizer; long texts are worked on in a thread so that the loop never waits for them."""
+    """The proxy's own tokenizer. Much text goes to a thread, a part at a time and one request at a time.
+
+    So the loop never waits for it, memory stays bounded, and a request that was cancelled ends with its part.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._large = asyncio.Lock()
 
-    async def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+    async def __call__(self, texts: Sequence[str]) -> list[Ids]:
         if sum(map(len, texts)) < LARGE_TEXT:
-            return self._tokenizer.encode(texts)
-        return await asyncio.to_thread(self._tokenizer.encode, texts)
+            return self._encode(texts)
+        async with self._large:
+            return [ids for part in parts(texts, PART) for ids in await asyncio.to_thread(self._encode, part)]
+
+    def _encode(self, texts: Sequence[str]) -> list[Ids]:
+        return [np.array(ids, dtype=np.int32) for ids in self._tokenizer.encode(texts)]
 
 
 def _loaded(path: Path) -> Tokenizer | None:

@@ -14,8 +14,11 @@ UNKNOWN = "unknown"
 def digest_of(model_file: Path) -> str:
     """The file's SHA-256 as `sha256:…`. Blocks for a second per GiB or so, but not for files of the hub's cache.
 
-    There a file is a link to a blob that has its SHA-256 for a name, checked when it was fetched.
+    There a file is a link to a blob that has its SHA-256 for a name, checked when it was fetched. Of a file that is
+    not there nothing is known: the engine may be on another machine.
     """
+    if not model_file.is_file():
+        return UNKNOWN
     blob = model_file.resolve().name
     if re.fullmatch("[0-9a-f]{64}", blob):
         return f"sha256:{blob}"

@@ -13,21 +13,21 @@ from typing import Protocol
 
 import numpy as np
 
-from proxy.embedding import Matrix
-from proxy.errors import BackendError, BadVector, Draining, Overloaded, ProxyError
+from proxy.embedding import Ids, Matrix
+from proxy.errors import BackendError, BackendUnavailable, BadVector, Draining, Overloaded, ProxyError
 
 
 class Embedder(Protocol):
     """What a lane asks of its backend: raw vectors of token-id inputs, in their order."""
 
-    async def embed(self, inputs: Sequence[Sequence[int]]) -> Matrix: ...
+    async def embed(self, inputs: Sequence[Ids]) -> Matrix: ...
 
 
 @dataclass(slots=True, eq=False)
 class Job:
     """One request's texts in a line. `done` gets the whole matrix, or the first error."""
 
-    inputs: Sequence[Sequence[int]]
+    inputs: Sequence[Ids]
     done: asyncio.Future[Matrix]
     next: int = 0
     rows: dict[int, Matrix] = field(default_factory=dict)
@@ -110,9 +110,11 @@ class Line:
 class Lane:
     """The line of one backend and the one call that is in flight there."""
 
-    def __init__(self, backend: Embedder, line: Line) -> None:
+    def __init__(self, backend: Embedder, line: Line, *, dimensions: int, call_timeout_s: float) -> None:
         self._backend = backend
         self._line = line
+        self._dimensions = dimensions
+        self._call_timeout_s = call_timeout_s
         self._arrived = asyncio.Event()
         self._tokens_per_s = 0.0
         self._draining = False
@@ -122,7 +124,7 @@ class Lane:
         """Texts in line, not counting those in flight."""
         return self._line.items
 
-    async def embed(self, inputs: Sequence[Sequence[int]]) -> Matrix:
+    async def embed(self, inputs: Sequence[Ids]) -> Matrix:
         """The raw vectors of token-id inputs, float32, shape (n, n_embd), every value finite.
 
         No input may be longer than the backend's physical batch. A caller that is cancelled leaves the line.
@@ -142,39 +144,57 @@ class Lane:
     def drain(self) -> None:
         """Admit nobody any more and send home who still waits; the call in flight is finished."""
         self._draining = True
-        for job in self._line:
-            job.fail(_draining())
+        self.dismiss(_draining())
 
-    async def serve(self) -> None:
-        """Send one call after another until cancelled."""
+    def dismiss(self, error: ProxyError) -> None:
+        """Send home who waits, with that error."""
+        for job in self._line:
+            job.fail(error)
+
+    async def serve(self) -> BackendError:
+        """Send one call after another; returns the error that makes the backend doubtful: gone, hung or wrong."""
         while True:
-            if pieces := self._line.take():
-                await self._send(pieces)
-            else:
+            pieces = self._line.take()
+            if not pieces:
                 self._arrived.clear()
                 await self._arrived.wait()
+            elif doubt := await self._send(pieces):
+                return doubt
 
-    async def _send(self, pieces: list[Piece]) -> None:
+    async def _send(self, pieces: list[Piece]) -> BackendError | None:
         """Deliver each piece's vector or error. A shared call that fails is taken apart, so only the guilty fail."""
-        inputs = [job.inputs[index] for job, index in pieces]
-        started = time.perf_counter()
         try:
-            vectors = await self._backend.embed(inputs)
+            vectors = await self._call([job.inputs[index] for job, index in pieces])
         except BackendError as error:
-            if len(pieces) == 1 or error.status == 503:
+            if len(pieces) == 1 or isinstance(error, BackendUnavailable | BadVector):
                 for job, _ in pieces:
                     job.fail(error)
-                return
+                return error if isinstance(error, BackendUnavailable | BadVector) else None
             middle = len(pieces) // 2
-            await self._send(pieces[:middle])
-            await self._send(pieces[middle:])
-            return
-        self._measure(sum(map(len, inputs)), time.perf_counter() - started)
+            first, second = await self._send(pieces[:middle]), await self._send(pieces[middle:])
+            return first or second
+        doubt = None
         for (job, index), vector in zip(pieces, vectors, strict=True):
             if np.isfinite(vector).all():
                 job.deliver(index, vector)
             else:
-                job.fail(BadVector(f"the model gave a vector that is not finite for input {index}", param="input"))
+                doubt = BadVector(f"the model gave a vector that is not finite for input {index}", param="input")
+                job.fail(doubt)
+        return doubt
+
+    async def _call(self, inputs: list[Ids]) -> Matrix:
+        """One call; a backend that never answers must not hold the line for ever."""
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._call_timeout_s):
+                vectors = await self._backend.embed(inputs)
+        except TimeoutError as error:
+            message = f"the backend did not answer within {self._call_timeout_s:g} s"
+            raise BackendUnavailable(message, retry_after_s=5) from error
+        if vectors.shape != (len(inputs), self._dimensions):
+            raise BadVector(f"the backend gave {vectors.shape[1]} dimensions, the family has {self._dimensions}")
+        self._measure(sum(map(len, inputs)), time.perf_counter() - started)
+        return vectors
 
     def _measure(self, tokens: int, seconds: float) -> None:
         speed = tokens / seconds

@@ -38,13 +38,15 @@ class EmbedService:
         DeadlineExceeded; BackendError and its kin where the model cannot answer.
         """
         self._check(request)
-        route = self.tasks.route(request.model, request.task, request.role)
+        route = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
         model = self.models[route.backend]
         try:
             async with asyncio.timeout(self.limits.seconds):
                 texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
                 texts = prepare.as_trained(route.prefix, texts, self.tasks.unicode_normalization)
-                ids = prepare.within(self.limits.input_tokens, await model.tokenize(texts), truncate=request.truncate)
+                limit, truncate = self.limits.input_tokens, request.truncate
+                texts = prepare.bounded(texts, limit, model.longest_token, truncate=truncate)
+                ids = prepare.within(limit, await model.tokenize(texts), truncate=truncate)
                 raw = await model.embed(ids)
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {self.limits.seconds:g} s", retry_after_s=5) from error

@@ -45,21 +45,36 @@ class TaskTable:
         """The canonical tasks by name."""
         return {name: route for name, route in self._routes.items() if name == route.task}
 
-    def route(self, model: str | None, task: str | None, role: str | None = None) -> Route:
+    @property
+    def task_names(self) -> list[str]:
+        """Every name that a task is known by, the aliases too."""
+        return list(self._routes)
+
+    @property
+    def model_names(self) -> list[str]:
+        """Every name that the model is known by, those with a task in them too."""
+        return list(self._models)
+
+    def route(
+        self, model: str | None, task: str | None, role: str | None = None, *, default: str | None = None
+    ) -> Route:
         """The row for a request. An explicit task beats the model's suffix, which beats the default.
 
         `role` (query or passage) refines a bare task; it changes nothing where the task already names its role.
+        `default` is the dialect's own default task, for families that have it.
         Raises ModelNotFound for a model that is not served and Invalid for an unknown task, both naming what there is.
         """
         suffix = self._suffix(model)
-        return self._task(task or suffix, role) if task or suffix or role else self._default
+        if task or suffix or role:
+            return self._task(task or suffix, role)
+        return self._routes.get(default or "", self._default)
 
     def _suffix(self, model: str | None) -> str | None:
         if model is None:
             return None
         if model not in self._models:
             served = ", ".join([self.model, *(f"{self.model}:{task}" for task in self.tasks)])
-            raise ModelNotFound(f"model {model!r} is not served here; served are: {served}", param="model")
+            raise ModelNotFound(model, served)
         return self._models[model]
 
     def _task(self, task: str | None, role: str | None) -> Route:

@@ -58,6 +58,7 @@ class Tokenizer:
 
     def __init__(self, inner: tokenizers.Tokenizer, *, before: Sequence[int], after: Sequence[int]) -> None:
         self._inner = inner
+        self.longest = max(map(len, inner.get_vocab()))  # bytes: a byte-level token has one character for each
         self._before = list(before)
         self._after = list(after)
 

@@ -1,6 +1,7 @@
 """The whole proxy side as a user has it: real llama-servers on tiny models, and the proxy as a process in front."""
 
 import asyncio
+import io
 import os
 import socket
 import sys
@@ -62,9 +63,21 @@ class Stack:
     async def request(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]) -> Answer:
         async with (
             aiohttp.ClientSession() as session,
-            session.request(method, self.url + path, data=data, headers=headers) as response,
+            session.request(method, self.url + path, data=data and io.BytesIO(data), headers=headers) as response,
         ):
             return Answer(status=response.status, headers=response.headers.copy(), body=await response.read())
+
+
+async def raw_status(url: str, headers: bytes, body: bytes = b"") -> int:
+    """The status of a POST of bytes that no client library would send."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers)
+    writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return int(answer.split()[1])
 
 
 def family_of(path: Path) -> Family:

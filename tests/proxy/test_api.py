@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from tests.engine import LlamaServer
-from tests.proxy.stack import BACKENDS, BATCH_TOKENS, FAMILY_FILE, Answer, Stack, family_of, proxy, unused_port
+from tests.proxy.stack import (
+    BACKENDS,
+    BATCH_TOKENS,
+    FAMILY_FILE,
+    Answer,
+    Stack,
+    family_of,
+    proxy,
+    raw_status,
+    unused_port,
+)
 
 FAMILY = family_of(FAMILY_FILE)
 
@@ -108,6 +118,7 @@ async def test_truncate_counts_what_the_model_processed(served: Stack) -> None:
         (b"{", 400, "INVALID_JSON", None, "not JSON"),
         (b'{"input": "\\ud800"}', 400, "INVALID_JSON", None, "surrogate"),
         (b"\xff\xfe", 400, "INVALID_JSON", None, "not JSON"),
+        (b'{"input":' + b"[" * 1000 + b"]" * 1000 + b"}", 422, "VALIDATION_ERROR", "input", "input.0"),
         ([1], 422, "VALIDATION_ERROR", "body", "must be a JSON object"),
         ({}, 422, "VALIDATION_ERROR", "input", "required"),
         ({"input": []}, 422, "VALIDATION_ERROR", "input", "at least one"),
@@ -202,6 +213,7 @@ async def test_keys_are_asked_for_when_configured(served: Stack, headers: dict[s
         locked = Stack(url=url, models=served.models, engines=served.engines)
         answer = await locked.post({"input": "a", "dimensions": 2}, **headers)
         assert (await locked.get("/health")).status == 200
+        assert await raw_status(url, b"Authorization: Bearer \xff\xfe\r\n") == 401
     assert answer.status == (401 if code else 200)
     assert answer.json.get("code") == code
 
@@ -250,3 +262,23 @@ async def test_the_headers_say_what_served_a_request(served: Stack) -> None:
     provenance = listed["jina-embeddings-v4:code.query"]["provenance"]
     assert isinstance(provenance, dict)
     assert provenance["space"] == spaces[2]
+
+
+async def test_a_body_that_is_not_encoded_as_it_says_is_a_400(served: Stack) -> None:
+    assert await raw_status(served.url, b"Content-Encoding: gzip\r\n", b'{"input": "a"}') == 400
+
+
+async def test_one_model_can_be_asked_for_by_its_name(served: Stack) -> None:
+    found = await served.get("/v1/models/jina-embeddings-v4:code.query")
+    missing = await served.get("/v1/models/gpt-4")
+    assert (found.status, found.json["id"]) == (200, "jina-embeddings-v4:code.query")
+    assert (missing.status, missing.json["code"]) == (404, "INPUT_MODEL_NOT_FOUND")
+
+
+async def test_a_huge_text_is_refused_or_cut_without_reading_it_all(served: Stack) -> None:
+    text = "far too long " * 2_000_000
+    refused = await served.post({"input": ["a", text]})
+    assert (refused.status, refused.json["code"]) == (400, "INPUT_TOKEN_LIMIT_EXCEEDED")
+    assert "input 1 has more than" in str(refused.json["detail"])
+    cut = await served.post({"input": text, "truncate": True, "dimensions": 2})
+    assert cut.json["usage"] == {"prompt_tokens": BATCH_TOKENS, "total_tokens": BATCH_TOKENS}

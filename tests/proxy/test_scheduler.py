@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.embedding import Matrix
+from proxy.embedding import Ids, Matrix
 from proxy.errors import BackendError, BackendUnavailable, BadVector, Draining, Overloaded
 from proxy.scheduler import Job, Lane, Line
 
@@ -91,7 +91,7 @@ class Engine:
         self.gate.set()
         self._guilty, self._error, self._nan = guilty, error, nan
 
-    async def embed(self, inputs: Sequence[Sequence[int]]) -> Matrix:
+    async def embed(self, inputs: Sequence[Ids]) -> Matrix:
         self.calls.append([ids[0] for ids in inputs])
         await self.gate.wait()
         if self._error and any(ids[0] == self._guilty for ids in inputs):
@@ -103,7 +103,7 @@ class Serving:
     """A lane that is being served for as long as the block lasts."""
 
     def __init__(self, engine: Engine, *, max_items: int = 1000) -> None:
-        self.lane = Lane(engine, line(max_items))
+        self.lane = Lane(engine, line(max_items), dimensions=2, call_timeout_s=0.2)
 
     async def __aenter__(self) -> Lane:
         self._task = asyncio.create_task(self.lane.serve())
@@ -148,6 +148,24 @@ async def test_a_vector_that_is_not_finite_is_an_error_that_names_the_index() ->
     assert isinstance(good, np.ndarray)
     assert isinstance(bad, BadVector)
     assert "input 1" in bad.message
+
+
+async def test_a_backend_that_never_answers_holds_the_line_only_for_a_while() -> None:
+    engine = Engine()
+    engine.gate.clear()
+    lane = Lane(engine, line(), dimensions=2, call_timeout_s=0.05)
+    serving = asyncio.create_task(lane.serve())
+    with pytest.raises(BackendUnavailable, match="did not answer"):
+        await lane.embed([[1]])
+    assert isinstance(await serving, BackendUnavailable)
+
+
+async def test_vectors_of_another_size_are_no_vectors() -> None:
+    lane = Lane(Engine(), line(), dimensions=3, call_timeout_s=1)
+    serving = asyncio.create_task(lane.serve())
+    with pytest.raises(BadVector, match="gave 2 dimensions, the family has 3"):
+        await lane.embed([[1]])
+    assert isinstance(await serving, BadVector)
 
 
 async def test_a_full_line_says_when_to_come_back() -> None:

@@ -1,0 +1,117 @@
+"""The shapes of our answers, for the OpenAPI document. `render` writes the answers themselves, without these."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+Floats = Annotated[list[float], Field(description="`float`: the vector.")]
+Text64 = Annotated[str, Field(description="`base64`: little-endian float32, four bytes per dimension.")]
+Bits = Annotated[
+    list[Annotated[int, Field(ge=-128, le=255)]],
+    Field(description="`ubinary`: a bit per dimension, the most significant first; `binary`: those bytes minus 128."),
+]
+PackedBits = Annotated[
+    str, Field(description="In RunPod's form, and with Voyage's `output_dtype`: base64 of the bytes.")
+]
+
+
+class ByType(BaseModel):
+    """Several types at once, each by its name."""
+
+    float: Floats | None = None
+    base64: Text64 | None = None
+    binary: Bits | PackedBits | None = None
+    ubinary: Bits | PackedBits | None = None
+
+
+class Usage(BaseModel):
+    """Tokens as the model processed them: prefix included, after truncation."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Row(BaseModel):
+    object: Literal["embedding"]
+    index: int = Field(description="The position in `input`. Rows come in that order.")
+    embedding: Floats | Text64 | Bits | ByType
+
+
+class EmbeddingsAnswer(BaseModel):
+    """One row per input, in order."""
+
+    model: str
+    object: Literal["list"]
+    usage: Usage
+    data: list[Row]
+
+
+class FaultAnswer(BaseModel):
+    """One field that failed validation."""
+
+    field: str
+    message: str
+    type: str
+    input: str
+
+
+class Reason(BaseModel):
+    """The error as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorAnswer(BaseModel):
+    """Every error has this body. `detail` is one sentence; `errors` comes with 422."""
+
+    detail: str
+    code: str
+    request_id: str
+    error: Reason
+    errors: list[FaultAnswer] | None = None
+
+
+class ProvenanceAnswer(BaseModel):
+    """What makes the vectors. Two vectors can be compared if and only if their `space` is the same."""
+
+    digest: str
+    quantization: str
+    engine: str
+    space: str
+
+
+class ModelRow(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    context_length: int
+    hugging_face_id: str
+    dimensions: int
+    trained_dimensions: list[int]
+    licence: str
+    notice: str | None = None
+    task: str
+    prefix: str
+    provenance: ProvenanceAnswer
+
+
+class ModelsAnswer(BaseModel):
+    """The family, and one name per task for clients that can set only the model."""
+
+    object: Literal["list"]
+    data: list[ModelRow]
+
+
+class HealthAnswer(BaseModel):
+    status: str
+
+
+class ReadyAnswer(BaseModel):
+    """Why a backend would not serve now, by its name; `ready` if it would."""
+
+    status: str
+    backends: dict[str, str]

@@ -1,0 +1,188 @@
+"""Cohere's `/v2/embed`, and the `/v1/embed` of its older client.
+
+Sources: the package `cohere` 7.3 (fields, both answers, `message` of an error; `binary` is "packed signed, -128 to 127"
+and `ubinary` "0 to 255"). That `binary` is the byte minus 128, and not its int8 view, is how Voyage documents and Jina
+measures the same thing; Cohere does not say. Distances between two such vectors are equal either way.
+"""
+
+import uuid
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, WithJsonSchema
+
+from proxy import encode
+from proxy.answers import Floats
+from proxy.embedding import EmbedRequest, EmbedResult, Encoding
+from proxy.errors import ProxyError, invalid
+from proxy.inputs import inputs_of
+from proxy.jina import Encodings
+from proxy.wire import Asked, Dimensions, Door, ModelName, OneOrMany, Refusal, TaskName, Truncation, Wire, validated
+
+
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class Contents(BaseModel):
+    """One input; of its parts only a single text is supported."""
+
+    content: Annotated[list[TextPart], Field(min_length=1, max_length=1)]
+
+
+def _inputs_of(value: object) -> object:
+    if isinstance(value, list):
+        value = [_text_of(one, index) if isinstance(one, dict) else one for index, one in enumerate(value)]
+    return inputs_of(value)
+
+
+def _text_of(one: dict[object, object], index: int) -> object:
+    match one.get("content"):
+        case None:
+            return one
+        case [{"type": "text", "text": str() as text}]:
+            return text
+        case [*parts] if any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts):
+            raise invalid(f"inputs.{index}", "has an image, and this is a text-only model", kind="unsupported")
+        case _:
+            raise invalid(f"inputs.{index}", 'must be {"content": [{"type": "text", "text": "…"}]}', given=one)
+
+
+def _refused(_: object) -> object:
+    raise ValueError("is not supported")
+
+
+CohereInputs = Annotated[
+    tuple[str | tuple[int, ...], ...],
+    BeforeValidator(_inputs_of, json_schema_input_type=OneOrMany | Annotated[list[Contents], Field(min_length=1)]),
+]
+Unsupported = Annotated[object, AfterValidator(_refused), WithJsonSchema({"type": "null"})]
+
+
+class CohereBody(Wire):
+    """Of the types `int8` and `uint8` are not supported: they would need the ranges of a whole collection."""
+
+    inputs: CohereInputs = Field(validation_alias=AliasChoices("texts", "inputs"), examples=[["first", "second"]])
+    model: ModelName | None = Field(None, examples=[None])
+    input_type: TaskName | None = None
+    encodings: Encodings = Field((Encoding.FLOAT,), validation_alias="embedding_types")
+    truncate: Truncation = Field(True, description="START is not supported.")
+    output_dimension: Dimensions | None = None
+    max_tokens: Unsupported = Field(None, description="Not supported: refused.")
+    images: Unsupported = Field(None, description="Not supported: refused.")
+
+
+class BilledUnits(BaseModel):
+    input_tokens: int
+
+
+class ApiVersion(BaseModel):
+    version: Literal["1", "2"]
+
+
+class Meta(BaseModel):
+    api_version: ApiVersion
+    billed_units: BilledUnits
+
+
+class Columns(BaseModel):
+    """The vectors by type; in each the order of the texts."""
+
+    float: list[Floats] | None = None
+    base64: list[str] | None = None
+    binary: list[list[int]] | None = None
+    ubinary: list[list[int]] | None = None
+
+
+class CohereAnswer(BaseModel):
+    id: str
+    embeddings: Columns
+    texts: list[str]
+    meta: Meta
+    response_type: Literal["embeddings_by_type"]
+
+
+class CohereFloatsAnswer(BaseModel):
+    """Types that were asked for come by their names, as from `/v2/embed`."""
+
+    id: str
+    embeddings: list[Floats] | Columns
+    texts: list[str]
+    meta: Meta
+    response_type: Literal["embeddings_floats", "embeddings_by_type"]
+
+
+class CohereError(BaseModel):
+    id: str
+    message: str
+
+
+def parse(body: object) -> Asked:
+    """The request in a body of `/v2/embed`. Raises Invalid with every fault found."""
+    request = _request_of(validated(CohereBody, body))
+    return Asked(request, lambda result: _by_type(request, result, "2"))
+
+
+def parse_v1(body: object) -> Asked:
+    """The request in a body of `/v1/embed`: without types its answer has bare vectors. Raises Invalid."""
+    wire = validated(CohereBody, body)
+    request = _request_of(wire)
+    if "encodings" in wire.model_fields_set:
+        return Asked(request, lambda result: _by_type(request, result, "1"))
+    floats = {"response_type": "embeddings_floats"}
+    return Asked(
+        request, lambda result: {**_common(request, result, "1"), "embeddings": list(result.vectors), **floats}
+    )
+
+
+def refuse(error: ProxyError, request_id: str) -> Refusal:
+    """An error as Cohere writes it."""
+    return Refusal(error.status, {"id": request_id, "message": error.message})
+
+
+def _request_of(wire: CohereBody) -> EmbedRequest:
+    return EmbedRequest(
+        inputs=wire.inputs,
+        model=wire.model,
+        task=wire.input_type,
+        dimensions=wire.output_dimension,
+        truncate=wire.truncate,
+        encodings=tuple(dict.fromkeys(wire.encodings)),
+    )
+
+
+def _by_type(request: EmbedRequest, result: EmbedResult, version: str) -> dict[str, object]:
+    columns = encode.encode_columns(result.vectors, request.encodings)
+    return {**_common(request, result, version), "embeddings": columns, "response_type": "embeddings_by_type"}
+
+
+def _common(request: EmbedRequest, result: EmbedResult, version: str) -> dict[str, object]:
+    """`texts` is empty for inputs that are not all text."""
+    texts = [one for one in request.inputs if isinstance(one, str)]
+    return {
+        "id": str(uuid.uuid4()),
+        "texts": texts if len(texts) == len(request.inputs) else [],
+        "meta": {"api_version": {"version": version}, "billed_units": {"input_tokens": result.tokens}},
+    }
+
+
+DOORS = (
+    Door(
+        paths=["/v2/embed"],
+        summary="Embed texts: Cohere",
+        parse=parse,
+        body=CohereBody,
+        answer=CohereAnswer,
+        refuse=refuse,
+        error=CohereError,
+    ),
+    Door(
+        paths=["/v1/embed"],
+        summary="Embed texts: Cohere's older way",
+        parse=parse_v1,
+        body=CohereBody,
+        answer=CohereFloatsAnswer,
+        refuse=refuse,
+        error=CohereError,
+    ),
+)

@@ -1,0 +1,210 @@
+"""`/openapi.json`: the routes and the wire models as an OpenAPI 3.1 document. A new route or door appears by itself."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaValue, models_json_schema
+
+from proxy import ollama, raw_floats, runpod, tei
+from proxy.answers import ErrorAnswer, HealthAnswer, ModelsAnswer, ReadyAnswer
+from proxy.config import TokenIds
+from proxy.middleware import OPEN_PATHS
+from proxy.tasks import TaskTable
+from proxy.wire import Door
+
+Described = tuple[type[BaseModel], Literal["validation", "serialization"]]
+DOCUMENT: web.AppKey[Mapping[str, object]] = web.AppKey("document", Mapping)
+
+SCHEMAS = "#/components/schemas/"
+JOBS = [prefix + path for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")]
+ANSWERS: Mapping[str, type[BaseModel]] = {
+    **dict.fromkeys(["/v1/models", "/models"], ModelsAnswer),
+    **dict.fromkeys(JOBS, runpod.RunAnswer),
+    "/health": HealthAnswer,
+    "/ready": ReadyAnswer,
+}
+PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
+    **dict.fromkeys(JOBS, runpod.FailedAnswer),
+    **dict.fromkeys(["/api/tags", "/api/version"], ollama.OllamaError),
+    "/info": tei.TeiError,
+}
+TEXTS = {"/metrics": "text/plain", "/docs": "text/html"}
+ERRORS = {
+    400: "The body is not JSON, a text is too long, or the model is not served.",
+    401: "The API key is missing or wrong.",
+    404: "There is none of that name.",
+    413: "The body is larger than this server takes.",
+    422: "A field is not valid: `errors` names it.",
+    429: "Too much is waiting already.",
+    500: "A fault of this server.",
+    502: "A backend answered with something that is not a vector.",
+    503: "A backend is loading, down or stopping.",
+    504: "Not done within the server's deadline.",
+}
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+MADE_BY = {
+    "X-Trillama-Model": "The family that made the vectors.",
+    "X-Trillama-Task": "The task as served.",
+    "X-Trillama-Prefix": "The prefix as served, as JSON.",
+    "X-Trillama-Model-Digest": "The model file's SHA-256.",
+    "X-Trillama-Quantization": "The model file's quantisation.",
+    "X-Trillama-Engine": "The build of llama.cpp.",
+    "X-Trillama-Vector-Space": "Vectors can be compared if and only if this is the same.",
+}
+
+
+TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
+    TokenIds.CL100K: {"type": "integer", "minimum": 0, "maximum": 100255, "description": "Of cl100k_base."},
+    TokenIds.MODEL: {"type": "integer", "minimum": 0, "description": "Of the model's own vocabulary."},
+    TokenIds.REFUSE: {"not": {}, "description": "This server takes none."},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What differs from server to server."""
+
+    table: TaskTable
+    dimensions: int
+    token_ids: TokenIds
+    locked: bool
+
+
+def document(routes: Sequence[web.RouteDef], doors: Sequence[Door], served: Served) -> dict[str, object]:
+    """The document of a server with those routes, for the names of tasks and models that it answers."""
+    schemas = _schemas(doors)
+    by_path = {path: one for one in doors for path in one.paths}
+    paths: dict[str, dict[str, object]] = {}
+    for route in routes:
+        one = by_path.get(route.path)
+        operation = _door(one, schemas) if one else _page(route)
+        named = {
+            "operationId": _identifier(route),
+            "parameters": _parameters(route.path),
+            "security": _security(route.path, locked=served.locked),
+        }
+        paths.setdefault(route.path, {})[route.method.lower()] = {**operation, **named}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"{served.table.model} on trillama", "version": "1", "description": DESCRIPTION},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {"schemas": {**schemas, **_names(served)}, "securitySchemes": SECURITY},
+    }
+
+
+DESCRIPTION = (
+    "Embeddings for the clients of many APIs. In a request null means absent, and fields that are not named here are "
+    "ignored. Each answer has an `X-Request-ID`, yours if you send one."
+)
+
+
+async def document_json(request: web.Request) -> web.Response:
+    """`GET /openapi.json`: this document."""
+    return web.Response(body=orjson.dumps(request.app[DOCUMENT]), content_type="application/json")
+
+
+def _schemas(doors: Sequence[Door]) -> dict[str, JsonSchemaValue]:
+    """Of every wire model and answer, by name."""
+    answers = [*(one.answer for one in doors), *(one.error or ErrorAnswer for one in doors), *ANSWERS.values()]
+    taken: list[Described] = [(one.body, "validation") for one in doors]
+    given: list[Described] = [(model, "serialization") for model in answers]
+    defined: dict[str, JsonSchemaValue] = models_json_schema(
+        list(dict.fromkeys([*taken, *given])), ref_template=SCHEMAS + "{model}"
+    )[1]["$defs"]
+    return defined
+
+
+def _names(served: Served) -> dict[str, object]:
+    """What the wire models refer to, as it is on this server."""
+    tasks, models = served.table.task_names, served.table.model_names
+    return {
+        "TaskName": {"type": "string", "enum": tasks, "description": "Every name of a task."},
+        "ModelName": {"type": "string", "enum": models, "description": "Every name of the model."},
+        "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
+        "TokenId": TOKEN_IDS[served.token_ids],
+    }
+
+
+def _door(one: Door, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
+    body = {"schema": _ref(one.body), "example": example(_ref(one.body), schemas)}
+    content: dict[str, object] = {"application/json": {"schema": _ref(one.answer)}}
+    headers = {} if one.later else _headers(MADE_BY)
+    if one.raw:
+        content |= {raw_floats.RAW: {}, raw_floats.NPY: {}}
+    return {
+        "summary": one.summary,
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": {
+            "200": {"description": "The job." if one.later else "The vectors.", "headers": headers, "content": content},
+            **{str(status): _error(status, one.error or ErrorAnswer) for status in ERRORS},
+        },
+    }
+
+
+def _page(route: web.RouteDef) -> dict[str, object]:
+    """A route without a wire model: what its handler's docstring and the tables above say."""
+    said = re.sub("^`[A-Z]+ [^`]+`[:,] ", "", (route.handler.__doc__ or "").partition("\n")[0])
+    answer, error = ANSWERS.get(route.path), PAGE_ERRORS.get(route.path, ErrorAnswer)
+    content = {"schema": _ref(answer)} if answer else {}
+    answered = {"description": "OK", "content": {TEXTS.get(route.path, "application/json"): content}}
+    responses = {"200": answered, "500": _error(500, error)}
+    if route.path == "/ready":
+        responses["503"] = {**answered, "description": "Not ready: the reasons."}
+    if route.path not in OPEN_PATHS:
+        responses["401"] = _error(401, error)
+    if "{" in route.path:
+        responses["404"] = _error(404, error)
+    return {"summary": said[:1].upper() + said[1:], "responses": responses}
+
+
+def _error(status: int, body: type[BaseModel] = ErrorAnswer) -> dict[str, object]:
+    headers = _headers({"Retry-After": "Seconds to wait."}) if status in {429, 503, 504} else {}
+    content = {"application/json": {"schema": _ref(body)}}
+    return {"description": ERRORS[status], "headers": headers, "content": content}
+
+
+def _headers(described: Mapping[str, str]) -> dict[str, object]:
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in described.items()}
+
+
+def _ref(model: type[BaseModel]) -> JsonSchemaValue:
+    return {"$ref": SCHEMAS + model.__name__}
+
+
+def _security(path: str, *, locked: bool) -> list[dict[str, list[str]]]:
+    """Any one of them is enough; the empty one says that none is needed."""
+    if path in OPEN_PATHS:
+        return []
+    keys: list[dict[str, list[str]]] = [{name: []} for name in SECURITY]
+    return keys if locked else [*keys, {}]
+
+
+def _parameters(path: str) -> list[object]:
+    names = re.findall(r"{(\w+)", path)
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def _identifier(route: web.RouteDef) -> str:
+    return f"{route.method.lower()}{re.sub('[^a-z0-9]+', '_', route.path)}"
+
+
+def example(schema: JsonSchemaValue, schemas: Mapping[str, JsonSchemaValue]) -> object:
+    """The least that a request needs: the examples of its required fields."""
+    while "$ref" in schema:
+        schema = schemas[schema["$ref"].removeprefix(SCHEMAS)]
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "anyOf" in schema and "required" not in schema["anyOf"][0]:
+        return example(schema["anyOf"][0], schemas)
+    needed = (each.get("anyOf", [each])[0] for each in schema.get("allOf", [schema]))
+    names = [name for each in needed for name in each.get("required", ())]
+    return {name: example(schema["properties"][name], schemas) for name in names} if names else "hello"

@@ -1,0 +1,53 @@
+"""JSON Schema of what a wire model accepts: every name of a field, and null for absent.
+
+pydantic writes one name per field; the document must not refuse what the server takes.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+
+NULL: JsonSchemaValue = {"type": "null"}
+ABOUT = ("description", "default", "examples")
+
+
+def as_accepted(schema: JsonSchemaValue, fields: Mapping[str, FieldInfo]) -> JsonSchemaValue:
+    """`schema` of a model with those fields, in which each field goes by all its names and may be null.
+
+    A required field is one whose names are, one of them at least, there and not null.
+    """
+    properties: dict[str, JsonSchemaValue] = {}
+    demands: list[JsonSchemaValue] = []
+    for field, info in fields.items():
+        names = _names(field, info)
+        own: JsonSchemaValue = schema["properties"][names[0]]
+        own.pop("title", None)
+        properties[names[0]] = _or_null(own)
+        other = {key: value for key, value in own.items() if key not in ABOUT}
+        properties |= {name: _or_null({**other, "description": f"The same as `{names[0]}`."}) for name in names[1:]}
+        if info.is_required():
+            demands.append(_one_of(names, other))
+    schema["properties"] = properties
+    schema.pop("required", None)
+    return {**schema, **({"allOf": demands} if len(demands) > 1 else demands[0] if demands else {})}
+
+
+def _names(field: str, info: FieldInfo) -> list[str]:
+    alias = info.validation_alias
+    if isinstance(alias, AliasChoices):
+        return [name for name in alias.choices if isinstance(name, str)]
+    return [alias if isinstance(alias, str) else field]
+
+
+def _one_of(names: list[str], schema: JsonSchemaValue) -> JsonSchemaValue:
+    demands: list[JsonSchemaValue] = [{"required": [name], "properties": {name: schema}} for name in names]
+    return {"anyOf": demands} if len(demands) > 1 else demands[0]
+
+
+def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    about = {key: value for key, value in schema.items() if key in ABOUT}
+    kind = {key: value for key, value in schema.items() if key not in ABOUT}
+    choices = kind["anyOf"] if kind.keys() == {"anyOf"} else [kind]
+    return {**about, "anyOf": choices if NULL in choices else [*choices, NULL]}

@@ -1,0 +1,80 @@
+"""Ollama's doors."""
+
+import pytest
+
+from tests.proxy.doors import expected, same
+from tests.proxy.stack import BATCH_TOKENS, Stack
+
+
+@pytest.mark.parametrize("model", ["jina-embeddings-v4", "jina-embeddings-v4:latest", None])
+async def test_embed_answers_in_ollamas_shape_with_the_models_vectors(served: Stack, model: str | None) -> None:
+    body = {"model": model, "input": ["a", "b"], "options": {"num_ctx": 99}, "keep_alive": "5m", "dimensions": 8}
+    got = (await served.post(body, "/api/embed")).json
+    assert same(got["embeddings"], await expected(served, "a", "b", dimensions=8))
+    assert got["model"] == (model or "jina-embeddings-v4")
+    assert isinstance(got["total_duration"], int)
+    assert got["total_duration"] > 1000
+    assert got["load_duration"] == 0
+    usage = (await served.post({"input": ["a", "b"]})).json["usage"]
+    assert usage == {"prompt_tokens": got["prompt_eval_count"], "total_tokens": got["prompt_eval_count"]}
+
+
+async def test_one_text_is_a_list_of_one_vector(served: Stack) -> None:
+    got = (await served.post({"model": "jina-embeddings-v4", "input": "a"}, "/api/embed")).json
+    assert same(got["embeddings"], await expected(served, "a"))
+
+
+async def test_a_tag_names_the_task(served: Stack) -> None:
+    got = await served.post({"model": "jina-embeddings-v4:code.query", "input": "a"}, "/api/embed")
+    assert same(got.json["embeddings"], await expected(served, "a", task="code.query"))
+    assert got.headers["X-Trillama-Task"] == "code.query"
+
+
+async def test_the_older_way_gives_one_bare_vector(served: Stack) -> None:
+    got = (await served.post({"model": "jina-embeddings-v4:latest", "prompt": "a"}, "/api/embeddings")).json
+    assert got.keys() == {"embedding"}
+    assert same([got["embedding"]], await expected(served, "a"))
+
+
+async def test_a_text_that_is_too_long_is_cut_unless_told_not_to(served: Stack) -> None:
+    cut = await served.post({"input": "x " * 9000}, "/api/embed")
+    assert cut.json["prompt_eval_count"] == BATCH_TOKENS
+    refused = await served.post({"input": "x " * 9000, "truncate": False}, "/api/embed")
+    assert refused.status == 400
+    assert "input 0 has" in str(refused.json["error"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "error"),
+    [
+        ("/api/embed", {"model": "llama3", "input": "a"}, 404, 'model "llama3" not found, try pulling it first'),
+        ("/api/embeddings", {"model": "m:v", "prompt": "a"}, 404, 'model "m:v" not found, try pulling it first'),
+        ("/api/embed", b"{", 400, "not JSON"),
+        ("/api/embed", {"model": None}, 422, "input: Field required"),
+        ("/api/embed", {"input": []}, 422, "at least one"),
+        ("/api/embed", {"input": [{"image": "x"}]}, 422, "image"),
+        ("/api/embed", {"input": "a", "dimensions": 0}, 422, "1 to 2048"),
+        ("/api/embeddings", {"prompt": ["a", "b"]}, 422, "one text"),
+        ("/api/embed", {"input": [[10**9]]}, 422, "not in the vocabulary"),
+    ],
+)
+async def test_errors_are_one_string(served: Stack, path: str, body: object, status: int, error: str) -> None:
+    answer = await served.post(body, path)
+    got = answer.json
+    assert (answer.status, set(got)) == (status, {"error"})
+    assert error in str(got["error"])
+
+
+async def test_a_wrong_method_is_an_error_all_the_same(served: Stack) -> None:
+    assert (await served.get("/api/embed")).status == 405
+
+
+async def test_the_models_are_listed_with_a_tag_each(served: Stack) -> None:
+    models = (await served.get("/api/tags")).json["models"]
+    assert isinstance(models, list)
+    assert [one["name"] for one in models][:2] == ["jina-embeddings-v4:latest", "jina-embeddings-v4:retrieval.query"]
+    for one in models:
+        assert (await served.post({"model": one["model"], "input": "a"}, "/api/embed")).status == 200
+        assert len(one["digest"]) == 64
+    version = (await served.get("/api/version")).json["version"]
+    assert isinstance(version, str)
