@@ -142,6 +142,6 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
     metrics.REQUESTS.labels(route, status).inc()
     metrics.SECONDS.labels(route).observe(seconds)
     summary = request.get(SUMMARY, "")
-    level = logging.DEBUG if request.path in PROBES and status == 200 else logging.INFO
+    level = logging.DEBUG if request.path in PROBES else logging.INFO
     line = f"{request.method} {request.rel_url.raw_path} {status} {seconds * 1e3:.1f} ms {request[REQUEST_ID]}{summary}"
     log.log(level, "%s", line)

@@ -5,9 +5,17 @@ import pytest
 from tests.engine import KINDS, EngineMissing, native_binary
 
 
-@pytest.fixture(scope="session", params=KINDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `engine_kind` runs once per engine, or per one that its module names in ENGINE_KINDS."""
+    marked = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "engine_kind" in metafunc.fixturenames and "engine_kind" not in marked:
+        kinds = getattr(metafunc.module, "ENGINE_KINDS", KINDS)
+        metafunc.parametrize("engine_kind", kinds, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def engine_kind(request: pytest.FixtureRequest) -> str:
-    """Each engine this machine has; a test that asks for it runs once per engine."""
+    """An engine; its tests are skipped where this machine does not have it."""
     kind = str(request.param)
     if kind == "native":
         try:

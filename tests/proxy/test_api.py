@@ -21,6 +21,8 @@ from tests.proxy.stack import (
     unused_port,
 )
 
+ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+
 FAMILY = family_of(FAMILY_FILE)
 
 

@@ -8,6 +8,8 @@ import pytest
 from tests.proxy.doors import expected, same
 from tests.proxy.stack import BATCH_TOKENS, Stack
 
+ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+
 TYPES = ["float", "base64", "binary", "ubinary"]
 
 

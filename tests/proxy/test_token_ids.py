@@ -13,6 +13,8 @@ from proxy import token_ids
 from tests.proxy.client import embed
 from tests.proxy.stack import BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
+ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+
 TEXT = "Grüße aus Köln, 我们的模型 🎉 def embed(self): <|endoftext|>"
 
 
