@@ -37,7 +37,7 @@ async def test_it_knows_when_the_engine_is_busy(tmp_path: Path) -> None:
     async with llama_server(model, slots=2) as server:
         canary = canary_of(server, tmp_path)
         assert await canary.idle()
-        work = asyncio.ensure_future(server.embed(["a long text " * 100] * 40))
+        work = asyncio.ensure_future(server.embed(["a long text " * 100] * 16))
         async with asyncio.timeout(30):
             while await canary.idle():
                 assert not work.done(), "never seen busy"

@@ -101,6 +101,7 @@ async def test_sigkill_of_the_launcher_leaves_no_process_and_no_socket(config: d
         await empty(serve.runtime)
 
 
+@pytest.mark.parametrize("engine_kind", ["embedded"], indirect=True)
 @pytest.mark.parametrize(("victim", "task"), [("code.sock", "code.query"), ("proxy.toml", "retrieval.query")])
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_child_that_dies_or_hangs_is_started_again_and_the_others_stay(

@@ -63,8 +63,8 @@ async def test_no_vector_is_wrong_and_nothing_fails_under_mixed_load(engine_kind
     """48 clients, texts of 4 to 2000 tokens: llama-server alone gives wrong vectors and 500s here (traps T1, T2)."""
     generator = random.Random(7)
     lengths = [1, 5, 20, 60, 150, 300, 700]
-    texts = [" ".join(generator.choices(WORDS, k=generator.choice(lengths))) for _ in range(120)]
-    requests = [generator.choices(texts, k=generator.randint(1, 16)) for _ in range(120)]
+    texts = [" ".join(generator.choices(WORDS, k=generator.choice(lengths))) for _ in range(100)]
+    requests = [generator.choices(texts, k=generator.randint(1, 12)) for _ in range(96)]
     family, models = small_family(tmp_path)
     model = reference(models["retrieval"])
 
