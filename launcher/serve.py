@@ -19,6 +19,7 @@ from launcher.display import Display
 from launcher.supervisor import Launch
 
 T = TypeVar("T")
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 async def run(settings: Settings, *, out: Console, err: Console) -> None:
@@ -100,6 +101,9 @@ def _announce(launch: Launch, out: Console) -> None:
     host, family = launch.settings.host, launch.settings.family
     if host.notice:
         out.print(host.notice, style="yellow", soft_wrap=True, highlight=False)
+    if host.host not in LOOPBACK and not host.proxy.get("api_keys"):
+        warning = f"anyone who reaches {host.host}:{host.port} is served: set api_keys under [proxy]"
+        out.print(warning, style="yellow", soft_wrap=True, highlight=False)
     served = f"{family.name}, {launch.engine.origin} llama.cpp {launch.engine.version}"
     out.print(f"trillama {__version__} is ready at {launch.url} ({served})", soft_wrap=True, highlight=False)
     key = ' -H "Authorization: Bearer $KEY"' if host.proxy.get("api_keys") else ""

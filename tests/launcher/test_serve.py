@@ -141,6 +141,13 @@ async def test_a_taken_port_is_said_before_anything_starts(config: dict[str, obj
 
 
 @pytest.mark.parametrize("engine_kind", ["embedded"], indirect=True)
+async def test_serving_the_network_without_keys_is_said(config: dict[str, object]) -> None:
+    async with trillama_serve({**config, "host": "0.0.0.0"}) as serve:
+        assert "anyone who reaches 0.0.0.0" in "".join(serve.output)
+        assert serve.url in serve.output[-1]
+
+
+@pytest.mark.parametrize("engine_kind", ["embedded"], indirect=True)
 async def test_of_two_starts_on_one_port_the_second_says_so(config: dict[str, object]) -> None:
     async with (
         trillama_serve(config, ready=False) as first,
