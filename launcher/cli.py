@@ -18,8 +18,8 @@ from launcher.errors import ConfigError
 
 EXIT_CODES = """
 Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
-is missing or wrong; 69 no usable llama-server; 70 a process that was serving ended, or the engine's build failed;
-75 a process did not become ready (port taken, out of memory); 78 wrong configuration; 130 stopped before it was done.
+is missing or wrong; 69 no usable llama-server; 70 the engine's build failed; 75 it cannot serve: the port is taken, or
+no model becomes ready (memory, a broken file); 78 wrong configuration; 130 stopped before it was done.
 """
 
 app = typer.Typer(
