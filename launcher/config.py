@@ -5,6 +5,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
@@ -76,6 +77,22 @@ class EngineSettings(Strict):
     gpu_layers: Annotated[int, Field(ge=0)] = 99
     slots: Annotated[int, Field(gt=0, le=256)] = 16
     threads: Positive | None = None
+    extra_flags: tuple[str, ...] = ()
+
+
+class Mode(StrEnum):
+    ALWAYS = "always"
+    ON_DEMAND = "on-demand"
+
+
+class BackendOptions(Strict):
+    """One backend's own settings; `[backends.NAME]` in the host's file.
+
+    One that runs on demand starts with its first request and ends when it has not been used for `idle_s`.
+    """
+
+    mode: Mode = Mode.ALWAYS
+    idle_s: Seconds = 600.0
 
 
 class SupervisionSettings(Strict):
@@ -86,6 +103,7 @@ class SupervisionSettings(Strict):
     probe_interval_s: Seconds = 5.0
     max_misses: Positive = 3
     canary_interval_s: Seconds = 60.0
+    canary_timeout_s: Seconds = 120.0
     stable_s: Seconds = 60.0
     first_delay_s: Seconds = 10.0
     quick_delay_s: Seconds = 1.0
@@ -100,6 +118,10 @@ class ModelSettings(Strict):
     files: dict[str, LocalPath] = {}
 
 
+# Of the proxy's settings those that the launcher writes itself.
+PROXY_OWN = frozenset({"family", "backends", "host", "port", "control", "drain_s", "max_input_tokens", "notice"})
+
+
 class HostConfig(Strict):
     """The host's file, whole. `proxy` is handed on to the proxy, which checks it: see `proxy/config.py`."""
 
@@ -112,13 +134,15 @@ class HostConfig(Strict):
     runtime_dir: LocalPath | None = None
     models: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
+    backends: dict[str, BackendOptions] = {}
     supervision: SupervisionSettings = SupervisionSettings()
     proxy: dict[str, object] = {}
 
     @model_validator(mode="after")
     def _owned_by_the_launcher(self) -> Self:
         if taken := sorted(
-            {"family", "backends", "host", "port", "drain_s", "max_input_tokens", "notice"} & self.proxy.keys()
+            {"family", "backends", "host", "port", "control", "drain_s", "max_input_tokens", "notice"}
+            & self.proxy.keys()
         ):
             raise ValueError(f"[proxy] must not set {', '.join(taken)}: this file has it elsewhere, for all")
         return self
@@ -137,6 +161,10 @@ class Settings:
         """The served length of one text, prefix included."""
         return self.host.max_input_tokens or self.family.max_input_tokens
 
+    def backend(self, name: str) -> BackendOptions:
+        """The settings of one backend."""
+        return self.host.backends.get(name, BackendOptions())
+
     def with_host(self, **changes: object) -> "Settings":
         """The same, with some of the host's settings changed."""
         return replace(self, host=self.host.model_copy(update=changes))
@@ -151,7 +179,12 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Se
     given |= {key: value for key, value in (overrides or {}).items() if value is not None}
     host = _validated(HostConfig, given, path or "the arguments")
     family_file = _family_path(host.family, path)
-    return Settings(host, _validated(Family, _read(family_file), family_file), family_file)
+    family = _validated(Family, _read(family_file), family_file)
+    if unknown := sorted(host.backends.keys() - family.weights.models.keys()):
+        raise ConfigError(
+            f"{path}: backends.{unknown[0]}: no such backend; there are {', '.join(family.weights.models)}"
+        )
+    return Settings(host, family, family_file)
 
 
 def configs_dir() -> Path:

@@ -7,7 +7,7 @@ from socket import socket
 
 from launcher.canary import Canary, golden_path
 from launcher.command import Placement
-from launcher.config import HostConfig, Settings, cache_dir
+from launcher.config import HostConfig, Mode, Settings, cache_dir
 from launcher.engine import Engine
 from launcher.run import Spec
 
@@ -27,6 +27,15 @@ class Launch:
         """Where a client on this machine finds the proxy."""
         return url_of(self.settings.host)
 
+    @property
+    def capacity(self) -> Mapping[str, int]:
+        """The bytes of each device that all backends may take together; a device without a number has no limit."""
+        return {}
+
+    def on_demand(self, name: str) -> bool:
+        """Whether that backend is started by its first request."""
+        return self.settings.backend(name).mode is Mode.ON_DEMAND
+
     def spec(self, name: str, folder: Path) -> Spec:
         """What the backend of that name is to run, its socket in `folder`."""
         host, model = self.settings.host, self.models[name]
@@ -38,13 +47,21 @@ class Launch:
             batch_tokens=self.settings.max_input_tokens,
             gpu_layers=host.engine.gpu_layers,
             threads=host.engine.threads,
+            extra_flags=host.engine.extra_flags,
         )
         canary = Canary(
             socket=placement.socket,
             dimensions=self.settings.family.dimensions,
             golden=golden_path(cache_dir() / "golden", model),
+            timeout_s=host.supervision.canary_timeout_s,
         )
-        return Spec(engine=self.engine, placement=placement, policy=host.supervision, canary=canary)
+        return Spec(
+            engine=self.engine,
+            placement=placement,
+            policy=host.supervision,
+            canary=canary,
+            on_demand=self.on_demand(name),
+        )
 
 
 def url_of(host: HostConfig) -> str:

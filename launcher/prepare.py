@@ -5,7 +5,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher import engine, models
+from launcher import command, engine, models
 from launcher.config import Settings, cache_dir, log_dir
 from launcher.demo import demo_models
 from launcher.display import Display
@@ -27,6 +27,7 @@ async def prepare(
     settings = settings.with_host(port=listener.getsockname()[1])
     names = only or tuple(settings.family.weights.models)
     found = await engine.find(settings.host.engine.llama_server)
+    command.check_extra(settings.host.engine.extra_flags, found.flags)
     files = await _files(settings, names, display)
     return Launch(settings=settings, listener=listener, engine=found, models=files, logs=logs or log_dir())
 
