@@ -50,6 +50,10 @@ class Display:
         self._live = False
         self._progress.stop()
 
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._say(text)
+
     def downloading(self, model: str, done: int, total: int | None) -> None:
         """`done` of `total` bytes are here."""
         if model not in self._lines:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from launcher import __version__, engine, health, models, notify, supervisor
+from launcher import __version__, engine, health, models, notify, sizing, supervisor
 from launcher.backend import Status
 from launcher.config import Settings, cache_dir
 from launcher.demo import demo_models
@@ -54,13 +54,18 @@ async def prepare(
 ) -> Launch:
     """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
 
-    `only` limits the models to those backends. Raises EngineError or ModelError.
+    `only` limits the models to those backends. Raises EngineError, ModelError or NotEnoughMemory.
     """
     settings = settings.with_host(port=listener.getsockname()[1])
     names = only or tuple(settings.family.weights.models)
     found = await engine.find(settings.host.engine.llama_server)
-    files = await _files(settings, names, display)
-    return Launch(settings=settings, listener=listener, engine=found, models=files)
+    decision = await sizing.decide(settings, found, names)
+    for note in decision.notes:
+        display.note(note)
+    files = await _files(decision.settings, names, display)
+    return Launch(
+        settings=decision.settings, listener=listener, engine=found, models=files, placements=decision.placements
+    )
 
 
 async def until_signal(session: Coroutine[None, None, T]) -> T | None:

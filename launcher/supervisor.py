@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from launcher.command import Placement
 from launcher.config import HostConfig, Settings, cache_dir, log_dir, runtime_base
 from launcher.engine import Engine
 from launcher.errors import ConfigError, StartError, cause_of
+from launcher.plan import Placed
 from launcher.runtime import private_folder
 from launcher.watch import watch
 
@@ -36,6 +37,7 @@ class Launch:
     listener: socket.socket
     engine: Engine
     models: Mapping[str, Path]
+    placements: Mapping[str, Placed] = field(default_factory=dict)  # none where nothing was planned: all devices
 
     @property
     def url(self) -> str:
@@ -91,7 +93,7 @@ def listen(host: HostConfig) -> socket.socket:
 
 
 def _backend(launch: Launch, folder: Path, report: Report, name: str) -> Backend:
-    host, model = launch.settings.host, launch.models[name]
+    host, model, placed = launch.settings.host, launch.models[name], launch.placements.get(name)
     placement = Placement(
         name=name,
         model=model,
@@ -100,6 +102,8 @@ def _backend(launch: Launch, folder: Path, report: Report, name: str) -> Backend
         batch_tokens=launch.settings.max_input_tokens,
         gpu_layers=host.engine.gpu_layers,
         threads=host.engine.threads,
+        devices=placed.devices if placed else (),
+        tensor_split=placed.tensor_split if placed else (),
     )
     canary = Canary(
         socket=placement.socket,
