@@ -65,7 +65,8 @@ class Engine(Protocol):
 class Placement:
     """One backend's process: `slots` texts of together `batch_tokens` tokens are computed at once.
 
-    `socket` must end in `.sock`: only by this does llama-server tell a unix socket from an address.
+    `socket` must end in `.sock`: only by this does llama-server tell a unix socket from an address. `devices` are
+    llama.cpp's names (CUDA0); none means all there are, its own default. `tensor_split` has the part of each of them.
     """
 
     name: str
@@ -75,6 +76,8 @@ class Placement:
     batch_tokens: int
     gpu_layers: int
     threads: int | None
+    devices: tuple[str, ...] = ()
+    tensor_split: tuple[float, ...] = ()
     extra_flags: tuple[str, ...] = ()
 
 
@@ -115,6 +118,10 @@ def _given(placement: Placement) -> Iterator[str]:
     yield from ("--parallel", str(placement.slots), "--gpu-layers", str(placement.gpu_layers))
     if placement.threads is not None:
         yield from ("--threads", str(placement.threads))
+    if placement.devices:
+        yield from ("--device", ",".join(placement.devices))
+    if len(placement.devices) > 1 and placement.tensor_split:
+        yield from ("--tensor-split", ",".join(f"{part:.4g}" for part in placement.tensor_split))
 
 
 def _guards(placement: Placement) -> Iterator[str]:

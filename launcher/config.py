@@ -31,12 +31,40 @@ class ModelSource(Strict):
     file: str
 
 
+class WeightsShape(Strict):
+    """The sizes of a transformer that decide its memory; `kv_length` is key-value heads times their size."""
+
+    layers: Positive
+    embedding_length: Positive
+    feed_forward_length: Positive
+    kv_length: Positive
+    vocabulary: Positive
+
+
+class PublishedQuantization(Strict):
+    """What was published of one quantisation: its file's size, its speed, and NDCG@5 on each benchmark."""
+
+    file_gib: Annotated[float, Field(gt=0)]
+    tokens_per_s: Annotated[float, Field(gt=0)]
+    ndcg_at_5: Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class Published(Strict):
+    """Published figures of a family, with where they come from."""
+
+    source: str
+    benchmarks: tuple[str, ...]
+    quantizations: dict[str, PublishedQuantization]
+
+
 class Weights(Strict):
     """The `[weights]` table of a family file."""
 
     architecture: str
     quantization: str
     quantizations: tuple[str, ...]
+    shape: WeightsShape | None = None
+    published: Published | None = None
     models: dict[str, ModelSource]
 
 
@@ -112,7 +140,10 @@ class SupervisionSettings(Strict):
 
 
 class ModelSettings(Strict):
-    """Which weights to serve; `[models]` in the host's file. A path in `files` is used as it is, no download."""
+    """Which weights to serve; `[models]` in the host's file. A path in `files` is used as it is, no download.
+
+    `quantization` "auto" is the best that fits this machine (`launcher.plan`); absent, it is the family's own.
+    """
 
     quantization: str | None = None
     files: dict[str, LocalPath] = {}

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher import command, engine, models
+from launcher import command, engine, models, sizing
 from launcher.config import Settings, cache_dir, log_dir
 from launcher.demo import demo_models
 from launcher.display import Display
@@ -22,14 +22,24 @@ async def prepare(
 ) -> Launch:
     """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
 
-    `only` limits the models to those backends; `logs` is where their output goes. Raises EngineError or ModelError.
+    `only` limits the models to those backends; `logs` is where their output goes. Raises EngineError,
+    ModelError, NotEnoughMemory, or ConfigError for flags that are not the user's to set.
     """
     settings = settings.with_host(port=listener.getsockname()[1])
     names = only or tuple(settings.family.weights.models)
     found = await engine.find(settings.host.engine.llama_server)
     command.check_extra(settings.host.engine.extra_flags, found.flags)
-    files = await _files(settings, names, display)
-    return Launch(settings=settings, listener=listener, engine=found, models=files, logs=logs or log_dir())
+    decision = await sizing.decide(settings, found, names)
+    for note in decision.notes:
+        display.say(note)
+    return Launch(
+        settings=decision.settings,
+        listener=listener,
+        engine=found,
+        models=await _files(decision.settings, names, display),
+        placements=decision.placements,
+        logs=logs or log_dir(),
+    )
 
 
 async def _files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:
