@@ -26,11 +26,15 @@ RESERVE_PART, RESERVE_BYTES = 0.05, 256 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """`settings` as they are to be served: quantisation and length are the plan's. `notes` are lines for the user."""
+    """`settings` as they are to be served: quantisation and length are the plan's. `notes` are lines for the user.
+
+    `short`: what is free is not enough.
+    """
 
     settings: Settings
     plan: Plan | None
     notes: tuple[str, ...] = ()
+    short: bool = False
 
     @property
     def placements(self) -> dict[str, Placed]:
@@ -72,8 +76,12 @@ def chosen(settings: Settings, wish: Wish, devices: Devices) -> Decision:
     except NotEnoughMemory:
         if on_gpu:
             raise
-        return Decision(settings=_served(settings, None), plan=None, notes=(f"memory may run out: {short}",))
-    return Decision(settings=_served(settings, plan), plan=plan, notes=(f"a model may fail to start: {short}",))
+        return Decision(
+            settings=_served(settings, None), plan=None, notes=(f"memory may run out: {short}",), short=True
+        )
+    return Decision(
+        settings=_served(settings, plan), plan=plan, notes=(f"a model may fail to start: {short}",), short=True
+    )
 
 
 def room_of(devices: Devices) -> Room:
