@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launcher import __version__, oneshot, operate, plan_cli, serve
+from launcher import __version__, doctor_cli, oneshot, operate, plan_cli, serve
 from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
@@ -110,6 +110,18 @@ def plan(
     """Show what fits into the memory there is: quantisation, devices, longest text; and why."""
     wanted = plan_cli.memory_of(vram, ram)
     plan_cli.show(load(_config_file(config, demo)), wanted, stdout)
+
+
+@app.command("doctor", epilog=EXIT_CODES)
+def doctor(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every model file whole, for its SHA-256.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
+) -> None:
+    """Look at all that serving needs: each line is ok, warn or fail, with what mends it. Ends with 1 if one failed."""
+    fine = doctor_cli.show(lambda: load(_config_file(config, demo)), stdout, deep=deep, as_json=as_json)
+    raise typer.Exit(0 if fine else 1)
 
 
 for command in (operate.status, operate.logs, operate.restart, operate.reload):

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launcher import command, engine, models, sizing
@@ -18,18 +18,18 @@ async def prepare(
     display: Display,
     *,
     only: Sequence[str] | None = None,
-    logs: Path | None = None,
+    ours: Mapping[str, int] | None = None,
 ) -> Launch:
     """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
 
-    `only` limits the models to those backends; `logs` is where their output goes. Raises EngineError,
+    `only` limits the models to those backends; `ours` are the bytes by device that models hold which run already. Raises EngineError,
     ModelError, NotEnoughMemory, or ConfigError for flags that are not the user's to set.
     """
     settings = settings.with_host(port=listener.getsockname()[1])
     names = only or tuple(settings.family.weights.models)
     found = await engine.find(settings.host.engine.llama_server)
     command.check_extra(settings.host.engine.extra_flags, found.flags)
-    decision = await sizing.decide(settings, found, names)
+    decision = await sizing.decide(settings, found, names, ours=ours)
     for note in decision.notes:
         display.say(note)
     return Launch(
@@ -38,7 +38,7 @@ async def prepare(
         engine=found,
         models=await _files(decision.settings, names, display),
         placements=decision.placements,
-        logs=logs or log_dir(),
+        logs=log_dir(),
     )
 
 

@@ -1,17 +1,18 @@
 """Settings + engine + devices → the plan, or the reason why there is none."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
 from launcher import gpu
-from launcher.config import Family, Settings
+from launcher.config import Settings, cache_dir
 from launcher.engine import Engine
 from launcher.errors import ConfigError, ModelError, NotEnoughMemory
+from launcher.family import Family
 from launcher.gguf_file import read_header
 from launcher.gpu import Device, Devices
 from launcher.memory import GIB, MIB, Shape, Weights, weights_of
@@ -26,11 +27,15 @@ RESERVE_PART, RESERVE_BYTES = 0.05, 256 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """`settings` as they are to be served: quantisation and length are the plan's. `notes` are lines for the user."""
+    """`settings` as they are to be served: quantisation and length are the plan's. `notes` are lines for the user.
+
+    `short`: what is free is not enough.
+    """
 
     settings: Settings
     plan: Plan | None
     notes: tuple[str, ...] = ()
+    short: bool = False
 
     @property
     def placements(self) -> dict[str, Placed]:
@@ -38,9 +43,12 @@ class Decision:
         return {one.name: one for one in self.plan.placed} if self.plan else {}
 
 
-async def decide(settings: Settings, engine: Engine, names: Sequence[str]) -> Decision:
-    """What to serve of `names` on this machine as it is now.
+async def decide(
+    settings: Settings, engine: Engine, names: Sequence[str], *, ours: Mapping[str, int] | None = None
+) -> Decision:
+    """What to serve of `names` on this machine as it is now. `ours` are bytes by device that our own models hold.
 
+    What "auto" has chosen once it chooses again as long as that fits: another quantisation gives other vectors.
     Raises NotEnoughMemory only where the whole memory of the GPUs would not do: what others hold may come back, and a
     process may get by with less RAM than it asks for. Demo models are not planned: they fit anywhere.
     """
@@ -48,7 +56,33 @@ async def decide(settings: Settings, engine: Engine, names: Sequence[str]) -> De
     planned = tuple(settings.family.weights.models) if auto else names  # a call for one model gets what a server serves
     if settings.host.demo or (wish := wish_of(settings, engine.flags, planned)) is None:
         return Decision(settings=_served(settings, None), plan=None)
-    return chosen(settings, wish, await gpu.read(engine) if wish.gpu_layers else gpu.without_gpus())
+    devices = _with(await gpu.read(engine) if wish.gpu_layers else gpu.without_gpus(), ours or {})
+    if not auto:
+        return chosen(settings, wish, devices)
+    memory = cache_dir() / "auto" / f"{settings.family.name}.txt"
+    decision = _chosen_again(settings, wish, devices, memory) or chosen(settings, wish, devices)
+    if decision.plan:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        memory.write_text(decision.plan.quantization, encoding="utf-8")
+    return decision
+
+
+def _chosen_again(settings: Settings, wish: Wish, devices: Devices, memory: Path) -> Decision | None:
+    with suppress(OSError, NotEnoughMemory):
+        before = memory.read_text(encoding="utf-8")
+        if before in {name for names in wish.ranking for name in names}:
+            decision = chosen(settings, replace(wish, quantization=before), devices)
+            return decision if decision.plan else None
+    return None
+
+
+def _with(devices: Devices, ours: Mapping[str, int]) -> Devices:
+    """The devices as they are once our own models let go of them."""
+
+    def freed(one: Device) -> Device:
+        return replace(one, free_bytes=min(one.total_bytes, one.free_bytes + ours.get(one.name, 0)))
+
+    return replace(devices, gpus=tuple(freed(one) for one in devices.gpus), ram=freed(devices.ram))
 
 
 def chosen(settings: Settings, wish: Wish, devices: Devices) -> Decision:
@@ -72,8 +106,12 @@ def chosen(settings: Settings, wish: Wish, devices: Devices) -> Decision:
     except NotEnoughMemory:
         if on_gpu:
             raise
-        return Decision(settings=_served(settings, None), plan=None, notes=(f"memory may run out: {short}",))
-    return Decision(settings=_served(settings, plan), plan=plan, notes=(f"a model may fail to start: {short}",))
+        return Decision(
+            settings=_served(settings, None), plan=None, notes=(f"memory may run out: {short}",), short=True
+        )
+    return Decision(
+        settings=_served(settings, plan), plan=plan, notes=(f"a model may fail to start: {short}",), short=True
+    )
 
 
 def room_of(devices: Devices) -> Room:

@@ -1,6 +1,7 @@
 """The set: three llama-servers and the proxy, from decided to gone."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,12 @@ class Fleet:
                 proxy.cancel()
             for task in running:
                 task.cancel()
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """The bytes of each device that those that run now are planned to take."""
+        resident = [one.spec.memory for one in self.backends.values() if one.status.pid is not None]
+        return dict(sum(map(Counter, resident), Counter()))
 
     async def ready(self) -> None:
         """Wait until every backend answers through the proxy."""

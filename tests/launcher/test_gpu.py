@@ -14,6 +14,7 @@ from launcher.errors import EngineError
 from launcher.gpu import Device, devices_in, host_memory, read
 from launcher.openmp import openmp_environment
 from tests.engine import EngineMissing, native_binary
+from tests.launcher.programs import program
 
 MIB = 2**20
 LISTS = REQUIRED_FLAGS | {"--list-devices"}
@@ -30,12 +31,6 @@ Available devices:
 
 def engine(path: Path, *, flags: frozenset[str] = LISTS) -> Engine:
     return Engine(argv=(str(path),), version="1", flags=flags, origin=Origin.CONFIGURED, env={})
-
-
-def script(path: Path, body: str) -> Path:
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o755)
-    return path
 
 
 def test_each_card_is_counted_once_and_an_accelerator_without_memory_is_none() -> None:
@@ -69,13 +64,13 @@ async def test_both_engines_of_a_machine_without_a_gpu_say_so(kind: str) -> None
     ],
 )
 async def test_a_gpu_backend_without_a_gpu_is_told_from_none(tmp_path: Path, said: str, built_in: bool) -> None:
-    path = script(tmp_path / "engine", f"echo '{said}' >&2; echo 'Available devices:'; echo '  (none)'")
+    path = program(tmp_path / "engine", f"echo '{said}' >&2; echo 'Available devices:'; echo '  (none)'")
     found = await read(engine(path))
     assert (found.gpus, found.has_gpu_backend) == ((), built_in)
 
 
 async def test_a_backend_beside_the_program_counts_even_if_it_does_not_load(tmp_path: Path) -> None:
-    path = script(tmp_path / "engine", "echo 'Available devices:'")
+    path = program(tmp_path / "engine", "echo 'Available devices:'")
     (tmp_path / "libggml-cpu.so").touch()
     assert not (await read(engine(path))).has_gpu_backend
     (tmp_path / "libggml-cuda.so").touch()
@@ -85,7 +80,7 @@ async def test_a_backend_beside_the_program_counts_even_if_it_does_not_load(tmp_
 
 async def test_an_engine_that_fails_to_list_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="--list-devices ended with 3"):
-        await read(engine(script(tmp_path / "engine", "exit 3")))
+        await read(engine(program(tmp_path / "engine", "exit 3")))
 
 
 def test_a_control_group_limits_the_ram(tmp_path: Path) -> None:
