@@ -68,7 +68,7 @@ class ModelSettings(Strict):
     """
 
     quantization: str | None = None
-    files: dict[str, LocalPath] = {}
+    files: dict[str, LocalPath] = Field(default_factory=dict)
 
 
 # Of the proxy's settings those that the launcher writes itself.
@@ -87,9 +87,9 @@ class HostConfig(Strict):
     runtime_dir: LocalPath | None = None
     models: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
-    backends: dict[str, BackendOptions] = {}
+    backends: dict[str, BackendOptions] = Field(default_factory=dict)
     supervision: SupervisionSettings = SupervisionSettings()
-    proxy: dict[str, object] = {}
+    proxy: dict[str, object] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _owned_by_the_launcher(self) -> Self:

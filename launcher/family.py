@@ -1,4 +1,4 @@
-"""The launcher's part of a family file: where its weights are, what was published of them, which backend serves a task."""
+"""The launcher's part of a family file: its weights, what was published of them, which backend serves a task."""
 
 from typing import Annotated
 

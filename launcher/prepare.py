@@ -22,8 +22,8 @@ async def prepare(
 ) -> Launch:
     """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
 
-    `only` limits the models to those backends; `ours` are the bytes by device that models hold which run already. Raises EngineError,
-    ModelError, NotEnoughMemory, or ConfigError for flags that are not the user's to set.
+    `only` limits the models to those backends; `ours` are the bytes by device that models hold which run already.
+    Raises EngineError, ModelError, NotEnoughMemory, or ConfigError for flags that are not the user's to set.
     """
     settings = settings.with_host(port=listener.getsockname()[1])
     names = only or tuple(settings.family.weights.models)

@@ -17,7 +17,6 @@ def test_the_family_s_own_order() -> None:
     assert {"F16", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS"} < set(first)
     assert "IQ3_M" not in first  # three bits a weight
     assert [name for one in rest for name in one][-5:] == ["Q2_K", "Q3_K_M", "IQ2_XXS", "IQ1_M", "IQ1_S"]
-    )
 
 
 def test_every_quantisation_on_offer_has_figures_on_every_benchmark() -> None:
