@@ -5,6 +5,7 @@ LauncherError                    1   anything not named below
 ├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
 ├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
+│   └── HubUnreachable           66  nobody answers where the models come from, or we may not ask
 └── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
     ├── StartError               75  it did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
     ├── ChildExited              70  it was serving and ended by itself
@@ -33,6 +34,10 @@ class EngineBuildError(EngineError):
 
 class ModelError(LauncherError):
     exit_code = 66
+
+
+class HubUnreachable(ModelError):
+    pass
 
 
 class ChildError(LauncherError):
