@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launcher import __version__, models_cli, oneshot, serve
+from launcher import __version__, compare_cli, models_cli, oneshot, serve
 from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
@@ -33,6 +33,7 @@ app = typer.Typer(
 engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
 app.add_typer(engine_app, name="engine")
 app.add_typer(models_cli.app, name="models")
+app.command("compare", epilog=compare_cli.EPILOG)(compare_cli.compare)
 
 stdout, stderr = Console(), Console(stderr=True)
 

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from platformdirs import user_cache_path, user_log_path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -40,15 +40,16 @@ class Weights(Strict):
 
 
 class Task(BaseModel):
-    """What the launcher needs of a row of the task table: which backend has to run for it."""
+    """What the launcher needs of a row of the task table: which backend has to run for it, and `compare`'s prefix."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     backend: str
+    prefix: str = ""
 
 
 class Family(BaseModel):
-    """What the launcher needs of a family file; prefixes and models' names in the same file are the proxy's."""
+    """What the launcher needs of a family file; the models' other names in the same file are the proxy's."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -56,6 +57,7 @@ class Family(BaseModel):
     licence: str
     dimensions: Positive
     max_input_tokens: Positive
+    unicode_normalization: Literal["NFC", "NFKC"] | None = None
     default_task: str
     tasks: dict[str, Task]
     task_aliases: dict[str, str] = {}

@@ -4,6 +4,7 @@ LauncherError                    1   anything not named below
 ├── ConfigError                  78  a setting is missing, unknown or contradicts another (EX_CONFIG)
 ├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
+├── CorpusError                  65  the texts to compare on are missing, too few or too long (EX_DATAERR)
 ├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
 │   └── HubUnreachable           66  nobody answers where the models come from, or we may not ask
 └── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
@@ -30,6 +31,10 @@ class EngineError(LauncherError):
 
 class EngineBuildError(EngineError):
     exit_code = 70
+
+
+class CorpusError(LauncherError):
+    exit_code = 65
 
 
 class ModelError(LauncherError):
