@@ -50,6 +50,7 @@ def list_(
             "local": [row.facts() for row in rows],
             "remote": [_facts(offer, rows) for offer in offers],
             "unreachable": reasons,
+            "broken": store.broken(family),
         }
         sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
         return
@@ -59,6 +60,8 @@ def list_(
     if offers:
         stdout.print(_matrix(tuple(family.weights.models), offers, rows))
     _say(f"{_gib(catalogue.free_bytes())} free in {constants.HF_HUB_CACHE}")
+    for sentence in store.broken(family):
+        stderr.print(sentence, soft_wrap=True, highlight=False, markup=False)
     for reason in reasons:
         stderr.print(f"what the hub has is not known: {reason}", soft_wrap=True, highlight=False, markup=False)
 
@@ -89,7 +92,9 @@ def verify(config: ConfigFile = None) -> None:
     settings = _settings(config)
     family, own = settings.family, settings.host.models.files
     again = f" --config {config}" if config else ""
-    damaged = 0
+    for sentence in (unreadable := store.broken(family)):
+        _say(f"DAMAGED  {sentence}")
+    damaged = len(unreadable)
     for file in store.kept(family):
         fix = f"{file.quantization} --backend {file.backend}{again}"
         mend = f"trillama models remove {fix} --yes && trillama models pull {fix}"

@@ -92,6 +92,21 @@ def halves(family: Family) -> tuple[Half, ...]:
     )
 
 
+def broken(family: Family) -> tuple[str, ...]:
+    """One sentence for each name in the cache whose content is gone: `kept` then knows no file of that repository."""
+    links = [
+        path
+        for source in family.weights.models.values()
+        for path in sorted(_blobs(source).parent.glob("snapshots/*/*"))
+        if path.is_symlink() and not path.exists()
+    ]
+    return tuple(
+        f"the content of {link} is gone, and the repository's other files are not looked at: `rm {link}`, then pull "
+        "what you need"
+        for link in links
+    )
+
+
 def arrived(source: ModelSource, sha256: str | None) -> int:
     """How many bytes of the content with that checksum are here already, whole or half."""
     blobs = _blobs(source)

@@ -16,7 +16,7 @@ from tests.launcher.trillama import commands
 from tests.proxy.stack import FAMILY_FILE
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """What is slow to make: see `place`."""
     folder = tmp_path_factory.mktemp("place")

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from launcher.compare import as_trained, batch_tokens, batches, check_pair, pref
 from launcher.config import load
 from launcher.corpus import Corpus, Text, built_in, read
 from launcher.errors import CorpusError, ModelError
-from tests.hub import running_hub
+from tests.hub import Hub, running_hub
 from tests.launcher.command import empty, gone
-from tests.launcher.trillama import Done, Run, clean, command, commands, trillama
-from tests.proxy.stack import FAMILY_FILE
+from tests.launcher.trillama import Done, Run, clean, command, commands
 from tests.tiny_models import write_model
 
 FAMILY = load(None).family
@@ -42,9 +40,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def compare(folder: Path) -> Iterator[Run]:
+def hub() -> Iterator[Hub]:
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def compare(folder: Path, hub: Hub) -> Iterator[Run]:
     """`trillama compare …` of files in `folder`."""
-    with commands({"TRILLAMA_CACHE": str(folder)}) as run:
+    with commands({**hub.env(folder), "TRILLAMA_CACHE": str(folder)}) as run:
 
         def compare(*arguments: str) -> Done:
             paths = [str(folder / one) if one.endswith((".gguf", ".txt")) else one for one in arguments]
@@ -171,13 +175,10 @@ def test_a_corpus_that_is_none_is_refused(tmp_path: Path, content: bytes | None,
         read(tmp_path / "corpus.txt")
 
 
-def test_a_quantisation_is_downloaded(folder: Path, tmp_path: Path) -> None:
-    weights = tomllib.loads(FAMILY_FILE.read_text(encoding="utf-8"))["weights"]["models"]["code"]
-    with running_hub() as hub:
-        hub.add(weights["repo"], weights["file"].format(quantization="Q8_0"), (folder / "q8_0.gguf").read_bytes())
-        arguments = ("compare", str(folder / "f16.gguf"), "Q8_0", "--backend", "code")
-        env = {**hub.env(tmp_path), "TRILLAMA_CACHE": str(folder)}
-        done = trillama(*arguments, "--config", str(folder / "host.toml"), env=env)
+def test_a_quantisation_is_downloaded(folder: Path, hub: Hub, compare: Run) -> None:
+    source = FAMILY.weights.models["code"]
+    hub.add(source.repo, source.file.format(quantization="Q8_0"), (folder / "q8_0.gguf").read_bytes())
+    done = compare("f16.gguf", "Q8_0", "--backend", "code")
     assert done.code == 0, done.err
     assert done.out.splitlines()[-1].startswith("go")
 
