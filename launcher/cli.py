@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launcher import __version__, doctor_cli, oneshot, operate, plan_cli, serve
+from launcher import __version__, compare_cli, doctor_cli, models_cli, oneshot, operate, plan_cli, serve
 from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
@@ -124,6 +124,7 @@ def doctor(
     raise typer.Exit(0 if fine else 1)
 
 
+app.command("compare", epilog=compare_cli.EPILOG)(compare_cli.compare)
 for command in (operate.status, operate.logs, operate.restart, operate.reload):
     app.command(epilog=EXIT_CODES)(command)
 
@@ -140,6 +141,7 @@ def engine_build(
     stdout.print(f"built {built}", soft_wrap=True, highlight=False)
 
 
+app.add_typer(models_cli.app, name="models")
 app.add_typer(engine_app, name="engine")
 
 

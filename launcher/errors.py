@@ -5,8 +5,10 @@ LauncherError                    1   anything not named below
 ├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
 ├── NotEnoughMemory              75  no way to serve the models fits the memory there is (EX_TEMPFAIL)
-├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
 ├── NotRunning                   69  no trillama serves here that could be asked (EX_UNAVAILABLE)
+├── CorpusError                  65  the texts to compare on are missing, too few or too long (EX_DATAERR)
+├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
+│   └── HubUnreachable           66  nobody answers where the models come from, or we may not ask
 └── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
     ├── StartError               75  it did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
     ├── ChildExited              70  it was serving and ended by itself
@@ -37,12 +39,20 @@ class NotEnoughMemory(LauncherError):
     exit_code = 75
 
 
+class NotRunning(LauncherError):
+    exit_code = 69
+
+
+class CorpusError(LauncherError):
+    exit_code = 65
+
+
 class ModelError(LauncherError):
     exit_code = 66
 
 
-class NotRunning(LauncherError):
-    exit_code = 69
+class HubUnreachable(ModelError):
+    pass
 
 
 class ChildError(LauncherError):

@@ -1,6 +1,6 @@
 """The launcher's part of a family file: its weights, what was published of them, which backend serves a task."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -58,15 +58,16 @@ class Weights(Strict):
 
 
 class Task(BaseModel):
-    """What the launcher needs of a row of the task table: which backend has to run for it."""
+    """What the launcher needs of a row of the task table: which backend has to run for it, and `compare`'s prefix."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     backend: str
+    prefix: str = ""
 
 
 class Family(BaseModel):
-    """What the launcher needs of a family file; prefixes and models' names in the same file are the proxy's."""
+    """What the launcher needs of a family file; the models' other names in the same file are the proxy's."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -74,6 +75,7 @@ class Family(BaseModel):
     licence: str
     dimensions: Positive
     max_input_tokens: Positive
+    unicode_normalization: Literal["NFC", "NFKC"] | None = None
     default_task: str
     tasks: dict[str, Task]
     task_aliases: dict[str, str] = {}

@@ -41,6 +41,7 @@ class ChildLog:
         self._tail.clear()
         file = _File(self.path, maxBytes=FILE_BYTES, backupCount=EARLIER_FILES, encoding="utf-8", delay=True)
         with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.stat().st_size:
                 file.doRollover()
         reader, writer = os.pipe()

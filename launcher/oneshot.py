@@ -3,8 +3,6 @@
 import io
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import aiohttp
 import numpy as np
@@ -62,9 +60,9 @@ async def _start_and_ask(settings: Settings, wanted: Wanted, display: Display) -
         supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # one call: no second try
     )
     answers: list[Answer] = []
-    # The log is for this call only: a service that runs beside it has its own.
-    with listen(settings.host) as listener, display.live(), TemporaryDirectory(prefix="trillama-") as logs:
-        launch = replace(await prepare(settings, listener, display, only=(needed,)), logs=Path(logs))
+    with listen(settings.host) as listener, display.live():
+        launch = await prepare(settings, listener, display, only=(needed,))
+        launch = replace(launch, logs=launch.logs / "embed")  # a server that starts meanwhile has its own
 
         async def ask(fleet: Fleet) -> None:
             await fleet.ready()
