@@ -15,6 +15,7 @@ from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
 from launcher.errors import ConfigError
+from launcher.service_cli import service_app
 
 EXIT_CODES = """
 Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
 app.add_typer(engine_app, name="engine")
+app.add_typer(service_app, name="service")
 
 stdout, stderr = Console(), Console(stderr=True)
 

@@ -4,6 +4,7 @@ LauncherError                    1   anything not named below
 ├── ConfigError                  78  a setting is missing, unknown or contradicts another (EX_CONFIG)
 ├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
+├── ServiceError                 1   systemd is not there, or did not do as asked
 ├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
 └── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
     ├── StartError               75  it did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
@@ -33,6 +34,10 @@ class EngineBuildError(EngineError):
 
 class ModelError(LauncherError):
     exit_code = 66
+
+
+class ServiceError(LauncherError):
+    pass
 
 
 class ChildError(LauncherError):

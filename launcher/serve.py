@@ -56,7 +56,8 @@ async def prepare(
 
     `only` limits the models to those backends. Raises EngineError or ModelError.
     """
-    settings = settings.with_host(port=listener.getsockname()[1])
+    address, port = listener.getsockname()[:2]  # systemd's socket unit may say other ones than our configuration
+    settings = settings.with_host(host=address, port=port)
     names = only or tuple(settings.family.weights.models)
     found = await engine.find(settings.host.engine.llama_server)
     files = await _files(settings, names, display)

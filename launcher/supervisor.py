@@ -14,12 +14,12 @@ from pathlib import Path
 
 import tomli_w
 
-from launcher import health
+from launcher import activation, health
 from launcher.backend import POLL_S, Backend, Report, restart_delay
 from launcher.canary import Canary, golden_path
 from launcher.child import running
 from launcher.command import Placement
-from launcher.config import HostConfig, Settings, cache_dir, log_dir, runtime_base
+from launcher.config import HostConfig, Settings, log_dir, runtime_base, state_dir
 from launcher.engine import Engine
 from launcher.errors import ConfigError, StartError, cause_of
 from launcher.runtime import private_folder
@@ -78,8 +78,8 @@ def listen(host: HostConfig) -> socket.socket:
 
     It is the launcher's, so that it outlives a proxy that is started again. Raises StartError with what to do.
     """
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):  # sd_listen_fds(3): the first is number 3
-        return socket.socket(fileno=3)
+    if (given := activation.inherited()) is not None:
+        return given
     kind = socket.AF_INET6 if ":" in host.host else socket.AF_INET
     try:
         return socket.create_server((host.host, host.port), family=kind, backlog=1024)
@@ -104,7 +104,7 @@ def _backend(launch: Launch, folder: Path, report: Report, name: str) -> Backend
     canary = Canary(
         socket=placement.socket,
         dimensions=launch.settings.family.dimensions,
-        golden=golden_path(cache_dir() / "golden", model),
+        golden=golden_path(state_dir() / "golden", model),
     )
     log = log_dir() / f"{name}.log"
     return Backend(

@@ -15,6 +15,7 @@ from proxy import metrics
 from proxy.errors import (
     BadRequest,
     BodyTooLarge,
+    Draining,
     Invalid,
     MalformedKey,
     MethodNotAllowed,
@@ -91,7 +92,10 @@ def _refused(error: ProxyError, request: web.Request) -> web.Response:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     request[SUMMARY] = f" {error.code}"
     body = orjson.dumps(refusal.body)
-    return web.Response(body=body, status=refusal.status, headers=headers, content_type="application/json")
+    response = web.Response(body=body, status=refusal.status, headers=headers, content_type="application/json")
+    if isinstance(error, Draining):
+        response.force_close()  # said in the answer: the client sends its next request over another connection
+    return response
 
 
 def common_refusal(error: ProxyError, request_id: str) -> Refusal:
