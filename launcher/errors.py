@@ -6,6 +6,7 @@ LauncherError                    1   anything not named below
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
 ├── ServiceError                 1   systemd is not there, or did not do as asked
 ├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
+├── NotRunning                   69  no trillama serves here that could be asked (EX_UNAVAILABLE)
 └── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
     ├── StartError               75  it did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
     ├── ChildExited              70  it was serving and ended by itself
@@ -38,6 +39,10 @@ class ModelError(LauncherError):
 
 class ServiceError(LauncherError):
     pass
+
+
+class NotRunning(LauncherError):
+    exit_code = 69
 
 
 class ChildError(LauncherError):

@@ -1,0 +1,45 @@
+"""From settings to a launch: find the engine, fetch the models, check all that can be known before a process starts."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher import engine, models
+from launcher.config import Settings, cache_dir, log_dir
+from launcher.demo import demo_models
+from launcher.display import Display
+from launcher.launch import Launch
+
+
+async def prepare(
+    settings: Settings,
+    listener: socket.socket,
+    display: Display,
+    *,
+    only: Sequence[str] | None = None,
+    logs: Path | None = None,
+) -> Launch:
+    """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
+
+    `only` limits the models to those backends; `logs` is where their output goes. Raises EngineError or ModelError.
+    """
+    address, port = listener.getsockname()[:2]  # systemd's socket unit may say other ones than our configuration
+    settings = settings.with_host(host=address, port=port)
+    names = only or tuple(settings.family.weights.models)
+    found = await engine.find(settings.host.engine.llama_server)
+    files = await _files(settings, names, display)
+    return Launch(settings=settings, listener=listener, engine=found, models=files, logs=logs or log_dir())
+
+
+async def _files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:
+    if settings.host.demo:
+        made = await asyncio.to_thread(demo_models, cache_dir() / "demo")
+        return {name: made[name] for name in names}
+    family = settings.family
+    paths = {}
+    for wanted in models.wanted(family, settings.host.models):
+        if wanted.backend in names:
+            paths[wanted.backend] = path = await models.locate(wanted, report=display.downloading)
+            models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+    return paths
