@@ -19,7 +19,7 @@ from proxy.token_ids import Decode
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
-LINGER_S = 0.2
+LINGER_S = 0.5
 
 
 @asynccontextmanager
@@ -29,8 +29,9 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
     Leaving the block sends home who waits, lets the calls in flight finish for `drain_s`, then lets go of the backends.
     """
     async with _service(config, family) as service, jobs.working(service.embed) as working:
+        app = _application(config, family, service, working)
         runner = web.AppRunner(
-            _application(config, family, service, working),
+            app,
             handler_cancellation=True,  # a client that leaves takes its request out of the line
             access_log=None,  # the middleware writes the one line
             shutdown_timeout=config.drain_s,
@@ -42,6 +43,7 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
             yield
             await site.stop()  # others may hold the socket: from here on connections wait in the kernel
         finally:
+            app[middleware.STOPPING].set()
             for model in service.models.values():
                 model.lane.drain()
             await _hear_out(runner)
@@ -107,6 +109,7 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
         client_max_size=config.max_body_bytes,
     )
     app[middleware.API_KEYS] = config.api_keys
+    app[middleware.STOPPING] = asyncio.Event()
     app[middleware.REFUSALS] = handlers.REFUSALS
     app[handlers.SERVICE] = service
     app[handlers.JOBS] = working

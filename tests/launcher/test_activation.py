@@ -95,7 +95,7 @@ async def test_no_connection_is_lost_over_a_restart(config: dict[str, object], l
         AsyncExitStack() as afterwards,
         asyncio.TaskGroup() as tasks,
     ):
-        for _ in range(4):
+        for _ in range(8):
             tasks.create_task(keep_asking())
         first.process.send_signal(signal.SIGTERM)
         assert await first.ended() == 0

@@ -46,11 +46,14 @@ async def test_a_service_is_installed_runs_survives_a_kill_and_leaves(tmp_path: 
         await inside.until(*TRILLAMA, "service", "status", text="retrieval ready")
         await ask(inside, 401)
         await ask(inside, 200, "the-key")
+        assert await inside.run("systemctl", "reload", "trillama") == (0, "")
         code, _ = await inside.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "trillama")
         assert code == 0
         await ask(inside, 200, "the-key")
         await inside.until("systemctl", "show", "trillama", "--property=NRestarts,ActiveState", text="State=active")
         assert "NRestarts=1" in (await inside.run("systemctl", "show", "trillama", "--property=NRestarts"))[1]
+        code, golden = await inside.run("ls", "/var/lib/trillama/golden")
+        assert len(golden.split()) == len(models)
         await uninstalled(inside)
 
 
