@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launcher import __version__, oneshot, operate, serve
+from launcher import __version__, doctor_cli, oneshot, operate, plan_cli, serve
 from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
@@ -22,7 +22,7 @@ from launcher.signals import until_signal
 EXIT_CODES = """
 Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
 is missing or wrong; 69 no usable llama-server, or no trillama runs that could be asked; 70 the engine's build failed;
-75 it cannot serve: the port is taken, or no model becomes ready (memory, a broken file); 78 wrong configuration;
+75 it cannot serve: the port is taken, the memory is too small, or no model becomes ready; 78 wrong configuration;
 130 stopped before it was done.
 """
 
@@ -95,6 +95,34 @@ def embed(
     if answer is None:
         raise typer.Exit(130)
     sys.stdout.buffer.write(answer.npy() if format is Format.NPY else answer.body + b"\n")
+
+
+@app.command("plan", epilog=EXIT_CODES)
+def plan(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    vram: Annotated[
+        str | None, typer.Option(help="Plan for these GPUs, e.g. 8G,24G, or none [default: real ones].")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Plan for that much memory, e.g. 16G [default: what is free].")
+    ] = None,
+) -> None:
+    """Show what fits into the memory there is: quantisation, devices, longest text; and why."""
+    wanted = plan_cli.memory_of(vram, ram)
+    plan_cli.show(load(_config_file(config, demo)), wanted, stdout)
+
+
+@app.command("doctor", epilog=EXIT_CODES)
+def doctor(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every model file whole, for its SHA-256.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
+) -> None:
+    """Look at all that serving needs: each line is ok, warn or fail, with what mends it. Ends with 1 if one failed."""
+    fine = doctor_cli.show(lambda: load(_config_file(config, demo)), stdout, deep=deep, as_json=as_json)
+    raise typer.Exit(0 if fine else 1)
 
 
 for command in (operate.status, operate.logs, operate.restart, operate.reload):

@@ -5,6 +5,7 @@ LauncherError                    1   anything not named below
 ├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
 ├── ServiceError                 1   systemd is not there, or did not do as asked
+├── NotEnoughMemory              75  no way to serve the models fits the memory there is (EX_TEMPFAIL)
 ├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
 ├── NotRunning                   69  no trillama serves here that could be asked (EX_UNAVAILABLE)
 └── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
@@ -31,6 +32,10 @@ class EngineError(LauncherError):
 
 class EngineBuildError(EngineError):
     exit_code = 70
+
+
+class NotEnoughMemory(LauncherError):
+    exit_code = 75
 
 
 class ModelError(LauncherError):

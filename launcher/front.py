@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 POLL_S = 0.05
 
 
+def control_socket(folder: Path) -> Path:
+    """Where the proxy is asked and told: see `launcher.lanes`."""
+    return folder / "lanes.sock"
+
+
 class Front:
     """Keeps the proxy running on the launch's listening socket, with a config file that it writes into `folder`."""
 
@@ -93,6 +98,7 @@ class Front:
                 "url": f"unix://{socket_of(self._folder, name)}",
                 "slots": host.engine.slots,
                 "batch_tokens": launch.settings.max_input_tokens,
+                "on_demand": name in launch.models and launch.on_demand(name),
                 **({"model_file": str(launch.models[name])} if name in launch.models else {}),
             }
             for name in launch.settings.family.weights.models
@@ -104,6 +110,7 @@ class Front:
             "family": str(launch.settings.family_file.resolve()),
             "host": host.host,
             "port": host.port,
+            "control": str(control_socket(self._folder)),
             "drain_s": host.supervision.grace_s,
             "max_input_tokens": launch.settings.max_input_tokens,
             "backends": backends,

@@ -2,7 +2,7 @@
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -64,7 +64,7 @@ async def _start_and_ask(settings: Settings, wanted: Wanted, display: Display) -
     answers: list[Answer] = []
     # The log is for this call only: a service that runs beside it has its own.
     with listen(settings.host) as listener, display.live(), TemporaryDirectory(prefix="trillama-") as logs:
-        launch = await prepare(settings, listener, display, only=(needed,), logs=Path(logs))
+        launch = replace(await prepare(settings, listener, display, only=(needed,)), logs=Path(logs))
 
         async def ask(fleet: Fleet) -> None:
             await fleet.ready()

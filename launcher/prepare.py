@@ -2,10 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launcher import engine, models
+from launcher import command, engine, models, sizing
 from launcher.config import Settings, cache_dir, log_dir
 from launcher.demo import demo_models
 from launcher.display import Display
@@ -18,18 +18,29 @@ async def prepare(
     display: Display,
     *,
     only: Sequence[str] | None = None,
-    logs: Path | None = None,
+    ours: Mapping[str, int] | None = None,
 ) -> Launch:
     """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
 
-    `only` limits the models to those backends; `logs` is where their output goes. Raises EngineError or ModelError.
+    `only` limits the models to those backends; `ours` are the bytes by device that models hold which run already.
+    Raises EngineError, ModelError, NotEnoughMemory, or ConfigError for flags that are not the user's to set.
     """
     address, port = listener.getsockname()[:2]  # systemd's socket unit may say other ones than our configuration
     settings = settings.with_host(host=address, port=port)
     names = only or tuple(settings.family.weights.models)
     found = await engine.find(settings.host.engine.llama_server)
-    files = await _files(settings, names, display)
-    return Launch(settings=settings, listener=listener, engine=found, models=files, logs=logs or log_dir())
+    command.check_extra(settings.host.engine.extra_flags, found.flags)
+    decision = await sizing.decide(settings, found, names, ours=ours)
+    for note in decision.notes:
+        display.say(note)
+    return Launch(
+        settings=decision.settings,
+        listener=listener,
+        engine=found,
+        models=await _files(decision.settings, names, display),
+        placements=decision.placements,
+        logs=log_dir(),
+    )
 
 
 async def _files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:

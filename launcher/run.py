@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
 import psutil
@@ -23,13 +24,17 @@ LONGEST_SOCKET = 107  # bytes of a UNIX socket's path, unix(7)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What one backend runs and how it is looked after: as long as it is the same, nothing has to be restarted."""
+    """What one backend runs and how it is looked after: as long as it is the same, nothing has to be restarted.
+
+    `memory` is what it is planned to take, in bytes by device.
+    """
 
     engine: Engine
     placement: Placement
     policy: SupervisionSettings
     canary: Canary
     on_demand: bool = False
+    memory: Mapping[str, int] = field(default_factory=dict)
 
 
 class Observer(Protocol):

@@ -84,7 +84,7 @@ class _Session:
         """Raises LauncherError if the new settings cannot be served; all stays as it is then."""
         settings = self._read()
         _check_can_change(self._settings, settings)
-        await fleet.change(await prepare(settings, self._listener, self._display))
+        await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
         self._settings = settings
 
 

@@ -1,14 +1,18 @@
 """The set: three llama-servers and the proxy, from decided to gone."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from launcher import health
+from launcher.attend import attend, progress
 from launcher.backend import Backend, Report, State, Status
 from launcher.config import runtime_base
 from launcher.errors import ConfigError, StartError, cause_of
-from launcher.front import Front
+from launcher.front import Front, control_socket
+from launcher.lanes import Lanes
 from launcher.launch import Launch
 from launcher.logs import ChildLog
 from launcher.runtime import private_folder
@@ -17,7 +21,10 @@ POLL_S = 0.05
 
 
 class Fleet:
-    """The running set: what it is doing, and what it can be told."""
+    """The running set: what it is doing, and what it can be told.
+
+    `held` are the backends that the proxy must send nothing to, because they sleep or are started on purpose.
+    """
 
     def __init__(self, launch: Launch, folder: Path, report: Report) -> None:
         self.launch = launch
@@ -26,6 +33,8 @@ class Fleet:
         self._all_failed = asyncio.Event()
         self._changing = asyncio.Lock()
         self._front = Front(launch, folder)
+        self.lanes = Lanes(control_socket(folder))
+        self.held = {name for name in launch.models if launch.on_demand(name)}
         self.backends = {
             name: Backend(launch.spec(name, folder), log=ChildLog(launch.logs / f"{name}.log"), report=self._heard)
             for name in launch.models
@@ -37,13 +46,19 @@ class Fleet:
         """
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(backend.serve()) for backend in self.backends.values()]
-            running.append(tasks.create_task(self._until_lost()))
+            running += [tasks.create_task(attend(self)), tasks.create_task(self._until_lost())]
             async with asyncio.TaskGroup() as front:
                 proxy = front.create_task(self._front.serve())
                 await session(self)
                 proxy.cancel()
             for task in running:
                 task.cancel()
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """The bytes of each device that those that run now are planned to take."""
+        resident = [one.spec.memory for one in self.backends.values() if one.status.pid is not None]
+        return dict(sum(map(Counter, resident), Counter()))
 
     async def ready(self) -> None:
         """Wait until every backend answers through the proxy."""
@@ -55,8 +70,16 @@ class Fleet:
         if name not in self.backends:
             raise ConfigError(f"there is no backend {name}; there are {', '.join(self.backends)}")
         async with self._changing:
-            self.backends[name].restart()
-            await self.backends[name].settled()
+            await self._anew(name, self.backends[name].restart)
+
+    def wake(self, name: str) -> None:
+        """Start a backend that sleeps."""
+        self.backends[name].wake()
+
+    async def sleep(self, name: str) -> None:
+        """End a backend that runs on demand, once nothing is in flight there."""
+        await self._hold(name)
+        self.backends[name].sleep()
 
     async def change(self, launch: Launch) -> None:
         """Go on with another launch of the same models: what it leaves as it is runs on, the rest is started again,
@@ -69,11 +92,22 @@ class Fleet:
                 await self._front.change(launch)
             for name, backend in self.backends.items():
                 if (spec := launch.spec(name, self.folder)) != backend.spec:
-                    backend.change(spec)
-                    await backend.settled()
+                    await self._anew(name, partial(backend.change, spec))
             await self._front.change(launch)
 
+    async def _anew(self, name: str, begin: Callable[[], None]) -> None:
+        """Start one again while its requests wait, until it is ready or has failed."""
+        await self._hold(name)
+        begin()
+        await self.backends[name].settled()
+
+    async def _hold(self, name: str) -> None:
+        self.held.add(name)
+        await self.lanes.hold(name, progress(self.backends[name]))
+
     def _heard(self, status: Status) -> None:
+        if status.state in (State.READY, State.BACKOFF, State.FAILED):
+            self.held.discard(status.name)
         self._report(status)
         if all(one.status.state is State.FAILED for one in self.backends.values()):
             self._all_failed.set()

@@ -62,6 +62,7 @@ class BackendSettings(Strict):
     batch_tokens: Positive = 512
     model_file: Path | None = None
     api_key: str | None = None
+    on_demand: bool = False
 
 
 class ProxyConfig(Strict):
@@ -81,6 +82,7 @@ class ProxyConfig(Strict):
     max_queued_items: Positive = 16384
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     drain_s: Annotated[float, Field(ge=0)] = 10.0
+    control: Path | None = None
     notice: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
