@@ -74,8 +74,19 @@ async def booted(folder: Path, data: Path) -> AsyncIterator[Booted]:
     base.mkdir()
     places = (SOURCE, sysconfig.get_path("purelib"), sys.base_prefix, data)
     argv = (
-        *("timeout", "--signal=KILL", str(HARD_LIMIT_S), "unshare", "--mount", "--uts", "--ipc", "--net"),
-        *("--propagation", "private", "sh", str(BOOT), str(base), *map(str, places)),
+        *("timeout", "--kill-after=5", str(HARD_LIMIT_S), "setpriv", "--pdeathsig=TERM"),  # it ends with us, in order
+        *(
+            "unshare",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--propagation=private",
+            "sh",
+            str(BOOT),
+            str(base),
+            *map(str, places),
+        ),
     )
     async with running(argv, env=os.environ, grace_s=10, output=log) as outer:
         inside = Booted(await _init_of(outer, log))
