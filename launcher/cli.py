@@ -16,6 +16,7 @@ from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
 from launcher.errors import ConfigError
+from launcher.service_cli import service_app
 from launcher.signals import until_signal
 
 EXIT_CODES = """
@@ -143,6 +144,7 @@ def engine_build(
 
 app.add_typer(models_cli.app, name="models")
 app.add_typer(engine_app, name="engine")
+app.add_typer(service_app, name="service")
 
 
 def _config_file(config: Path | None, demo: bool) -> Path | None:

@@ -12,6 +12,7 @@ from typing import Annotated, Self, TypeVar
 from platformdirs import user_cache_path, user_log_path
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
+from launcher.credentials import api_keys, with_api_keys
 from launcher.errors import ConfigError
 from launcher.family import Family, Positive, Strict
 
@@ -126,11 +127,12 @@ class Settings:
 def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:
     """The settings in the host's file (the defaults without one); `overrides` beat it, where they are not None.
 
-    Raises ConfigError naming the file and the field.
+    API keys that systemd hands over are added to those of the file. Raises ConfigError naming the file and the field.
     """
     given = {} if path is None else _read(path)
     given |= {key: value for key, value in (overrides or {}).items() if value is not None}
     host = _validated(HostConfig, given, path or "the arguments")
+    host = host.model_copy(update={"proxy": with_api_keys(host.proxy, api_keys())})
     family_file = _family_path(host.family, path)
     family = _validated(Family, _read(family_file), family_file)
     if unknown := sorted(host.backends.keys() - family.weights.models.keys()):
@@ -149,6 +151,12 @@ def configs_dir() -> Path:
 def cache_dir() -> Path:
     """Where built engines and demo models are kept: $TRILLAMA_CACHE, else the user's cache folder."""
     return Path(os.environ["TRILLAMA_CACHE"]) if "TRILLAMA_CACHE" in os.environ else user_cache_path("trillama")
+
+
+def state_dir() -> Path:
+    """Where the golden vectors are kept, which no cleaning of caches may lose: systemd's folder, else the cache's."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return Path(given) if given else cache_dir()
 
 
 def runtime_base() -> Path:

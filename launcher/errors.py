@@ -4,6 +4,7 @@ LauncherError                    1   anything not named below
 ├── ConfigError                  78  a setting is missing, unknown or contradicts another (EX_CONFIG)
 ├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
+├── ServiceError                 1   systemd is not there, or did not do as asked
 ├── NotEnoughMemory              75  no way to serve the models fits the memory there is (EX_TEMPFAIL)
 ├── NotRunning                   69  no trillama serves here that could be asked (EX_UNAVAILABLE)
 ├── CorpusError                  65  the texts to compare on are missing, too few or too long (EX_DATAERR)
@@ -52,6 +53,10 @@ class ModelError(LauncherError):
 
 
 class HubUnreachable(ModelError):
+    pass
+
+
+class ServiceError(LauncherError):
     pass
 
 

@@ -7,7 +7,7 @@ from socket import socket
 
 from launcher.canary import Canary, golden_path
 from launcher.command import Placement
-from launcher.config import HostConfig, Mode, Settings, cache_dir
+from launcher.config import HostConfig, Mode, Settings, state_dir
 from launcher.engine import Engine
 from launcher.plan import Placed
 from launcher.run import Spec
@@ -63,7 +63,7 @@ class Launch:
         canary = Canary(
             socket=placement.socket,
             dimensions=self.settings.family.dimensions,
-            golden=golden_path(cache_dir() / "golden", model),
+            golden=golden_path(state_dir() / "golden", model),
             timeout_s=host.supervision.canary_timeout_s,
         )
         return Spec(

@@ -1,9 +1,9 @@
 """The socket that clients connect to. It is the launcher's, so that it outlives a proxy that is started again."""
 
 import errno
-import os
 import socket
 
+from launcher import activation
 from launcher.config import HostConfig
 from launcher.errors import StartError
 
@@ -13,8 +13,8 @@ def listen(host: HostConfig) -> socket.socket:
 
     Raises StartError with what to do.
     """
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):  # sd_listen_fds(3): the first is number 3
-        return socket.socket(fileno=3)
+    if (given := activation.inherited()) is not None:
+        return given
     kind = socket.AF_INET6 if ":" in host.host else socket.AF_INET
     try:
         return socket.create_server((host.host, host.port), family=kind, backlog=1024)

@@ -25,7 +25,8 @@ async def prepare(
     `only` limits the models to those backends; `ours` are the bytes by device that models hold which run already.
     Raises EngineError, ModelError, NotEnoughMemory, or ConfigError for flags that are not the user's to set.
     """
-    settings = settings.with_host(port=listener.getsockname()[1])
+    address, port = listener.getsockname()[:2]  # systemd's socket unit may say other ones than our configuration
+    settings = settings.with_host(host=address, port=port)
     names = only or tuple(settings.family.weights.models)
     found = await engine.find(settings.host.engine.llama_server)
     command.check_extra(settings.host.engine.extra_flags, found.flags)

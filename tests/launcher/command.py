@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,18 +77,27 @@ class Serve:
 
 @asynccontextmanager
 async def trillama_serve(
-    config: Mapping[str, object], *, ready: bool = True, env: Mapping[str, str] | None = None
+    config: Mapping[str, object],
+    *,
+    ready: bool = True,
+    env: Mapping[str, str] | None = None,
+    through: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Serve]:
-    """`trillama serve` with that config on a free port and in a folder of its own, ready unless told otherwise."""
+    """`trillama serve` with that config on a free port and in a folder of its own, ready unless told otherwise.
+
+    `through` is a command that runs it, given `pass_fds`: what systemd does before ours begins.
+    """
     with tempfile.TemporaryDirectory(prefix="t-") as folder:
         runtime, file, port = Path(folder, "run"), Path(folder, "host.toml"), unused_port()
         file.write_text(tomli_w.dumps({"port": port, "runtime_dir": str(runtime), **config}), encoding="utf-8")
         surroundings = {**os.environ, "LOGS_DIRECTORY": folder, "TRILLAMA_CACHE": folder, **(env or {})}
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "launcher", "serve", "--config", str(file)),
+            *(*through, sys.executable, "-m", "launcher", "serve", "--config", str(file)),
             env=surroundings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            pass_fds=pass_fds,
         )
         serve = Serve(
             process=process,
