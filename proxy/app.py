@@ -11,7 +11,9 @@ from aiohttp import web
 from proxy import handlers, jobs, middleware, openapi, token_ids
 from proxy.backend import connect
 from proxy.config import Family, ProxyConfig, TokenIds
+from proxy.lane import Turnstile
 from proxy.model import ServedModel
+from proxy.opening import Waiting
 from proxy.service import EmbedService, Limits
 from proxy.tasks import TaskTable
 from proxy.token_ids import Decode
@@ -40,7 +42,7 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
             yield
         finally:
             for model in service.models.values():
-                model.lane.drain()
+                model.drain()
             await runner.cleanup()
 
 
@@ -49,14 +51,16 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
     table = TaskTable(
         family, config.backends.keys(), default_task=config.default_task, model_aliases=config.model_aliases
     )
+    waiting = Waiting(
+        tokens=config.max_queued_tokens,
+        call_s=config.request_timeout_s,
+        start_s=config.start_wait_s,
+        recovery_s=config.recovery_s,
+    )
+    shared = Turnstile(asyncio.Lock()) if config.serial_backends else None
     async with AsyncExitStack() as stack:
         models = {
-            name: ServedModel(
-                await stack.enter_async_context(connect(name, settings)),
-                family,
-                max_queued_items=config.max_queued_items,
-                call_timeout_s=config.request_timeout_s,
-            )
+            name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared)
             for name, settings in config.backends.items()
         }
         async with asyncio.TaskGroup() as tasks:
