@@ -20,18 +20,12 @@ async def attend(fleet: "Fleet") -> None:
     """Look at the lines and act, until cancelled. It starts from what is so each time: either side may start anew."""
     while True:
         await asyncio.sleep(POLL_S)
-        if fleet.held or any(one.spec.on_demand for one in fleet.backends.values()):
+        if fleet.told or any(one.spec.on_demand for one in fleet.backends.values()):
             lanes = await fleet.lanes.look()
-            await _agree(fleet, lanes)
+            for name, lane in lanes.items():
+                if lane.held or name in fleet.held:  # again while it is held: those who wait learn how far it is
+                    await fleet.agree(name)
             await _decide(fleet, lanes)
-
-
-async def _agree(fleet: "Fleet", lanes: dict[str, Lane]) -> None:
-    for name, lane in lanes.items():
-        if name in fleet.held:
-            await fleet.lanes.hold(name, progress(fleet.backends[name]))
-        elif lane.held:
-            await fleet.lanes.release(name)
 
 
 async def _decide(fleet: "Fleet", lanes: dict[str, Lane]) -> None:

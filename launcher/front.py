@@ -105,6 +105,7 @@ class Front:
         }
         notice = {"notice": host.notice} if host.notice else {}
         return {
+            "serial_backends": host.engine.gpu_layers == 0,  # the cores compute one batch faster than three at a time
             **host.proxy,
             **notice,
             "family": str(launch.settings.family_file.resolve()),

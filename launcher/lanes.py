@@ -11,7 +11,9 @@ HOLD = aiohttp.ClientTimeout(total=30)  # the longest batch on the slowest host 
 
 
 class Lane(BaseModel):
-    """One backend's line. `idle_s` is since it was last used; `tokens_per_s` is of its latest calls."""
+    """One backend's line. `idle_s` is since its last request left, 0 while there is one, waiting anywhere or in flight;
+    `tokens_per_s` is of its latest calls.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -30,7 +32,7 @@ class Lane(BaseModel):
     @property
     def used(self) -> bool:
         """Whether somebody waits for it now."""
-        return bool(self.waiting_texts or self.in_flight_texts)
+        return self.idle_s == 0
 
 
 LANES = TypeAdapter(dict[str, Lane])
@@ -50,20 +52,23 @@ class Lanes:
         except (aiohttp.ClientError, OSError, TimeoutError, ValidationError):
             return {}
 
-    async def hold(self, name: str, progress: str) -> None:
-        """Return when nothing of that backend is in flight any more; its requests wait, and learn `progress`."""
-        await self._tell(f"{name}/hold", progress, HOLD)
+    async def hold(self, name: str, progress: str) -> bool:
+        """True when nothing of that backend is in flight any more; its requests wait, and learn `progress`."""
+        return await self._tell(f"{name}/hold", progress, HOLD)
 
-    async def release(self, name: str) -> None:
-        """Let its requests go on."""
-        await self._tell(f"{name}/release", "", ASK)
+    async def release(self, name: str) -> bool:
+        """Let its requests go on; True if the proxy heard it."""
+        return await self._tell(f"{name}/release", "", ASK)
 
-    async def _tell(self, path: str, body: str, patience: aiohttp.ClientTimeout) -> None:
+    async def _tell(self, path: str, body: str, patience: aiohttp.ClientTimeout) -> bool:
         try:
-            async with self._session(patience) as session, session.post(f"http://proxy/lanes/{path}", data=body):
-                return
+            async with (
+                self._session(patience) as session,
+                session.post(f"http://proxy/lanes/{path}", data=body) as response,
+            ):
+                return response.status == 200
         except (aiohttp.ClientError, OSError, TimeoutError):
-            return
+            return False
 
     def _session(self, patience: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket)), timeout=patience)

@@ -23,7 +23,8 @@ POLL_S = 0.05
 class Fleet:
     """The running set: what it is doing, and what it can be told.
 
-    `held` are the backends that the proxy must send nothing to, because they sleep or are started on purpose.
+    `held` are the backends that the proxy must send nothing to, because they sleep or are started on purpose; `told`
+    are those that it may still hold.
     """
 
     def __init__(self, launch: Launch, folder: Path, report: Report) -> None:
@@ -32,9 +33,11 @@ class Fleet:
         self._report = report
         self._all_failed = asyncio.Event()
         self._changing = asyncio.Lock()
+        self._agreeing = {name: asyncio.Lock() for name in launch.models}
         self._front = Front(launch, folder)
         self.lanes = Lanes(control_socket(folder))
         self.held = {name for name in launch.models if launch.on_demand(name)}
+        self.told = set(self.held)
         self.backends = {
             name: Backend(launch.spec(name, folder), log=ChildLog(launch.logs / f"{name}.log"), report=self._heard)
             for name in launch.models
@@ -100,10 +103,20 @@ class Fleet:
         await self._hold(name)
         begin()
         await self.backends[name].settled()
+        await self.agree(name)
+
+    async def agree(self, name: str) -> None:
+        """Make the proxy hold a backend, or go on, as it should: it may have been started anew."""
+        async with self._agreeing[name]:
+            self.told.add(name)
+            if name in self.held:
+                await self.lanes.hold(name, progress(self.backends[name]))
+            elif await self.lanes.release(name):
+                self.told.discard(name)
 
     async def _hold(self, name: str) -> None:
         self.held.add(name)
-        await self.lanes.hold(name, progress(self.backends[name]))
+        await self.agree(name)
 
     def _heard(self, status: Status) -> None:
         if status.state in (State.READY, State.BACKOFF, State.FAILED):

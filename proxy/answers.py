@@ -37,13 +37,26 @@ class Row(BaseModel):
     embedding: Floats | Text64 | Bits | ByType
 
 
+class InputError(BaseModel):
+    code: str
+    message: str
+
+
+class FailedRow(BaseModel):
+    """With `on_error: "partial"`: what was wrong with one input."""
+
+    object: Literal["embedding"]
+    index: int
+    error: InputError
+
+
 class EmbeddingsAnswer(BaseModel):
     """One row per input, in order."""
 
     model: str
     object: Literal["list"]
     usage: Usage
-    data: list[Row]
+    data: list[Row | FailedRow]
 
 
 class FaultAnswer(BaseModel):

@@ -8,10 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from aiohttp import web
 
-from proxy import handlers, jobs, middleware, openapi, token_ids
+from proxy import control, handlers, jobs, middleware, openapi, token_ids
 from proxy.backend import connect
 from proxy.config import Family, ProxyConfig, TokenIds
+from proxy.lane import Turnstile
 from proxy.model import ServedModel
+from proxy.opening import Waiting
 from proxy.service import EmbedService, Limits
 from proxy.tasks import TaskTable
 from proxy.token_ids import Decode
@@ -28,7 +30,11 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
 
     Leaving the block sends home who waits, lets the calls in flight finish for `drain_s`, then lets go of the backends.
     """
-    async with _service(config, family) as service, jobs.working(service.embed) as working:
+    async with (
+        _service(config, family) as service,
+        control.answering(config.control, service.models),
+        jobs.working(service.embed) as working,
+    ):
         app = _application(config, family, service, working)
         runner = web.AppRunner(
             app,
@@ -45,7 +51,7 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
         finally:
             app[middleware.STOPPING].set()
             for model in service.models.values():
-                model.lane.drain()
+                model.drain()
             await _hear_out(runner)
             await runner.cleanup()
 
@@ -64,14 +70,16 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
     table = TaskTable(
         family, config.backends.keys(), default_task=config.default_task, model_aliases=config.model_aliases
     )
+    waiting = Waiting(
+        tokens=config.max_queued_tokens,
+        call_s=config.request_timeout_s,
+        start_s=config.start_wait_s,
+        recovery_s=config.recovery_s,
+    )
+    shared = Turnstile(asyncio.Lock()) if config.serial_backends else None
     async with AsyncExitStack() as stack:
         models = {
-            name: ServedModel(
-                await stack.enter_async_context(connect(name, settings)),
-                family,
-                max_queued_items=config.max_queued_items,
-                call_timeout_s=config.request_timeout_s,
-            )
+            name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared)
             for name, settings in config.backends.items()
         }
         async with asyncio.TaskGroup() as tasks:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from proxy.config import BackendSettings
 from proxy.embedding import Ids, Matrix
-from proxy.errors import BackendError, BackendLoading, BackendUnavailable
+from proxy.errors import BackendError, BackendLoading, BackendLost, BackendUnavailable
 
 # llama-server closes an idle connection after 5 s; ours must be gone before (one reset in 300 seen otherwise).
 KEEPALIVE_S = 3.0
 RETRY_AFTER_S = 2
+RAW_BASE64 = b'"encoding_format":"base64","embd_normalize":-1}'
 QUICK = aiohttp.ClientTimeout(total=2)  # what is answered beside a running batch
 
 
@@ -36,18 +37,30 @@ class Backend:
         Send only what fits one physical batch: at most `slots` inputs and `batch_tokens` tokens (traps T2, T4, T9).
         Values are not checked: they may be NaN.
         """
-        body = {"input": inputs, "encoding_format": "base64", "embd_normalize": -1}
+        return self.read(
+            await self.send([orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY) for ids in inputs]), len(inputs)
+        )
+
+    async def send(self, texts: Sequence[bytes]) -> bytes:
+        """One call of texts, each a JSON list of token ids; `read` reads what comes back.
+
+        Raises BackendLost where the call may be what ended the engine, so that the caller can find out.
+        """
+        return await self._post("/v1/embeddings", b'{"input":[%b],%b' % (b",".join(texts), RAW_BASE64))
+
+    def read(self, answer: bytes, count: int) -> Matrix:
+        """The vectors in the answer to a call of `count` texts; see `embed`. Raises BackendError."""
         try:
-            answer = await self._post("/v1/embeddings", body)
-            return _matrix(answer, len(inputs))
+            return _matrix(orjson.loads(answer), count)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise BackendError(f"backend {self.name} answered something that is not embeddings: {error!r}") from error
 
     async def tokenize(self, text: str) -> NDArray[np.int32]:
         """The ids of one text as /v1/embeddings itself would make them: special tokens parsed, BOS and EOS added."""
-        answer = await self._post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
+        asked = orjson.dumps({"content": text, "add_special": True, "parse_special": True})
+        answer = await self._post("/tokenize", asked)
         try:
-            return np.array(answer["tokens"], dtype=np.int32)  # type: ignore[index] # checked by the except below
+            return np.array(orjson.loads(answer)["tokens"], dtype=np.int32)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BackendError(f"backend {self.name} answered something that is not tokens: {error!r}") from error
 
@@ -68,29 +81,38 @@ class Backend:
         async with self._translated(), self.session.get(f"{self.base}/health", timeout=QUICK) as response:
             await self._raise_for(response.status, await response.read())
 
-    async def _post(self, path: str, body: object) -> object:
-        data = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-        for retry in (True, False):
-            try:
-                async with self._translated(), self.session.post(self.base + path, data=data) as response:
-                    content = await response.read()
-                    await self._raise_for(response.status, content)
-                    return orjson.loads(content)
-            except BackendUnavailable as error:
-                # A kept-alive connection that it closed as we wrote; embedding is pure, so asking again is safe.
-                if not (retry and isinstance(error.__cause__, aiohttp.ServerDisconnectedError | ConnectionResetError)):
-                    raise
-            except orjson.JSONDecodeError as error:
-                raise BackendError(f"backend {self.name} answered {path} with something that is not JSON") from error
-        raise AssertionError("unreachable")
+    async def _post(self, path: str, data: bytes) -> bytes:
+        try:
+            return await self._post_once(path, data)
+        except BackendLost as error:
+            # A kept-alive connection that it closed as we wrote; embedding is pure, so asking again is safe.
+            if not isinstance(error.__cause__, aiohttp.ServerDisconnectedError | ConnectionResetError):
+                raise
+            return await self._post_again(path, data, error)
+
+    async def _post_again(self, path: str, data: bytes, lost: BackendLost) -> bytes:
+        try:
+            return await self._post_once(path, data)
+        except BackendUnavailable as error:
+            raise lost from error  # it is not there any more: what it did not answer may be what ended it
+
+    async def _post_once(self, path: str, data: bytes) -> bytes:
+        async with self._translated(), self.session.post(self.base + path, data=data) as response:
+            content = await response.read()
+            await self._raise_for(response.status, content)
+            return content
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         try:
             yield
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise self._down(error, BackendUnavailable) from error
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
-            message = f"backend {self.name} is down: {type(error).__name__}"
-            raise BackendUnavailable(message, retry_after_s=RETRY_AFTER_S) from error
+            raise self._down(error, BackendLost) from error
+
+    def _down(self, error: Exception, kind: type[BackendUnavailable]) -> BackendUnavailable:
+        return kind(f"backend {self.name} is down: {type(error).__name__}", retry_after_s=RETRY_AFTER_S)
 
     async def _raise_for(self, status: int, content: bytes) -> None:
         if status == 200:

@@ -55,7 +55,10 @@ class TokenIds(StrEnum):
 
 
 class BackendSettings(Strict):
-    """One llama-server. `slots` and `batch_tokens` are its `--parallel` and `--ubatch-size`."""
+    """One llama-server. `slots` and `batch_tokens` are its `--parallel` and `--ubatch-size`.
+
+    `on_demand`: it is not there until somebody asks for it.
+    """
 
     url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]
     slots: Positive = 4
@@ -79,8 +82,11 @@ class ProxyConfig(Strict):
     max_input_tokens: Positive | None = None
     max_items: Positive = 2048
     max_body_bytes: Positive = 32 * 2**20
-    max_queued_items: Positive = 16384
+    max_queued_tokens: Positive = 2**22  # about what a fast GPU computes within request_timeout_s
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    start_wait_s: Annotated[float, Field(ge=0)] = 120.0
+    recovery_s: Annotated[float, Field(ge=0)] = 60.0
+    serial_backends: bool = False
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     control: Path | None = None
     notice: str | None = None

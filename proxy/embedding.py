@@ -1,13 +1,16 @@
 """What every dialect parses into and renders from: the one shape that the core knows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from proxy.errors import ProxyError
+
 Matrix = NDArray[np.float32]
+Vector = NDArray[np.float32]
 Ids = Sequence[int] | NDArray[np.int32]  # the token ids of one text, as the model gets them
 Input = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names
 
@@ -23,7 +26,8 @@ class Encoding(StrEnum):
 class EmbedRequest:
     """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent.
 
-    `default_task` is what the dialect means by no task at all; None leaves it to the server.
+    `default_task` is what the dialect means by no task at all; None leaves it to the server. `partial`: an input that
+    fails by itself does not fail the others. `client` stands for the API key; the caller waits for `timeout_s`.
     """
 
     inputs: Sequence[Input]
@@ -34,7 +38,10 @@ class EmbedRequest:
     dimensions: int | None = None
     normalized: bool = True
     truncate: bool = False
+    partial: bool = False
     encodings: tuple[Encoding, ...] = (Encoding.FLOAT,)
+    client: str = ""
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedResult:
-    """Vectors in the order of the request's inputs, shape (n, dimensions); tokens as the model processed them."""
+    """Vectors in the order of the request's inputs, shape (n, dimensions); tokens as the model processed them.
+
+    The inputs in `failed`, by index, have an error instead, and no row.
+    """
 
     model: str
     task: str
@@ -57,3 +67,4 @@ class EmbedResult:
     provenance: Provenance
     vectors: Matrix
     tokens: int
+    failed: Mapping[int, ProxyError] = field(default_factory=dict)

@@ -13,10 +13,12 @@ ProxyError                       500 INTERNAL_ERROR
 ├── MethodNotAllowed             405 METHOD_NOT_ALLOWED
 ├── BodyTooLarge                 413 BODY_TOO_LARGE
 ├── Invalid                      422 VALIDATION_ERROR
+│   └── PoisonedInput            422 INPUT_POISONED
 ├── Overloaded                   429 QUEUE_FULL
 ├── BackendError                 502 BACKEND_ERROR
 │   ├── BadVector                502 BACKEND_INVALID_VECTOR
 │   └── BackendUnavailable       503 BACKEND_UNAVAILABLE
+│       ├── BackendLost          503 BACKEND_UNAVAILABLE
 │       └── BackendLoading       503 BACKEND_LOADING
 ├── Draining                     503 DRAINING
 └── DeadlineExceeded             504 DEADLINE_EXCEEDED
@@ -27,7 +29,10 @@ from dataclasses import dataclass
 
 
 class ProxyError(Exception):
-    """Base class. `args[0]` is one sentence for the caller; `param` the request field at fault."""
+    """Base class. `args[0]` is one sentence for the caller; `param` the request field at fault.
+
+    `queue_tokens`, where it matters: how many tokens are waiting.
+    """
 
     status = 500
     code = "INTERNAL_ERROR"
@@ -38,6 +43,7 @@ class ProxyError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.queue_tokens: int | None = None
 
 
 class BadRequest(ProxyError):
@@ -119,6 +125,19 @@ class Invalid(BadRequest):
         self.faults = faults
 
 
+class PoisonedInput(Invalid):
+    """A text that ended the engine, or came back as NaN, twice: it is not sent there again for a while.
+
+    422 and not 502: the same text would do the same again, and clients send again by themselves what is a 5xx.
+    """
+
+    code = "INPUT_POISONED"
+
+    def __init__(self, index: int) -> None:
+        message = "the model cannot compute this text: it ends the engine or has no finite vector; leave it out"
+        super().__init__(Fault(field=f"input.{index}", message=message, type="poisoned", input=""))
+
+
 class Overloaded(ProxyError):
     status = 429
     code = "QUEUE_FULL"
@@ -143,6 +162,10 @@ class BackendUnavailable(BackendError):
 
     status = 503
     code = "BACKEND_UNAVAILABLE"
+
+
+class BackendLost(BackendUnavailable):
+    """It took a call and then the connection broke, or no answer came: the call may be what ended it."""
 
 
 class BackendLoading(BackendUnavailable):

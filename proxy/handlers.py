@@ -1,8 +1,10 @@
 """One function per route: parse, call, render."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 from aiohttp import web
@@ -11,13 +13,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from proxy import cohere, docs, jina, metrics, ollama, openapi, provenance, raw_floats, runpod, tei
 from proxy.config import Family
 from proxy.embedding import EmbedResult
-from proxy.errors import BackendError, Invalid, ModelNotServed, NotJson
+from proxy.errors import BackendError, Invalid, ModelNotServed, NotJson, invalid
 from proxy.jobs import Job, Jobs
-from proxy.middleware import SUMMARY, Handler
+from proxy.middleware import CLIENT, SUMMARY, Handler
 from proxy.model import ServedModel
+from proxy.opening import State
 from proxy.service import EmbedService
 from proxy.tasks import Route
-from proxy.wire import Door, Parse, Refuse
+from proxy.wire import Asked, Door, Parse, Refuse
 
 SERVICE = web.AppKey("service", EmbedService)
 JOBS = web.AppKey("jobs", Jobs)
@@ -30,11 +33,13 @@ def door(parse: Parse) -> Handler:
     """The handler of one dialect: its JSON in, the vectors in its shape out, or as raw floats for who accepts those."""
 
     async def embed(request: web.Request) -> web.Response:
-        asked = parse(await _json(request))
-        result = await request.app[SERVICE].embed(asked.request)
-        _observe(request, len(asked.request.inputs), result)
+        asked = _called(request, parse(await _json(request)))
+        raw = raw_floats.wanted(request.headers.get("Accept", ""))
+        # Bare floats have no place for the errors of a part.
+        result = await request.app[SERVICE].embed(replace(asked.request, partial=False) if raw else asked.request)
+        _observe(request, len(result.vectors), result)
         headers = provenance.headers(result)
-        if raw := raw_floats.wanted(request.headers.get("Accept", "")):
+        if raw:
             return raw_floats.response(raw, result, headers)
         return _answer(asked.render(result), headers=headers)
 
@@ -50,7 +55,7 @@ def job_door(parse: Parse) -> Handler:
             asked = parse(body)
         except Invalid as error:
             return _job_answer(jobs.reject(error))
-        return _job_answer(jobs.submit(asked))
+        return _job_answer(jobs.submit(_called(request, asked)))
 
     return submit
 
@@ -126,6 +131,26 @@ async def _json(request: web.Request) -> object:
         raise NotJson(f"the body cannot be read: {error}") from error
 
 
+def _called(request: web.Request, asked: Asked) -> Asked:
+    """What was asked, with who asks and until when it makes sense to answer. Raises Invalid."""
+    client, timeout_s = request.get(CLIENT, ""), None
+    if given := request.headers.get("X-Request-Timeout"):
+        timeout_s = _seconds(given)
+    if not client and timeout_s is None:
+        return asked
+    return Asked(replace(asked.request, client=client, timeout_s=timeout_s), asked.render)
+
+
+def _seconds(given: str) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise invalid("X-Request-Timeout", "must be a number of seconds above 0", kind="out_of_range", given=given)
+    return seconds
+
+
 def _model(request: web.Request, name: str, row: Route) -> dict[str, object]:
     service, family, notice = request.app[SERVICE], request.app[FAMILY], request.app[NOTICE]
     return {
@@ -167,6 +192,8 @@ def _observe(request: web.Request, inputs: int, result: EmbedResult) -> None:
 
 
 async def _reason(model: ServedModel) -> str | None:
+    if model.report().state is State.HELD:  # it comes when it is asked for, or in a moment: a request waits
+        return None
     try:
         await model.check()
     except BackendError as error:

@@ -67,6 +67,9 @@ class EmbeddingsBody(Wire):
         validation_alias=AliasChoices("truncate", "truncation"),
         description="Drop the tail of a text that is too long, instead of refusing it.",
     )
+    on_error: Literal["fail", "partial"] = Field(
+        "fail", description="`partial`: an input that fails by itself has an `error` in its row, the others are served."
+    )
     late_chunking: Refused = Field(False, description="Not supported yet: true is refused.")
     return_multivector: Refused = Field(False, description="Not supported yet: true is refused.")
 
@@ -99,6 +102,7 @@ def request_of(wire: EmbeddingsBody) -> EmbedRequest:
         dimensions=wire.dimensions,
         normalized=wire.normalized,
         truncate=wire.truncate,
+        partial=wire.on_error == "partial",
         encodings=tuple(dict.fromkeys(wire.encodings)),
     )
 
@@ -106,13 +110,19 @@ def request_of(wire: EmbeddingsBody) -> EmbedRequest:
 def render(
     result: EmbedResult, encodings: tuple[Encoding, ...], encoders: encode.Encoders | None = None
 ) -> dict[str, object]:
-    """The response body; its arrays are for orjson to write."""
-    rows = encode.encode(result.vectors, encodings, encoders)
+    """The response body; its arrays are for orjson to write. An input without a vector has its error instead."""
+    embeddings = iter(encode.encode(result.vectors, encodings, encoders))
+    count = len(result.vectors) + len(result.failed)
     return {
         "model": result.model,
         "object": "list",
         "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
-        "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)],
+        "data": [
+            {"object": "embedding", "index": index, "error": {"code": failed.code, "message": failed.message}}
+            if (failed := result.failed.get(index))
+            else {"object": "embedding", "index": index, "embedding": next(embeddings)}
+            for index in range(count)
+        ],
     }
 
 

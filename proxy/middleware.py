@@ -1,6 +1,7 @@
 """Around every request: an id, the key check, errors into the caller's body, one metric and one log line."""
 
 import asyncio
+import hashlib
 import hmac
 import logging
 import re
@@ -33,6 +34,7 @@ API_KEYS = web.AppKey("api_keys", tuple[str, ...])
 STOPPING = web.AppKey("stopping", asyncio.Event)
 REQUEST_ID = web.RequestKey("request_id", str)
 SUMMARY = web.RequestKey("summary", str)
+CLIENT = web.RequestKey("client", str)  # stands for the API key, which nobody else needs to know
 REFUSALS = web.AppKey("refusals", Mapping[str, Refuse])  # by route, for dialects that have an error body of their own
 
 OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json", "/docs"})  # they hold no secrets
@@ -83,6 +85,7 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
         key = _given_key(request)
         if True not in [hmac.compare_digest(_bytes(key), _bytes(known)) for known in keys]:  # no early end to time
             raise Unauthorized("the API key is not one of those that this server accepts")
+        request[CLIENT] = hashlib.blake2b(_bytes(key), digest_size=8).hexdigest()
     return await handler(request)
 
 
@@ -93,6 +96,8 @@ def _bytes(key: str) -> bytes:
 def _refused(error: ProxyError, request: web.Request) -> web.Response:
     refusal = request.app[REFUSALS].get(_route(request), common_refusal)(error, request[REQUEST_ID])
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.queue_tokens is not None:
+        headers["X-Queue-Tokens"] = str(error.queue_tokens)
     request[SUMMARY] = f" {error.code}"
     body = orjson.dumps(refusal.body)
     return web.Response(body=body, status=refusal.status, headers=headers, content_type="application/json")

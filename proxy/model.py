@@ -1,170 +1,232 @@
 """One served model: a backend, its line, and its tokenizer; opens when the backend is up and proves to be right."""
 
 import asyncio
-import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-import numpy as np
-
+from proxy import metrics
 from proxy.backend import Backend
 from proxy.config import Family
-from proxy.embedding import Ids, Matrix, Provenance
-from proxy.errors import BackendError, BackendLoading, BackendUnavailable, BadVector, invalid
-from proxy.prepare import parts
-from proxy.provenance import UNKNOWN, digest_of, space_of
-from proxy.scheduler import Lane, Line
-from proxy.tokenizer import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
-
-log = logging.getLogger(__name__)
+from proxy.embedding import Ids, Provenance
+from proxy.errors import BackendError, BackendLoading, invalid
+from proxy.lane import Lane, Turnstile
+from proxy.line import Line
+from proxy.opening import Opening, State, Waiting
+from proxy.proof import Proof, proven
+from proxy.provenance import UNKNOWN
+from proxy.work import ANYBODY, Caller, Outcome
 
 POLL_S = 0.2
-PROOF_TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 LONGEST_TOKEN = 1024  # bytes; longer than any in a vocabulary that we have seen
-PART = 1_000_000  # characters tokenised at a time: about 100 MB while that lasts
-LARGE_TEXT = 20_000  # characters from which tokenising is worth a thread: about 5 ms of the loop
 
 
-class Tokenize(Protocol):
-    async def __call__(self, texts: Sequence[str]) -> list[Ids]: ...
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneReport:
+    """One model's line at a moment. `idle_s`: since its last request left, 0 while there is one."""
+
+    state: State
+    reason: str
+    waiting_texts: int
+    waiting_tokens: int
+    in_flight_texts: int
+    tokens_per_s: float
+    tokens_total: int
+    requests_total: int
+    idle_s: float
 
 
 class ServedModel:
-    """Answers 503 until `serve` has seen the backend up, its tokens equal to ours and its vectors of the right size."""
+    """Requests go in by `admitted`, and there by `tokenize` and `embed`; `serve` opens, works and recovers it.
 
-    def __init__(self, backend: Backend, family: Family, *, max_queued_items: int, call_timeout_s: float) -> None:
+    A model refuses at once until it has proved to be right for the first time: the backend up, its tokens ours, its
+    vectors of the right size. If it fails later, requests wait for `recovery_s` before they are refused. While it is
+    held, and until it has opened after that, each waits for `start_s`.
+    """
+
+    def __init__(self, backend: Backend, family: Family, waiting: Waiting, turnstile: Turnstile | None = None) -> None:
         self.backend = backend
         self.provenance = Provenance(digest=UNKNOWN, quantization=UNKNOWN, engine=UNKNOWN, space=UNKNOWN)
-        self._family = family
+        self.wanted = asyncio.Event()  # set while anybody waits at a held model
         settings = backend.settings
-        line = Line(slots=settings.slots, batch_tokens=settings.batch_tokens, max_items=max_queued_items)
-        self.lane = Lane(backend, line, dimensions=family.dimensions, call_timeout_s=call_timeout_s)
-        self._tokenize: Tokenize | None = None
-        self._tokenizer: Tokenizer | None = None
-        self._closed: BackendUnavailable = BackendLoading(f"backend {backend.name} is not up yet", retry_after_s=2)
+        line = Line(slots=settings.slots, batch_tokens=settings.batch_tokens, max_tokens=waiting.tokens)
+        turnstile = turnstile or Turnstile()
+        self.lane = Lane(backend, line, turnstile, dimensions=family.dimensions, call_timeout_s=waiting.call_s)
+        self._family = family
+        self._waiting = waiting
+        self._proof: Proof | None = None
+        reason = BackendLoading(f"backend {backend.name} is not up yet", retry_after_s=2)
+        self._opening = Opening(
+            State.HELD if settings.on_demand else State.DOWN, reason, waiting, lambda: self.waiting_tokens
+        )
+        self._released, self._resting = asyncio.Event(), asyncio.Event()
+        self._coming = 0  # tokens, estimated, of requests that are not in line yet
+        self._inside = 0
+        self._requests = 0
+        self._used = time.monotonic()
+        if not settings.on_demand:
+            self._released.set()
+        metrics.QUEUE_TEXTS.labels(backend.name).set_function(lambda: line.texts)
+        metrics.QUEUE_TOKENS.labels(backend.name).set_function(lambda: self.waiting_tokens)
+
+    @property
+    def progress(self) -> str:
+        """How far whoever loads it has come, for those who do not get in."""
+        return self._opening.progress
+
+    @progress.setter
+    def progress(self, said: str) -> None:
+        self._opening.progress = said
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens in line, and an estimate of those on their way to it."""
+        return self.lane.line.tokens + self._coming
 
     @property
     def longest_token(self) -> int:
         """The most bytes that one token stands for."""
-        return self._tokenizer.longest if self._tokenizer else LONGEST_TOKEN
+        return self._proof.tokenizer.longest if self._proof and self._proof.tokenizer else LONGEST_TOKEN
+
+    @asynccontextmanager
+    async def admitted(self, tokens: int) -> AsyncIterator[None]:
+        """A request of about so many tokens, until it is in line: it is let in when the model is open.
+
+        Raises Overloaded before any work if too much waits already, and BackendUnavailable if the model does not open.
+        """
+        queued = self.waiting_tokens
+        if queued and queued + tokens > self._waiting.tokens:
+            raise self.lane.overloaded(self._coming)
+        self._requests += 1
+        self._coming += tokens
+        self._come(+1)
+        try:
+            if self._opening.state is not State.READY:
+                await self._opening.until_open()
+            yield
+        finally:
+            self._coming -= tokens
+            self._come(-1)
 
     async def tokenize(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each text exactly as the model gets them. Raises BackendUnavailable while it is not open."""
-        if self._tokenize is None:
-            raise self._closed
-        return await self._tokenize(texts)
+        """The ids of each text exactly as the model gets them. Raises BackendUnavailable if it was never open."""
+        if self._proof is None:
+            raise self._opening.refusal()
+        return await self._proof.tokenize(texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids of the model's own vocabulary. Raises KeyError with the first id that it does not have."""
-        if self._tokenizer is None:
+        tokenizer = self._proof.tokenizer if self._proof else None
+        if tokenizer is None:
             raise invalid(
                 "input", "is token ids, which need the proxy's own tokenizer: set model_file", kind="unsupported"
             )
         for token in ids:
-            if not 0 <= token < self._tokenizer.size:
+            if not 0 <= token < tokenizer.size:
                 raise KeyError(token)
-        return self._tokenizer.decode(ids)
+        return tokenizer.decode(ids)
 
-    async def embed(self, inputs: Sequence[Ids]) -> Matrix:
+    async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY) -> Outcome:
         """The raw vectors of token-id inputs; see Lane.embed."""
-        return await self.lane.embed(inputs)
+        self._come(+1)
+        try:
+            return await self.lane.embed(inputs, caller)
+        finally:
+            self._come(-1)
 
     async def check(self) -> None:
         """Return if it would serve a request now; raise BackendError with the reason if not."""
+        if self._opening.state is not State.READY:
+            raise self._opening.refusal()
         await self.backend.check()
-        if self._tokenize is None:
-            raise self._closed
+
+    def report(self) -> LaneReport:
+        """How it stands now."""
+        return LaneReport(
+            state=self._opening.shown,
+            reason="" if self._opening.state is State.READY else self._opening.reason.message,
+            waiting_texts=self.lane.line.texts,
+            waiting_tokens=self.waiting_tokens,
+            in_flight_texts=self.lane.in_flight,
+            tokens_per_s=self.lane.pace.tokens_per_s,
+            tokens_total=self.lane.pace.total,
+            requests_total=self._requests,
+            idle_s=0.0 if self._inside else time.monotonic() - self._used,
+        )
+
+    async def hold(self) -> None:
+        """Send no more calls; returns when none is in flight. Who waits or comes waits for `start_s` at most."""
+        if self._released.is_set():
+            self._released.clear()
+            reason = BackendLoading(f"backend {self.backend.name} is not loaded", retry_after_s=5)
+            self._opening.enter(State.HELD, reason)
+            self._opening.unless_open_in(self._waiting.start_s, lambda: self.lane.dismiss(self._opening.refusal))
+            self._show_wanted()
+            self.lane.pause()
+        await self._resting.wait()
+
+    def release(self) -> None:
+        """Let it prove itself again, and go on."""
+        if not self._released.is_set():
+            self._released.set()
+            reason = BackendLoading(f"backend {self.backend.name} is loading", retry_after_s=2)
+            self._opening.enter(State.LOADING, reason)
+            self._show_wanted()
+
+    def drain(self) -> None:
+        """Admit nobody any more and send home who waits; the call in flight is finished."""
+        self._opening.stop()
+        self.lane.close(self._opening.refusal)
 
     async def serve(self) -> None:
         """Open when the backend proves to be right, work the line until it is doubtful, prove again, and so on."""
         while True:
-            self._tokenize = await self._opened()
-            doubt = await self.lane.serve()
-            if isinstance(doubt, BackendUnavailable):
-                self._close(doubt)
+            if not self._released.is_set():
+                self._resting.set()
+                await self._released.wait()
+                self._resting.clear()
+            elif proof := await self._proven():
+                self._open(proof)
+                doubt = await self.lane.serve()
+                if doubt and self._released.is_set():
+                    self._recover(doubt)
 
-    def _close(self, reason: BackendError) -> None:
-        """Refuse at once, with the reason, until the backend proves to be right again."""
-        if reason.message != self._closed.message:
-            log.warning("%s", reason.message)
-        self._closed = BackendUnavailable(reason.message, retry_after_s=reason.retry_after_s or 30)
-        if isinstance(reason, BackendLoading):
-            self._closed = reason
-        self._tokenize = None
-        self.lane.dismiss(self._closed)
-
-    async def _opened(self) -> Tokenize:
-        while True:
+    async def _proven(self) -> Proof | None:
+        """Ask until it is right; None if it is held meanwhile."""
+        while self._released.is_set():
             try:
-                async with asyncio.timeout(PROOF_TIMEOUT_S):
-                    await self.backend.check()
-                    tokenize = await self._exact_tokenizer()
-                    await self._prove(tokenize)
-                    self.provenance = await self._provenance()
-                    return tokenize
+                proof = await proven(self.backend, self._family)
             except BackendError as error:
-                self._close(error)
-            except TimeoutError:
-                self._close(BackendUnavailable(f"backend {self.backend.name} hangs", retry_after_s=10))
-            await asyncio.sleep(POLL_S)
-
-    async def _prove(self, tokenize: Tokenize) -> None:
-        vectors = await self.backend.embed(await tokenize(["Query: trillama"]))
-        if vectors.shape != (1, self._family.dimensions):
-            message = f"backend {self.backend.name} gives {vectors.shape[1]} dimensions, the family has"
-            raise BadVector(f"{message} {self._family.dimensions}: wrong model file?")
-
-    async def _provenance(self) -> Provenance:
-        path, properties = self.backend.settings.model_file, await self.backend.properties()
-        digest = await asyncio.to_thread(digest_of, path) if path else UNKNOWN
-        return Provenance(
-            digest=digest,
-            quantization=properties.get("model_ftype", UNKNOWN),
-            engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
-            space=UNKNOWN if digest == UNKNOWN else space_of(digest, self._family, self.backend.name),
-        )
-
-    async def _exact_tokenizer(self) -> Tokenize:
-        """Our own tokenizer where it agrees with the engine on every pinned text, else the engine's."""
-        path = self.backend.settings.model_file
-        tokenizer = await asyncio.to_thread(_loaded, path) if path else None
-        if tokenizer is None:
-            return self._ask_engine
-        for text, ids in zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True):
-            if ids != (await self.backend.tokenize(text)).tolist():
-                log.warning("%s: our tokens differ from the engine's for %r: asking the engine", path, text)
-                return self._ask_engine
-        self._tokenizer = tokenizer
-        return _Local(tokenizer)
-
-    async def _ask_engine(self, texts: Sequence[str]) -> list[Ids]:
-        return [await self.backend.tokenize(text) for text in texts]
-
-
-class _Local:
-    """The proxy's own tokenizer. Much text goes to a thread, a part at a time and one request at a time.
-
-    So the loop never waits for it, memory stays bounded, and a request that was cancelled ends with its part.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._large = asyncio.Lock()
-
-    async def __call__(self, texts: Sequence[str]) -> list[Ids]:
-        if sum(map(len, texts)) < LARGE_TEXT:
-            return self._encode(texts)
-        async with self._large:
-            return [ids for part in parts(texts, PART) for ids in await asyncio.to_thread(self._encode, part)]
-
-    def _encode(self, texts: Sequence[str]) -> list[Ids]:
-        return [np.array(ids, dtype=np.int32) for ids in self._tokenizer.encode(texts)]
-
-
-def _loaded(path: Path) -> Tokenizer | None:
-    try:
-        return load(path)
-    except UnsupportedTokenizer as error:
-        log.warning("%s: %s: asking the engine for every token count", path, error)
+                if self._released.is_set():
+                    self._opening.enter(self._opening.state, error)
+                await asyncio.sleep(POLL_S)
+            else:
+                return proof if self._released.is_set() else None
         return None
+
+    def _open(self, proof: Proof) -> None:
+        self._proof, self.provenance = proof, proof.provenance
+        if self._opening.open():
+            self.lane.open()
+
+    def _recover(self, doubt: BackendError) -> None:
+        """Let everybody wait while it proves itself again, but not for ever."""
+        metrics.RECOVERIES.labels(self.backend.name).inc()
+        self._opening.enter(State.RECOVERING, doubt)
+        self._opening.unless_open_in(self._waiting.recovery_s, self._give_up)
+
+    def _give_up(self) -> None:
+        self._opening.enter(State.DOWN, self._opening.reason)
+        self.lane.close(self._opening.refusal)
+
+    def _come(self, change: int) -> None:
+        self._inside += change
+        self._used = time.monotonic()
+        self._show_wanted()
+
+    def _show_wanted(self) -> None:
+        if self._inside and not self._released.is_set():
+            self.wanted.set()
+        else:
+            self.wanted.clear()

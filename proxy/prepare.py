@@ -1,11 +1,11 @@
 """Pure: texts and a route → the token ids that the model gets, within the served length."""
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from proxy.config import UnicodeForm
 from proxy.embedding import Ids
-from proxy.errors import InputTooLong, invalid
+from proxy.errors import InputTooLong, Invalid, invalid
 
 
 def as_trained(prefix: str, texts: Sequence[str], form: UnicodeForm | None) -> list[str]:
@@ -14,32 +14,36 @@ def as_trained(prefix: str, texts: Sequence[str], form: UnicodeForm | None) -> l
     return [unicodedata.normalize(form, text) for text in prefixed] if form else prefixed
 
 
-def bounded(texts: Sequence[str], limit: int, longest_token: int, *, truncate: bool) -> list[str]:
-    """The same texts, none so long that it must have more than `limit` tokens, whatever they are.
+def huge(texts: Sequence[str], limit: int, longest_token: int) -> dict[int, str]:
+    """The texts that must have more than `limit` tokens, whatever they are, by index: how many, in words.
 
-    A token stands for at most `longest_token` bytes, so this needs no tokenizer, and a huge text costs nothing. With
-    `truncate` such a text is cut behind what can be kept. Without, raises InputTooLong naming the indexes.
+    A token stands for at most `longest_token` bytes, so this needs no tokenizer, and a huge text costs nothing.
     """
-    most = (limit + 64) * longest_token  # 64: what is kept must not be changed by where the text was cut
-    huge = [(index, len(text) // longest_token) for index, text in enumerate(texts) if len(text) > most]
-    if huge and not truncate:
-        raise _too_long([(index, f"more than {least}") for index, least in huge], limit)
-    return [text[:most] for text in texts]
+    most = kept(limit, longest_token)
+    return {index: f"more than {len(text) // longest_token}" for index, text in enumerate(texts) if len(text) > most}
 
 
-def within(limit: int, inputs: Sequence[Ids], *, truncate: bool) -> list[Ids]:
-    """The same token-id inputs, none longer than `limit` tokens, prefix included.
+def kept(limit: int, longest_token: int) -> int:
+    """How many characters of a text can matter to its first `limit` tokens."""
+    return (limit + 64) * longest_token  # 64: what is kept must not be changed by where the text was cut
 
-    With `truncate` the tail is dropped, so the cut is on a token's border. Without, raises InputTooLong that names
-    every index and count over the limit. Raises Invalid for an input without any token (an empty text and prefix).
-    """
-    for index, ids in enumerate(inputs):
-        if not len(ids):
-            raise invalid(f"input.{index}", "is empty, and so is this task's prefix: the model has nothing to read")
-    too_long = [(index, str(len(ids))) for index, ids in enumerate(inputs) if len(ids) > limit]
-    if too_long and not truncate:
-        raise _too_long(too_long, limit)
-    return [ids[:limit] for ids in inputs]
+
+def too_long(inputs: Mapping[int, Ids], limit: int) -> dict[int, str]:
+    """The token-id inputs of more than `limit` tokens, prefix included, by index: how many, in words."""
+    return {index: str(len(ids)) for index, ids in inputs.items() if len(ids) > limit}
+
+
+def refusal(found: Mapping[int, str], limit: int) -> InputTooLong:
+    """What to tell the caller about those: every index and count, as far as it is readable."""
+    named = ", ".join(f"input {index} has {count} tokens" for index, count in list(found.items())[:10])
+    more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+    advice = f"at most {limit} are served (prefix included); shorten it or set truncate: true"
+    return InputTooLong(f"{named}{more}; {advice}", param="input")
+
+
+def nothing(index: int) -> Invalid:
+    """What to tell the caller about an input without any token: an empty text, and an empty prefix."""
+    return invalid(f"input.{index}", "is empty, and so is this task's prefix: the model has nothing to read")
 
 
 def parts(texts: Sequence[str], most: int) -> Iterator[list[str]]:
@@ -52,10 +56,3 @@ def parts(texts: Sequence[str], most: int) -> Iterator[list[str]]:
         part.append(text)
     if part:
         yield part
-
-
-def _too_long(found: Sequence[tuple[int, str]], limit: int) -> InputTooLong:
-    named = ", ".join(f"input {index} has {count} tokens" for index, count in found[:10])
-    more = f" and {len(found) - 10} more" if len(found) > 10 else ""
-    advice = f"at most {limit} are served (prefix included); shorten it or set truncate: true"
-    return InputTooLong(f"{named}{more}; {advice}", param="input")

@@ -1,15 +1,19 @@
 """The whole use case on one screen: a request of any dialect in, the model's vectors out."""
 
 import asyncio
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from proxy import encode, prepare, token_ids
-from proxy.embedding import EmbedRequest, EmbedResult
-from proxy.errors import DeadlineExceeded, invalid
+from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input
+from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.model import ServedModel
 from proxy.tasks import TaskTable
 from proxy.token_ids import Decode
+from proxy.work import Caller
+
+CHARACTERS_PER_TOKEN = 4  # about, in prose; it is counted exactly later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,30 +39,55 @@ class EmbedService:
         """The vector of every input for the request's task, in order: sliced, then normalised.
 
         Raises a ProxyError: ModelNotFound, Invalid, InputTooLong before anything is computed; Overloaded and
-        DeadlineExceeded; BackendError and its kin where the model cannot answer.
+        DeadlineExceeded; PoisonedInput; BackendError and its kin where the model cannot answer. For a partial request
+        those of an input by itself are in the result's `failed`, unless every input failed.
         """
         self._check(request)
         route = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
         model = self.models[route.backend]
+        seconds = min(self.limits.seconds, request.timeout_s or math.inf)
         try:
-            async with asyncio.timeout(self.limits.seconds):
-                texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
-                texts = prepare.as_trained(route.prefix, texts, self.tasks.unicode_normalization)
-                limit, truncate = self.limits.input_tokens, request.truncate
-                texts = prepare.bounded(texts, limit, model.longest_token, truncate=truncate)
-                ids = prepare.within(limit, await model.tokenize(texts), truncate=truncate)
-                raw = await model.embed(ids)
+            async with asyncio.timeout(seconds) as clock:
+                async with model.admitted(estimate(request.inputs)):
+                    inputs, failed = await self._ids(request, route.prefix, model)
+                _raise_if_all(failed, request)
+                caller = Caller(client=request.client, deadline=clock.when() or math.inf, partial=request.partial)
+                outcome = await model.embed(list(inputs.values()), caller)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"not done within {self.limits.seconds:g} s", retry_after_s=5) from error
+            raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
+        names = list(inputs)
+        failed |= {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
+        _raise_if_all(failed, request)
         dimensions = request.dimensions or self.limits.dimensions
         return EmbedResult(
             model=self.tasks.model,
             task=route.task,
             prefix=route.prefix,
             provenance=model.provenance,
-            vectors=encode.finish(raw, dimensions=dimensions, normalized=request.normalized),
-            tokens=sum(map(len, ids)),
+            vectors=encode.finish(outcome.served(), dimensions=dimensions, normalized=request.normalized),
+            tokens=sum(len(ids) for index, ids in inputs.items() if index not in failed),
+            failed=failed,
         )
+
+    async def _ids(
+        self, request: EmbedRequest, prefix: str, model: ServedModel
+    ) -> tuple[dict[int, Ids], dict[int, ProxyError]]:
+        """The token ids of each input, by index, and the errors of those that have none: of a partial request only."""
+        limit, failed = self.limits.input_tokens, dict[int, ProxyError]()
+        texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
+        texts = prepare.as_trained(prefix, texts, self.tasks.unicode_normalization)
+        if not request.truncate:
+            _refuse(prepare.huge(texts, limit, model.longest_token), limit, request, failed)
+        most = prepare.kept(limit, model.longest_token)
+        bounded = {index: text[:most] for index, text in enumerate(texts) if index not in failed}
+        inputs = dict(zip(bounded, await model.tokenize(list(bounded.values())), strict=True))
+        if not request.truncate:
+            _refuse(prepare.too_long(inputs, limit), limit, request, failed)
+        for index in [index for index, ids in inputs.items() if not len(ids)]:
+            failed[index] = prepare.nothing(index)
+            if not request.partial:
+                raise failed[index]
+        return {index: ids[:limit] for index, ids in inputs.items() if index not in failed}, failed
 
     def _check(self, request: EmbedRequest) -> None:
         if not request.inputs:
@@ -68,3 +97,24 @@ class EmbedService:
         if request.dimensions is not None and not 1 <= request.dimensions <= self.limits.dimensions:
             message = f"must be from 1 to {self.limits.dimensions}"
             raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
+
+
+def estimate(inputs: Sequence[Input]) -> int:
+    """About how many tokens these are, for next to nothing: enough to turn a flood away before any work."""
+    return sum(len(one) // CHARACTERS_PER_TOKEN if isinstance(one, str) else len(one) for one in inputs) + len(inputs)
+
+
+def _refuse(found: Mapping[int, str], limit: int, request: EmbedRequest, failed: dict[int, ProxyError]) -> None:
+    if found and not request.partial:
+        raise prepare.refusal(found, limit)
+    failed |= {index: prepare.refusal({index: count}, limit) for index, count in found.items()}
+
+
+def _raise_if_all(failed: Mapping[int, ProxyError], request: EmbedRequest) -> None:
+    if len(failed) == len(request.inputs):
+        raise failed[min(failed)]
+
+
+def _named(error: ProxyError, index: int) -> ProxyError:
+    """The line knows an input by its place among those that came so far."""
+    return PoisonedInput(index) if isinstance(error, PoisonedInput) else error

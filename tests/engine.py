@@ -39,6 +39,7 @@ class LlamaServer:
     """One running server. Each call opens its own connection, so that any event loop may ask."""
 
     socket: Path
+    pid: int
 
     @property
     def url(self) -> str:
@@ -69,19 +70,24 @@ class LlamaServer:
 
 @asynccontextmanager
 async def llama_server(
-    model: Path, *, engine: str = "embedded", slots: int = 16, batch_tokens: int = 2048
+    model: Path,
+    *,
+    engine: str = "embedded",
+    slots: int = 16,
+    batch_tokens: int = 2048,
+    socket: Path | None = None,
 ) -> AsyncIterator[LlamaServer]:
     """Serve `model` for the block. Raises EngineMissing; fails with the engine's last lines if it does not come up."""
     found = await _engine(engine)
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:  # a short path: a socket's has at most 107 bytes
-        socket, output = Path(folder, "e.sock"), Path(folder, "log")
+        socket, output = socket or Path(folder, "e.sock"), Path(folder, "log")
         placement = command.Placement(
             name="test", model=model, socket=socket, slots=slots, batch_tokens=batch_tokens, gpu_layers=0, threads=2
         )
         argv = command.argv(found, placement)
         async with running(argv, env=found.env, grace_s=2.0, output=output) as process:
             await _ready(process, socket, output)
-            yield LlamaServer(socket)
+            yield LlamaServer(socket, process.pid)
 
 
 def native_binary() -> Path:

@@ -81,7 +81,8 @@ async def test_sigterm_with_requests_queued_answers_them_and_ends(config: dict[s
     """llama-server itself hangs here until its clients hang up (trap T6)."""
     async with trillama_serve(config) as serve:
         children = serve.children()
-        requests = [asyncio.ensure_future(embed(serve, [LONG] * 64)) for _ in range(8)]
+        texts = [[f"{request} {number} {LONG}" for number in range(64)] for request in range(8)]
+        requests = [asyncio.ensure_future(embed(serve, one)) for one in texts]
         await asyncio.wait(requests, timeout=0.5)
         serve.process.send_signal(signal.SIGTERM)
         statuses = await asyncio.gather(*requests)

@@ -16,6 +16,7 @@ from proxy.backend import connect
 from proxy.config import BackendSettings
 from proxy.errors import BackendUnavailable
 from proxy.model import ServedModel
+from proxy.opening import Waiting
 from tests.proxy.recording import Recorded, recorded
 from tests.proxy.stack import BATCH_TOKENS, FAMILY_FILE, Answer, Stack, family_of
 from tests.tiny_models import add_tokenizer
@@ -177,7 +178,7 @@ async def test_where_our_tokens_would_differ_the_engine_is_asked_and_the_log_say
     expected = [await engine.tokenize(text) for text in texts]
     settings = BackendSettings(url=engine.url, model_file=path)
     async with connect("code", settings) as backend, asyncio.TaskGroup() as group:
-        model = ServedModel(backend, FAMILY, max_queued_items=10, call_timeout_s=60)
+        model = ServedModel(backend, FAMILY, Waiting(tokens=1000, call_s=60, start_s=0, recovery_s=0))
         working = group.create_task(model.serve())
         while await closed(model):
             await asyncio.sleep(0.02)

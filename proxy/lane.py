@@ -1,0 +1,181 @@
+"""The line of one backend at work: one call in flight, the next one ready when it returns."""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import orjson
+
+from proxy import metrics
+from proxy.delivery import Answer, Delivery, Embedder
+from proxy.embedding import Ids
+from proxy.errors import BackendError, BackendLost, Overloaded, PoisonedInput, ProxyError
+from proxy.line import Line
+from proxy.pace import Pace
+from proxy.poison import Quarantine
+from proxy.work import ANYBODY, Asked, Caller, Job, Outcome, Text
+
+RECENT_S = 10.0  # how long after an interactive request calls with bulk are still kept small
+LARGE = 50_000  # tokens from which writing the ids is worth a thread: about 2 ms of the loop
+
+
+@dataclass(slots=True)
+class Turnstile:
+    """Who may call now, and when somebody interactive was here last. Backends that share cores share one."""
+
+    gate: AbstractAsyncContextManager[object, bool | None] = field(default_factory=nullcontext)
+    hurried: float = -math.inf
+
+
+class Lane:
+    """The line of one backend, and the one call that is in flight there."""
+
+    def __init__(
+        self, backend: Embedder, line: Line, turnstile: Turnstile, *, dimensions: int, call_timeout_s: float
+    ) -> None:
+        self._backend = backend
+        self._turnstile = turnstile
+        self._call_timeout_s = call_timeout_s
+        self._arrived = asyncio.Event()
+        self._paused = False
+        self._quarantine = Quarantine()
+        self._meters = metrics.LaneMeters(backend.name)
+        self._delivery = Delivery(backend, line, self._quarantine, dimensions)
+        self._closed: Callable[[], ProxyError] | None = None
+        self.line = line
+        self.pace = Pace()
+        self.in_flight = 0
+
+    async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY) -> Outcome:
+        """The raw vectors of token-id inputs; see Outcome. No input may be longer than the physical batch.
+
+        A caller that is cancelled leaves the line. Raises Overloaded if the line is full, PoisonedInput naming the
+        index, DeadlineExceeded, or the backend's own error; for a partial caller those of an input are in `failed`.
+        """
+        if sum(map(len, inputs)) < LARGE:
+            asked = _written(inputs)
+        else:
+            asked = await asyncio.to_thread(_written, inputs)
+        if self._closed:
+            raise self._closed()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        job = Job(len(inputs), loop.create_future(), caller, now)
+        self._admit(job, asked, now)
+        try:
+            await job.done
+        finally:
+            self.line.drop(job)
+        return Outcome(job.rows, job.failed)
+
+    def close(self, reason: Callable[[], ProxyError]) -> None:
+        """Send home who waits, and from now on who comes; the call in flight is finished."""
+        self._closed = reason
+        self.dismiss(reason)
+
+    def open(self) -> None:
+        self._closed = None
+
+    def dismiss(self, reason: Callable[[], ProxyError]) -> None:
+        """Send home who waits."""
+        for job in self.line.waiting():
+            job.fail(reason())
+            self.line.drop(job)
+
+    def pause(self) -> None:
+        """Let `serve` return when the call in flight is done."""
+        self._paused = True
+        self._arrived.set()
+
+    def drain_s(self, tokens: int = 0) -> int:
+        """Whole seconds until what waits, and that much more, should be done at the speed last seen."""
+        return self.pace.seconds_for(self.line.tokens + tokens)
+
+    def overloaded(self, more: int = 0) -> Overloaded:
+        """The refusal while the line is full, and `more` tokens are on their way to it."""
+        queued = self.line.tokens + more
+        error = Overloaded(f"{queued} tokens are waiting already: come back later", retry_after_s=self.drain_s(more))
+        error.queue_tokens = queued
+        return error
+
+    def _admit(self, job: Job, asked: Sequence[Asked], now: float) -> None:
+        if self._quarantine:
+            for index, one in enumerate(asked):
+                if self._quarantine.holds(one.ids, now):
+                    job.fail_input(index, PoisonedInput(index))
+        if job.done.done():
+            return
+        if self.line.is_interactive(asked):
+            self._turnstile.hurried = now
+        shared = self.line.admit(job, asked)
+        if shared is None:
+            raise self.overloaded()
+        self._meters.deduplicated.inc(shared)
+        self._arrived.set()
+
+    async def serve(self) -> BackendError | None:
+        """Send one call after another. Returns what makes the backend doubtful: gone, hung or wrong; None: paused.
+
+        Nobody in line has lost anything by then: what was in flight is in line again.
+        """
+        self._paused = False
+        async with asyncio.TaskGroup() as tasks:
+            while not self._paused:
+                self._arrived.clear()
+                answer = await self._call() if self.line else Answer()
+                if not answer.texts and not self._paused:
+                    await self._arrived.wait()
+                while answer.texts:
+                    following = None
+                    if self.line and answer.error is None and not self._paused:
+                        following = tasks.create_task(self._call())
+                        await asyncio.sleep(0)  # the next call is on its way before this answer is read
+                    doubt = self._delivery.settle(answer)
+                    answer = await following if following else Answer()
+                    if doubt:
+                        self._delivery.settle(answer)
+                        return doubt
+        return None
+
+    async def _call(self) -> Answer:
+        """The next call, decided at the last moment; a backend that never answers must not hold the line for ever."""
+        async with self._turnstile.gate:
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            hurried = started - self._turnstile.hurried < RECENT_S
+            texts = [] if self._paused else self.line.take(started, hurried=hurried, fastest=self.pace.fastest)
+            if not texts:
+                return Answer()
+            self._begin(texts, started)
+            try:
+                async with asyncio.timeout(self._call_timeout_s):
+                    content = await self._backend.send([text.ids for text in texts])
+            except TimeoutError as error:
+                lost = BackendLost(f"the backend did not answer within {self._call_timeout_s:g} s", retry_after_s=5)
+                lost.__cause__ = error
+                return Answer(texts, error=lost)
+            except BackendError as error:
+                return Answer(texts, error=error)
+            finally:
+                self.in_flight = 0
+            self._end(texts, loop.time() - started)
+            return Answer(texts, content)
+
+    def _begin(self, texts: Sequence[Text], now: float) -> None:
+        self.in_flight = len(texts)
+        for text in texts:
+            for job, _ in text.waiters:
+                if not job.started:
+                    job.started = True
+                    self._meters.waited(now - job.arrived, interactive=job.interactive)
+
+    def _end(self, texts: Sequence[Text], seconds: float) -> None:
+        tokens = sum(text.tokens for text in texts)
+        self.pace.saw(tokens, seconds)
+        self._meters.called(len(texts), tokens, seconds)
+
+
+def _written(inputs: Sequence[Ids]) -> list[Asked]:
+    return [Asked(orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY), len(ids)) for ids in inputs]

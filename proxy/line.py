@@ -1,0 +1,163 @@
+"""The line before one backend: who is admitted, and what goes into the next call. Plain decisions; `lane` acts.
+
+llama-server must never hold more than one batch that fits its slots and its physical batch: more gives wrong vectors,
+500s and starvation (traps T2, T4, T9). So the waiting is done here, in two lanes. A request of few and short texts is
+interactive and goes first; the rest is bulk, goes in small pieces while anybody is in a hurry, and has its share.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
+from proxy.errors import DeadlineExceeded
+from proxy.turns import Late, Room, Turns
+from proxy.work import Asked, Job, Text
+
+BULK_SHARE = 0.25  # of the tokens, at least, while both lanes wait
+MOST_SHARE = 0.5  # what that grows to as bulk waits
+AGEING_S = 30.0  # until it has grown so far
+
+
+class Line:
+    """`texts` and `tokens` wait to be taken. Identical texts that wait or are in flight are one."""
+
+    def __init__(self, *, slots: int, batch_tokens: int, max_tokens: int) -> None:
+        self._slots, self._batch_tokens, self._max_tokens = slots, batch_tokens, max_tokens
+        # Measured on llama.cpp: a bulk cut into half-full calls costs it 7 %, and a query between them waits a tenth.
+        self._small_texts, self._small_tokens = max(1, slots // 2), max(1, batch_tokens // 4)
+        self._interactive, self._bulk = Turns(), Turns()
+        self._known: dict[bytes, Text] = {}
+        self._again: deque[list[Text]] = deque()
+        self._again_next = False
+        self._owed = 0.0  # tokens that bulk has before interactive
+        self.texts = 0
+        self.tokens = 0
+
+    def __bool__(self) -> bool:
+        return self.texts > 0
+
+    def waiting(self) -> list[Job]:
+        """The jobs that wait for more than what is in flight."""
+        aside = {job: None for group in self._again for text in group for job, _ in text.waiters}
+        known = {job: None for text in self._known.values() if not text.taken for job, _ in text.waiters}
+        return [*(aside | known)]
+
+    def is_interactive(self, asked: Sequence[Asked]) -> bool:
+        """A request that fits a small call as a whole."""
+        return len(asked) <= self._small_texts and sum(one.tokens for one in asked) <= self._small_tokens
+
+    def has_room(self, tokens: int) -> bool:
+        """A line in which nobody waits takes any one request."""
+        return not self.tokens or self.tokens + tokens <= self._max_tokens
+
+    def admit(self, job: Job, inputs: Sequence[Asked]) -> int | None:
+        """Put what has not failed of the job in line; returns how many of its inputs need no computing of their own.
+
+        None: the line is full.
+        """
+        asked = [(index, one) for index, one in enumerate(inputs) if index not in job.failed]
+        new = {one.ids: one for _, one in asked if one.ids not in self._known}
+        tokens = sum(one.tokens for one in new.values())
+        if tokens and not self.has_room(tokens):
+            return None
+        self._known |= {ids: Text(ids, one.tokens) for ids, one in new.items()}
+        for index, one in asked:
+            self._known[one.ids].waiters.append((job, index))
+        job.texts = [self._known[ids] for ids in dict.fromkeys(one.ids for _, one in asked)]
+        job.tokens = sum(text.tokens for text in job.texts if not text.taken)
+        self.texts += len(new)
+        self.tokens += tokens
+        job.interactive = self.is_interactive(inputs)
+        (self._interactive if job.interactive else self._bulk).add(job)
+        return len(asked) - len(new)
+
+    def drop(self, job: Job) -> None:
+        """Nobody waits for the job any more: what only it waited for is taken out, unless that is in flight."""
+        for text in job.texts:
+            if text.waiters:
+                text.waiters = [waiter for waiter in text.waiters if waiter[0] is not job]
+                if not text.waiters and not text.taken:
+                    self._leave(text)
+                    self.forget(text)
+
+    def aside(self) -> list[list[Text]]:
+        """The calls that are to be made once more."""
+        return [list(group) for group in self._again]
+
+    def forget(self, text: Text) -> None:
+        """It is done, one way or another: who asks for the same is a new text."""
+        if self._known.get(text.ids) is text:
+            del self._known[text.ids]
+        text.taken = True
+
+    def put_back(self, groups: Sequence[Sequence[Text]]) -> None:
+        """Texts of a call that went wrong: each group is to be a call of its own, every other call at most."""
+        for group in groups:
+            self._again.append(list(group))
+            for text in group:
+                self.texts += 1
+                self.tokens += text.tokens
+
+    def take(self, now: float, *, hurried: bool = False, fastest: float = 0.0) -> list[Text]:
+        """The next call: at most `slots` texts and `batch_tokens` tokens, and never empty while anybody waits.
+
+        `hurried`: somebody interactive was here lately, so a call with bulk is kept small. A job that cannot be done by
+        its deadline, not even at `fastest` tokens per second, fails instead.
+        """
+        self._again_next = not self._again_next
+        late = partial(_late, now, fastest)
+        call = self._once_more() if self._again_next else []
+        call = call or self._shared(late, now, hurried=hurried) or self._once_more()
+        for text in call:
+            self._leave(text)
+        return call
+
+    def _once_more(self) -> list[Text]:
+        while self._again:
+            group = self._again.popleft()
+            for text in group:
+                if not text.waiters:
+                    self._leave(text)
+                    self.forget(text)
+            if kept := [text for text in group if text.waiters]:
+                return kept
+        return []
+
+    def _shared(self, late: Late, now: float, *, hurried: bool) -> list[Text]:
+        """Bulk as far as it is owed, then who is in a hurry, then bulk as far as the call's size allows."""
+        waiting, hurry = self._bulk.first(late), self._interactive.first(late)
+        if waiting is None:
+            self._owed = 0.0
+        share = _share(now - waiting.since) if waiting else 0.0
+        owed = self._bulk.fill(self._room([], self._small_texts, int(self._owed)), late, now) if self._owed > 0 else []
+        quick = self._interactive.fill(self._room(owed, self._slots, self._batch_tokens), late, now)
+        small = hurried or hurry is not None
+        most = (self._small_texts, self._small_tokens) if small else (self._slots, self._batch_tokens)
+        more = self._bulk.fill(self._room([*owed, *quick], *most), late, now)
+        self._owed += _tokens(quick) * share / (1 - share) - _tokens(owed)
+        # What nobody else had a use for costs bulk no more than it is owed.
+        self._owed = min(self._batch_tokens, max(min(self._owed, 0.0), self._owed - _tokens(more)))
+        return [*owed, *quick, *more]
+
+    def _room(self, call: Sequence[Text], texts: int, tokens: int) -> Room:
+        return Room(texts - len(call), min(tokens, self._batch_tokens) - _tokens(call), empty=not call)
+
+    def _leave(self, text: Text) -> None:
+        self.texts -= 1
+        self.tokens -= text.tokens
+
+
+def _tokens(texts: Sequence[Text]) -> int:
+    return sum(text.tokens for text in texts)
+
+
+def _share(waited_s: float) -> float:
+    """Ageing: the longer the bulk job whose turn it is has had nothing, the more of the tokens are bulk's."""
+    return min(MOST_SHARE, BULK_SHARE + (MOST_SHARE - BULK_SHARE) * waited_s / AGEING_S)
+
+
+def _late(now: float, fastest: float, job: Job) -> bool:
+    if now + (job.tokens / fastest if fastest else 0.0) < job.caller.deadline:
+        return False
+    job.fail(DeadlineExceeded("it cannot be done before its deadline: send less at a time", retry_after_s=5))
+    return True

@@ -1,0 +1,119 @@
+"""What a backend must prove before it serves: that it is up, that its tokens are ours, that its vectors are vectors."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from proxy.backend import Backend
+from proxy.config import Family
+from proxy.embedding import Ids, Provenance
+from proxy.errors import BackendUnavailable, BadVector
+from proxy.prepare import parts
+from proxy.provenance import UNKNOWN, digest_of, space_of
+from proxy.tokenizer import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
+PART = 1_000_000  # characters tokenised at a time: about 100 MB while that lasts
+LARGE_TEXT = 20_000  # characters from which tokenising is worth a thread: about 5 ms of the loop
+
+
+class Tokenize(Protocol):
+    async def __call__(self, texts: Sequence[str]) -> list[Ids]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a backend that is right works with. `tokenizer` is None where the engine is asked for every text."""
+
+    tokenize: Tokenize
+    tokenizer: Tokenizer | None
+    provenance: Provenance
+
+
+async def proven(backend: Backend, family: Family) -> Proof:
+    """Ask the backend for its proof. Raises BackendError with what is wrong, or missing yet."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await backend.check()
+            tokenizer = await _own_tokenizer(backend)
+            tokenize: Tokenize = _Local(tokenizer) if tokenizer else _Engine(backend)
+            await _vector_is_right(backend, family, tokenize)
+            return Proof(tokenize, tokenizer, await _provenance(backend, family))
+    except TimeoutError as error:
+        raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
+
+
+async def _vector_is_right(backend: Backend, family: Family, tokenize: Tokenize) -> None:
+    vectors = await backend.embed(await tokenize(["Query: trillama"]))
+    if vectors.shape != (1, family.dimensions):
+        message = f"backend {backend.name} gives {vectors.shape[1]} dimensions, the family has"
+        raise BadVector(f"{message} {family.dimensions}: wrong model file?")
+    if not np.isfinite(vectors).all():
+        raise BadVector(f"backend {backend.name} gives no finite vector for any text: it must be started again")
+
+
+async def _provenance(backend: Backend, family: Family) -> Provenance:
+    path, properties = backend.settings.model_file, await backend.properties()
+    digest = await asyncio.to_thread(digest_of, path) if path else UNKNOWN
+    return Provenance(
+        digest=digest,
+        quantization=properties.get("model_ftype", UNKNOWN),
+        engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
+        space=UNKNOWN if digest == UNKNOWN else space_of(digest, family, backend.name),
+    )
+
+
+async def _own_tokenizer(backend: Backend) -> Tokenizer | None:
+    """The file's own tokenizer if it agrees with the engine on every pinned text."""
+    path = backend.settings.model_file
+    tokenizer = await asyncio.to_thread(_loaded, path) if path else None
+    if tokenizer is None:
+        return None
+    for text, ids in zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True):
+        if ids != (await backend.tokenize(text)).tolist():
+            log.warning("%s: our tokens differ from the engine's for %r: asking the engine", path, text)
+            return None
+    return tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    backend: Backend
+
+    async def __call__(self, texts: Sequence[str]) -> list[Ids]:
+        return [await self.backend.tokenize(text) for text in texts]
+
+
+class _Local:
+    """The proxy's own tokenizer. Much text goes to a thread, a part at a time and one request at a time.
+
+    So the loop never waits for it, memory stays bounded, and a request that was cancelled ends with its part.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._large = asyncio.Lock()
+
+    async def __call__(self, texts: Sequence[str]) -> list[Ids]:
+        if sum(map(len, texts)) < LARGE_TEXT:
+            return self._encode(texts)
+        async with self._large:
+            return [ids for part in parts(texts, PART) for ids in await asyncio.to_thread(self._encode, part)]
+
+    def _encode(self, texts: Sequence[str]) -> list[Ids]:
+        return [np.array(ids, dtype=np.int32) for ids in self._tokenizer.encode(texts)]
+
+
+def _loaded(path: Path) -> Tokenizer | None:
+    try:
+        return load(path)
+    except UnsupportedTokenizer as error:
+        log.warning("%s: %s: asking the engine for every token count", path, error)
+        return None

@@ -1,0 +1,276 @@
+"""The line's decisions: calls that llama-server gets right, nothing lost, nobody starved, everybody's share."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from proxy.errors import DeadlineExceeded
+from proxy.line import AGEING_S, BULK_SHARE, Line
+from proxy.work import Asked, Caller, Job, Text
+
+SLOTS, BATCH = 4, 100
+SMALL = BATCH // 4
+LENGTHS = st.lists(st.integers(1, BATCH), min_size=1, max_size=12)
+
+_LOOP = asyncio.new_event_loop()
+_LOOP.close()  # only to make futures that nobody awaits
+_names = itertools.count()
+
+
+def line(max_tokens: int = 10**9) -> Line:
+    return Line(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
+
+
+def admit(waiting: Line, *lengths: int, client: str = "", now: float = 0.0, deadline: float = 1e9) -> Job:
+    """A job of texts that nobody else has."""
+    return join(waiting, [Asked(b"%d" % next(_names), length) for length in lengths], client, now, deadline)
+
+
+def join(waiting: Line, asked: Sequence[Asked], client: str = "", now: float = 0.0, deadline: float = 1e9) -> Job:
+    caller = Caller(client=client, deadline=deadline)
+    job = Job(len(asked), asyncio.Future(loop=_LOOP), caller, now)
+    assert waiting.admit(job, asked) is not None
+    return job
+
+
+def owners(call: Sequence[Text]) -> list[Job]:
+    return [job for text in call for job, _ in text.waiters]
+
+
+def tokens(call: Sequence[Text], *jobs: Job) -> int:
+    return sum(text.tokens for text in call if not jobs or text.waiters[0][0] in jobs)
+
+
+class Lines(RuleBasedStateMachine):
+    """Whatever comes, leaves and goes wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = line()
+        self.jobs: list[Job] = []
+        self.sent: dict[Job, list[int]] = {}
+        self.aside: set[bytes] = set()
+        self.now = 0.0
+
+    @rule(lengths=LENGTHS, client=st.sampled_from("abc"), same=st.booleans())
+    def arrives(self, lengths: list[int], client: str, same: bool) -> None:
+        names = [b"%d" % length if same else b"n%d" % next(_names) for length in lengths]
+        asked = [Asked(name, length) for name, length in zip(names, lengths, strict=True)]
+        self.jobs.append(join(self.line, asked, client, self.now))
+
+    @rule(number=st.integers(0, 99))
+    def leaves(self, number: int) -> None:
+        if self.jobs:
+            job = self.jobs.pop(number % len(self.jobs))
+            job.done.cancel()
+            self.line.drop(job)
+
+    @rule(hurried=st.booleans(), goes_wrong=st.booleans())
+    def is_called(self, hurried: bool, goes_wrong: bool) -> None:
+        self.now += 1
+        wanted = any(job.left for job in self.jobs)
+        call = self.line.take(self.now, hurried=hurried)
+        assert bool(call) is wanted
+        assert len(call) <= SLOTS
+        assert tokens(call) <= BATCH
+        again = [text for text in call if goes_wrong and text.ids not in self.aside]
+        self.aside |= {text.ids for text in again}
+        self.line.put_back([[text] for text in again])
+        for text in call:
+            if text not in again:
+                self.is_answered(text)
+
+    def is_answered(self, text: Text) -> None:
+        self.line.forget(text)
+        for job, index in text.waiters:
+            job.left -= 1
+            if text.ids not in self.aside:
+                self.sent.setdefault(job, []).append(index)
+            if not job.left:
+                job.done.set_result(None)
+                self.jobs.remove(job)
+
+    @invariant()
+    def the_count_is_what_waits(self) -> None:
+        texts = {text: None for job in self.jobs for text in job.texts if not text.taken}
+        aside = sum(map(len, self.line.aside()))
+        assert self.line.texts == len(texts) + aside
+
+    @precondition(lambda self: not self.jobs)
+    @invariant()
+    def nothing_is_left_behind(self) -> None:
+        while self.line.take(self.now):
+            raise AssertionError("a text that nobody waits for was sent")
+        assert (self.line.texts, self.line.tokens, self.line.waiting()) == (0, 0, [])
+
+
+TestLines = Lines.TestCase
+TestLines.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+@given(st.lists(LENGTHS, min_size=1, max_size=6), st.booleans())
+def test_every_text_goes_out_once_and_each_job_in_its_order(requests: list[list[int]], hurried: bool) -> None:
+    waiting = line()
+    jobs = [admit(waiting, *lengths) for lengths in requests]
+    sent: dict[Job, list[int]] = {job: [] for job in jobs}
+    while call := waiting.take(0, hurried=hurried):
+        for text in call:
+            ((job, index),) = text.waiters
+            sent[job].append(index)
+    assert [sent[job] for job in jobs] == [list(range(job.size)) for job in jobs]
+
+
+@given(st.lists(st.integers(1, BATCH), min_size=20, max_size=60), st.integers(0, 10), st.integers(1, SMALL))
+def test_a_query_goes_out_in_one_of_the_next_two_calls_whatever_bulk_waits(
+    bulk: list[int], calls: int, length: int
+) -> None:
+    waiting = line()
+    admit(waiting, *bulk)
+    for _ in range(calls):
+        waiting.take(0, hurried=True)
+    query = admit(waiting, length)
+    assert query in owners([*waiting.take(0), *waiting.take(0)])
+
+
+@given(st.integers(1, SMALL), st.integers(1, SMALL))
+def test_bulk_has_its_share_however_many_queries_come(query: int, length: int) -> None:
+    waiting = line()
+    bulk = admit(waiting, *[length] * 2000)
+    had = total = calls = 0
+    for _ in range(200):
+        while waiting.texts - len([t for t in bulk.texts if not t.taken]) < SLOTS:
+            admit(waiting, query)
+        call = waiting.take(0, hurried=True)
+        calls += 1
+        had, total = had + tokens(call, bulk), total + tokens(call)
+    slots_are_the_limit = (SLOTS // 2) * length  # half of the texts of a call are all that it can be given
+    assert had >= min(BULK_SHARE * total, calls * slots_are_the_limit / 2) - 2 * BATCH
+    assert total - had >= 0.4 * total - 2 * BATCH or query * SLOTS < length
+
+
+def test_bulk_that_waited_long_has_more() -> None:
+    def share(now: float) -> float:
+        waiting = line()
+        bulk = admit(waiting, *[20] * 400)
+        had = total = 0
+        for _ in range(40):
+            admit(waiting, 20)
+            admit(waiting, 20)
+            admit(waiting, 20)
+            admit(waiting, 20)
+            bulk.since = 0.0
+            call = waiting.take(now, hurried=True)
+            had, total = had + tokens(call, bulk), total + tokens(call)
+        return had / total
+
+    assert share(0.0) == pytest.approx(0.25, abs=0.05)
+    assert share(10 * AGEING_S) == pytest.approx(0.5, abs=0.05)
+
+
+def test_calls_with_bulk_are_small_only_while_somebody_is_in_a_hurry() -> None:
+    waiting = line()
+    admit(waiting, *[10] * 50)
+    assert len(waiting.take(0, hurried=False)) == SLOTS
+    assert len(waiting.take(0, hurried=True)) == SLOTS // 2
+
+
+@given(
+    st.lists(st.integers(1, BATCH), min_size=40, max_size=40),
+    st.lists(st.integers(1, BATCH), min_size=40, max_size=40),
+    st.integers(1, 5),
+)
+def test_two_keys_get_the_same_however_many_requests_each_has(first: list[int], second: list[int], many: int) -> None:
+    waiting = line()
+    ones = [admit(waiting, *first, client="one") for _ in range(many)]
+    other = admit(waiting, *second, client="other")
+    had = {True: 0, False: 0}
+    while True:
+        call = waiting.take(0)
+        for text in call:
+            had[text.waiters[0][0] in ones] += text.tokens
+        if all(text.taken for text in other.texts) or all(text.taken for job in ones for text in job.texts):
+            break
+        assert abs(had[True] - had[False]) <= 3 * BATCH
+
+
+@given(st.lists(LENGTHS, min_size=2, max_size=10))
+def test_each_job_of_a_key_gets_something_before_long(requests: list[list[int]]) -> None:
+    waiting = line()
+    jobs = [admit(waiting, *lengths, *[BATCH] * 5) for lengths in requests]  # all of them bulk
+    seen: set[Job] = set()
+    for _ in range(2 * len(jobs)):
+        admit(waiting, BATCH)  # short jobs keep coming
+        seen |= set(owners(waiting.take(0)))
+    assert set(jobs) <= seen
+
+
+def test_a_long_text_is_not_passed_over_for_ever() -> None:
+    waiting = line()
+    admit(waiting, 60)
+    long = admit(waiting, BATCH)
+    calls = []
+    for _ in range(5):
+        admit(waiting, 60)  # shorter ones keep coming
+        calls.append(long in owners(waiting.take(0)))
+    assert True in calls
+
+
+def test_a_full_line_refuses_but_takes_any_one_job_when_empty() -> None:
+    waiting = line(max_tokens=30)
+    first = admit(waiting, 20, 20, 20, 20)
+    job = Job(1, asyncio.Future(loop=_LOOP))
+    assert waiting.admit(job, [Asked(b"x", 1)]) is None
+    assert waiting.admit(job, [Asked(first.texts[0].ids, 20)]) == 1  # what is computed anyway costs nothing
+
+
+def test_identical_texts_are_one_and_go_with_whoever_is_first() -> None:
+    waiting = line()
+    bulk = [Asked(b"b%d" % number, 50) for number in range(20)]
+    first = join(waiting, [*bulk, bulk[0]])
+    assert waiting.texts == 20
+    second = join(waiting, [bulk[19]])
+    assert waiting.texts == 20
+    waiting.drop(second)
+    assert waiting.texts == 20
+    second = join(waiting, [Asked(b"b19", 20), Asked(b"q", 5)])
+    assert [job for text in waiting.take(0) for job, _ in text.waiters].count(second) == 2
+    sent = 2
+    while call := waiting.take(0):
+        sent += len(call)
+    assert sent == 21
+    assert first.head() is None
+
+
+def test_who_leaves_takes_only_its_own_texts_along() -> None:
+    waiting = line()
+    shared = Asked(b"shared", 50)
+    gone, stays = join(waiting, [Asked(b"own", 60), shared]), join(waiting, [shared])
+    waiting.drop(gone)
+    waiting.drop(gone)
+    assert (waiting.texts, waiting.tokens) == (1, 50)
+    assert [owners([text]) for text in waiting.take(0)] == [[stays]]
+
+
+def test_what_cannot_be_done_by_its_deadline_is_not_begun() -> None:
+    waiting = line()
+    slow = admit(waiting, *[50] * 4, deadline=10.0)
+    fast = admit(waiting, *[50] * 4, deadline=30.0)
+    assert set(owners(waiting.take(0.0, fastest=10.0))) == {fast}
+    assert isinstance(slow.done.exception(), DeadlineExceeded)
+    assert not fast.done.done()
+
+
+def test_what_went_wrong_goes_again_between_the_calls_of_others() -> None:
+    waiting = line()
+    admit(waiting, *[30] * 2)
+    bad = waiting.take(0)
+    waiting.put_back([[text] for text in bad])
+    others = admit(waiting, *[50] * 8)
+    calls = [waiting.take(0) for _ in range(4)]
+    assert sorted(len(call) for call in calls) == [1, 1, 2, 2]
+    assert [others in owners(call) for call in calls] in ([True, False] * 2, [False, True] * 2)
