@@ -1,7 +1,7 @@
 """One llama-server, spoken to over HTTP. The only file that knows its wire; its errors become ours here."""
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from proxy.config import BackendSettings
 from proxy.embedding import Ids, Matrix
 from proxy.errors import BackendError, BackendLoading, BackendLost, BackendUnavailable
+from proxy.pipe import NotPlain, NotThere, Pipe, Reply
 
 # llama-server closes an idle connection after 5 s; ours must be gone before (one reset in 300 seen otherwise).
 KEEPALIVE_S = 3.0
@@ -30,6 +31,7 @@ class Backend:
     settings: BackendSettings
     session: aiohttp.ClientSession
     base: str
+    pipe: Pipe | None = None
 
     async def embed(self, inputs: Sequence[Ids]) -> Matrix:
         """The raw mean-pooled vectors of token-id inputs, in their order: float32, shape (n, n_embd), not normalised.
@@ -97,10 +99,24 @@ class Backend:
             raise lost from error  # it is not there any more: what it did not answer may be what ended it
 
     async def _post_once(self, path: str, data: bytes) -> bytes:
+        if self.pipe and (reply := await self._by_pipe(self.pipe, path, data)):
+            await self._raise_for(reply.status, reply.content)
+            return reply.content
         async with self._translated(), self.session.post(self.base + path, data=data) as response:
             content = await response.read()
             await self._raise_for(response.status, content)
             return content
+
+    async def _by_pipe(self, pipe: Pipe, path: str, data: bytes) -> Reply | None:
+        """The answer by the short way; None if it is one that takes a whole HTTP client."""
+        try:
+            return await pipe.post(path, data)
+        except NotPlain:
+            return None
+        except NotThere as error:
+            raise self._down(error, BackendUnavailable) from error
+        except OSError as error:
+            raise self._down(error, BackendLost) from error
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
@@ -137,7 +153,17 @@ async def connect(name: str, settings: BackendSettings) -> AsyncIterator[Backend
     # No clock for a batch here: the scheduler has one.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
-        yield Backend(name, settings, session, base)
+        pipe = _pipe(url.path, headers) if url.scheme == "unix" else None
+        try:
+            yield Backend(name, settings, session, base, pipe)
+        finally:
+            if pipe:
+                pipe.close()
+
+
+def _pipe(socket: str, headers: Mapping[str, str]) -> Pipe:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return Pipe(socket, headers=lines.encode("latin-1"), keepalive_s=KEEPALIVE_S)
 
 
 def _matrix(answer: object, count: int) -> Matrix:

@@ -133,6 +133,8 @@ class Line:
         quick = self._interactive.fill(self._room(owed, self._slots, self._batch_tokens), late, now)
         small = hurried or hurry is not None
         most = (self._small_texts, self._small_tokens) if small else (self._slots, self._batch_tokens)
+        if quick:  # their own call is what they wait for, too
+            most = (self._small_texts // 2, self._small_tokens // 2)
         more = self._bulk.fill(self._room([*owed, *quick], *most), late, now)
         self._owed += _tokens(quick) * share / (1 - share) - _tokens(owed)
         # What nobody else had a use for costs bulk no more than it is owed.

@@ -39,12 +39,12 @@ ERRORS = {
     401: "The API key is missing or wrong.",
     404: "There is none of that name.",
     413: "The body is larger than this server takes.",
-    422: "A field is not valid: `errors` names it.",
+    422: "A field is not valid, or a text cannot be computed: `errors` names it.",
     429: "Too much is waiting already.",
     500: "A fault of this server.",
     502: "A backend answered with something that is not a vector.",
     503: "A backend is loading, down or stopping.",
-    504: "Not done within the server's deadline.",
+    504: "Not done within the deadline, the server's or yours.",
 }
 SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -103,7 +103,7 @@ def document(routes: Sequence[web.RouteDef], doors: Sequence[Door], served: Serv
 
 DESCRIPTION = (
     "Embeddings for the clients of many APIs. In a request null means absent, and fields that are not named here are "
-    "ignored. Each answer has an `X-Request-ID`, yours if you send one."
+    "ignored. Each answer has an `X-Request-ID`, yours if you send one. `X-Request-Timeout`: the seconds that you wait."
 )
 
 
@@ -167,7 +167,9 @@ def _page(route: web.RouteDef) -> dict[str, object]:
 
 
 def _error(status: int, body: type[BaseModel] = ErrorAnswer) -> dict[str, object]:
-    headers = _headers({"Retry-After": "Seconds to wait."}) if status in {429, 503, 504} else {}
+    later = {"Retry-After": "Seconds to wait."} if status in {429, 503, 504} else {}
+    queue = {"X-Queue-Tokens": "How many tokens wait."} if status in {429, 503} else {}
+    headers = _headers({**later, **queue})
     content = {"application/json": {"schema": _ref(body)}}
     return {"description": ERRORS[status], "headers": headers, "content": content}
 
