@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import aiohttp
@@ -23,7 +24,7 @@ from launcher import command
 from launcher.agreement import F32
 from launcher.child import last_lines, running
 from launcher.engine import Engine
-from launcher.load import Ask, RequestFailed
+from launcher.load import Ask, RequestFailed, texts
 from tests.launcher.command import trillama_serve
 from tests.proxy.stack import unused_port
 
@@ -53,12 +54,12 @@ class Contender:
     prefix: str = PREFIX
     body: Mapping[str, object] = field(default_factory=dict)
 
-    async def post(self, texts: Sequence[str], encoding: str = "base64", **more: object) -> bytes:
-        """The body of the answer for `texts`. Raises RequestFailed."""
-        asked = {"input": [self.prefix + one for one in texts], "encoding_format": encoding, **self.body, **more}
+    async def post(self, asked: Sequence[str], encoding: str = "base64", **more: object) -> bytes:
+        """The body of the answer. Raises RequestFailed."""
+        body = {"input": [self.prefix + one for one in asked], "encoding_format": encoding, **self.body, **more}
         try:
             async with self.session.post(
-                f"{self.url}/v1/embeddings", data=orjson.dumps(asked), headers={"Content-Type": "application/json"}
+                f"{self.url}/v1/embeddings", data=orjson.dumps(body), headers={"Content-Type": "application/json"}
             ) as answer:
                 content = await answer.read()
         except aiohttp.ClientError as error:
@@ -68,17 +69,17 @@ class Contender:
         return content
 
     def ask(self, encoding: str = "base64") -> Ask:
-        """A request as load sends it. Its texts must be of words of one token: counting costs no time then."""
+        """A request as load sends it. Its texts are of words of one token: to count them takes no time."""
 
-        async def ask(texts: Sequence[str]) -> int:
-            await self.post(texts, encoding)
-            return sum(text.count(" ") + 4 for text in texts)  # the prefix is 3
+        async def ask(asked: Sequence[str]) -> int:
+            await self.post(asked, encoding)
+            return sum(one.count(" ") + 3 for one in asked)  # the prefix is 2
 
         return ask
 
-    async def vectors(self, texts: Sequence[str]) -> F32:
+    async def vectors(self, asked: Sequence[str]) -> F32:
         """(n, dimensions), rows of unit length. Raises RequestFailed."""
-        rows = orjson.loads(await self.post(texts))["data"]
+        rows = orjson.loads(await self.post(asked))["data"]
         found: F32 = np.array([_floats(row["embedding"]) for row in sorted(rows, key=lambda row: int(row["index"]))])
         units: F32 = found / np.linalg.norm(found, axis=1, keepdims=True)
         return units
@@ -201,6 +202,15 @@ def _floats(encoded: str | Sequence[float]) -> F32:
     if isinstance(encoded, str):
         return np.frombuffer(base64.b64decode(encoded), dtype="<f4")
     return np.array(encoded, dtype=np.float32)
+
+
+async def same_vectors(contenders: Sequence[Contender]) -> None:
+    """Fails unless all give the same vectors: what is timed must be the same work."""
+    asked = list(islice(texts(np.random.default_rng(0), "short"), 3))
+    first, *others = [await one.vectors(asked) for one in contenders]
+    for one, found in zip(contenders[1:], others, strict=True):
+        cosines = np.einsum("ij,ij->i", first, found)
+        assert cosines.min() > 0.9999, f"{one.name} has other vectors than {contenders[0].name}: {cosines}"
 
 
 def resident_mib(pid: int) -> float:
