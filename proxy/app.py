@@ -56,6 +56,13 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
             await runner.cleanup()
 
 
+def table_of(config: ProxyConfig, family: Family) -> TaskTable:
+    """Which task goes where. Raises ConfigError if the settings contradict the family's."""
+    return TaskTable(
+        family, config.backends.keys(), default_task=config.default_task, model_aliases=config.model_aliases
+    )
+
+
 async def _hear_out(runner: web.AppRunner) -> None:
     """Give connections that were taken last the time to send their request: aiohttp would hang up on them."""
     with suppress(TimeoutError):
@@ -67,9 +74,7 @@ async def _hear_out(runner: web.AppRunner) -> None:
 
 @asynccontextmanager
 async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedService]:
-    table = TaskTable(
-        family, config.backends.keys(), default_task=config.default_task, model_aliases=config.model_aliases
-    )
+    table = table_of(config, family)
     waiting = Waiting(
         tokens=config.max_queued_tokens,
         call_s=config.request_timeout_s,
