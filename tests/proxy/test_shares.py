@@ -103,3 +103,14 @@ def test_a_long_text_is_not_passed_over_for_ever() -> None:
         admit(waiting, 60)  # shorter ones keep coming
         calls.append(long in owners(waiting.take(0)))
     assert True in calls
+
+
+@pytest.mark.parametrize("client", ["same", "another"])
+def test_who_comes_again_and_again_does_not_overtake_who_was_served_before(client: str) -> None:
+    waiting = line()
+    old = admit(waiting, *[BATCH] * 10, client="same")
+    had = 0
+    for number in range(20):
+        admit(waiting, BATCH, client=f"{client} {number}" if client == "another" else client)
+        had += tokens(waiting.take(0), old)
+    assert had >= 4 * BATCH  # one in each round, while more and more wait
