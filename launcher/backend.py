@@ -1,27 +1,22 @@
-"""One llama-server's life: STARTING → READY → BACKOFF → STARTING …, or FAILED. Its state has one owner: `serve`."""
+"""One llama-server's life: STARTING → READY → BACKOFF → STARTING …, or FAILED. Its state has one owner: `serve`.
+
+One that runs on demand begins SLEEPING, and sleeps again when it is told to.
+"""
 
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 
-import psutil
-
-from launcher import command, health
-from launcher.canary import Canary
-from launcher.child import last_lines, running
-from launcher.command import Placement
 from launcher.config import SupervisionSettings
-from launcher.engine import Engine
-from launcher.errors import ChildError, ChildExited, StartError, Unresponsive, WrongAnswer
-from launcher.watch import watch
-
-POLL_S = 0.05
+from launcher.errors import ChildError, StartError
+from launcher.logs import ChildLog
+from launcher.run import Spec, run
 
 
 class State(StrEnum):
+    SLEEPING = "sleeping"
     STARTING = "starting"
     READY = "ready"
     BACKOFF = "backoff"
@@ -31,10 +26,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What is so now. `loaded` is the part of the model that is in memory, 0 to 1; `cause` is of the last trouble."""
+    """What is so now. `loaded` is the part of the model that is in memory, 0 to 1; `cause` is of the last trouble.
+
+    `since` is when the state began, in seconds of the Unix epoch.
+    """
 
     name: str
     state: State = State.STOPPED
+    since: float = 0.0
     pid: int | None = None
     loaded: float = 0.0
     restarts: int = 0
@@ -55,112 +54,100 @@ def restart_delay(policy: SupervisionSettings, failures: int, *, was_ready: bool
     return min(first * 2.0 ** min(failures - 1, 32), policy.max_delay_s)
 
 
-@dataclass(slots=True, kw_only=True)
 class Backend:
-    """What is needed to keep one llama-server serving. Its output goes to `log`, from the beginning at each start."""
+    """Keeps one llama-server serving. Told from outside it ends its run in order and acts: see the methods."""
 
-    engine: Engine
-    placement: Placement
-    policy: SupervisionSettings
-    canary: Canary
-    log: Path
-    report: Report
-    status: Status = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.status = Status(name=self.placement.name)
+    def __init__(self, spec: Spec, *, log: ChildLog, report: Report) -> None:
+        self.spec = spec
+        self.log = log
+        self.status = Status(name=spec.placement.name, since=time.time())
+        self._report = report
+        self._failures = 0
+        self._wanted = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._scope: asyncio.Timeout | None = None
+        if not spec.on_demand:
+            self._wanted.set()
 
     async def serve(self) -> None:
-        """Keep it running until cancelled. Returns only when it has failed too often in a row; it is FAILED then."""
-        failures = 0
+        """Keep it running, while it is wanted, until cancelled."""
         try:
             while True:
-                started = time.monotonic()
+                if not self._wanted.is_set():
+                    self._change(State.SLEEPING, pid=None, loaded=0.0)
+                    await self._wanted.wait()
                 try:
-                    await self._run_once()
-                except ChildError as error:
-                    was_ready = not isinstance(error, StartError)
-                    lasted = time.monotonic() - started
-                    failures = 1 if was_ready and lasted > self.policy.stable_s else failures + 1
-                    delay = restart_delay(self.policy, failures, was_ready=was_ready)
-                    if delay is None:
-                        return self._change(State.FAILED, pid=None, cause=str(error))
-                    self._change(State.BACKOFF, pid=None, cause=f"{error}\nnext try in {delay:g} s")
+                    async with asyncio.timeout(None) as scope:
+                        self._scope = scope
+                        await self._live()
+                except TimeoutError:
+                    if not scope.expired():
+                        raise
+                finally:
+                    self._scope = None
+        finally:
+            self._change(State.STOPPED, pid=None)
+
+    def restart(self) -> None:
+        """End this run, or this wait for the next try, and start again at once."""
+        if self._scope and not self._scope.expired():
+            self._failures = 0
+            self._settled.clear()
+            self._scope.reschedule(0)
+
+    def change(self, spec: Spec) -> None:
+        """From now on run this spec."""
+        self.spec = spec
+        if not spec.on_demand:
+            self._wanted.set()
+        self.restart()
+
+    async def settled(self) -> None:
+        """Wait until the start that was asked for has come to an end, good or bad."""
+        await self._settled.wait()
+
+    def wake(self) -> None:
+        """Start it if it sleeps: somebody needs it."""
+        self._wanted.set()
+
+    def sleep(self) -> None:
+        """End it until somebody needs it; only for one that runs on demand."""
+        self._wanted.clear()
+        self.restart()
+
+    def starting(self, pid: int) -> None:
+        self._change(State.STARTING, pid=pid, loaded=0.0)
+
+    def loaded(self, part: float) -> None:
+        self.status = replace(self.status, loaded=part)
+        self._report(self.status)
+
+    def ready(self) -> None:
+        self._change(State.READY, loaded=1.0)
+
+    async def _live(self) -> None:
+        """One run after another until told to end; after too many failures in a row it stays FAILED."""
+        while True:
+            started = time.monotonic()
+            try:
+                await run(self.spec, self.log, self)
+            except ChildError as error:
+                delay = self._delay_after(error, lasted_s=time.monotonic() - started)
+                if delay is None:
+                    self._change(State.FAILED, pid=None, cause=str(error))
+                    await asyncio.Event().wait()
+                else:
+                    self._change(State.BACKOFF, pid=None, cause=f"{error}; next try in {delay:g} s")
                     await asyncio.sleep(delay)
                     self.status = replace(self.status, restarts=self.status.restarts + 1)
-        finally:
-            if self.status.state is not State.FAILED:
-                self._change(State.STOPPED, pid=None)
 
-    async def _run_once(self) -> None:
-        """Run one process from start to end; always ends by raising a ChildError."""
-        self.log.write_bytes(b"")
-        self.placement.socket.unlink(missing_ok=True)  # a stale one is a start failure (trap T7)
-        async with running(
-            command.argv(self.engine, self.placement),
-            env=command.environment(self.engine.env),
-            grace_s=self.policy.grace_s,
-            output=self.log,
-        ) as process:
-            self._change(State.STARTING, pid=process.pid, loaded=0.0)
-            await self._until_up(process)
-            try:
-                await self.canary.sing()
-            except WrongAnswer as error:
-                raise StartError(f"{self.placement.name}: {error}") from error
-            self._change(State.READY, pid=process.pid, loaded=1.0)
-            await self._watch(process)
-
-    async def _until_up(self, process: asyncio.subprocess.Process) -> None:
-        """Wait for /health 200 for as long as the model is being loaded: the deadline moves on with the bytes."""
-        progress = time.monotonic()
-        while not await health.backend_up(self.placement.socket):
-            if process.returncode is not None:
-                raise self._ended(StartError, process.returncode)
-            if (loaded := self._loaded(process.pid)) > self.status.loaded:
-                progress = time.monotonic()
-                self.status = replace(self.status, loaded=loaded)
-                self.report(self.status)
-            if time.monotonic() - progress > self.policy.stall_s:
-                raise StartError(
-                    f"{self.placement.name}: llama-server made no progress for {self.policy.stall_s:g} s; "
-                    f"its last lines ({self.log}):\n{last_lines(self.log)}"
-                )
-            await asyncio.sleep(POLL_S)
-
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Look at it until it ends or goes wrong; always ends by raising."""
-        checked = time.monotonic()
-
-        async def probe() -> bool:
-            nonlocal checked
-            if not await health.backend_up(self.placement.socket):
-                return False
-            if time.monotonic() - checked > self.policy.canary_interval_s and await self.canary.idle():
-                await self.canary.sing()
-                checked = time.monotonic()
-            return True
-
-        code = await watch(process, probe, self.policy)
-        if code is None:
-            name, misses = self.placement.name, self.policy.max_misses
-            raise Unresponsive(f"{name}: llama-server (pid {process.pid}) missed {misses} health checks")
-        raise self._ended(ChildExited, code)
-
-    def _loaded(self, pid: int) -> float:
-        """The part of the model's file that the process has in memory, in steps of a hundredth."""
-        try:
-            resident = psutil.Process(pid).memory_info().rss
-        except psutil.Error:
-            return 0.0
-        return min(0.99, round(resident / self.placement.model.stat().st_size, 2))
-
-    def _ended(self, kind: type[StartError | ChildExited], code: int) -> StartError | ChildExited:
-        when = "while starting" if kind is StartError else "while serving"
-        how = f"exited with {code}" if code >= 0 else f"was killed by signal {-code}"
-        name, lines = self.placement.name, last_lines(self.log)
-        return kind(f"{name}: llama-server {how} {when}; its last lines ({self.log}):\n{lines}")
+    def _delay_after(self, error: ChildError, *, lasted_s: float) -> float | None:
+        was_ready = not isinstance(error, StartError)
+        self._failures = 1 if was_ready and lasted_s > self.spec.policy.stable_s else self._failures + 1
+        return restart_delay(self.spec.policy, self._failures, was_ready=was_ready)
 
     def _change(self, state: State, **facts: object) -> None:
-        self.status = replace(self.status, state=state, **facts)  # type: ignore[arg-type] # names of Status's fields
-        self.report(self.status)
+        self.status = replace(self.status, state=state, since=time.time(), **facts)  # type: ignore[arg-type] # its fields
+        self._report(self.status)
+        if state is not State.STARTING:
+            self._settled.set()

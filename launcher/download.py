@@ -9,10 +9,12 @@ import errno
 import fcntl
 import hashlib
 import io
+import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Self
@@ -62,8 +64,8 @@ def _fetch(repo: str, filename: str, report: Callable[[int, int], None], stop: E
     blobs.mkdir(parents=True, exist_ok=True)
     blob, size = blobs / found.etag, found.size
     if not blob.exists():
-        with _Partial(blobs / f"{found.etag}.trillama.incomplete", lambda done: report(done, size), stop) as partial:
-            fcntl.flock(partial, fcntl.LOCK_EX)  # another launcher may be fetching the same file: wait for it
+        half = blobs / f"{found.etag}.trillama.incomplete"
+        with _ours_alone(half, lambda done: report(done, size), stop) as partial:
             if blob.exists():
                 partial.path.unlink(missing_ok=True)  # it did, and what we opened may be a new, empty file
             else:
@@ -71,6 +73,25 @@ def _fetch(repo: str, filename: str, report: Callable[[int, int], None], stop: E
                 _verify(partial, found.etag)
                 partial.path.rename(blob)
     return Path(hf_hub_download(repo, filename))  # only names the blob: the cache has its content
+
+
+@contextmanager
+def _ours_alone(path: Path, report: Callable[[int], None], stop: Event) -> Iterator["_Partial"]:
+    """The half that is there, locked: another launcher may be fetching the same file, and is waited for."""
+    while True:
+        with _Partial(path, report, stop) as partial:
+            fcntl.flock(partial, fcntl.LOCK_EX)
+            if _is_at(path, partial):
+                yield partial
+                return
+
+
+def _is_at(path: Path, partial: "_Partial") -> bool:
+    """Whether what we opened still has its name; who held it may have removed it, as damaged or as no longer wanted."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(partial.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _complete(partial: "_Partial", url: str, size: int) -> None:
@@ -162,6 +183,11 @@ def _not_written(error: OSError, filename: str) -> str:
     where = constants.HF_HUB_CACHE
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{filename}: the disk of {where} is full ({error.strerror}): make room or set HF_HOME to another disk"
+    if error.errno == errno.EFBIG:
+        return (
+            f"{filename} is too large for the file system of {where} or for the limit of this process (`ulimit -f`): "
+            "raise the limit or set HF_HOME to another disk; what has arrived is kept"
+        )
     if error.errno is not None:
         return f"{filename} cannot be written to {where} ({error.strerror}): set HF_HOME to a folder you may write to"
     return f"{filename}: {error}"

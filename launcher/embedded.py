@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from typing import TypedDict
+
     from xllamacpp import CommonParams, Server
+
+    class DeviceInfo(TypedDict):
+        name: str
+        description: str
+        memory_free: int
+        memory_total: int
+        type: object
+
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 POOLING = ("none", "mean", "cls", "last", "rank")
@@ -42,6 +52,8 @@ class Options(argparse.Namespace):
     offline: bool
     fit: str
     gpu_layers: int
+    device: str | None
+    tensor_split: list[float] | None
     threads: int
 
 
@@ -49,6 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until a signal. The exit code: 0 after a signal, 1 for every failure, with the reason on stderr."""
     if "--version" in arguments:
         return _print_version()
+    if "--list-devices" in arguments:
+        return _print_devices()
     options = _parse(arguments)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # Python's own SIGINT would wait for the model
@@ -71,11 +85,41 @@ def _print_version() -> int:
     return 0
 
 
+def _print_devices() -> int:
+    """As llama-server prints them: every device but the processor, with MiB in all and MiB free."""
+    sys.stdout.write("Available devices:\n")
+    for one in (devices := _devices()):
+        total, free = one["memory_total"] // 2**20, one["memory_free"] // 2**20
+        sys.stdout.write(f"  {one['name']}: {one['description']} ({total} MiB, {free} MiB free)\n")
+    if not devices:
+        sys.stdout.write("  (none)\n")
+    return 0
+
+
+def _devices() -> "list[DeviceInfo]":
+    import xllamacpp  # noqa: PLC0415
+
+    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    return [one for one in xllamacpp.get_device_info() if one["type"] != cpu]
+
+
 def _parse(arguments: Sequence[str]) -> Options:
     options, unknown = _parser().parse_known_args(arguments, namespace=Options())
     if unknown:
         _refuse(f"invalid argument: {unknown[0]}")
+    if options.device:
+        _check_device(options.device)
     return options
+
+
+def _check_device(device: str) -> None:
+    """The wheel cannot be told which devices to use: others than asked for must not be taken in silence."""
+    known = [one["name"] for one in _devices()]
+    if device != (",".join(known) or "none"):
+        _refuse(
+            f"invalid device: {device} (there is: {', '.join(known) or 'none'}); the embedded llama.cpp always uses "
+            "all: choose with CUDA_VISIBLE_DEVICES, or run `trillama engine build --cuda`"
+        )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -104,12 +148,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--flash-attn", choices=FLASH_ATTENTION, default="auto", help="use of Flash Attention")
     add("--fit", choices=("on", "off"), default="on", help="whether to adjust unset arguments to the memory")
     add("--gpu-layers", type=int, default=-1, help="layers to store in VRAM")
+    add("--list-devices", action="store_true", help="print list of available devices and exit")
+    add("--device", help="devices to use for offloading; here all there are, or `none` where there is none")
+    add("--tensor-split", type=_proportions, help="fraction of the model to offload to each device, comma-separated")
     add("--threads", type=int, default=_physical_cores(), help="threads that compute (default: physical cores)")
     add("--threads-http", type=int, default=-1, help="threads that answer HTTP")
     add("--verbosity", type=int, default=3, help="1: errors, 2: warnings, 3: info")
     for flag in ("--embedding", "--kv-unified", "--metrics", "--no-ui", "--offline"):
         add(flag, action="store_true", help="as llama-server's")
     return parser
+
+
+def _proportions(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
 
 
 def _physical_cores() -> int:
@@ -147,6 +198,8 @@ def _params(options: Options) -> "CommonParams":
     params.cache_ram_mib = options.cache_ram
     params.slot_prompt_similarity = options.slot_prompt_similarity
     params.n_gpu_layers = options.gpu_layers
+    if options.tensor_split:
+        params.tensor_split = options.tensor_split
     params.fit_params = options.fit == "on"
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads

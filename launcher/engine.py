@@ -36,6 +36,11 @@ class Engine:
     origin: Origin
     env: Mapping[str, str]
 
+    @property
+    def name(self) -> str:
+        """The engine in a sentence."""
+        return _name(self.argv, self.origin)
+
 
 async def find(configured: Path | None) -> Engine:
     """The first there is of: configured, built by `trillama engine build`, on PATH, embedded.
@@ -63,11 +68,11 @@ def built_path() -> Path:
 
 async def probe(argv: tuple[str, ...], origin: Origin, env: Mapping[str, str]) -> Engine:
     """Ask the engine what it is. Raises EngineError if it does not run or lacks a flag."""
-    name = "the embedded llama.cpp" if origin is Origin.EMBEDDED else argv[0]
-    version = version_in(await _ask(argv, "--version", env, name))
+    name = _name(argv, origin)
+    version = version_in(await ask(argv, "--version", env, name))
     if version is None:
         raise EngineError(f"{name} does not say a version as llama-server does: is it one? {_capital(FIX)}")
-    flags = flags_in(await _ask(argv, "--help", env, name))
+    flags = flags_in(await ask(argv, "--help", env, name))
     if missing := sorted(command.REQUIRED_FLAGS - flags):
         raise EngineError(f"{name} (version {version}) lacks {', '.join(missing)}: it is too old; {FIX}")
     return Engine(argv=argv, version=version, flags=flags, origin=origin, env=env)
@@ -86,8 +91,8 @@ def flags_in(text: str) -> frozenset[str]:
     return frozenset(flag for line in spellings for flag in re.findall(r"(?<!\S)--?[a-zA-Z][\w-]*", line))
 
 
-async def _ask(argv: tuple[str, ...], flag: str, env: Mapping[str, str], name: str) -> str:
-    """What the engine prints, on either stream: versions differ in which."""
+async def ask(argv: tuple[str, ...], flag: str, env: Mapping[str, str], name: str) -> str:
+    """What an engine prints, on either stream: versions differ in which. Raises EngineError if it fails or hangs."""
     try:
         code, text = await _output((*argv, flag), env)
     except TimeoutError as error:  # an OSError too, so it comes first
@@ -116,6 +121,10 @@ async def _output(argv: tuple[str, ...], env: Mapping[str, str]) -> tuple[int, s
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def _name(argv: tuple[str, ...], origin: Origin) -> str:
+    return "the embedded llama.cpp" if origin is Origin.EMBEDDED else argv[0]
 
 
 def _capital(sentence: str) -> str:

@@ -4,7 +4,12 @@ LauncherError                    1   anything not named below
 ├── ConfigError                  78  a setting is missing, unknown or contradicts another (EX_CONFIG)
 ├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
+├── ServiceError                 1   systemd is not there, or did not do as asked
+├── NotEnoughMemory              75  no way to serve the models fits the memory there is (EX_TEMPFAIL)
+├── NotRunning                   69  no trillama serves here that could be asked (EX_UNAVAILABLE)
+├── CorpusError                  65  the texts to compare on are missing, too few or too long (EX_DATAERR)
 ├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
+│   └── HubUnreachable           66  nobody answers where the models come from, or we may not ask
 └── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
     ├── StartError               75  it did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
     ├── ChildExited              70  it was serving and ended by itself
@@ -31,8 +36,28 @@ class EngineBuildError(EngineError):
     exit_code = 70
 
 
+class NotEnoughMemory(LauncherError):
+    exit_code = 75
+
+
+class NotRunning(LauncherError):
+    exit_code = 69
+
+
+class CorpusError(LauncherError):
+    exit_code = 65
+
+
 class ModelError(LauncherError):
     exit_code = 66
+
+
+class HubUnreachable(ModelError):
+    pass
+
+
+class ServiceError(LauncherError):
+    pass
 
 
 class ChildError(LauncherError):

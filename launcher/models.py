@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from launcher.config import Family, ModelSettings
+from launcher.config import ModelSettings
 from launcher.download import fetch
 from launcher.errors import ConfigError, ModelError
+from launcher.family import Family
 from launcher.gguf_file import read_header
 
 

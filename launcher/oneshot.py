@@ -2,17 +2,21 @@
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import numpy as np
 import orjson
 from rich.console import Console
 
-from launcher import health, serve, supervisor
+from launcher import health, supervisor
 from launcher.config import HostConfig, Settings
 from launcher.display import Display
 from launcher.errors import LauncherError
+from launcher.launch import url_of
+from launcher.listen import listen
+from launcher.prepare import prepare
+from launcher.supervisor import Fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ class Answer:
 
 async def run(settings: Settings, wanted: Wanted, *, url: str | None, err: Console) -> Answer:
     """The answer for `wanted`. Raises LauncherError with the server's own words if it refuses."""
-    at = url or supervisor.url_of(settings.host)
+    at = url or url_of(settings.host)
     if await health.backends_ready(at) is not None:
         return await _ask(at, settings.host, wanted)
     if url:
@@ -56,10 +60,12 @@ async def _start_and_ask(settings: Settings, wanted: Wanted, display: Display) -
         supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # one call: no second try
     )
     answers: list[Answer] = []
-    with supervisor.listen(settings.host) as listener, display.live():
-        launch = await serve.prepare(settings, listener, display, only=(needed,))
+    with listen(settings.host) as listener, display.live():
+        launch = await prepare(settings, listener, display, only=(needed,))
+        launch = replace(launch, logs=launch.logs / "embed")  # a server that starts meanwhile has its own
 
-        async def ask() -> None:
+        async def ask(fleet: Fleet) -> None:
+            await fleet.ready()
             answers.append(await _ask(launch.url, settings.host, wanted))
 
         await supervisor.serve(launch, display.status, ask)

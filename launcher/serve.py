@@ -1,99 +1,100 @@
-"""From settings to a ready set: find, fetch, check, start; and back."""
+"""`trillama serve`: the set, and beside it what users and systemd are told and what they tell us."""
 
 import asyncio
 import shlex
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 
-from launcher import __version__, engine, health, models, notify, supervisor
+from launcher import __version__, control, health, notify, supervisor
 from launcher.backend import Status
-from launcher.config import Settings, cache_dir
-from launcher.demo import demo_models
+from launcher.config import Settings
 from launcher.display import Display
-from launcher.supervisor import Launch
+from launcher.errors import ConfigError, LauncherError
+from launcher.launch import Launch
+from launcher.listen import listen
+from launcher.prepare import prepare
+from launcher.signals import until_signal
+from launcher.supervisor import Fleet
 
-T = TypeVar("T")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-async def run(settings: Settings, *, out: Console, err: Console) -> None:
-    """Serve until SIGINT or SIGTERM, which end everything in order. Raises LauncherError."""
-    display = Display(err)
+async def run(read: Callable[[], Settings], *, out: Console, err: Console) -> None:
+    """Serve the settings that `read` gives until SIGINT or SIGTERM, which end everything in order.
 
-    statuses: dict[str, Status] = {}
-
-    def report(status: Status) -> None:
-        statuses[status.name] = status
-        display.status(status)
-        notify.tell(STATUS=", ".join(f"{one.name} {one.state}" for one in statuses.values()))
-
-    async def session() -> None:
-        with supervisor.listen(settings.host) as listener, display.live():
-            launch = await prepare(settings, listener, display)
-
-            async def ready() -> None:
-                display.hide()
-                _announce(launch, out)
-                notify.tell(READY="1")
-                await notify.feed_watchdog(partial(health.proxy_up, launch.url))
-                await asyncio.Event().wait()
-
-            await supervisor.serve(launch, report, ready)
-
-    await until_signal(session())
-
-
-async def prepare(
-    settings: Settings, listener: socket.socket, display: Display, *, only: Sequence[str] | None = None
-) -> Launch:
-    """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
-
-    `only` limits the models to those backends. Raises EngineError or ModelError.
+    SIGHUP reads them again. Raises LauncherError.
     """
-    settings = settings.with_host(port=listener.getsockname()[1])
-    names = only or tuple(settings.family.weights.models)
-    found = await engine.find(settings.host.engine.llama_server)
-    files = await _files(settings, names, display)
-    return Launch(settings=settings, listener=listener, engine=found, models=files)
+    settings = read()
+
+    async def serving() -> None:
+        display = Display(err)
+        with listen(settings.host) as listener, display.live():
+            session = _Session(read, settings, listener, display, out)
+            launch = await prepare(settings, listener, display)
+            await supervisor.serve(launch, session.report, session.run)
+
+    await until_signal(serving())
 
 
-async def until_signal(session: Coroutine[None, None, T]) -> T | None:
-    """What the session returns; None if SIGINT or SIGTERM cancelled it, which is a normal end."""
-    task = asyncio.create_task(session)
-    stopped = asyncio.Event()
+class _Session:
+    def __init__(
+        self, read: Callable[[], Settings], settings: Settings, listener: socket.socket, display: Display, out: Console
+    ) -> None:
+        self._read = read
+        self._settings = settings
+        self._listener = listener
+        self._display = display
+        self._out = out
+        self._statuses: dict[str, Status] = {}
 
-    def stop() -> None:
-        notify.tell(STOPPING="1")
-        stopped.set()
-        task.cancel()
+    def report(self, status: Status) -> None:
+        self._statuses[status.name] = status
+        self._display.status(status)
+        notify.tell(STATUS=", ".join(f"{one.name} {one.state}" for one in self._statuses.values()))
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, stop)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        if not stopped.is_set():
-            raise
-        return None
+    async def run(self, fleet: Fleet) -> None:
+        """Say when it is ready, feed the watchdog, and do what is asked, until cancelled."""
+        reload = partial(self._reload, fleet)
+        async with control.answering(fleet, reload), asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._on_hangup(reload))
+            await fleet.ready()
+            self._display.hide()
+            _announce(fleet.launch, self._out)
+            notify.tell(READY="1")
+            tasks.create_task(notify.feed_watchdog(partial(health.proxy_up, fleet.launch.url)))
+
+    async def _on_hangup(self, reload: control.Reload) -> None:
+        hung_up = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
+        while True:
+            await hung_up.wait()
+            hung_up.clear()
+            try:
+                await reload()
+            except LauncherError as error:
+                self._display.say(f"the old configuration stays: {error}")
+            else:
+                self._display.say("the configuration has been read again")
+
+    async def _reload(self, fleet: Fleet) -> None:
+        """Raises LauncherError if the new settings cannot be served; all stays as it is then."""
+        settings = self._read()
+        _check_can_change(self._settings, settings)
+        await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
+        self._settings = settings
 
 
-async def _files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:
-    if settings.host.demo:
-        made = await asyncio.to_thread(demo_models, cache_dir() / "demo")
-        return {name: made[name] for name in names}
-    family = settings.family
-    paths = {}
-    for wanted in models.wanted(family, settings.host.models):
-        if wanted.backend in names:
-            paths[wanted.backend] = path = await models.locate(wanted, report=display.downloading)
-            models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
-    return paths
+def _check_can_change(old: Settings, new: Settings) -> None:
+    """Raises ConfigError for what only a new start can change."""
+    for name in ("host", "port", "runtime_dir", "demo"):
+        if getattr(old.host, name) != getattr(new.host, name):
+            raise ConfigError(f"another {name} needs a new start of trillama")
+    if old.family.weights.models.keys() != new.family.weights.models.keys():
+        raise ConfigError("another family needs a new start of trillama")
 
 
 def _announce(launch: Launch, out: Console) -> None:

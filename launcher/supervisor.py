@@ -1,185 +1,148 @@
 """The set: three llama-servers and the proxy, from decided to gone."""
 
 import asyncio
-import errno
-import logging
-import os
-import socket
-import sys
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-import tomli_w
-
 from launcher import health
-from launcher.backend import POLL_S, Backend, Report, restart_delay
-from launcher.canary import Canary, golden_path
-from launcher.child import running
-from launcher.command import Placement
-from launcher.config import HostConfig, Settings, cache_dir, log_dir, runtime_base
-from launcher.engine import Engine
+from launcher.attend import attend, progress
+from launcher.backend import Backend, Report, State, Status
+from launcher.config import runtime_base
 from launcher.errors import ConfigError, StartError, cause_of
+from launcher.front import Front, control_socket
+from launcher.lanes import Lanes
+from launcher.launch import Launch
+from launcher.logs import ChildLog
 from launcher.runtime import private_folder
-from launcher.watch import watch
 
-log = logging.getLogger(__name__)
+POLL_S = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """All that is decided before a process starts: `models` has a checked file for each backend to be started."""
+class Fleet:
+    """The running set: what it is doing, and what it can be told.
 
-    settings: Settings
-    listener: socket.socket
-    engine: Engine
-    models: Mapping[str, Path]
+    `held` are the backends that the proxy must send nothing to, because they sleep or are started on purpose; `told`
+    are those that it may still hold.
+    """
+
+    def __init__(self, launch: Launch, folder: Path, report: Report) -> None:
+        self.launch = launch
+        self.folder = folder
+        self._report = report
+        self._all_failed = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._agreeing = {name: asyncio.Lock() for name in launch.models}
+        self._front = Front(launch, folder)
+        self.lanes = Lanes(control_socket(folder))
+        self.held = {name for name in launch.models if launch.on_demand(name)}
+        self.told = set(self.held)
+        self.backends = {
+            name: Backend(launch.spec(name, folder), log=ChildLog(launch.logs / f"{name}.log"), report=self._heard)
+            for name in launch.models
+        }
+
+    async def serve(self, session: Callable[["Fleet"], Awaitable[None]]) -> None:
+        """Run everything while the session lasts. The proxy goes first: its connections would keep a llama-server
+        from ending (trap T6).
+        """
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(backend.serve()) for backend in self.backends.values()]
+            running += [tasks.create_task(attend(self)), tasks.create_task(self._until_lost())]
+            async with asyncio.TaskGroup() as front:
+                proxy = front.create_task(self._front.serve())
+                await session(self)
+                proxy.cancel()
+            for task in running:
+                task.cancel()
 
     @property
-    def url(self) -> str:
-        """Where a client on this machine finds the proxy."""
-        return url_of(self.settings.host)
+    def memory(self) -> dict[str, int]:
+        """The bytes of each device that those that run now are planned to take."""
+        resident = [one.spec.memory for one in self.backends.values() if one.status.pid is not None]
+        return dict(sum(map(Counter, resident), Counter()))
+
+    async def ready(self) -> None:
+        """Wait until every backend answers through the proxy."""
+        while not await self._answers():  # noqa: ASYNC110 # it is about other processes
+            await asyncio.sleep(POLL_S)
+
+    async def restart(self, name: str) -> None:
+        """Start one backend again and wait until it is ready or has failed. Raises ConfigError for an unknown name."""
+        if name not in self.backends:
+            raise ConfigError(f"there is no backend {name}; there are {', '.join(self.backends)}")
+        async with self._changing:
+            await self._anew(name, self.backends[name].restart)
+
+    def wake(self, name: str) -> None:
+        """Start a backend that sleeps."""
+        self.backends[name].wake()
+
+    async def sleep(self, name: str) -> None:
+        """End a backend that runs on demand, once nothing is in flight there."""
+        await self._hold(name)
+        self.backends[name].sleep()
+
+    async def change(self, launch: Launch) -> None:
+        """Go on with another launch of the same models: what it leaves as it is runs on, the rest is started again,
+        one after the other.
+        """
+        async with self._changing:
+            shorter = launch.settings.max_input_tokens < self.launch.settings.max_input_tokens
+            self.launch = launch
+            if shorter:  # the proxy must not send what a backend can no longer take
+                await self._front.change(launch)
+            for name, backend in self.backends.items():
+                if (spec := launch.spec(name, self.folder)) != backend.spec:
+                    await self._anew(name, partial(backend.change, spec))
+            await self._front.change(launch)
+
+    async def _anew(self, name: str, begin: Callable[[], None]) -> None:
+        """Start one again while its requests wait, until it is ready or has failed."""
+        await self._hold(name)
+        begin()
+        await self.backends[name].settled()
+        await self.agree(name)
+
+    async def agree(self, name: str) -> None:
+        """Make the proxy hold a backend, or go on, as it should: it may have been started anew."""
+        async with self._agreeing[name]:
+            self.told.add(name)
+            if name in self.held:
+                await self.lanes.hold(name, progress(self.backends[name]))
+            elif await self.lanes.release(name):
+                self.told.discard(name)
+
+    async def _hold(self, name: str) -> None:
+        self.held.add(name)
+        await self.agree(name)
+
+    def _heard(self, status: Status) -> None:
+        if status.state in (State.READY, State.BACKOFF, State.FAILED):
+            self.held.discard(status.name)
+        self._report(status)
+        if all(one.status.state is State.FAILED for one in self.backends.values()):
+            self._all_failed.set()
+
+    async def _until_lost(self) -> None:
+        """Wait until no backend is served any more; always ends by raising."""
+        await self._all_failed.wait()
+        raise StartError("\n".join(f"{name}: gave up: {one.status.cause}" for name, one in self.backends.items()))
+
+    async def _answers(self) -> bool:
+        states = await health.backends_ready(self.launch.url)
+        return states is not None and all(states.get(name) for name in self.backends)
 
 
-async def serve(launch: Launch, report: Report, when_ready: Callable[[], Awaitable[None]]) -> None:
-    """Run the set while `when_ready` runs, which starts when every started backend answers through the proxy.
+async def serve(launch: Launch, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:
+    """Run the set while `session` lasts; it starts at once and may wait for `Fleet.ready`.
 
-    A child that ends or goes wrong is started again; the others go on. Whatever ends the set, the proxy goes first:
-    its connections would keep a llama-server from ending (trap T6). Raises ConfigError or StartError if the proxy
-    cannot start, StartError if every backend has failed for good, or what `when_ready` raises.
+    A child that ends or goes wrong is started again; the others go on. Raises ConfigError or StartError if the proxy
+    cannot start, StartError if every backend has failed for good, or what the session raises.
     """
-    async with private_folder(launch.settings.host.runtime_dir or runtime_base()) as folder:
-        backends = [_backend(launch, folder, report, name) for name in launch.models]
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                serving = [tasks.create_task(backend.serve()) for backend in backends]
-                lost = tasks.create_task(_all_failed(serving, backends))
-                async with asyncio.TaskGroup() as front:
-                    proxy = front.create_task(_serve_proxy(launch, folder))
-                    await _until_ready(launch)
-                    await when_ready()
-                    proxy.cancel()
-                for task in (lost, *serving):
-                    task.cancel()
-        except ExceptionGroup as group:
-            raise cause_of(group) from group
-
-
-def url_of(host: HostConfig) -> str:
-    """Where a client on this machine finds the proxy."""
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.host, host.host)  # noqa: S104 # compared, not bound
-    return f"http://[{address}]:{host.port}" if ":" in address else f"http://{address}:{host.port}"
-
-
-def listen(host: HostConfig) -> socket.socket:
-    """The socket that clients connect to: systemd's if it hands us one, else a new one; port 0 takes a free one.
-
-    It is the launcher's, so that it outlives a proxy that is started again. Raises StartError with what to do.
-    """
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):  # sd_listen_fds(3): the first is number 3
-        return socket.socket(fileno=3)
-    kind = socket.AF_INET6 if ":" in host.host else socket.AF_INET
     try:
-        return socket.create_server((host.host, host.port), family=kind, backlog=1024)
-    except OSError as error:
-        fix = (
-            "choose another with --port" if error.errno == errno.EADDRINUSE else "is --host an address of this machine?"
-        )
-        raise StartError(f"cannot listen on {host.host}:{host.port}: {error.strerror}; {fix}") from error
-
-
-def _backend(launch: Launch, folder: Path, report: Report, name: str) -> Backend:
-    host, model = launch.settings.host, launch.models[name]
-    placement = Placement(
-        name=name,
-        model=model,
-        socket=_socket(folder, name),
-        slots=host.engine.slots,
-        batch_tokens=launch.settings.max_input_tokens,
-        gpu_layers=host.engine.gpu_layers,
-        threads=host.engine.threads,
-    )
-    canary = Canary(
-        socket=placement.socket,
-        dimensions=launch.settings.family.dimensions,
-        golden=golden_path(cache_dir() / "golden", model),
-    )
-    log = log_dir() / f"{name}.log"
-    return Backend(
-        engine=launch.engine, placement=placement, policy=host.supervision, canary=canary, log=log, report=report
-    )
-
-
-async def _all_failed(serving: Sequence[asyncio.Task[None]], backends: Sequence[Backend]) -> None:
-    """Wait until no backend is served any more; always ends by raising."""
-    await asyncio.wait(serving)
-    raise StartError("\n".join(f"{one.status.name}: gave up: {one.status.cause}" for one in backends))
-
-
-async def _serve_proxy(launch: Launch, folder: Path) -> None:
-    """Keep the proxy running until cancelled; the loaded models do not notice when it is started again.
-
-    Raises ConfigError or StartError where starting it again would not help.
-    """
-    config = folder / "proxy.toml"
-    config.write_text(tomli_w.dumps(_proxy_config(launch, folder)), encoding="utf-8")
-    fd, policy = launch.listener.fileno(), launch.settings.host.supervision
-    # -P: never a folder `proxy` of the user's
-    argv = (sys.executable, "-P", "-m", "proxy", "--config", str(config), "--listen-fd", str(fd))
-    grace_s = policy.grace_s + 2  # its own bound is grace_s, see _proxy_config
-    failures = 0
-    while True:
-        started = time.monotonic()
-        async with running(argv, env=os.environ, grace_s=grace_s, pass_fds=(fd,)) as process:
-            code = await watch(process, partial(health.proxy_up, launch.url), policy)
-        if code == ConfigError.exit_code:
-            raise ConfigError("the proxy refused its settings; its reason is above")
-        failures = 1 if time.monotonic() - started > policy.stable_s else failures + 1
-        delay = restart_delay(policy, failures, was_ready=True)
-        if delay is None:
-            raise StartError(f"the proxy exited with {code}; its reason is above")
-        what = "does not answer" if code is None else f"exited with {code}"
-        log.warning("the proxy %s and is started again in %g s", what, delay)
-        await asyncio.sleep(delay)
-
-
-async def _until_ready(launch: Launch) -> None:
-    while not await _ready(launch):  # noqa: ASYNC110 # it is about another process
-        await asyncio.sleep(POLL_S)
-
-
-async def _ready(launch: Launch) -> bool:
-    states = await health.backends_ready(launch.url)
-    return states is not None and all(states.get(name) for name in launch.models)
-
-
-def _proxy_config(launch: Launch, folder: Path) -> dict[str, object]:
-    """The proxy's file: the user's `[proxy]` table and what only the launcher knows. See proxy/config.py."""
-    host = launch.settings.host
-    backends = {
-        name: {
-            "url": f"unix://{_socket(folder, name)}",
-            "slots": host.engine.slots,
-            "batch_tokens": launch.settings.max_input_tokens,
-            **({"model_file": str(launch.models[name])} if name in launch.models else {}),
-        }
-        for name in launch.settings.family.weights.models
-    }
-    notice = {"notice": host.notice} if host.notice else {}
-    return {
-        "serial_backends": host.engine.gpu_layers == 0,  # the cores compute one batch faster than three at a time
-        **host.proxy,
-        **notice,
-        "family": str(launch.settings.family_file.resolve()),
-        "host": host.host,
-        "port": host.port,
-        "drain_s": host.supervision.grace_s,
-        "max_input_tokens": launch.settings.max_input_tokens,
-        "backends": backends,
-    }
-
-
-def _socket(folder: Path, name: str) -> Path:
-    return folder / f"{name}.sock"
+        async with private_folder(launch.settings.host.runtime_dir or runtime_base()) as folder:
+            await Fleet(launch, folder, report).serve(session)
+    except ExceptionGroup as group:
+        raise cause_of(group) from group

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from aiohttp import web
 
-from proxy import handlers, jobs, middleware, openapi, token_ids
+from proxy import control, handlers, jobs, middleware, openapi, token_ids
 from proxy.backend import connect
 from proxy.config import Family, ProxyConfig, TokenIds
 from proxy.lane import Turnstile
@@ -21,6 +21,7 @@ from proxy.token_ids import Decode
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
+LINGER_S = 0.5
 
 
 @asynccontextmanager
@@ -29,21 +30,39 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
 
     Leaving the block sends home who waits, lets the calls in flight finish for `drain_s`, then lets go of the backends.
     """
-    async with _service(config, family) as service, jobs.working(service.embed) as working:
+    async with (
+        _service(config, family) as service,
+        control.answering(config.control, service.models),
+        jobs.working(service.embed) as working,
+    ):
+        app = _application(config, family, service, working)
         runner = web.AppRunner(
-            _application(config, family, service, working),
+            app,
             handler_cancellation=True,  # a client that leaves takes its request out of the line
             access_log=None,  # the middleware writes the one line
             shutdown_timeout=config.drain_s,
         )
         await runner.setup()
         try:
-            await web.SockSite(runner, listener, backlog=BACKLOG).start()
+            site = web.SockSite(runner, listener, backlog=BACKLOG)
+            await site.start()
             yield
+            await site.stop()  # others may hold the socket: from here on connections wait in the kernel
         finally:
+            app[middleware.STOPPING].set()
             for model in service.models.values():
                 model.drain()
+            await _hear_out(runner)
             await runner.cleanup()
+
+
+async def _hear_out(runner: web.AppRunner) -> None:
+    """Give connections that were taken last the time to send their request: aiohttp would hang up on them."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            await asyncio.sleep(0.02)  # one accepted this moment is not among the connections yet
+            while runner.server and runner.server.connections:  # noqa: ASYNC110 # aiohttp has no event for it
+                await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -98,6 +117,7 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
         client_max_size=config.max_body_bytes,
     )
     app[middleware.API_KEYS] = config.api_keys
+    app[middleware.STOPPING] = asyncio.Event()
     app[middleware.REFUSALS] = handlers.REFUSALS
     app[handlers.SERVICE] = service
     app[handlers.JOBS] = working

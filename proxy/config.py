@@ -88,6 +88,7 @@ class ProxyConfig(Strict):
     recovery_s: Annotated[float, Field(ge=0)] = 60.0
     serial_backends: bool = False
     drain_s: Annotated[float, Field(ge=0)] = 10.0
+    control: Path | None = None
     notice: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -17,6 +17,7 @@ from proxy.errors import BackendError, Invalid, ModelNotServed, NotJson, invalid
 from proxy.jobs import Job, Jobs
 from proxy.middleware import CLIENT, SUMMARY, Handler
 from proxy.model import ServedModel
+from proxy.opening import State
 from proxy.service import EmbedService
 from proxy.tasks import Route
 from proxy.wire import Asked, Door, Parse, Refuse
@@ -191,6 +192,8 @@ def _observe(request: web.Request, inputs: int, result: EmbedResult) -> None:
 
 
 async def _reason(model: ServedModel) -> str | None:
+    if model.report().state is State.HELD:  # it comes when it is asked for, or in a moment: a request waits
+        return None
     try:
         await model.check()
     except BackendError as error:

@@ -1,5 +1,6 @@
 """Around every request: an id, the key check, errors into the caller's body, one metric and one log line."""
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -30,6 +31,7 @@ log = logging.getLogger("proxy.request")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 API_KEYS = web.AppKey("api_keys", tuple[str, ...])
+STOPPING = web.AppKey("stopping", asyncio.Event)
 REQUEST_ID = web.RequestKey("request_id", str)
 SUMMARY = web.RequestKey("summary", str)
 CLIENT = web.RequestKey("client", str)  # stands for the API key, which nobody else needs to know
@@ -54,6 +56,8 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         _record(request, status, time.perf_counter() - started)
     response.headers["X-Request-ID"] = request[REQUEST_ID]
+    if request.app[STOPPING].is_set():
+        response.force_close()  # said in the answer: the client sends its next request over another connection
     return response
 
 

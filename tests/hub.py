@@ -4,6 +4,7 @@ A client finds it by the environment of `Hub.env`, which the client reads when i
 """
 
 import hashlib
+import json
 import socket
 import struct
 import threading
@@ -57,7 +58,7 @@ class Hub:
 
     def downloads(self) -> list[Request]:
         """The requests for content, in their order."""
-        return [request for request in self.requests if request.method == "GET"]
+        return [request for request in self.requests if request.method == "GET" and "/resolve/" in request.path]
 
 
 @contextmanager
@@ -101,44 +102,65 @@ class _Handler(BaseHTTPRequestHandler):
             self._head(200, content, length=self.hub.claimed_bytes or len(content))
 
     def do_GET(self) -> None:
-        content = self._asked("GET")
-        if content is None:
+        if self.path.startswith("/api/models/"):
+            self._describe(self.path.removeprefix("/api/models/").partition("?")[0])
+        elif (content := self._asked("GET")) is not None:
+            start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+            self._head(206 if start else 200, content, length=len(content) - start, start=start)
+            self._send(content[:-1] + b"?" if self.hub.damaged else content, start)
+
+    def _describe(self, repo: str) -> None:
+        """The repository's files, as `HfApi.model_info(files_metadata=True)` asks for them."""
+        if refusal := self._refusal("GET", repo):
+            self._refuse(*refusal)
             return
-        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        self._head(206 if start else 200, content, length=len(content) - start, start=start)
-        self._send(content[:-1] + b"?" if self.hub.damaged else content, start)
+        files = [
+            {
+                "rfilename": filename,
+                "size": len(content),
+                "lfs": {"sha256": _sha256(content), "size": len(content), "pointerSize": 134},
+            }
+            for name, content in self.hub.files.items()
+            for owner, _, filename in [name.rpartition("/")]
+            if owner == repo
+        ]
+        body = json.dumps({"id": repo, "siblings": files}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def _asked(self, method: str) -> bytes | None:
         """The file's content, or None after a refusal has been sent."""
-        found = self._found(method)
-        if isinstance(found, bytes):
-            return found
-        self.send_response(found[0])
-        self.send_header("X-Error-Code", found[1])
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-        return None
+        repo, _, filename = self.path.strip("/").partition("/resolve/main/")
+        content = self.hub.files.get(f"{repo}/{filename}")
+        refusal = self._refusal(method, repo) or ((404, "EntryNotFound") if content is None else None)
+        if refusal:
+            self._refuse(*refusal)
+        return None if refusal else content
 
-    def _found(self, method: str) -> bytes | tuple[int, str]:
-        """The file's content, or the status and the code of a refusal."""
+    def _refusal(self, method: str, repo: str) -> tuple[int, str] | None:
+        """The status and the code with which the repository is refused, if it is."""
         hub, token = self.hub, (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
         hub.requests.append(Request(method, self.path, self.headers["Range"], token))
-        repo, _, filename = self.path.strip("/").partition("/resolve/main/")
-        repos = {name.rpartition("/")[0] for name in hub.files}
         if hub.status != 200:
             return hub.status, ""
-        if repo not in repos:
+        if repo not in {name.rpartition("/")[0] for name in hub.files}:
             return 404 if token else 401, "RepoNotFound"  # as the real one, which hides private ones
         if hub.gated and token != TOKEN:
             return 403 if token else 401, "GatedRepo"
-        if f"{repo}/{filename}" not in hub.files:
-            return 404, "EntryNotFound"
-        return hub.files[f"{repo}/{filename}"]
+        return None
+
+    def _refuse(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _head(self, status: int, content: bytes, *, length: int, start: int = 0) -> None:
         self.send_response(status)
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("ETag", f'"{_sha256(content)}"')
         self.send_header("Content-Length", str(length))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -156,3 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # http.server's own name
         """Silent."""
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -66,6 +66,7 @@ def write_model(
     pre: str = "qwen2",
     add_bos: bool | None = False,
     add_eos: bool | None = None,
+    vocabulary: int = VOCABULARY,
 ) -> Path:
     """Write a model of that shape to `path` and return `path`.
 
@@ -74,12 +75,12 @@ def write_model(
     """
     shape = _Shape(layers=layers, n_embd=n_embd, heads=heads, kv_heads=kv_heads, n_ff=n_ff)
     writer = gguf.GGUFWriter(path, architecture)
-    _add_hyperparameters(writer, shape, context)
+    _add_hyperparameters(writer, shape, context, vocabulary)
     if architecture == "qwen2vl":
         # As in Qwen2-VL (16, 24, 24 of a half head of 64), scaled to this half head.
         writer.add_rope_dimension_sections([shape.head_dim // 8, *[shape.head_dim * 3 // 16] * 2, 0])
-    add_tokenizer(writer, pre=pre, add_bos=add_bos, add_eos=add_eos)
-    for name, values in _tensors(shape, np.random.default_rng(seed)):
+    add_tokenizer(writer, pre=pre, add_bos=add_bos, add_eos=add_eos, vocabulary=vocabulary)
+    for name, values in _tensors(shape, vocabulary, np.random.default_rng(seed)):
         _add_tensor(writer, name, values, dtype)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -95,11 +96,12 @@ def add_tokenizer(
     pre: str = "qwen2",
     add_bos: bool | None = False,
     add_eos: bool | None = None,
+    vocabulary: int = VOCABULARY,
 ) -> None:
     """Add the vocabulary in Qwen's own order: bytes, merges, UNREACHED, USER_DEFINED, CONTROL, UNUSED padding."""
     learned, merges = _trained()
     texts = [*learned, *UNREACHED, *USER_DEFINED, *CONTROL]
-    padding = VOCABULARY - len(texts)
+    padding = vocabulary - len(texts)
     writer.add_tokenizer_model(model)
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([*texts, *(f"[PAD{len(texts) + i}]" for i in range(padding))])
@@ -133,7 +135,7 @@ def _trained() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(sorted(vocabulary, key=vocabulary.__getitem__)), tuple(map(" ".join, merges))
 
 
-def _add_hyperparameters(writer: gguf.GGUFWriter, shape: _Shape, context: int) -> None:
+def _add_hyperparameters(writer: gguf.GGUFWriter, shape: _Shape, context: int, vocabulary: int) -> None:
     writer.add_name("trillama test model")
     writer.add_context_length(context)
     writer.add_block_count(shape.layers)
@@ -143,10 +145,10 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, shape: _Shape, context: int) -
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_rope_freq_base(1_000_000.0)
     writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_vocab_size(VOCABULARY)
+    writer.add_vocab_size(vocabulary)
 
 
-def _tensors(shape: _Shape, rng: np.random.Generator) -> Iterator[tuple[str, F32]]:
+def _tensors(shape: _Shape, vocabulary: int, rng: np.random.Generator) -> Iterator[tuple[str, F32]]:
     """Name and values, (rows, columns) as numpy sees them: a matrix maps `columns` inputs to `rows` outputs."""
 
     def normal(rows: int, columns: int, gain: float) -> F32:
@@ -156,7 +158,7 @@ def _tensors(shape: _Shape, rng: np.random.Generator) -> Iterator[tuple[str, F32
         return rng.standard_normal(size, dtype=np.float32) * np.float32(spread) + np.float32(centre)
 
     d, kv = shape.n_embd, shape.kv_heads * shape.head_dim
-    yield "token_embd.weight", normal(VOCABULARY, d, np.sqrt(d) / 2)
+    yield "token_embd.weight", normal(vocabulary, d, np.sqrt(d) / 2)
     yield "output_norm.weight", vector(d, 0.2, 1.0)
     for layer in (f"blk.{i}" for i in range(shape.layers)):
         yield f"{layer}.attn_norm.weight", vector(d, 0.2, 1.0)

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,14 @@ TIMEOUT_S = 60.0
 
 @dataclass(slots=True, kw_only=True)
 class Serve:
-    """A running `trillama serve`; `runtime` is where its sockets live."""
+    """A running `trillama serve`: its file, the folder of its sockets, and that of its children's output."""
 
     process: asyncio.subprocess.Process
     url: str
+    config: Path
     runtime: Path
+    logs: Path
+    env: Mapping[str, str]
     output: list[str] = field(default_factory=list)
 
     def children(self) -> list[psutil.Process]:
@@ -36,6 +39,18 @@ class Serve:
         """The one child whose command line has `marker`."""
         (found,) = [one for one in self.children() if any(marker in part for part in one.cmdline())]
         return found
+
+    async def command(self, *arguments: str) -> tuple[int, str]:
+        """The exit code and output of `trillama ARGUMENTS` for this one."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "launcher", *arguments, "--config", str(self.config)),
+            env=self.env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(TIMEOUT_S):
+            output, _ = await process.communicate()
+        return await process.wait(), output.decode()
 
     async def until(self, text: str) -> None:
         """Read on until a line has `text`; fails with all lines if the process ends before."""
@@ -62,19 +77,36 @@ class Serve:
 
 @asynccontextmanager
 async def trillama_serve(
-    config: Mapping[str, object], *, ready: bool = True, env: Mapping[str, str] | None = None
+    config: Mapping[str, object],
+    *,
+    ready: bool = True,
+    env: Mapping[str, str] | None = None,
+    through: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Serve]:
-    """`trillama serve` with that config on a free port and in a folder of its own, ready unless told otherwise."""
+    """`trillama serve` with that config on a free port and in a folder of its own, ready unless told otherwise.
+
+    `through` is a command that runs it, given `pass_fds`: what systemd does before ours begins.
+    """
     with tempfile.TemporaryDirectory(prefix="t-") as folder:
         runtime, file, port = Path(folder, "run"), Path(folder, "host.toml"), unused_port()
         file.write_text(tomli_w.dumps({"port": port, "runtime_dir": str(runtime), **config}), encoding="utf-8")
+        surroundings = {**os.environ, "LOGS_DIRECTORY": folder, "TRILLAMA_CACHE": folder, **(env or {})}
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "launcher", "serve", "--config", str(file)),
-            env={**os.environ, "LOGS_DIRECTORY": folder, "TRILLAMA_CACHE": folder, **(env or {})},
+            *(*through, sys.executable, "-m", "launcher", "serve", "--config", str(file)),
+            env=surroundings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            pass_fds=pass_fds,
         )
-        serve = Serve(process=process, url=f"http://127.0.0.1:{port}", runtime=runtime)
+        serve = Serve(
+            process=process,
+            url=f"http://127.0.0.1:{port}",
+            config=file,
+            runtime=runtime,
+            logs=Path(folder),
+            env=surroundings,
+        )
         try:
             if ready:
                 await serve.until("is ready at")

@@ -14,7 +14,7 @@ from tests.tiny_models import write_model
 
 
 def canary_of(server: LlamaServer, folder: Path) -> Canary:
-    return Canary(socket=server.socket, dimensions=64, golden=folder / "golden.npy")
+    return Canary(socket=server.socket, dimensions=64, golden=folder / "golden.npy", timeout_s=20)
 
 
 async def test_the_first_good_start_is_what_later_ones_are_compared_with(engine_kind: str, tmp_path: Path) -> None:

@@ -49,6 +49,15 @@ def test_threads_are_the_engine_s_choice_unless_given() -> None:
     assert "--threads" not in argv(FakeEngine(), replace(PLACEMENT, threads=None))
 
 
+def test_devices_are_the_engine_s_choice_unless_given() -> None:
+    assert not {"--device", "--tensor-split"} & flags_of(argv(FakeEngine(), PLACEMENT))
+    one = argv(FakeEngine(), replace(PLACEMENT, devices=("CUDA1",)))
+    assert value_of("--device", one) == "CUDA1"
+    assert "--tensor-split" not in one
+    two = argv(FakeEngine(), replace(PLACEMENT, devices=("CUDA0", "CUDA1"), tensor_split=(0.25, 0.75)))
+    assert (value_of("--device", two), value_of("--tensor-split", two)) == ("CUDA0,CUDA1", "0.25,0.75")
+
+
 @given(slots=st.integers(1, 256), tokens=st.integers(1, 131_072))
 def test_a_text_as_long_as_the_batch_is_computed_whole_beside_one_that_is_not_cleared_yet(
     slots: int, tokens: int

@@ -119,6 +119,7 @@ async def test_a_second_signal_ends_a_server_that_waits_for_its_clients(engine: 
         (("--model", "/nonexistent.gguf"), "/nonexistent.gguf"),
         (("--host", "/nonexistent/s.sock"), "couldn't bind"),
         (("--bogus",), "error: invalid argument: --bogus"),
+        (("--device", "CUDA7"), "error: invalid device: CUDA7|invalid device"),
         (("--parallel", "many"), "many|stoi"),
         (("--batch-size",), "--batch-size"),
         (("--pooling", "median"), "--pooling"),

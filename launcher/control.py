@@ -1,0 +1,139 @@
+"""How a running launcher is asked and told: HTTP on a socket in its private folder, which only its user can enter."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import aiohttp
+import psutil
+from aiohttp import web
+
+from launcher import __version__
+from launcher.backend import Backend
+from launcher.config import Settings, runtime_base
+from launcher.errors import LauncherError, NotRunning
+from launcher.supervisor import Fleet
+from launcher.view import BackendView, EngineView, View
+
+SOCKET = "control.sock"
+SYSTEM_FOLDER = Path("/run/trillama")  # RuntimeDirectory= of configs/systemd/trillama.service
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=2)
+
+Reload = Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def answering(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
+    """Answer on the socket for as long as the block lasts.
+
+    `GET /status`; `POST /backends/{name}/restart`, answered when it is ready again or has failed; `POST /reload`.
+    """
+    started = time.time()
+
+    def seen() -> web.Response:
+        return web.Response(text=_view(fleet, started).model_dump_json(), content_type="application/json")
+
+    async def status(_: web.Request) -> web.Response:
+        return seen()
+
+    async def restart(request: web.Request) -> web.Response:
+        await fleet.restart(request.match_info["name"])
+        return seen()
+
+    async def reload_(_: web.Request) -> web.Response:
+        await reload()
+        return seen()
+
+    app = web.Application(middlewares=[_refused])
+    app.add_routes(
+        [web.get("/status", status), web.post("/backends/{name}/restart", restart), web.post("/reload", reload_)]
+    )
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, str(fleet.folder / SOCKET)).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def ask(settings: Settings, method: str, path: str) -> View:
+    """What the trillama that runs with these settings says: the one on their port, else the only one there is.
+
+    Raises NotRunning if there is none that this user may ask, LauncherError with its words if it refuses.
+    """
+    host = settings.host
+    asked = {socket: await _asked(socket, "GET", "/status") for socket in _sockets(host.runtime_dir or runtime_base())}
+    running = {socket: view for socket, view in asked.items() if view}
+    if not running:
+        raise NotRunning("no trillama that you may ask runs here: start it with `trillama serve` (a service: use sudo)")
+    chosen = [socket for socket, view in running.items() if view.port == host.port] or list(running)
+    if len(chosen) > 1:
+        urls = ", ".join(view.url for view in running.values())
+        raise NotRunning(f"several run here ({urls}): name one by its configuration with --config")
+    view = running[chosen[0]] if path == "/status" else await _asked(chosen[0], method, path)
+    if view is None:
+        raise NotRunning("trillama ended before it answered")
+    return view
+
+
+def _sockets(base: Path) -> list[Path]:
+    return [path for folder in dict.fromkeys((base, SYSTEM_FOLDER)) for path in folder.glob(f"trillama-*/{SOCKET}")]
+
+
+async def _asked(socket: Path, method: str, path: str) -> View | None:
+    try:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=TIMEOUT) as session,
+            session.request(method, f"http://trillama{path}") as response,
+        ):
+            body = await response.read()
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return None
+    if response.status != 200:
+        raise LauncherError(body.decode(errors="replace"))
+    return View.model_validate_json(body)
+
+
+@web.middleware
+async def _refused(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except LauncherError as error:
+        return web.Response(text=str(error), status=409)
+
+
+def _view(fleet: Fleet, started: float) -> View:
+    launch = fleet.launch
+    return View(
+        version=__version__,
+        url=launch.url,
+        port=launch.settings.host.port,
+        since=started,
+        family=launch.settings.family.name,
+        logs=str(launch.logs),
+        engine=EngineView(origin=launch.engine.origin, version=launch.engine.version),
+        backends=tuple(_backend(one) for one in fleet.backends.values()),
+    )
+
+
+def _backend(backend: Backend) -> BackendView:
+    placement = backend.spec.placement
+    return BackendView(
+        **asdict(backend.status),
+        model=str(placement.model),
+        batch_tokens=placement.batch_tokens,
+        slots=placement.slots,
+        resident_bytes=_resident(backend.status.pid),
+    )
+
+
+def _resident(pid: int | None) -> int | None:
+    try:
+        return int(psutil.Process(pid).memory_info().rss) if pid else None
+    except psutil.Error:
+        return None

@@ -1,0 +1,39 @@
+"""API keys that systemd hands over (LoadCredential=api_keys:FILE), for the service's eyes alone."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from launcher.errors import ConfigError
+
+
+def api_keys(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The keys in $CREDENTIALS_DIRECTORY/api_keys, one per line; none without the file.
+
+    Raises ConfigError if it is there and has no key: whoever made it did not mean to serve everybody.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        return ()
+    file = Path(folder, "api_keys")
+    try:
+        keys = keys_in(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: the API keys cannot be read: {error}") from error
+    if not keys:
+        raise ConfigError(f"{file} has no API key: write one per line, or take LoadCredential=api_keys out of the unit")
+    return keys
+
+
+def keys_in(text: str) -> tuple[str, ...]:
+    """The keys of a file: a line each, spaces around it ignored; empty lines and those that begin with # are none."""
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def with_api_keys(proxy: Mapping[str, object], keys: tuple[str, ...]) -> dict[str, object]:
+    """The `[proxy]` table with these keys added to its own; one whose api_keys is no list is left to be refused."""
+    own = proxy.get("api_keys", [])
+    return {**proxy, "api_keys": [*own, *keys]} if keys and isinstance(own, list) else dict(proxy)

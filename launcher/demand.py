@@ -1,0 +1,83 @@
+"""Which backends that run on demand start, and which make room. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+Memory = Mapping[str, int]  # bytes by device
+
+TURN_S = 30.0  # one that is in use makes room for another only after this time: loading a model takes seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """One backend as the decision sees it: `resident` means that it has its memory, `used` that somebody waits for it.
+
+    `idle_s` is the time since it was last used, `up_s` since it became ready; `idle_limit_s` is None for one that
+    always runs.
+    """
+
+    name: str
+    resident: bool
+    used: bool
+    idle_s: float
+    up_s: float
+    memory: Memory
+    idle_limit_s: float | None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for it and it sleeps."""
+        return self.used and not self.resident
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Names of those to start now, and of those to put to sleep. Who needs their room starts when it is free."""
+
+    wake: tuple[str, ...]
+    sleep: tuple[str, ...]
+
+
+def decide(tenants: Sequence[Tenant], capacity: Memory) -> Decision:
+    """Start who is wanted if there is room; else put to sleep who has not been used for longest, never one in use.
+
+    Where all are in use they take turns of TURN_S. Who has been idle for its limit sleeps too. `capacity` are the bytes
+    that all tenants may have together on each device; a device that it does not name has no limit.
+    """
+    residents = [one for one in tenants if one.resident]
+    wake: list[str] = []
+    sleep = {one.name for one in residents if one.idle_limit_s is not None and _idle(one)}
+    for one in tenants:
+        if not one.wanted:
+            continue
+        woken = [other for other in tenants if other.name in wake]
+        if _fits(one, [*residents, *woken], capacity):
+            wake.append(one.name)
+        else:
+            sleep |= set(_makers_of_room(one, residents, woken, capacity))
+    return Decision(tuple(wake), tuple(name for name in (one.name for one in residents) if name in sleep))
+
+
+def _idle(one: Tenant) -> bool:
+    return one.idle_limit_s is not None and not one.used and min(one.idle_s, one.up_s) >= one.idle_limit_s
+
+
+def _makers_of_room(
+    one: Tenant, residents: Sequence[Tenant], woken: Sequence[Tenant], capacity: Memory
+) -> Iterator[str]:
+    """The fewest, least recently used first, whose sleep makes room; none if even all of them do not."""
+    movable = [other for other in residents if other.idle_limit_s is not None]
+    movable = [other for other in movable if not other.used or other.up_s >= TURN_S]
+    movable.sort(key=lambda other: (other.used, -other.idle_s))
+    for count in range(1, len(movable) + 1):
+        leaving = {other.name for other in movable[:count]}
+        if _fits(one, [*(other for other in residents if other.name not in leaving), *woken], capacity):
+            return iter(leaving)
+    return iter(())
+
+
+def _fits(one: Tenant, others: Sequence[Tenant], capacity: Memory) -> bool:
+    return all(
+        need + sum(other.memory.get(device, 0) for other in others) <= capacity.get(device, need + 2**63)
+        for device, need in one.memory.items()
+    )

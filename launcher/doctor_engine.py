@@ -1,0 +1,89 @@
+"""What `trillama doctor` looks at in the engine, its devices and the memory."""
+
+from dataclasses import dataclass
+
+from launcher import doctor_host
+from launcher.config import Settings
+from launcher.engine import Engine, Origin
+from launcher.errors import NotEnoughMemory
+from launcher.findings import Finding, fail, ok, warn
+from launcher.gpu import Devices
+from launcher.memory import GIB
+from launcher.plan import Plan
+from launcher.sizing import decide
+
+BUILD_CUDA = "trillama engine build --cuda"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What was found before: the settings, the engine and its devices."""
+
+    settings: Settings
+    engine: Engine
+    devices: Devices
+
+    @property
+    def wants_gpu(self) -> bool:
+        return self.settings.host.engine.gpu_layers > 0
+
+
+async def build(machine: Machine) -> Finding:
+    """Which engine, and which of the flags that not every engine has."""
+    known = [flag for flag in ("--no-logits-for-embeddings", "--fit") if flag in machine.engine.flags]
+    text = f"{machine.engine.origin} llama.cpp {machine.engine.version}, which knows {', '.join(known) or 'no extras'}"
+    if machine.engine.origin is Origin.EMBEDDED and not machine.devices.has_gpu_backend:
+        return ok(f"{text}; `trillama engine build` makes one for this processor")
+    return ok(text)
+
+
+async def flash_attention(machine: Machine) -> Finding:
+    """The engine is told `auto`: it is used wherever the device can."""
+    where = "GPU" if machine.devices.gpus and machine.wants_gpu else "CPU"
+    return ok(f"auto, on the {where}; on a GPU it is worth 1.7 times the speed")
+
+
+async def devices(machine: Machine) -> Finding:
+    """The GPUs that the engine can use, against those that are built in."""
+    listed = ", ".join(
+        f"{one.name} {one.description} ({one.free_bytes / GIB:.1f} of {one.total_bytes / GIB:.1f} GiB free)"
+        for one in machine.devices.gpus
+    )
+    if listed and machine.wants_gpu:
+        return ok(listed)
+    if listed:
+        return warn(f"{listed}; it is not used", "set gpu_layers = 99 under [engine]")
+    if not machine.wants_gpu:
+        return ok("gpu_layers = 0: the CPU computes")
+    if machine.devices.has_gpu_backend:
+        return fail(
+            "the engine can use a GPU but finds none, so the CPU would compute, in silence",
+            "nvidia-smi  # mend the driver, or set gpu_layers = 0 under [engine]",
+        )
+    if built_in := doctor_host.pci_gpus():
+        return warn(f"a GPU is here ({', '.join(built_in)}) that this engine cannot use", BUILD_CUDA)
+    return ok("there is no GPU: the CPU computes")
+
+
+async def memory_plan(machine: Machine) -> Finding:
+    """What `trillama plan` would say."""
+    settings = machine.settings
+    try:
+        decision = await decide(settings, machine.engine, tuple(settings.family.weights.models))
+    except NotEnoughMemory as error:
+        return fail(str(error), "trillama plan")
+    if settings.host.demo:
+        return ok("the demo models fit anywhere")
+    if decision.short:
+        return warn("; ".join(decision.notes), "trillama plan")
+    if decision.plan is None:
+        return warn("the size of the models is not known before they are here", "trillama plan")
+    return ok(_summary(decision.plan))
+
+
+def _summary(plan: Plan) -> str:
+    needs = [one.need for one in plan.placed]
+    vram, ram = sum(one.vram for one in needs) / GIB, sum(one.ram for one in needs) / GIB
+    sizes = f"{vram:.1f} GiB of VRAM and {ram:.1f} GiB of RAM" if vram else f"{ram:.1f} GiB of RAM"
+    turns = f", {len(plan.on_demand)} on demand" if plan.on_demand else ""
+    return f"{len(needs)} models at {plan.quantization}, texts of up to {plan.batch_tokens} tokens{turns}: {sizes}"

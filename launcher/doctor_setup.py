@@ -1,0 +1,158 @@
+"""What `trillama doctor` looks at in the configuration and in what it names: port, folders, keys, files."""
+
+import asyncio
+import hashlib
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+from huggingface_hub import constants, try_to_load_from_cache
+
+from launcher import health, models
+from launcher.config import Settings, runtime_base
+from launcher.errors import LauncherError, StartError
+from launcher.findings import Finding, fail, ok, warn
+from launcher.launch import url_of
+from launcher.listen import listen
+from launcher.models import Wanted
+from launcher.serve import LOOPBACK
+from launcher.sizing import AUTO
+
+MAX_SOCKET_PATH = 107  # bytes, of sockaddr_un on Linux
+STALE_S = 60.0  # a folder younger than that may be one of a launcher that is just starting
+MIN_KEY = 16  # letters; a shorter one can be guessed by trying
+GIB = 2**30
+
+
+def named(settings: Settings) -> Settings:
+    """The settings with a quantisation in place of "auto": the family's own, which is of middle size."""
+    if settings.host.models.quantization != AUTO:
+        return settings
+    usual = {"quantization": settings.family.weights.quantization}
+    return settings.with_host(models=settings.host.models.model_copy(update=usual))
+
+
+async def port(settings: Settings) -> Finding:
+    """Free, or served by a trillama."""
+    host, url = settings.host, url_of(settings.host)
+    if await health.backends_ready(url) is not None:
+        return ok(f"{url} is served by a trillama that runs now")
+    try:
+        listen(host).close()
+    except StartError as error:
+        return fail(str(error), f"ss -ltnp 'sport = :{host.port}'")
+    return ok(f"{host.host}:{host.port} is free")
+
+
+async def runtime_folder(settings: Settings) -> Finding:
+    """Where the sockets will be: can be written, and short enough for a socket's path."""
+    base = settings.host.runtime_dir or runtime_base()
+    longest = max(settings.family.weights.models, key=len)
+    length = len(os.fsencode(base / "trillama-12345678" / f"{longest}.sock"))
+    if length > MAX_SOCKET_PATH:
+        text = f"{base}: a socket's path would have {length} bytes, and {MAX_SOCKET_PATH} is the most"
+        return fail(text, 'set runtime_dir to a shorter folder, e.g. "/run/trillama"')
+    there = next(one for one in (base, *base.absolute().parents) if one.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        return fail(f"{base}: {there} cannot be written", f"chown {os.getuid()} {there}, or set runtime_dir to another")
+    return ok(str(base))
+
+
+async def stale_folders(settings: Settings) -> Finding:
+    """Folders of a launcher that is gone; each has a small shell that removes it, unless that was killed too."""
+    base = settings.host.runtime_dir or runtime_base()
+    used = {word for one in psutil.process_iter(["cmdline"]) for word in one.info["cmdline"] or ()}
+    left = [path for path in base.glob("trillama-????????") if path.is_dir() and str(path) not in used]
+    if stale := [path for path in left if _is_old_and_ours(path) and not _answers(path)]:
+        return warn(f"{len(stale)} in {base}, of a launcher that is gone", f"rm -r {' '.join(map(str, stale))}")
+    return ok("none")
+
+
+async def exposure(settings: Settings) -> Finding:
+    """Who may ask, and whether the keys are worth the name."""
+    host, keys = settings.host, settings.host.proxy.get("api_keys")
+    known = [key for key in keys if isinstance(key, str)] if isinstance(keys, Sequence) else []
+    set_keys = 'set api_keys under [proxy], e.g. to "$(openssl rand -hex 24)"'
+    if host.host not in LOOPBACK and not known:
+        return warn(f"anyone who reaches {host.host}:{host.port} is served", set_keys)
+    if weak := sum(len(key) < MIN_KEY for key in known):
+        return warn(f"{weak} of {len(known)} api_keys are shorter than {MIN_KEY} letters", set_keys)
+    where = "only this machine" if host.host in LOOPBACK else f"who reaches {host.host}"
+    return ok(f"{where} can ask, {f'with one of {len(known)} keys' if known else 'without a key'}")
+
+
+async def disk(settings: Settings, _deep: bool) -> Finding:
+    """Room for the files that are still to be downloaded."""
+    if settings.host.demo:
+        return ok("the demo models take 20 MB")
+    missing = [one for one in _wanted(settings) if _path(one) is None]
+    published, quantization = settings.family.weights.published, settings.host.models.quantization
+    figures = published.quantizations.get(quantization or settings.family.weights.quantization) if published else None
+    if not missing:
+        return ok("nothing is to be downloaded")
+    cache = Path(constants.HF_HUB_CACHE)
+    free = shutil.disk_usage(next(one for one in (cache, *cache.parents) if one.exists())).free / GIB
+    size = figures.file_gib * len(missing) if figures else 0.0
+    text = f"{len(missing)} files of together {size:.1f} GiB are to be downloaded; {cache} has {free:.1f} GiB free"
+    return fail(text, "make room, or set HF_HOME to a folder on another disk") if size > free else ok(text)
+
+
+async def model_files(settings: Settings, deep: bool) -> Finding:
+    """Each file that is here is a whole GGUF of the family; with `deep`, one from the hub has the hub's SHA-256."""
+    if settings.host.demo:
+        return ok("the demo models are made when they are needed")
+    family = settings.family
+    here = {one.backend: path for one in _wanted(settings) if (path := _path(one))}
+    for backend, path in here.items():
+        own = backend in settings.host.models.files
+        fix = f"correct files.{backend} under [models]" if own else f"rm {path.resolve()} {path}  # it is fetched again"
+        try:
+            models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+        except LauncherError as error:
+            return fail(str(error), fix)
+        if deep and (damaged := await asyncio.to_thread(_damage, path)):
+            return fail(damaged, fix)
+    away = [name for name in family.weights.models if name not in here]
+    read = "read whole" if deep else "headers checked"
+    later = f"; {', '.join(away)}: downloaded at the first start" if away else ""
+    return ok(f"{', '.join(here) or 'none'} here, {read}{later}")
+
+
+def _wanted(settings: Settings) -> tuple[Wanted, ...]:
+    return models.wanted(settings.family, settings.host.models)
+
+
+def _path(wanted: Wanted) -> Path | None:
+    if wanted.local is not None:
+        return wanted.local
+    cached = try_to_load_from_cache(wanted.repo, wanted.filename)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the file's content, as far as its name in the hub's cache tells its SHA-256."""
+    expected = path.resolve().name
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not re.fullmatch("[0-9a-f]{64}", expected) or found == expected:
+        return None
+    return f"{path}: damaged: its SHA-256 is {found}, the hub's {expected}"
+
+
+def _is_old_and_ours(folder: Path) -> bool:
+    facts = folder.stat()
+    return facts.st_uid == os.getuid() and time.time() - facts.st_mtime > STALE_S
+
+
+def _answers(folder: Path) -> bool:
+    """Whether a process listens on any socket in it."""
+    for path in folder.glob("*.sock"):
+        with socket.socket(socket.AF_UNIX) as client:
+            if client.connect_ex(str(path)) == 0:
+                return True
+    return False

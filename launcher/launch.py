@@ -1,0 +1,97 @@
+"""All that is decided before a process starts, and what each process is to run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import socket
+
+from launcher.canary import Canary, golden_path
+from launcher.command import Placement
+from launcher.config import HostConfig, Mode, Settings, state_dir
+from launcher.engine import Engine
+from launcher.plan import Placed
+from launcher.run import Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """`models` has a checked file for each backend to be started; their output is kept in the folder `logs`."""
+
+    settings: Settings
+    listener: socket
+    engine: Engine
+    models: Mapping[str, Path]
+    logs: Path
+    placements: Mapping[str, Placed] = field(default_factory=dict)  # none where nothing was planned: all devices
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds the proxy."""
+        return url_of(self.settings.host)
+
+    @property
+    def capacity(self) -> Mapping[str, int]:
+        """The bytes that all backends may take together of each device where the plan has some take turns."""
+        found: dict[str, int] = {}
+        for device in {device for one in self.placements.values() if one.on_demand for device in memory_of(one)}:
+            needs = [(one.on_demand, memory_of(one).get(device, 0)) for one in self.placements.values()]
+            found[device] = sum(need for turns, need in needs if not turns) + max(
+                need for turns, need in needs if turns
+            )
+        return found
+
+    def on_demand(self, name: str) -> bool:
+        """Whether that backend is started by its first request."""
+        placed = self.placements.get(name)
+        return self.settings.backend(name).mode is Mode.ON_DEMAND or (placed is not None and placed.on_demand)
+
+    def spec(self, name: str, folder: Path) -> Spec:
+        """What the backend of that name is to run, its socket in `folder`."""
+        host, model, placed = self.settings.host, self.models[name], self.placements.get(name)
+        placement = Placement(
+            name=name,
+            model=model,
+            socket=socket_of(folder, name),
+            slots=host.engine.slots,
+            batch_tokens=self.settings.max_input_tokens,
+            gpu_layers=host.engine.gpu_layers,
+            threads=host.engine.threads,
+            extra_flags=host.engine.extra_flags,
+            devices=placed.devices if placed else (),
+            tensor_split=placed.tensor_split if placed else (),
+        )
+        canary = Canary(
+            socket=placement.socket,
+            dimensions=self.settings.family.dimensions,
+            golden=golden_path(state_dir() / "golden", model),
+            timeout_s=host.supervision.canary_timeout_s,
+        )
+        return Spec(
+            engine=self.engine,
+            placement=placement,
+            policy=host.supervision,
+            canary=canary,
+            on_demand=self.on_demand(name),
+        )
+
+
+def memory_of(placed: Placed) -> dict[str, int]:
+    """The bytes that a backend is planned to take of each device; of RAM where it has no other."""
+    if not placed.devices:
+        return {"RAM": placed.need.ram}
+    parts = placed.tensor_split or (1.0,)
+    return {
+        device: placed.need.fixed + round(placed.need.spread * part)
+        for device, part in zip(placed.devices, parts, strict=True)
+    }
+
+
+def url_of(host: HostConfig) -> str:
+    """Where a client on this machine finds the proxy."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.host, host.host)  # noqa: S104 # compared, not bound
+    return f"http://[{address}]:{host.port}" if ":" in address else f"http://{address}:{host.port}"
+
+
+def socket_of(folder: Path, name: str) -> Path:
+    """Where the llama-server of that backend listens."""
+    return folder / f"{name}.sock"

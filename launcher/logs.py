@@ -1,0 +1,101 @@
+"""What a child writes: a file per backend, bounded in size, with the files of its earlier runs beside it."""
+
+import asyncio
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+FILE_BYTES = 4 * 2**20  # llama-server writes errors only; a child that floods its log must not fill the disk
+EARLIER_FILES = 5
+LONGEST_LINE = 8192  # bytes; a longer one is cut into several
+LAST_LINES = 20
+END_S = 1.0  # for a pipe that a process which outlived its parent still holds
+
+
+class ChildLog:
+    """The log of one backend: `path` holds this run's lines, `path`.1 those of the run before, up to EARLIER_FILES.
+
+    A run that writes more than FILE_BYTES goes on in a new file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tail: deque[str] = deque(maxlen=LAST_LINES)
+
+    @property
+    def telling(self) -> str:
+        """The line that tells best why this run ended; empty if it wrote none."""
+        return telling_line(self._tail)
+
+    @asynccontextmanager
+    async def pipe(self) -> AsyncIterator[int]:
+        """The writing end of a pipe for a new run's output; its lines are kept until the block ends.
+
+        The descriptor belongs to the caller, who closes it once the child has it.
+        """
+        self._tail.clear()
+        file = _File(self.path, maxBytes=FILE_BYTES, backupCount=EARLIER_FILES, encoding="utf-8", delay=True)
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.stat().st_size:
+                file.doRollover()
+        reader, writer = os.pipe()
+        self._lines = _Lines(self, file)
+        open_reader = os.fdopen(reader, "rb")
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: self._lines, open_reader)
+        try:
+            yield writer
+            await self.complete()
+        finally:
+            transport.close()
+            with suppress(OSError):
+                file.close()
+
+    async def complete(self) -> None:
+        """Wait until the last line of a run that has ended is here, END_S at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                await self._lines.ended.wait()
+
+    def keep(self, line: str, file: logging.Handler) -> None:
+        if line.strip():
+            self._tail.append(line)
+        file.handle(logging.makeLogRecord({"msg": line}))
+
+
+def telling_line(lines: Sequence[str]) -> str:
+    """Of a run's last lines the first that speaks of a failure, which the later ones only follow; else the last."""
+    errors = (line for line in lines if re.search(r"error|fail|cannot|couldn't", line, re.IGNORECASE))
+    return next(errors, lines[-1] if lines else "").strip()
+
+
+class _File(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 # logging's signature
+        """A full disk loses lines of a log; the child and the other backends go on."""
+
+
+class _Lines(asyncio.Protocol):
+    """Cuts what arrives in a pipe into lines."""
+
+    def __init__(self, log: ChildLog, file: logging.Handler) -> None:
+        self.ended = asyncio.Event()
+        self._log, self._file, self._rest = log, file, b""
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            lines, self._rest = [*lines, self._rest], b""
+        self._keep(lines)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 # the pipe's end is the end of the run
+        self._keep([self._rest] if self._rest else [])
+        self.ended.set()
+
+    def _keep(self, lines: list[bytes]) -> None:
+        for line in lines:
+            self._log.keep(line.decode(errors="replace"), self._file)

@@ -1,0 +1,56 @@
+"""From settings to a launch: find the engine, fetch the models, check all that can be known before a process starts."""
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from launcher import command, engine, models, sizing
+from launcher.config import Settings, cache_dir, log_dir
+from launcher.demo import demo_models
+from launcher.display import Display
+from launcher.launch import Launch
+
+
+async def prepare(
+    settings: Settings,
+    listener: socket.socket,
+    display: Display,
+    *,
+    only: Sequence[str] | None = None,
+    ours: Mapping[str, int] | None = None,
+) -> Launch:
+    """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
+
+    `only` limits the models to those backends; `ours` are the bytes by device that models hold which run already.
+    Raises EngineError, ModelError, NotEnoughMemory, or ConfigError for flags that are not the user's to set.
+    """
+    address, port = listener.getsockname()[:2]  # systemd's socket unit may say other ones than our configuration
+    settings = settings.with_host(host=address, port=port)
+    names = only or tuple(settings.family.weights.models)
+    found = await engine.find(settings.host.engine.llama_server)
+    command.check_extra(settings.host.engine.extra_flags, found.flags)
+    decision = await sizing.decide(settings, found, names, ours=ours)
+    for note in decision.notes:
+        display.say(note)
+    return Launch(
+        settings=decision.settings,
+        listener=listener,
+        engine=found,
+        models=await _files(decision.settings, names, display),
+        placements=decision.placements,
+        logs=log_dir(),
+    )
+
+
+async def _files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:
+    if settings.host.demo:
+        made = await asyncio.to_thread(demo_models, cache_dir() / "demo")
+        return {name: made[name] for name in names}
+    family = settings.family
+    paths = {}
+    for wanted in models.wanted(family, settings.host.models):
+        if wanted.backend in names:
+            paths[wanted.backend] = path = await models.locate(wanted, report=display.downloading)
+            models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+    return paths

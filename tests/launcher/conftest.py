@@ -1,0 +1,66 @@
+"""Fixtures of the launcher's tests."""
+
+import shutil
+import tomllib
+from collections.abc import Iterator
+
+import gguf
+import numpy as np
+import pytest
+import tomli_w
+
+from tests.hub import running_hub
+from tests.launcher.place import BACKENDS, Place
+from tests.launcher.test_models import write_gguf
+from tests.launcher.trillama import commands
+from tests.proxy.stack import FAMILY_FILE
+
+
+@pytest.fixture(scope="session")
+def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """What is slow to make: see `place`."""
+    folder = tmp_path_factory.mktemp("place")
+    family = tomllib.loads(FAMILY_FILE.read_text(encoding="utf-8"))
+    small = {**family, "dimensions": 64, "trained_dimensions": [64]}
+    (folder / "small.toml").write_text(tomli_w.dumps(small), encoding="utf-8")
+    with running_hub() as hub, commands(hub.env(folder / "home")) as run:
+        yield Place(hub, folder / "home", folder / "host.toml", run)
+
+
+@pytest.fixture
+def place(shared_place: Place, small: dict[str, bytes]) -> Place:
+    """A hub with two quantisations of each model, nothing at home, and a configuration without settings."""
+    place, hub = shared_place, shared_place.hub
+    shutil.rmtree(place.home, ignore_errors=True)
+    place.configure()
+    hub.files.clear()
+    hub.requests.clear()
+    hub.gated = hub.damaged = False
+    for backend in BACKENDS:
+        place.put(backend, "Q4_K_M", small[backend])
+        place.put(backend, "Q8_0", small[backend] + b"larger")
+    return place
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A whole GGUF of some kilobytes per backend, each another."""
+    path = write_gguf(tmp_path_factory.mktemp("gguf") / "m.gguf")
+    return {backend: path.read_bytes() + backend.encode() for backend in BACKENDS}
+
+
+@pytest.fixture(scope="session")
+def big(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A whole GGUF of 25 MiB: the client keeps what has arrived in pieces of 10 MiB."""
+    path = tmp_path_factory.mktemp("gguf") / "m.gguf"
+    writer = gguf.GGUFWriter(path, "qwen2vl")
+    writer.add_embedding_length(64)
+    writer.add_tensor(
+        "token_embd.weight",
+        np.random.default_rng(0).integers(0, 15360, (204_800, 64)).astype(np.int16).view(np.float16),
+    )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()

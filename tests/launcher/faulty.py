@@ -1,0 +1,100 @@
+"""A llama-server with one fault, for what llama.cpp does not do on demand. Standard library only: it starts quickly.
+
+$FAULTY is `BACKEND=FAULT`, with * for all of them; the other backends get vectors of the right shape.
+"""
+
+import base64
+import http.server
+import json
+import math
+import os
+import signal
+import socketserver
+import struct
+import sys
+import threading
+import time
+
+DIMENSIONS = 64
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    fault = ""
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            loading = self.fault == "never ready"
+            self._answer(503 if loading else 200, {"status": "loading" if loading else "ok"})
+        elif self.path == "/metrics":
+            self._answer(200, "llamacpp:requests_processing 0\nllamacpp:requests_deferred 0\n")
+        else:
+            self._answer(200, {})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            self._answer(200, {"tokens": list(body["content"].encode())})
+            return
+        if self.fault == "answers nothing":
+            time.sleep(3600)
+        if self.fault == "answers garbage":
+            self._answer(200, "<html>hello</html>")
+            return
+        vector = self._vector(as_bytes=body.get("encoding_format") == "base64")
+        self._answer(200, {"data": [{"index": n, "embedding": vector} for n in range(len(body["input"]))]})
+
+    def _vector(self, *, as_bytes: bool) -> object:
+        length = DIMENSIONS // 2 if self.fault == "answers short vectors" else DIMENSIONS
+        value = math.nan if self.fault == "answers NaN" else 1 / math.sqrt(DIMENSIONS)
+        if as_bytes:
+            return base64.b64encode(struct.pack("<f", value) * length).decode()
+        return [None if math.isnan(value) else value] * length
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 # the base class's name
+        pass
+
+    def _answer(self, status: int, body: object) -> None:
+        data = (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def flood() -> None:
+    while True:
+        sys.stdout.write("what a lot there is to say " * 100 + "\n")
+
+
+def main() -> None:
+    if "--version" in sys.argv:
+        sys.stdout.write("version: 1 (faulty)\n")
+        return
+    if "--help" in sys.argv:
+        sys.stdout.write("".join(f"{flag} N   a flag\n" for flag in os.environ["FAULTY_FLAGS"].split()))
+        return
+    socket = sys.argv[sys.argv.index("--host") + 1]
+    backend, _, fault = os.environ.get("FAULTY", "").partition("=")
+    if backend == "*" or socket.endswith(f"/{backend}.sock"):
+        Handler.fault = fault
+    if Handler.fault == "exits":
+        sys.exit("error: out of something")
+    if Handler.fault == "ignores SIGTERM":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if Handler.fault == "floods its log":
+        threading.Thread(target=flood, daemon=True).start()
+    with Server(socket, Handler) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

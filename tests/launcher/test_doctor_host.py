@@ -1,0 +1,51 @@
+"""The lines of `trillama doctor` that are about the machine itself."""
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from launcher import doctor_host
+from launcher.findings import Level
+from tests.launcher.programs import program
+
+
+@pytest.mark.parametrize(
+    ("body", "level", "said"),
+    [
+        ("echo 'NVIDIA-SMI has failed: no driver'; exit 9", Level.FAIL, "nvidia-smi failed: NVIDIA-SMI has failed"),
+        ("echo 'NVIDIA X, 590.1, 8188 MiB'", Level.FAIL, "the driver is here, but no /dev/nvidia0"),
+    ],
+)
+def test_a_driver_that_does_not_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, level: Level, said: str
+) -> None:
+    program(tmp_path / "nvidia-smi", body)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if Path("/dev/nvidia0").exists() and "590" in body:
+        pytest.skip("this machine has an NVIDIA GPU")
+    found = doctor_host.nvidia_driver()
+    assert found.level is level
+    assert said in found.text
+
+
+def test_gpus_are_found_on_the_pci_bus(tmp_path: Path) -> None:
+    for name, kind, vendor in (("0", "0x030200", "0x10de"), ("1", "0x020000", "0x10de"), ("2", "0x030000", "0x1002")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "class").write_text(f"{kind}\n")
+        (tmp_path / name / "vendor").write_text(f"{vendor}\n")
+    assert doctor_host.pci_gpus(tmp_path) == ["NVIDIA", "AMD"]
+
+
+def test_a_clock_without_a_battery_is_found() -> None:
+    assert doctor_host.clock().level is Level.OK
+    assert doctor_host.clock(0.0).text == "the clock says 1970-01-01 00:00:00 UTC"
+
+
+def test_few_open_files_are_a_warning() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        assert doctor_host.open_files().level is Level.WARN
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

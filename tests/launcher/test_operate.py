@@ -1,0 +1,127 @@
+"""`trillama status`, `restart`, `reload` and `logs`, asked of a real `trillama serve`."""
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from tests.launcher.command import Serve, trillama_serve
+from tests.proxy.stack import BACKENDS, small_family
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """A config of three tiny models."""
+    file, models = small_family(tmp_path_factory.mktemp("operated"))
+    return {
+        "family": str(file),
+        "max_input_tokens": 512,
+        "models": {"files": {name: str(path) for name, path in models.items()}},
+        "engine": {"gpu_layers": 0, "threads": 1},
+    }
+
+
+async def backends(serve: Serve) -> dict[str, dict[str, object]]:
+    """What `trillama status --json` says of each."""
+    code, output = await serve.command("status", "--json")
+    assert code == 0, output
+    return {one["name"]: one for one in json.loads(output)["backends"]}
+
+
+def write(serve: Serve, config: Mapping[str, object]) -> None:
+    port, runtime = int(serve.url.rsplit(":", 1)[1]), str(serve.runtime)
+    serve.config.write_text(tomli_w.dumps({"port": port, "runtime_dir": runtime, **config}), encoding="utf-8")
+
+
+async def test_status_tells_of_every_backend(family: dict[str, object]) -> None:
+    async with trillama_serve(family) as serve:
+        seen = await backends(serve)
+        assert set(seen) == set(BACKENDS)
+        for name, one in seen.items():
+            assert (one["state"], one["restarts"], one["loaded"]) == ("ready", 0, 1.0)
+            assert one["pid"] == serve.child(f"{name}.sock").pid
+        code, page = await serve.command("status")
+        assert code == 0
+        assert all(name in page for name in (*BACKENDS, serve.url))
+
+
+async def test_restart_starts_one_again_and_leaves_the_others(family: dict[str, object]) -> None:
+    async with trillama_serve(family) as serve:
+        before = await backends(serve)
+        code, output = await serve.command("restart", "code")
+        assert code == 0, output
+        after = await backends(serve)
+        assert {name for name in BACKENDS if before[name]["pid"] != after[name]["pid"]} == {"code"}
+        assert (after["code"]["state"], after["code"]["restarts"]) == ("ready", 0)
+        code, output = await serve.command("restart", "cobol")
+        assert code == 1
+        assert "no backend cobol; there are retrieval, code, text-matching" in output
+
+
+async def test_a_hangup_starts_again_only_what_the_new_configuration_changes(family: dict[str, object]) -> None:
+    async with trillama_serve(family) as serve:
+        before, proxy = await backends(serve), serve.child("proxy.toml").pid
+        files = dict(family["models"]["files"])  # type: ignore[index] # made above
+        write(serve, {**family, "models": {"files": {**files, "code": files["retrieval"]}}})
+        serve.process.send_signal(signal.SIGHUP)
+        await serve.until("has been read again")
+        after = await backends(serve)
+        assert {name for name in BACKENDS if before[name]["pid"] != after[name]["pid"]} == {"code"}
+        assert after["code"]["model"] == files["retrieval"]
+        assert serve.child("proxy.toml").pid != proxy  # it tokenises with the file
+
+
+async def test_a_wrong_configuration_is_refused_and_the_old_one_stays(family: dict[str, object]) -> None:
+    async with trillama_serve(family) as serve:
+        before = {one.pid for one in serve.children()}
+        for wrong, message in (
+            ({"modells": {}}, "modells"),
+            ({"engine": {"llama_server": "/no/such"}}, "/no/such"),
+            ({"port": 1}, "another port needs a new start"),
+            ({"models": {"files": dict.fromkeys(BACKENDS, "/no/such.gguf")}}, "/no/such.gguf"),
+        ):
+            write(serve, {**family, **wrong})
+            serve.process.send_signal(signal.SIGHUP)
+            await serve.until("the old configuration stays")
+            assert message in serve.output[-1]
+        write(serve, {**family, "modells": {}})
+        assert {one.pid for one in serve.children()} == before
+
+
+async def test_reload_says_at_once_what_is_wrong(family: dict[str, object]) -> None:
+    async with trillama_serve(family) as serve:
+        files = dict(family["models"]["files"])  # type: ignore[index] # made above
+        write(serve, {**family, "models": {"files": {**files, "code": "/no/such.gguf"}}})
+        code, output = await serve.command("reload")
+        assert code == 1
+        assert "/no/such.gguf" in output
+        write(serve, {**family, "max_input_tokens": 256})
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        assert {one["batch_tokens"] for one in (await backends(serve)).values()} == {256}
+
+
+async def test_logs_are_kept_per_run(family: dict[str, object]) -> None:
+    async with trillama_serve(family) as serve:
+        for name in BACKENDS:
+            Path(serve.logs, f"{name}.log").write_text(f"{name} said this\n", encoding="utf-8")
+        code, output = await serve.command("logs", "code")
+        assert (code, output.splitlines()) == (0, ["code said this"])
+        await serve.command("restart", "code")
+        code, output = await serve.command("logs", "code", "--earlier", "1")
+        assert (code, output.splitlines()) == (0, ["code said this"])
+        code, output = await serve.command("logs")
+        assert "retrieval: retrieval said this" in output.splitlines()
+
+
+async def test_nothing_runs_is_said(family: dict[str, object], tmp_path: Path) -> None:
+    async with trillama_serve(family, ready=False) as serve:
+        await serve.until("starting")
+        serve.process.send_signal(signal.SIGTERM)
+        await serve.ended()
+        code, output = await serve.command("status")
+        assert code == 69
+        assert "trillama serve" in output

@@ -1,0 +1,117 @@
+"""What the host's settings come to on a machine: kept, filled in, lowered, warned of or refused."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.config import Settings, load
+from launcher.engine import Engine, Origin
+from launcher.errors import ConfigError, NotEnoughMemory
+from launcher.gpu import Device, Devices
+from launcher.memory import GIB
+from launcher.sizing import Decision, chosen, decide, wish_of
+from tests.proxy.stack import BACKENDS
+from tests.tiny_models import write_model
+
+
+def host(quantization: str | None = None, **host: object) -> Settings:
+    return load(None, {"models": {"quantization": quantization}, **host})
+
+
+def devices(*gpus: tuple[float, float], ram: tuple[float, float] = (100, 100)) -> Devices:
+    """(free, total) GiB of each."""
+    found = [
+        Device(name=f"CUDA{i}", description="", free_bytes=round(free * GIB), total_bytes=round(total * GIB))
+        for i, (free, total) in enumerate((*gpus, ram))
+    ]
+    return Devices(gpus=tuple(found[:-1]), ram=found[-1], has_gpu_backend=True)
+
+
+def decided(settings: Settings, found: Devices) -> Decision:
+    wish = wish_of(settings, frozenset(), BACKENDS)
+    assert wish
+    return chosen(settings, wish, found)
+
+
+def test_what_fits_is_served_as_it_is_set_without_a_word() -> None:
+    settings = host("Q8_0", max_input_tokens=2048)
+    decision = decided(settings, devices((24, 24)))
+    assert (decision.settings, decision.notes) == (settings, ())
+    assert {name: one.devices for name, one in decision.placements.items()} == dict.fromkeys(BACKENDS, ("CUDA0",))
+
+
+def test_auto_becomes_a_quantisation_and_is_said() -> None:
+    decision = decided(host("auto"), devices((48, 48)))
+    assert (decision.settings.host.models.quantization, decision.settings.max_input_tokens) == ("Q8_0", 8192)
+    assert decision.notes == ("Q8_0 has the best published quality, within noise, of what fits",)
+
+
+def test_a_length_that_nobody_set_is_lowered_to_what_fits_and_said() -> None:
+    decision = decided(host(), devices((12, 12)))
+    assert decision.settings.max_input_tokens == 1024
+    assert decision.settings.host.models.quantization is None  # the family's own, as before
+    assert "the longest text is 1024 tokens" in decision.notes[0]
+
+
+def test_what_the_whole_gpu_cannot_hold_is_refused_before_anything_starts() -> None:
+    with pytest.raises(NotEnoughMemory, match=r"Q4_K_M .* CUDA0 2\.0 GiB"):
+        decided(host("Q4_K_M"), devices((2, 2)))
+
+
+def test_what_another_process_holds_may_come_back_so_it_is_a_warning() -> None:
+    decision = decided(host("Q8_0", max_input_tokens=2048), devices((3, 24)))
+    assert decision.plan
+    assert decision.notes[0].startswith("a model may fail to start: retrieval, code, text-matching at Q8_0 with")
+
+
+def test_too_little_ram_without_a_gpu_is_a_warning_and_changes_nothing() -> None:
+    decision = decided(host("auto", max_input_tokens=8192), devices(ram=(1, 2)))
+    assert (decision.plan, decision.placements) == (None, {})
+    assert decision.settings.host.models.quantization == "Q4_K_M"
+    assert decision.notes[0].startswith("memory may run out: ")
+
+
+def test_a_file_of_the_user_s_own_counts_as_it_is(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "own.gguf")
+    settings = host(None)
+    files = {"models": settings.host.models.model_copy(update={"files": {"code": model}})}
+    wish = wish_of(settings.with_host(**files), frozenset(), ("code",))
+    assert wish
+    assert {one.file_bytes for one in wish.weights["code"].values()} == {model.stat().st_size}
+
+
+def test_the_engine_s_flag_decides_whether_logits_count() -> None:
+    for flags, logits in ((frozenset[str](), True), (frozenset({"--no-logits-for-embeddings"}), False)):
+        wish = wish_of(host(), flags, BACKENDS)
+        assert wish
+        assert wish.logits is logits
+
+
+def test_auto_without_published_figures_is_refused_by_name() -> None:
+    settings = host("auto")
+    weights = settings.family.weights.model_copy(update={"published": None})
+    bare = Settings(settings.host, settings.family.model_copy(update={"weights": weights}), settings.family_file)
+    with pytest.raises(ConfigError, match='"auto": jina-embeddings-v4 has no published figures'):
+        wish_of(bare, frozenset(), BACKENDS)
+    named = bare.with_host(models=bare.host.models.model_copy(update={"quantization": None}))
+    assert wish_of(named, frozenset(), BACKENDS) is None  # unknown sizes are not guessed
+
+
+async def test_demo_models_are_not_planned() -> None:
+    engine = Engine(argv=("/nonexistent",), version="", flags=frozenset(), origin=Origin.CONFIGURED, env={})
+    settings = load(None, {"demo": True})
+    assert await decide(settings, engine, BACKENDS) == Decision(settings=settings, plan=None)
+
+
+async def test_auto_chooses_again_what_it_chose_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path))
+    engine = Engine(argv=("/bin/false",), version="1", flags=frozenset(), origin=Origin.PATH, env={})
+    settings = host("auto", max_input_tokens=512)
+    settings = settings.with_host(engine=settings.host.engine.model_copy(update={"gpu_layers": 0}))
+    first = await decide(settings, engine, BACKENDS)
+    assert first.plan
+    kept = tmp_path / "auto" / "jina-embeddings-v4.txt"
+    assert kept.read_text(encoding="utf-8") == first.plan.quantization == "Q8_0"
+    kept.write_text("Q4_K_M", encoding="utf-8")
+    again = await decide(settings, engine, BACKENDS)
+    assert again.settings.host.models.quantization == "Q4_K_M"
