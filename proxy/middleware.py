@@ -54,7 +54,8 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
         status = response.status
     finally:
-        _record(request, status, time.perf_counter() - started)
+        # When the answer is on its way: it does not wait for our books.
+        asyncio.get_running_loop().call_soon(_record, request, status, time.perf_counter() - started)
     response.headers["X-Request-ID"] = request[REQUEST_ID]
     if request.app[STOPPING].is_set():
         response.force_close()  # said in the answer: the client sends its next request over another connection
