@@ -59,7 +59,7 @@ class Canary:
         if speed < self.least_tokens_per_s:
             raise WrongAnswer(
                 f"the canary saw {speed:.0f} tokens/s, and a GPU does at least {self.least_tokens_per_s:g}: it "
-                "computes on the CPU, or others use the GPU; see nvidia-smi, or set gpu_tokens_per_s under [supervision]"
+                "computes on the CPU, or others use the GPU; see nvidia-smi, or set [supervision] gpu_tokens_per_s"
             )
 
     async def idle(self) -> bool:

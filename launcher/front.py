@@ -116,9 +116,8 @@ class Front:
         }
         notice = {"notice": host.notice} if host.notice else {}
         return {
-            "serial_backends": not (
-                host.engine.gpu_layers and launch.devices.gpus
-            ),  # the cores compute one batch faster than three at a time
+            # Cores compute one batch faster than three at a time.
+            "serial_backends": not (host.engine.gpu_layers and launch.devices.gpus),
             **host.proxy,
             **notice,
             "family": str(launch.settings.family_file.resolve()),
