@@ -117,10 +117,10 @@ async def _watch(settings: Settings) -> None:
 
 
 def _page(view: View) -> Group:
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, expand=True)
     for heading in ("backend", "state", "restarts", "queue", "tokens/s", "memory"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("model", no_wrap=True, overflow="ellipsis")
+    table.add_column("model", no_wrap=True, overflow="ellipsis", ratio=1)
     for one in view.backends:
         table.add_row(*_row(one))
     title = f"trillama {view.version} at {view.url}, {view.engine.origin} llama.cpp {view.engine.version}"
