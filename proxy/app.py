@@ -121,6 +121,7 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
         middlewares=(middleware.observe, middleware.answer_errors, middleware.check_key),
         client_max_size=config.max_body_bytes,
     )
+    app.on_response_prepare.append(middleware.mark)
     app[middleware.API_KEYS] = config.api_keys
     app[middleware.STOPPING] = asyncio.Event()
     app[middleware.REFUSALS] = handlers.REFUSALS
