@@ -10,6 +10,7 @@ from aiohttp import web
 
 from proxy import control, handlers, jobs, middleware, openapi, token_ids
 from proxy.backend import connect
+from proxy.cache import opened as opened_cache
 from proxy.config import Family, ProxyConfig, TokenIds
 from proxy.lane import Turnstile
 from proxy.model import ServedModel
@@ -83,8 +84,9 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
     )
     shared = Turnstile(asyncio.Lock()) if config.serial_backends else None
     async with AsyncExitStack() as stack:
+        cache = await stack.enter_async_context(opened_cache(config.cache_bytes, config.cache_file, family.dimensions))
         models = {
-            name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared)
+            name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared, cache)
             for name, settings in config.backends.items()
         }
         async with asyncio.TaskGroup() as tasks:
