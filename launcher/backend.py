@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from launcher import gpu
 from launcher.config import SupervisionSettings
 from launcher.errors import ChildError, StartError
 from launcher.logs import ChildLog
@@ -63,6 +64,7 @@ class Backend:
         self.status = Status(name=spec.placement.name, since=time.time())
         self._report = report
         self._failures = 0
+        self._ran = False
         self._wanted = asyncio.Event()
         self._settled = asyncio.Event()
         self._scope: asyncio.Timeout | None = None
@@ -128,7 +130,9 @@ class Backend:
     async def _live(self) -> None:
         """One run after another until told to end; after too many failures in a row it stays FAILED."""
         while True:
-            started = time.monotonic()
+            if self.spec.on_gpu and self._ran:
+                await gpu.until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
+            started, self._ran = time.monotonic(), True
             try:
                 await run(self.spec, self.log, self)
             except ChildError as error:

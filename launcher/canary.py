@@ -3,6 +3,8 @@
 The first good start of a model file is what later ones are compared with; its vectors are kept beside the cache.
 """
 
+import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import orjson
 from numpy.typing import NDArray
 
 from launcher.errors import WrongAnswer
+
+log = logging.getLogger(__name__)
 
 TEXTS = (
     "Query: What do I do if my lightsaber overheats?",
@@ -26,22 +30,19 @@ FLOOR = 0.98
 class Canary:
     """The check of one backend: `golden` is the file with the expected vectors, made at the first good answer.
 
-    `timeout_s` is for three short texts, on the slowest host that is of any use.
+    `timeout_s` is for three short texts, on the slowest host that is of any use; `least_tokens_per_s` is what a GPU
+    does at its slowest, 0 for no such floor.
     """
 
     socket: Path
     dimensions: int
     golden: Path
     timeout_s: float
+    least_tokens_per_s: float = 0.0
 
     async def sing(self) -> None:
         """Return if the vectors are right. Raises WrongAnswer with what is not."""
-        try:
-            vectors = await self._vectors()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise WrongAnswer(f"the canary got no answer ({type(error).__name__})") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise WrongAnswer(f"the canary got an answer that is not embeddings ({error!r})") from error
+        vectors = (await self._answer()).vectors
         if vectors.shape != (len(TEXTS), self.dimensions):
             raise WrongAnswer(f"the canary's vectors have {vectors.shape[-1]} dimensions, not {self.dimensions}")
         if not np.isfinite(vectors).all():
@@ -49,6 +50,17 @@ class Canary:
         if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
             raise WrongAnswer("the canary's vectors are not of unit length")
         self._compare(vectors)
+
+    async def race(self) -> None:
+        """Return if it is as fast as a GPU has to be; ask when it is warm. Raises WrongAnswer with what it reached."""
+        started = time.perf_counter()
+        tokens = (await self._answer()).tokens
+        speed = tokens / (time.perf_counter() - started)
+        if speed < self.least_tokens_per_s:
+            raise WrongAnswer(
+                f"the canary saw {speed:.0f} tokens/s, and a GPU does at least {self.least_tokens_per_s:g}: it "
+                "computes on the CPU, or others use the GPU; see nvidia-smi, or set [supervision] gpu_tokens_per_s"
+            )
 
     async def idle(self) -> bool:
         """Whether nothing is computed now: the canary is never in the users' line."""
@@ -60,33 +72,58 @@ class Canary:
         busy = ("llamacpp:requests_processing ", "llamacpp:requests_deferred ")
         return not any(line.startswith(busy) and float(line.split()[1]) > 0 for line in text.splitlines())
 
-    async def _vectors(self) -> NDArray[np.float32]:
+    async def _answer(self) -> "_Answer":
+        try:
+            return await self._ask()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise WrongAnswer(f"the canary got no answer ({type(error).__name__})") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise WrongAnswer(f"the canary got an answer that is not embeddings ({error!r})") from error
+
+    async def _ask(self) -> "_Answer":
         body = orjson.dumps({"input": TEXTS})
         headers = {"Content-Type": "application/json"}
         async with (
             self._session() as session,
-            session.post("http://llama-server/v1/embeddings", data=body, headers=headers) as answer,
+            session.post("http://llama-server/v1/embeddings", data=body, headers=headers) as response,
         ):
-            rows = orjson.loads(await answer.read())["data"]
-        return np.array([row["embedding"] for row in rows], dtype=np.float32)
+            answer = orjson.loads(await response.read())
+        vectors = np.array([row["embedding"] for row in answer["data"]], dtype=np.float32)
+        return _Answer(vectors, int(answer["usage"]["prompt_tokens"]))
 
     def _compare(self, vectors: NDArray[np.float32]) -> None:
-        if not self.golden.is_file():
-            self.golden.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self.golden.with_suffix(".unfinished.npy")
-            np.save(unfinished, vectors)
-            unfinished.rename(self.golden)
+        if not self.golden.exists():
+            self._keep(vectors)
             return
-        cosines = np.einsum("ij,ij->i", vectors, np.load(self.golden))
+        try:
+            expected = np.load(self.golden)
+        except (OSError, ValueError, EOFError) as error:
+            raise WrongAnswer(f"the expected vectors cannot be read: delete {self.golden}") from error
+        cosines = np.einsum("ij,ij->i", vectors, expected)
         if cosines.min() < FLOOR:
             raise WrongAnswer(
                 f"the canary's vectors are not those of this file's first start (cosine {cosines.min():.4f}); "
                 f"if the file is right now, delete {self.golden}"
             )
 
+    def _keep(self, vectors: NDArray[np.float32]) -> None:
+        unfinished = self.golden.with_suffix(".unfinished.npy")
+        try:
+            self.golden.parent.mkdir(parents=True, exist_ok=True)
+            np.save(unfinished, vectors)
+            unfinished.rename(self.golden)
+        except OSError as error:  # a full disk: serving goes on, and the next start has nothing to compare with
+            log.warning("the canary's vectors cannot be kept in %s: %s", self.golden.parent, error.strerror)
+
     def _session(self) -> aiohttp.ClientSession:
         timeout = aiohttp.ClientTimeout(total=self.timeout_s)
         return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket)), timeout=timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    vectors: NDArray[np.float32]
+    tokens: int
 
 
 def golden_path(folder: Path, model: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from platformdirs import user_cache_path, user_log_path
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
@@ -26,6 +26,7 @@ class EngineSettings(Strict):
 
     llama_server: LocalPath | None = None
     gpu_layers: Annotated[int, Field(ge=0)] = 99
+    require_gpu: Literal["auto"] | bool = "auto"
     slots: Annotated[int, Field(gt=0, le=256)] = 16
     threads: Positive | None = None
     extra_flags: tuple[str, ...] = ()
@@ -55,6 +56,8 @@ class SupervisionSettings(Strict):
     max_misses: Positive = 3
     canary_interval_s: Seconds = 60.0
     canary_timeout_s: Seconds = 120.0
+    gpu_tokens_per_s: Annotated[float, Field(ge=0)] = 100.0  # a GPU that is slower is not computing
+    memory_wait_s: Seconds = 30.0
     stable_s: Seconds = 60.0
     first_delay_s: Seconds = 10.0
     quick_delay_s: Seconds = 1.0

@@ -1,7 +1,7 @@
 """How a running launcher is asked and told: HTTP on a socket in its private folder, which only its user can enter."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +14,7 @@ from launcher import __version__
 from launcher.backend import Backend
 from launcher.config import Settings, runtime_base
 from launcher.errors import LauncherError, NotRunning
+from launcher.lanes import Lane
 from launcher.supervisor import Fleet
 from launcher.view import BackendView, EngineView, View
 
@@ -32,19 +33,20 @@ async def answering(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
     """
     started = time.time()
 
-    def seen() -> web.Response:
-        return web.Response(text=_view(fleet, started).model_dump_json(), content_type="application/json")
+    async def seen() -> web.Response:
+        view = _view(fleet, await fleet.lanes.look(), started)
+        return web.Response(text=view.model_dump_json(), content_type="application/json")
 
     async def status(_: web.Request) -> web.Response:
-        return seen()
+        return await seen()
 
     async def restart(request: web.Request) -> web.Response:
         await fleet.restart(request.match_info["name"])
-        return seen()
+        return await seen()
 
     async def reload_(_: web.Request) -> web.Response:
         await reload()
-        return seen()
+        return await seen()
 
     app = web.Application(middlewares=[_refused])
     app.add_routes(
@@ -107,7 +109,7 @@ async def _refused(
         return web.Response(text=str(error), status=409)
 
 
-def _view(fleet: Fleet, started: float) -> View:
+def _view(fleet: Fleet, lanes: Mapping[str, Lane], started: float) -> View:
     launch = fleet.launch
     return View(
         version=__version__,
@@ -117,18 +119,24 @@ def _view(fleet: Fleet, started: float) -> View:
         family=launch.settings.family.name,
         logs=str(launch.logs),
         engine=EngineView(origin=launch.engine.origin, version=launch.engine.version),
-        backends=tuple(_backend(one) for one in fleet.backends.values()),
+        backends=tuple(_backend(one, lanes.get(name)) for name, one in fleet.backends.items()),
     )
 
 
-def _backend(backend: Backend) -> BackendView:
+def _backend(backend: Backend, lane: Lane | None) -> BackendView:
     placement = backend.spec.placement
     return BackendView(
         **asdict(backend.status),
         model=str(placement.model),
         batch_tokens=placement.batch_tokens,
         slots=placement.slots,
+        on_demand=backend.spec.on_demand,
+        devices=placement.devices,
+        planned_bytes=dict(backend.spec.memory),
         resident_bytes=_resident(backend.status.pid),
+        waiting_texts=lane.waiting_texts if lane else None,
+        waiting_tokens=lane.waiting_tokens if lane else None,
+        tokens_per_s=lane.tokens_per_s if lane else None,
     )
 
 

@@ -69,7 +69,7 @@ async def memory_plan(machine: Machine) -> Finding:
     """What `trillama plan` would say."""
     settings = machine.settings
     try:
-        decision = await decide(settings, machine.engine, tuple(settings.family.weights.models))
+        decision = decide(settings, machine.engine, machine.devices, tuple(settings.family.weights.models))
     except NotEnoughMemory as error:
         return fail(str(error), "trillama plan")
     if settings.host.demo:

@@ -49,6 +49,17 @@ class Front:
             finally:
                 self._scope = None
 
+    async def check(self, launch: Launch) -> None:
+        """Raises ConfigError, with the proxy's own words, if it would refuse these settings."""
+        config = self._folder / "proxy.new.toml"
+        config.write_text(tomli_w.dumps(self._settings(launch)), encoding="utf-8")
+        argv = (sys.executable, "-P", "-m", "proxy", "--config", str(config), "--check")
+        process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
+        _, words = await process.communicate()
+        if process.returncode:
+            reason = words.decode(errors="replace").strip().rpartition(f"{config}: ")[2]
+            raise ConfigError(f"[proxy] in the configuration: {reason}")
+
     async def change(self, launch: Launch) -> None:
         """Start it again if the launch gives it other settings, and wait until it answers.
 
@@ -69,7 +80,7 @@ class Front:
             started = time.monotonic()
             code = await self._run_once()
             if code == ConfigError.exit_code:
-                raise ConfigError("the proxy refused its settings; its reason is above")
+                raise ConfigError("the proxy refused its settings, [proxy] in the configuration; its reason is above")
             failures = 1 if time.monotonic() - started > policy.stable_s else failures + 1
             delay = restart_delay(policy, failures, was_ready=True)
             if delay is None:
@@ -105,7 +116,8 @@ class Front:
         }
         notice = {"notice": host.notice} if host.notice else {}
         return {
-            "serial_backends": host.engine.gpu_layers == 0,  # the cores compute one batch faster than three at a time
+            # Cores compute one batch faster than three at a time.
+            "serial_backends": not (host.engine.gpu_layers and launch.devices.gpus),
             **host.proxy,
             **notice,
             "family": str(launch.settings.family_file.resolve()),

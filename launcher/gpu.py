@@ -1,6 +1,9 @@
 """The devices an engine can compute on and the memory there is: read once, before anything is planned."""
 
+import asyncio
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import psutil
 from launcher.engine import Engine, ask
 
 MIB = 2**20
+POLL_S = 0.5
 # What a GPU backend of ggml writes on stderr: that it finds devices, that it fails to, that it was loaded from a file.
 BACKEND_SIGNS = re.compile(r"ggml_(cuda|hip|vulkan|vk|sycl|metal|musa|cann|opencl)|loaded (?!CPU|BLAS|RPC)\w+ backend")
 BACKEND_FILES = re.compile(r"libggml-(cuda|hip|vulkan|sycl|metal|musa|cann|opencl)\b")
@@ -46,6 +50,20 @@ async def read(engine: Engine) -> Devices:
 def without_gpus() -> Devices:
     """The devices where no GPU is to be used; the engine is not asked."""
     return Devices(gpus=(), ram=host_memory(), has_gpu_backend=False)
+
+
+async def until_free(engine: Engine, needed: Mapping[str, int], patience_s: float) -> None:
+    """Wait until the GPUs have that much free: what a process held that was killed comes back a moment later.
+
+    Returns after `patience_s` in any case: a start that fails says more. Raises EngineError if the engine does not run.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            while True:
+                free = {one.name: one.free_bytes for one in (await read(engine)).gpus}
+                if all(free.get(name, 0) >= bytes_ for name, bytes_ in needed.items()):
+                    return
+                await asyncio.sleep(POLL_S)
 
 
 def devices_in(text: str) -> tuple[Device, ...]:

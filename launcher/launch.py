@@ -9,8 +9,10 @@ from launcher.canary import Canary, golden_path
 from launcher.command import Placement
 from launcher.config import HostConfig, Mode, Settings, state_dir
 from launcher.engine import Engine
+from launcher.gpu import Devices
 from launcher.plan import Placed
 from launcher.run import Spec
+from launcher.truth import gpu_is_required
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,7 @@ class Launch:
     engine: Engine
     models: Mapping[str, Path]
     logs: Path
+    devices: Devices
     placements: Mapping[str, Placed] = field(default_factory=dict)  # none where nothing was planned: all devices
 
     @property
@@ -48,6 +51,8 @@ class Launch:
     def spec(self, name: str, folder: Path) -> Spec:
         """What the backend of that name is to run, its socket in `folder`."""
         host, model, placed = self.settings.host, self.models[name], self.placements.get(name)
+        gpus = tuple(one.name for one in self.devices.gpus) if host.engine.gpu_layers else ()
+        on_gpu = bool(gpus) and gpu_is_required(host.engine, self.devices)
         placement = Placement(
             name=name,
             model=model,
@@ -57,7 +62,7 @@ class Launch:
             gpu_layers=host.engine.gpu_layers,
             threads=host.engine.threads,
             extra_flags=host.engine.extra_flags,
-            devices=placed.devices if placed else (),
+            devices=placed.devices if placed else gpus,
             tensor_split=placed.tensor_split if placed else (),
         )
         canary = Canary(
@@ -65,6 +70,7 @@ class Launch:
             dimensions=self.settings.family.dimensions,
             golden=golden_path(state_dir() / "golden", model),
             timeout_s=host.supervision.canary_timeout_s,
+            least_tokens_per_s=host.supervision.gpu_tokens_per_s if on_gpu else 0.0,
         )
         return Spec(
             engine=self.engine,
@@ -72,6 +78,7 @@ class Launch:
             policy=host.supervision,
             canary=canary,
             on_demand=self.on_demand(name),
+            on_gpu=on_gpu,
         )
 
 

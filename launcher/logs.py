@@ -28,6 +28,11 @@ class ChildLog:
         self._tail: deque[str] = deque(maxlen=LAST_LINES)
 
     @property
+    def tail(self) -> tuple[str, ...]:
+        """The last lines of this run."""
+        return tuple(self._tail)
+
+    @property
     def telling(self) -> str:
         """The line that tells best why this run ended; empty if it wrote none."""
         return telling_line(self._tail)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -116,7 +117,10 @@ async def _watch(settings: Settings) -> None:
 
 
 def _page(view: View) -> Group:
-    table = Table("backend", "state", "since", "pid", "restarts", "memory", "model")
+    table = Table(box=SIMPLE_HEAD, expand=True)
+    for heading in ("backend", "state", "restarts", "queue", "tokens/s", "memory"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("model", no_wrap=True, overflow="ellipsis", ratio=1)
     for one in view.backends:
         table.add_row(*_row(one))
     title = f"trillama {view.version} at {view.url}, {view.engine.origin} llama.cpp {view.engine.version}"
@@ -125,16 +129,24 @@ def _page(view: View) -> Group:
 
 
 def _row(one: BackendView) -> list[Text | str]:
-    state = f"{one.state} {one.loaded:.0%}" if one.state is State.STARTING else str(one.state)
+    since = timedelta(seconds=int(time.time() - one.since))
+    loaded = f" {one.loaded:.0%}" if one.state is State.STARTING else ""
     return [
         one.name,
-        Text(state, style=COLOURS.get(one.state, "")),
-        str(timedelta(seconds=int(time.time() - one.since))),
-        str(one.pid or ""),
+        Text(f"{one.state}{loaded} {since}", style=COLOURS.get(one.state, "")),
         str(one.restarts),
-        "" if one.resident_bytes is None else f"{one.resident_bytes / 2**30:.2f} GiB",
+        "" if one.waiting_texts is None else str(one.waiting_texts),
+        f"{one.tokens_per_s:,.0f}" if one.tokens_per_s else "",
+        _memory(one),
         Path(one.model).name,
     ]
+
+
+def _memory(one: BackendView) -> str:
+    """Of a GPU what was planned, for no engine tells; of the host what it has."""
+    if one.devices:
+        return ", ".join(f"{device} {one.planned_bytes.get(device, 0) / 2**30:.1f} GiB" for device in one.devices)
+    return "" if one.resident_bytes is None else f"{one.resident_bytes / 2**30:.2f} GiB"
 
 
 def _read(file: Path) -> list[str]:

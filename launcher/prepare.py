@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launcher import command, engine, models, sizing
+from launcher import command, engine, gpu, models, sizing, truth
 from launcher.config import Settings, cache_dir, log_dir
 from launcher.demo import demo_models
 from launcher.display import Display
@@ -23,14 +23,18 @@ async def prepare(
     """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
 
     `only` limits the models to those backends; `ours` are the bytes by device that models hold which run already.
-    Raises EngineError, ModelError, NotEnoughMemory, or ConfigError for flags that are not the user's to set.
+    Raises EngineError, StartError for a GPU that is not there, ModelError, NotEnoughMemory, or ConfigError for flags
+    that are not the user's to set.
     """
     address, port = listener.getsockname()[:2]  # systemd's socket unit may say other ones than our configuration
     settings = settings.with_host(host=address, port=port)
     names = only or tuple(settings.family.weights.models)
     found = await engine.find(settings.host.engine.llama_server)
     command.check_extra(settings.host.engine.extra_flags, found.flags)
-    decision = await sizing.decide(settings, found, names, ours=ours)
+    wanted = settings.host.engine
+    devices = await gpu.read(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
+    truth.check_devices(wanted, devices, found)
+    decision = sizing.decide(settings, found, devices, names, ours=ours)
     for note in decision.notes:
         display.say(note)
     return Launch(
@@ -39,6 +43,7 @@ async def prepare(
         engine=found,
         models=await _files(decision.settings, names, display),
         placements=decision.placements,
+        devices=devices,
         logs=log_dir(),
     )
 

@@ -17,6 +17,7 @@ from launcher.config import SupervisionSettings
 from launcher.engine import Engine
 from launcher.errors import ChildExited, StartError, Unresponsive, WrongAnswer
 from launcher.logs import ChildLog
+from launcher.truth import fallback_in
 from launcher.watch import watch
 
 POLL_S = 0.05
@@ -26,7 +27,7 @@ POLL_S = 0.05
 class Spec:
     """What one backend runs and how it is looked after: as long as it is the same, nothing has to be restarted.
 
-    `memory` is what it is planned to take, in bytes by device.
+    `memory` is what it is planned to take, in bytes by device; `on_gpu` says that only a GPU will do.
     """
 
     engine: Engine
@@ -34,6 +35,7 @@ class Spec:
     policy: SupervisionSettings
     canary: Canary
     on_demand: bool = False
+    on_gpu: bool = False
     memory: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -53,8 +55,12 @@ async def run(spec: Spec, log: ChildLog, observer: Observer) -> NoReturn:
     It is StartError for a run that was never ready.
     """
     async with started(spec.engine, spec.placement, spec.policy, log, observer) as child:
+        if spec.on_gpu and (fallback := fallback_in(log.tail)):
+            raise StartError(f"{spec.placement.name}: {fallback}")
         try:
             await spec.canary.sing()
+            if spec.on_gpu:
+                await spec.canary.race()
         except WrongAnswer as error:
             if child.process.returncode is not None:
                 raise StartError(await child.ended("while starting")) from error

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from launcher import gpu
 from launcher.config import Settings, cache_dir
 from launcher.engine import Engine
 from launcher.errors import ConfigError, ModelError, NotEnoughMemory
@@ -43,10 +42,10 @@ class Decision:
         return {one.name: one for one in self.plan.placed} if self.plan else {}
 
 
-async def decide(
-    settings: Settings, engine: Engine, names: Sequence[str], *, ours: Mapping[str, int] | None = None
+def decide(
+    settings: Settings, engine: Engine, devices: Devices, names: Sequence[str], *, ours: Mapping[str, int] | None = None
 ) -> Decision:
-    """What to serve of `names` on this machine as it is now. `ours` are bytes by device that our own models hold.
+    """What to serve of `names` on these devices. `ours` are bytes by device that our own models hold.
 
     What "auto" has chosen once it chooses again as long as that fits: another quantisation gives other vectors.
     Raises NotEnoughMemory only where the whole memory of the GPUs would not do: what others hold may come back, and a
@@ -56,7 +55,7 @@ async def decide(
     planned = tuple(settings.family.weights.models) if auto else names  # a call for one model gets what a server serves
     if settings.host.demo or (wish := wish_of(settings, engine.flags, planned)) is None:
         return Decision(settings=_served(settings, None), plan=None)
-    devices = _with(await gpu.read(engine) if wish.gpu_layers else gpu.without_gpus(), ours or {})
+    devices = _with(devices if wish.gpu_layers else replace(devices, gpus=()), ours or {})
     if not auto:
         return chosen(settings, wish, devices)
     memory = cache_dir() / "auto" / f"{settings.family.name}.txt"

@@ -86,9 +86,10 @@ class Fleet:
 
     async def change(self, launch: Launch) -> None:
         """Go on with another launch of the same models: what it leaves as it is runs on, the rest is started again,
-        one after the other.
+        one after the other. Raises ConfigError if the proxy refuses its settings; nothing has changed then.
         """
         async with self._changing:
+            await self._front.check(launch)
             shorter = launch.settings.max_input_tokens < self.launch.settings.max_input_tokens
             self.launch = launch
             if shorter:  # the proxy must not send what a backend can no longer take

@@ -10,7 +10,11 @@ class _Body(BaseModel):
 
 
 class BackendView(_Body):
-    """One backend. `since` is in seconds of the Unix epoch, `loaded` from 0 to 1, `resident_bytes` host memory."""
+    """One backend. `since` is in seconds of the Unix epoch, `loaded` from 0 to 1, `resident_bytes` host memory.
+
+    `devices` are those it is placed on, none for the CPU, and `planned_bytes` what it is planned to take of each. The
+    last three are of its line in the proxy, None while that does not answer.
+    """
 
     name: str
     state: State
@@ -22,7 +26,13 @@ class BackendView(_Body):
     model: str
     batch_tokens: int
     slots: int
+    on_demand: bool
+    devices: tuple[str, ...]
+    planned_bytes: dict[str, int]
     resident_bytes: int | None
+    waiting_texts: int | None
+    waiting_tokens: int | None
+    tokens_per_s: float | None
 
 
 class EngineView(_Body):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from proxy import config
-from proxy.app import BACKLOG, serving
+from proxy.app import BACKLOG, serving, table_of
 
 EX_CONFIG = 78  # sysexits.h
 EX_TEMPFAIL = 75
@@ -21,20 +21,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="proxy", description="Jina's and OpenAI's embeddings API over llama-servers")
     parser.add_argument("--config", type=Path, required=True, help="the proxy's TOML file")
     parser.add_argument("--listen-fd", type=int, help="serve on this listening socket instead of opening one")
+    parser.add_argument("--check", action="store_true", help="only look whether the configuration is right")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # One text is tokenised in microseconds; waking a pool of threads for it costs more, and the cores are the engine's.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        asyncio.run(_run(arguments.config, arguments.listen_fd))
+        settings, family = config.load(arguments.config)
+        table_of(settings, family)
+        if not arguments.check:
+            asyncio.run(_run(settings, family, arguments.listen_fd))
     except config.ConfigError as error:
         sys.exit(_fail(EX_CONFIG, str(error)))
     except OSError as error:
         sys.exit(_fail(EX_TEMPFAIL, f"cannot listen: {error}"))
 
 
-async def _run(path: Path, listen_fd: int | None) -> None:
-    settings, family = config.load(path)
+async def _run(settings: config.ProxyConfig, family: config.Family, listen_fd: int | None) -> None:
     logging.getLogger().setLevel(settings.log_level.upper())
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

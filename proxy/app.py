@@ -10,6 +10,7 @@ from aiohttp import web
 
 from proxy import control, handlers, jobs, middleware, openapi, token_ids
 from proxy.backend import connect
+from proxy.cache import opened as opened_cache
 from proxy.config import Family, ProxyConfig, TokenIds
 from proxy.lane import Turnstile
 from proxy.model import ServedModel
@@ -56,6 +57,13 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
             await runner.cleanup()
 
 
+def table_of(config: ProxyConfig, family: Family) -> TaskTable:
+    """Which task goes where. Raises ConfigError if the settings contradict the family's."""
+    return TaskTable(
+        family, config.backends.keys(), default_task=config.default_task, model_aliases=config.model_aliases
+    )
+
+
 async def _hear_out(runner: web.AppRunner) -> None:
     """Give connections that were taken last the time to send their request: aiohttp would hang up on them."""
     with suppress(TimeoutError):
@@ -67,9 +75,7 @@ async def _hear_out(runner: web.AppRunner) -> None:
 
 @asynccontextmanager
 async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedService]:
-    table = TaskTable(
-        family, config.backends.keys(), default_task=config.default_task, model_aliases=config.model_aliases
-    )
+    table = table_of(config, family)
     waiting = Waiting(
         tokens=config.max_queued_tokens,
         call_s=config.request_timeout_s,
@@ -78,8 +84,9 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
     )
     shared = Turnstile(asyncio.Lock()) if config.serial_backends else None
     async with AsyncExitStack() as stack:
+        cache = await stack.enter_async_context(opened_cache(config.cache_bytes, config.cache_file, family.dimensions))
         models = {
-            name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared)
+            name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared, cache)
             for name, settings in config.backends.items()
         }
         async with asyncio.TaskGroup() as tasks:
@@ -116,6 +123,7 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
         middlewares=(middleware.observe, middleware.answer_errors, middleware.check_key),
         client_max_size=config.max_body_bytes,
     )
+    app.on_response_prepare.append(middleware.mark)
     app[middleware.API_KEYS] = config.api_keys
     app[middleware.STOPPING] = asyncio.Event()
     app[middleware.REFUSALS] = handlers.REFUSALS

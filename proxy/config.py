@@ -87,6 +87,8 @@ class ProxyConfig(Strict):
     start_wait_s: Annotated[float, Field(ge=0)] = 120.0
     recovery_s: Annotated[float, Field(ge=0)] = 60.0
     serial_backends: bool = False
+    cache_bytes: Annotated[int, Field(ge=0)] = 0
+    cache_file: Path | None = None
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     control: Path | None = None
     notice: str | None = None

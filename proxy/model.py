@@ -5,9 +5,11 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from proxy import metrics
 from proxy.backend import Backend
+from proxy.cache import Cache, through
 from proxy.config import Family
 from proxy.embedding import Ids, Provenance
 from proxy.errors import BackendError, BackendLoading, invalid
@@ -45,7 +47,14 @@ class ServedModel:
     held, and until it has opened after that, each waits for `start_s`.
     """
 
-    def __init__(self, backend: Backend, family: Family, waiting: Waiting, turnstile: Turnstile | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        family: Family,
+        waiting: Waiting,
+        turnstile: Turnstile | None = None,
+        cache: Cache | None = None,
+    ) -> None:
         self.backend = backend
         self.provenance = Provenance(digest=UNKNOWN, quantization=UNKNOWN, engine=UNKNOWN, space=UNKNOWN)
         self.wanted = asyncio.Event()  # set while anybody waits at a held model
@@ -54,6 +63,7 @@ class ServedModel:
         turnstile = turnstile or Turnstile()
         self.lane = Lane(backend, line, turnstile, dimensions=family.dimensions, call_timeout_s=waiting.call_s)
         self._family = family
+        self._cache = cache
         self._waiting = waiting
         self._proof: Proof | None = None
         reason = BackendLoading(f"backend {backend.name} is not up yet", retry_after_s=2)
@@ -128,10 +138,13 @@ class ServedModel:
         return tokenizer.decode(ids)
 
     async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY) -> Outcome:
-        """The raw vectors of token-id inputs; see Lane.embed."""
+        """The raw vectors of token-id inputs, from the cache or the line; see Lane.embed."""
+        compute, proof, space = partial(self.lane.embed, caller=caller), self._proof, self.provenance.space
         self._come(+1)
         try:
-            return await self.lane.embed(inputs, caller)
+            if self._cache is None or space == UNKNOWN:
+                return await compute(inputs)
+            return await through(self._cache, space, inputs, compute, lambda: self._proof is proof)
         finally:
             self._come(-1)
 

@@ -47,7 +47,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._answer(200, "<html>hello</html>")
             return
         vector = self._vector(as_bytes=body.get("encoding_format") == "base64")
-        self._answer(200, {"data": [{"index": n, "embedding": vector} for n in range(len(body["input"]))]})
+        if self.fault == "is slow":
+            time.sleep(0.5)
+        self._answer(
+            200,
+            {
+                "usage": {"prompt_tokens": 40},
+                "data": [{"index": n, "embedding": vector} for n in range(len(body["input"]))],
+            },
+        )
 
     def _vector(self, *, as_bytes: bool) -> object:
         length = DIMENSIONS // 2 if self.fault == "answers short vectors" else DIMENSIONS
@@ -75,23 +83,42 @@ def flood() -> None:
         sys.stdout.write("what a lot there is to say " * 100 + "\n")
 
 
-def main() -> None:
+def tell() -> bool:
+    """Answer a question about the engine itself, if it is one."""
     if "--version" in sys.argv:
         sys.stdout.write("version: 1 (faulty)\n")
-        return
-    if "--help" in sys.argv:
+    elif "--list-devices" in sys.argv:
+        sys.stdout.write(os.environ.get("FAULTY_DEVICES", "Available devices:\n"))
+    elif "--help" in sys.argv:
         sys.stdout.write("".join(f"{flag} N   a flag\n" for flag in os.environ["FAULTY_FLAGS"].split()))
+    else:
+        return False
+    return True
+
+
+def begin(fault: str) -> None:
+    """What goes wrong before it listens."""
+    if fault == "exits":
+        sys.exit("error: out of something")
+    if fault == "loses its GPU" and "CUDA0" in sys.argv:
+        sys.exit('error while handling argument "--device": invalid device: CUDA0')
+    if fault == "falls back to the CPU":
+        sys.stderr.write("warning: no usable GPU found, --gpu-layers option will be ignored\n")
+        sys.stderr.flush()
+    if fault == "ignores SIGTERM":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if fault == "floods its log":
+        threading.Thread(target=flood, daemon=True).start()
+
+
+def main() -> None:
+    if tell():
         return
     socket = sys.argv[sys.argv.index("--host") + 1]
     backend, _, fault = os.environ.get("FAULTY", "").partition("=")
     if backend == "*" or socket.endswith(f"/{backend}.sock"):
         Handler.fault = fault
-    if Handler.fault == "exits":
-        sys.exit("error: out of something")
-    if Handler.fault == "ignores SIGTERM":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if Handler.fault == "floods its log":
-        threading.Thread(target=flood, daemon=True).start()
+    begin(Handler.fault)
     with Server(socket, Handler) as server:
         server.serve_forever()
 

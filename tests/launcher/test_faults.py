@@ -24,7 +24,7 @@ TASKS = {"retrieval": "retrieval.query", "text-matching": "text-matching", "code
 @pytest.fixture(scope="module")
 def faulty_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = tmp_path_factory.mktemp("faulty") / "llama-server"
-    flags = " ".join(sorted(REQUIRED_FLAGS))
+    flags = " ".join(sorted({*REQUIRED_FLAGS, "--list-devices", "--device"}))
     command = f'FAULTY_FLAGS="{flags}" exec {sys.executable} -S {faulty.__file__} "$@"'
     script.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)

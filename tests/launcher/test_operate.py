@@ -81,6 +81,8 @@ async def test_a_wrong_configuration_is_refused_and_the_old_one_stays(family: di
             ({"modells": {}}, "modells"),
             ({"engine": {"llama_server": "/no/such"}}, "/no/such"),
             ({"port": 1}, "another port needs a new start"),
+            ({"proxy": {"api_keyz": []}}, "[proxy] in the configuration: api_keyz"),
+            ({"proxy": {"default_task": "dance"}}, "dance"),
             ({"models": {"files": dict.fromkeys(BACKENDS, "/no/such.gguf")}}, "/no/such.gguf"),
         ):
             write(serve, {**family, **wrong})

@@ -7,7 +7,7 @@ import pytest
 from launcher.config import Settings, load
 from launcher.engine import Engine, Origin
 from launcher.errors import ConfigError, NotEnoughMemory
-from launcher.gpu import Device, Devices
+from launcher.gpu import Device, Devices, without_gpus
 from launcher.memory import GIB
 from launcher.sizing import Decision, chosen, decide, wish_of
 from tests.proxy.stack import BACKENDS
@@ -97,21 +97,21 @@ def test_auto_without_published_figures_is_refused_by_name() -> None:
     assert wish_of(named, frozenset(), BACKENDS) is None  # unknown sizes are not guessed
 
 
-async def test_demo_models_are_not_planned() -> None:
+def test_demo_models_are_not_planned() -> None:
     engine = Engine(argv=("/nonexistent",), version="", flags=frozenset(), origin=Origin.CONFIGURED, env={})
     settings = load(None, {"demo": True})
-    assert await decide(settings, engine, BACKENDS) == Decision(settings=settings, plan=None)
+    assert decide(settings, engine, without_gpus(), BACKENDS) == Decision(settings=settings, plan=None)
 
 
-async def test_auto_chooses_again_what_it_chose_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_again_what_it_chose_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path))
     engine = Engine(argv=("/bin/false",), version="1", flags=frozenset(), origin=Origin.PATH, env={})
     settings = host("auto", max_input_tokens=512)
     settings = settings.with_host(engine=settings.host.engine.model_copy(update={"gpu_layers": 0}))
-    first = await decide(settings, engine, BACKENDS)
+    first = decide(settings, engine, without_gpus(), BACKENDS)
     assert first.plan
     kept = tmp_path / "auto" / "jina-embeddings-v4.txt"
     assert kept.read_text(encoding="utf-8") == first.plan.quantization == "Q8_0"
     kept.write_text("Q4_K_M", encoding="utf-8")
-    again = await decide(settings, engine, BACKENDS)
+    again = decide(settings, engine, without_gpus(), BACKENDS)
     assert again.settings.host.models.quantization == "Q4_K_M"

@@ -14,11 +14,20 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from tests.engine import LlamaServer
-from tests.proxy.stack import BACKENDS, BATCH_TOKENS, Stack, proxy
+from tests.engine import LlamaServer, llama_server
+from tests.proxy.stack import BACKENDS, BATCH_TOKENS, Stack, proxy, small_family
 
 Fault = Enum("Fault", "DIE NAN")
 RESTART_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Tiny:
+    """One quick model and its engine."""
+
+    family: Path
+    model: Path
+    engine: LlamaServer
 
 
 @dataclass(slots=True)
@@ -69,6 +78,14 @@ def _spoilt(content: bytes, faults: list[Fault | None]) -> bytes:
             vector = np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4")
             row["embedding"] = base64.b64encode(np.full_like(vector, np.nan).tobytes()).decode()
     return orjson.dumps(answer)
+
+
+@asynccontextmanager
+async def tiny_engine(folder: Path) -> AsyncIterator[Tiny]:
+    """An engine of 64 dimensions for the block."""
+    family, models = small_family(folder)
+    async with llama_server(models["retrieval"]) as engine:
+        yield Tiny(family, models["retrieval"], engine)
 
 
 @asynccontextmanager

@@ -1,49 +1,14 @@
 """The line's decisions: calls that llama-server gets right, nothing lost, nobody starved, everybody's share."""
 
 import asyncio
-import itertools
-from collections.abc import Sequence
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from proxy.errors import DeadlineExceeded
-from proxy.line import AGEING_S, BULK_SHARE, Line
-from proxy.work import Asked, Caller, Job, Text
-
-SLOTS, BATCH = 4, 100
-SMALL = BATCH // 4
-LENGTHS = st.lists(st.integers(1, BATCH), min_size=1, max_size=12)
-
-_LOOP = asyncio.new_event_loop()
-_LOOP.close()  # only to make futures that nobody awaits
-_names = itertools.count()
-
-
-def line(max_tokens: int = 10**9) -> Line:
-    return Line(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
-
-
-def admit(waiting: Line, *lengths: int, client: str = "", now: float = 0.0, deadline: float = 1e9) -> Job:
-    """A job of texts that nobody else has."""
-    return join(waiting, [Asked(b"%d" % next(_names), length) for length in lengths], client, now, deadline)
-
-
-def join(waiting: Line, asked: Sequence[Asked], client: str = "", now: float = 0.0, deadline: float = 1e9) -> Job:
-    caller = Caller(client=client, deadline=deadline)
-    job = Job(len(asked), asyncio.Future(loop=_LOOP), caller, now)
-    assert waiting.admit(job, asked) is not None
-    return job
-
-
-def owners(call: Sequence[Text]) -> list[Job]:
-    return [job for text in call for job, _ in text.waiters]
-
-
-def tokens(call: Sequence[Text], *jobs: Job) -> int:
-    return sum(text.tokens for text in call if not jobs or text.waiters[0][0] in jobs)
+from proxy.work import Asked, Job, Text
+from tests.proxy.in_line import BATCH, LENGTHS, NOBODYS_LOOP, NUMBERS, SLOTS, admit, join, line, owners, tokens
 
 
 class Lines(RuleBasedStateMachine):
@@ -53,13 +18,12 @@ class Lines(RuleBasedStateMachine):
         super().__init__()
         self.line = line()
         self.jobs: list[Job] = []
-        self.sent: dict[Job, list[int]] = {}
         self.aside: set[bytes] = set()
         self.now = 0.0
 
     @rule(lengths=LENGTHS, client=st.sampled_from("abc"), same=st.booleans())
     def arrives(self, lengths: list[int], client: str, same: bool) -> None:
-        names = [b"%d" % length if same else b"n%d" % next(_names) for length in lengths]
+        names = [b"%d" % length if same else b"n%d" % next(NUMBERS) for length in lengths]
         asked = [Asked(name, length) for name, length in zip(names, lengths, strict=True)]
         self.jobs.append(join(self.line, asked, client, self.now))
 
@@ -87,10 +51,8 @@ class Lines(RuleBasedStateMachine):
 
     def is_answered(self, text: Text) -> None:
         self.line.forget(text)
-        for job, index in text.waiters:
+        for job, _ in text.waiters:
             job.left -= 1
-            if text.ids not in self.aside:
-                self.sent.setdefault(job, []).append(index)
             if not job.left:
                 job.done.set_result(None)
                 self.jobs.remove(job)
@@ -125,105 +87,10 @@ def test_every_text_goes_out_once_and_each_job_in_its_order(requests: list[list[
     assert [sent[job] for job in jobs] == [list(range(job.size)) for job in jobs]
 
 
-@given(st.lists(st.integers(1, BATCH), min_size=20, max_size=60), st.integers(0, 10), st.integers(1, SMALL))
-def test_a_query_goes_out_in_one_of_the_next_two_calls_whatever_bulk_waits(
-    bulk: list[int], calls: int, length: int
-) -> None:
-    waiting = line()
-    admit(waiting, *bulk)
-    for _ in range(calls):
-        waiting.take(0, hurried=True)
-    query = admit(waiting, length)
-    assert query in owners([*waiting.take(0), *waiting.take(0)])
-
-
-@given(st.integers(1, SMALL), st.integers(1, SMALL))
-def test_bulk_has_its_share_however_many_queries_come(query: int, length: int) -> None:
-    waiting = line()
-    bulk = admit(waiting, *[length] * 2000)
-    had = total = calls = 0
-    for _ in range(200):
-        while waiting.texts - len([t for t in bulk.texts if not t.taken]) < SLOTS:
-            admit(waiting, query)
-        call = waiting.take(0, hurried=True)
-        calls += 1
-        had, total = had + tokens(call, bulk), total + tokens(call)
-    slots_are_the_limit = (SLOTS // 2) * length  # half of the texts of a call are all that it can be given
-    assert had >= min(BULK_SHARE * total, calls * slots_are_the_limit / 2) - 2 * BATCH
-    assert total - had >= 0.4 * total - 2 * BATCH or query * SLOTS < length
-
-
-def test_bulk_that_waited_long_has_more() -> None:
-    def share(now: float) -> float:
-        waiting = line()
-        bulk = admit(waiting, *[20] * 400)
-        had = total = 0
-        for _ in range(40):
-            admit(waiting, 20)
-            admit(waiting, 20)
-            admit(waiting, 20)
-            admit(waiting, 20)
-            bulk.since = 0.0
-            call = waiting.take(now, hurried=True)
-            had, total = had + tokens(call, bulk), total + tokens(call)
-        return had / total
-
-    assert share(0.0) == pytest.approx(0.25, abs=0.05)
-    assert share(10 * AGEING_S) == pytest.approx(0.5, abs=0.05)
-
-
-def test_calls_with_bulk_are_small_only_while_somebody_is_in_a_hurry() -> None:
-    waiting = line()
-    admit(waiting, *[10] * 50)
-    assert len(waiting.take(0, hurried=False)) == SLOTS
-    assert len(waiting.take(0, hurried=True)) == SLOTS // 2
-
-
-@given(
-    st.lists(st.integers(1, BATCH), min_size=40, max_size=40),
-    st.lists(st.integers(1, BATCH), min_size=40, max_size=40),
-    st.integers(1, 5),
-)
-def test_two_keys_get_the_same_however_many_requests_each_has(first: list[int], second: list[int], many: int) -> None:
-    waiting = line()
-    ones = [admit(waiting, *first, client="one") for _ in range(many)]
-    other = admit(waiting, *second, client="other")
-    had = {True: 0, False: 0}
-    while True:
-        call = waiting.take(0)
-        for text in call:
-            had[text.waiters[0][0] in ones] += text.tokens
-        if all(text.taken for text in other.texts) or all(text.taken for job in ones for text in job.texts):
-            break
-        assert abs(had[True] - had[False]) <= 3 * BATCH
-
-
-@given(st.lists(LENGTHS, min_size=2, max_size=10))
-def test_each_job_of_a_key_gets_something_before_long(requests: list[list[int]]) -> None:
-    waiting = line()
-    jobs = [admit(waiting, *lengths, *[BATCH] * 5) for lengths in requests]  # all of them bulk
-    seen: set[Job] = set()
-    for _ in range(2 * len(jobs)):
-        admit(waiting, BATCH)  # short jobs keep coming
-        seen |= set(owners(waiting.take(0)))
-    assert set(jobs) <= seen
-
-
-def test_a_long_text_is_not_passed_over_for_ever() -> None:
-    waiting = line()
-    admit(waiting, 60)
-    long = admit(waiting, BATCH)
-    calls = []
-    for _ in range(5):
-        admit(waiting, 60)  # shorter ones keep coming
-        calls.append(long in owners(waiting.take(0)))
-    assert True in calls
-
-
 def test_a_full_line_refuses_but_takes_any_one_job_when_empty() -> None:
     waiting = line(max_tokens=30)
     first = admit(waiting, 20, 20, 20, 20)
-    job = Job(1, asyncio.Future(loop=_LOOP))
+    job = Job(1, asyncio.Future(loop=NOBODYS_LOOP))
     assert waiting.admit(job, [Asked(b"x", 1)]) is None
     assert waiting.admit(job, [Asked(first.texts[0].ids, 20)]) == 1  # what is computed anyway costs nothing
 

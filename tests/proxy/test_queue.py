@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -13,19 +12,11 @@ from proxy.config import BackendSettings
 from proxy.errors import BackendLoading
 from proxy.model import ServedModel
 from proxy.opening import State, Waiting
-from tests.engine import LlamaServer, llama_server
-from tests.proxy.stack import BATCH_TOKENS, Stack, family_of, small_family
-from tests.proxy.standin import StandIn, front, stand_in
+from tests.proxy.stack import BATCH_TOKENS, Stack, family_of
+from tests.proxy.standin import StandIn, Tiny, front, stand_in, tiny_engine
 
 TASK = "text-matching"
 SLOTS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Tiny:
-    family: Path
-    model: Path
-    engine: LlamaServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +43,8 @@ def key(name: str) -> dict[str, str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def tiny(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tiny]:
-    """One quick model and its engine."""
-    family, models = small_family(tmp_path_factory.mktemp("tiny"))
-    async with llama_server(models["retrieval"]) as engine:
-        yield Tiny(family, models["retrieval"], engine)
+    async with tiny_engine(tmp_path_factory.mktemp("tiny")) as running:
+        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -6,32 +6,22 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.engine import LlamaServer, llama_server
-from tests.proxy.stack import Answer, Stack, small_family
-from tests.proxy.standin import Fault, StandIn, front, stand_in
+from tests.proxy.stack import Answer, Stack
+from tests.proxy.standin import Fault, StandIn, Tiny, front, stand_in, tiny_engine
 
 POISON = "xyzzy plugh"
 
 
-@dataclass(frozen=True, slots=True)
-class Tiny:
-    family: Path
-    model: Path
-    engine: LlamaServer
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def tiny(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tiny]:
-    """One quick model and its engine."""
-    family, models = small_family(tmp_path_factory.mktemp("tiny"))
-    async with llama_server(models["retrieval"]) as engine:
-        yield Tiny(family, models["retrieval"], engine)
+    async with tiny_engine(tmp_path_factory.mktemp("tiny")) as running:
+        yield running
 
 
 def codes(answer: Answer) -> list[str | None]:
@@ -53,7 +43,7 @@ async def test_all_are_answered_when_the_engine_is_killed_in_the_midst_and_comes
         async with AsyncExitStack() as exits:
             engine = await exits.enter_async_context(llama_server(tiny.model, socket=socket))
             served = await exits.enter_async_context(front(engine.url, tiny.family, tiny.model))
-            texts = [f"{number} " * 60 for number in range(600)]
+            texts = [f"{number} " * 60 for number in range(300)]
             bulk = asyncio.create_task(served.post({"input": texts}))
             while await metric(served, 'trillama_call_texts_count{backend="text-matching"}') < 3:
                 await asyncio.sleep(0.005)

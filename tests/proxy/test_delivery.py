@@ -1,0 +1,70 @@
+"""What goes wrong with a call costs nobody an answer but the text that is to blame."""
+
+import asyncio
+
+import pytest
+
+from proxy.errors import (
+    BackendError,
+    BackendLost,
+    BackendUnavailable,
+    BadVector,
+    PoisonedInput,
+)
+from proxy.work import Caller
+from tests.proxy.scripted import Engine, firsts, serving
+
+
+async def test_only_the_guilty_request_of_a_shared_call_fails() -> None:
+    engine = Engine(guilty=2, error=BackendError("backend answered 500"))
+    async with serving(engine) as lane:
+        answers = await asyncio.gather(*(lane.embed([[n]]) for n in range(4)), return_exceptions=True)
+    assert [isinstance(answer, BackendError) for answer in answers] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("error", [BackendLost("lost"), None], ids=["ends the engine", "NaN"])
+async def test_a_text_that_goes_wrong_twice_is_poison_and_nobody_else_notices(error: BackendError | None) -> None:
+    engine, doubts = Engine(guilty=2, error=error), list[BackendError | None]()
+    async with serving(engine, doubts=doubts) as lane:
+        answers = await asyncio.gather(*(firsts(lane, [n], [n + 10]) for n in range(4)), return_exceptions=True)
+        poisoned = answers.pop(2)
+        assert answers == [[0, 10], [1, 11], [3, 13]]
+        assert isinstance(poisoned, PoisonedInput)
+        assert "input.0" in poisoned.message
+        assert (len(doubts), engine.calls.count([2])) == (2, 1)
+        before = len(engine.calls)
+        with pytest.raises(PoisonedInput, match=r"input\.1"):
+            await lane.embed([[5], [2]])
+        outcome = await lane.embed([[2], [5]], Caller(partial=True))
+        assert (list(outcome.failed), outcome.served().tolist()) == ([0], [[5, 1]])
+        assert engine.calls[before:] == [[5]]
+
+
+async def test_a_text_that_goes_wrong_only_once_is_served() -> None:
+    async with serving(Engine(guilty=2, error=BackendLost("killed by somebody"), times=1)) as lane:
+        assert await firsts(lane, *([n] for n in range(6))) == list(range(6))
+
+
+async def test_a_call_that_was_not_taken_is_made_again_and_makes_nobody_suspect() -> None:
+    engine = Engine(guilty=0, error=BackendUnavailable("down"), times=5)
+    async with serving(engine) as lane:
+        assert await firsts(lane, *([n] for n in range(4))) == [0, 1, 2, 3]
+    assert engine.calls == [[0, 1, 2, 3]] * 6
+
+
+async def test_a_backend_that_never_answers_holds_the_line_only_for_a_while() -> None:
+    engine, doubts = Engine(), list[BackendError | None]()
+    engine.gate.clear()
+    async with serving(engine, doubts=doubts) as lane:
+        waiting = asyncio.ensure_future(firsts(lane, [1]))
+        while not doubts:
+            await asyncio.sleep(0.01)
+        assert isinstance(doubts[0], BackendLost)
+        engine.gate.set()
+        assert await waiting == [1]
+
+
+async def test_vectors_of_another_size_are_no_vectors() -> None:
+    async with serving(Engine(), dimensions=3) as lane:
+        with pytest.raises(BadVector, match="gave 2 dimensions, the family has 3"):
+            await lane.embed([[1]])
