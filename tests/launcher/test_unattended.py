@@ -1,5 +1,6 @@
 """What the machine does to a launcher that nobody looks after: one part suffers, the rest serves on."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -8,13 +9,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.launcher.command import trillama_serve
+from tests.launcher.command import Serve, trillama_serve
 from tests.launcher.test_faults import config, faulty_engine, status, stopped, until
+from tests.launcher.test_truth import on_gpu
 
 __all__ = ["config", "faulty_engine"]  # fixtures
 
 Vectors = NDArray[np.float32]
-LARGE_GPU = "Available devices:\n  CUDA0: A GPU (9000 MiB, 9000 MiB free)\n"
+SMALL_GPU = "Available devices:\n  CUDA0: A GPU (2000 MiB, 2000 MiB free)\n"  # two models of three at once
+
+
+async def backends(serve: Serve) -> dict[str, dict[str, object]]:
+    _, output = await serve.command("status", "--json")
+    return {one["name"]: one for one in json.loads(output)["backends"]}
 
 
 @pytest.mark.parametrize("gpu_layers", [0, 99])
@@ -25,7 +32,7 @@ async def test_an_engine_that_cannot_be_run_for_a_while_ends_nothing(
     engine.write_bytes(faulty_engine.read_bytes())
     engine.chmod(0o755)
     config = {**config, "engine": {"llama_server": str(engine), "gpu_layers": gpu_layers}}
-    async with trillama_serve(config, env={"FAULTY_DEVICES": LARGE_GPU}) as serve:
+    async with trillama_serve(config, env={"FAULTY_DEVICES": SMALL_GPU.replace("2000", "9000")}) as serve:
         aside = engine.rename(tmp_path / "aside")
         serve.child("code.sock").kill()
         await serve.until("No such file")
@@ -67,6 +74,25 @@ async def test_a_folder_too_long_for_sockets_is_refused_at_once(config: dict[str
         assert await serve.ended() == 78
         assert "runtime_dir" in serve.output[-2]
         assert "Traceback" not in "".join(serve.output)
+
+
+async def test_those_that_do_not_fit_together_take_turns_on_the_gpu(config: dict[str, object]) -> None:
+    async with trillama_serve(on_gpu(config), env={"FAULTY_DEVICES": SMALL_GPU}) as serve:
+        seen = await backends(serve)
+        assert [one["on_demand"] for one in seen.values()] == [False, True, True]
+        assert all(one["planned_bytes"]["CUDA0"] > 2**29 for one in seen.values())  # type: ignore[index] # a table
+        await until(serve, "code", 200)
+        await until(serve, "text-matching", 200)
+        await serve.until("text-matching: ready")
+        said = "".join(serve.output)
+        assert said.index("code: ready") < said.index("code: sleeping", said.index("code: ready"))
+        seen = await backends(serve)
+        assert [one["state"] for one in seen.values()] == ["ready", "sleeping", "ready"]
+        before = {one["pid"] for one in seen.values()}
+        code, output = await serve.command("reload")  # what our own models hold is not what others took
+        assert code == 0, output
+        assert {one["pid"] for one in (await backends(serve)).values()} == before
+        await stopped(serve)
 
 
 @pytest.mark.parametrize("kept", [np.ones((2, 64), np.float32), np.full((3, 64), np.nan, np.float32)])
