@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NoReturn
 
 from launcher import gpu
 from launcher.config import SupervisionSettings
-from launcher.errors import ChildError, StartError
+from launcher.errors import ChildError, EngineError, StartError
 from launcher.logs import ChildLog
 from launcher.run import Spec, run
 
@@ -130,11 +131,9 @@ class Backend:
     async def _live(self) -> None:
         """One run after another until told to end; after too many failures in a row it stays FAILED."""
         while True:
-            if self.spec.on_gpu and self._ran:
-                await gpu.until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
-            started, self._ran = time.monotonic(), True
+            started = time.monotonic()
             try:
-                await run(self.spec, self.log, self)
+                await self._run()
             except ChildError as error:
                 delay = self._delay_after(error, lasted_s=time.monotonic() - started)
                 if delay is None:
@@ -144,6 +143,17 @@ class Backend:
                     self._change(State.BACKOFF, pid=None, cause=f"{error}; next try in {delay:g} s")
                     await asyncio.sleep(delay)
                     self.status = replace(self.status, restarts=self.status.restarts + 1)
+
+    async def _run(self) -> NoReturn:
+        """One run. Raises ChildError, also where the system or the engine refuses: that may pass, and others serve."""
+        try:
+            if self.spec.on_gpu and (self._ran or self.spec.on_demand):
+                self._change(State.STARTING, pid=None, loaded=0.0)  # it takes its memory from here on
+                await gpu.until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
+            self._ran = True
+            await run(self.spec, self.log, self)
+        except (OSError, EngineError) as error:
+            raise StartError(f"{self.spec.placement.name}: llama-server cannot be run: {error}") from error
 
     def _delay_after(self, error: ChildError, *, lasted_s: float) -> float | None:
         was_ready = not isinstance(error, StartError)

@@ -79,6 +79,7 @@ class Launch:
             canary=canary,
             on_demand=self.on_demand(name),
             on_gpu=on_gpu,
+            memory=memory_of(placed) if placed else {},
         )
 
 
