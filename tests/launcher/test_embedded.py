@@ -162,7 +162,7 @@ async def served(engine: Engine, placement: Placement) -> AsyncIterator[tuple[Ll
         while not await backend_up(placement.socket):
             assert process.returncode is None, log(placement).read_text()
             await asyncio.sleep(0.02)
-        yield LlamaServer(placement.socket), process
+        yield LlamaServer(placement.socket, process.pid), process
 
 
 @asynccontextmanager
