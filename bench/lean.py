@@ -49,6 +49,7 @@ async def main() -> None:
     """Print one row per size of model."""
     parser = argparse.ArgumentParser(prog="python -m bench.lean", description=__doc__)
     parser.add_argument("--size", choices=list(SIZES), default="896", help="of a layer: its width")
+    parser.add_argument("--tokens", type=int, default=BATCH_TOKENS // 2, help="of a call, about")
     parser.add_argument("--pairs", type=int, default=12, help="calls to each of the two")
     arguments = parser.parse_args()
     if FLAG not in (await found_engine("native")).flags:
@@ -56,8 +57,8 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         size = SIZES[arguments.size]
         model = await asyncio.to_thread(_model, Path(folder, "model.gguf"), size)
-        rows = await _measure(model, arguments.pairs)
-    _show(size, *rows)
+        stock, lean = await _measure(model, list(_calls(arguments.pairs, arguments.tokens)))
+    _show(size, stock, lean)
 
 
 def _model(path: Path, size: Size) -> Path:
@@ -82,9 +83,8 @@ class Side:
     peak_rss: int
 
 
-async def _measure(model: Path, pairs: int) -> tuple[Side, Side]:
+async def _measure(model: Path, calls: Sequence[Sequence[Sequence[int]]]) -> tuple[Side, Side]:
     """Stock and lean."""
-    calls = list(_calls(pairs))
     seconds: tuple[list[float], list[float]] = ([], [])
     async with (
         llama_server(model, engine="native", slots=SLOTS, batch_tokens=BATCH_TOKENS, lean=False) as stock,
@@ -114,12 +114,12 @@ async def _warm(servers: Sequence[LlamaServer]) -> None:
         await server.embed([[7] * (BATCH_TOKENS // SLOTS)] * SLOTS)
 
 
-def _calls(count: int) -> Iterator[list[list[int]]]:
-    """Full slots, of 4 to 1000 tokens (most are short), together about half a physical batch."""
+def _calls(count: int, tokens: int) -> Iterator[list[list[int]]]:
+    """Full slots, of mixed lengths (most are short), together about `tokens` tokens."""
     random = np.random.default_rng(1)
     for _ in range(count):
         lengths = np.exp(random.uniform(np.log(4), np.log(1000), SLOTS))
-        lengths = np.maximum(1, lengths * min(1.0, BATCH_TOKENS / 2 / lengths.sum())).astype(int)
+        lengths = np.maximum(1, lengths * tokens / lengths.sum()).astype(int)
         yield [random.integers(0, 256, length).tolist() for length in lengths]
 
 
@@ -144,7 +144,7 @@ def _show(size: Size, stock: Side, lean: Side) -> None:
         f"{1 + (ratio - 1) / all_layers:.2f}",
         f"{stock.peak_rss / MIB:.0f} -> {lean.peak_rss / MIB:.0f}",
     )
-    Console().print(table)
+    Console(width=100).print(table)
 
 
 if __name__ == "__main__":

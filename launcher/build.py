@@ -75,8 +75,8 @@ async def build(*, cuda: bool, stock: bool, report: Report) -> Built:
     Its source gets our edit (`launcher.lean`) unless `stock`, or where it does not apply; an engine that leaves the
     logits out is installed only if its vectors stay the same. Needs a C++ compiler, and nvcc for `cuda`; takes five
     minutes on two cores, and far longer for CUDA. Raises EngineBuildError with what to install, or with the last lines
-    of the step that failed. Cancelled or failed, it leaves no process and no file behind, and the engine that was there
-    stays.
+    of the step that failed. Cancelled or failed, it leaves no process and no file behind (but the log of an engine that
+    did not serve), and the engine that was there stays.
     """
     require_compilers(os.environ.get("PATH", os.defpath), cuda=cuda)
     final = built_path()
