@@ -66,6 +66,7 @@ class Backend:
         self._report = report
         self._failures = 0
         self._ran = False
+        self._changed = time.monotonic()
         self._wanted = asyncio.Event()
         self._settled = asyncio.Event()
         self._scope: asyncio.Timeout | None = None
@@ -101,9 +102,15 @@ class Backend:
     def change(self, spec: Spec) -> None:
         """From now on run this spec."""
         self.spec = spec
-        if not spec.on_demand:
+        if not spec.on_demand and not self._wanted.is_set():
+            self._settled.clear()
             self._wanted.set()
         self.restart()
+
+    @property
+    def state_s(self) -> float:
+        """Seconds in its state, whatever is done to the clock."""
+        return time.monotonic() - self._changed
 
     async def settled(self) -> None:
         """Wait until the start that was asked for has come to an end, good or bad."""
@@ -114,9 +121,10 @@ class Backend:
         self._wanted.set()
 
     def sleep(self) -> None:
-        """End it until somebody needs it; only for one that runs on demand."""
-        self._wanted.clear()
-        self.restart()
+        """End it until somebody needs it; one that no longer runs on demand goes on."""
+        if self.spec.on_demand:
+            self._wanted.clear()
+            self.restart()
 
     def starting(self, pid: int) -> None:
         self._change(State.STARTING, pid=pid, loaded=0.0)
@@ -162,6 +170,7 @@ class Backend:
 
     def _change(self, state: State, **facts: object) -> None:
         self.status = replace(self.status, state=state, since=time.time(), **facts)  # type: ignore[arg-type] # its fields
+        self._changed = time.monotonic()
         self._report(self.status)
         if state is not State.STARTING:
             self._settled.set()

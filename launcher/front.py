@@ -53,14 +53,11 @@ class Front:
                 self._scope = None
 
     async def check(self, launch: Launch) -> None:
-        """Raises ConfigError, with the proxy's own words, if it would refuse these settings."""
+        """Raises ConfigError, with the proxy's own words, if it would refuse these settings; OSError on a full disk."""
         config, family = self._folder / "proxy.new.toml", self._folder / "family.new.toml"
-        try:
-            self._checked = launch.settings.family_file.read_bytes()
-            family.write_bytes(self._checked)
-            config.write_text(tomli_w.dumps({**self._settings(launch), "family": str(family)}), encoding="utf-8")
-        except OSError as error:
-            raise StartError(f"the new settings cannot be tried: {error}") from error
+        self._checked = launch.settings.family_file.read_bytes()
+        family.write_bytes(self._checked)
+        config.write_text(tomli_w.dumps({**self._settings(launch), "family": str(family)}), encoding="utf-8")
         argv = (sys.executable, "-P", "-m", "proxy", "--config", str(config), "--check")
         process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
         _, words = await process.communicate()

@@ -44,7 +44,7 @@ class ServedModel:
 
     A model refuses at once until it has proved to be right for the first time: the backend up, its tokens ours, its
     vectors of the right size. If it fails later, requests wait for `recovery_s` before they are refused. While it is
-    held, and until it has opened after that, each waits for `start_s`.
+    held, and for `start_s` after that at most, each waits for `start_s` until it opens.
     """
 
     def __init__(
@@ -180,11 +180,12 @@ class ServedModel:
         await self._resting.wait()
 
     def release(self) -> None:
-        """Let it prove itself again, and go on."""
+        """Let it prove itself again, and go on; one that has not within `start_s` is down."""
         if not self._released.is_set():
             self._released.set()
             reason = BackendLoading(f"backend {self.backend.name} is loading", retry_after_s=2)
             self._opening.enter(State.LOADING, reason)
+            self._opening.unless_open_in(self._waiting.start_s, self._give_up)
             self._show_wanted()
 
     def drain(self) -> None:

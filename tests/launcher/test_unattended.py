@@ -1,5 +1,6 @@
 """What the machine does to a launcher that nobody looks after: one part suffers, the rest serves on."""
 
+import asyncio
 import json
 import os
 import signal
@@ -106,4 +107,39 @@ async def test_damaged_golden_vectors_are_said_and_end_nothing(config: dict[str,
         assert f"delete {file}" in serve.output[-1]
         file.unlink()
         await serve.until("code: ready")
+        await stopped(serve)
+
+
+async def test_for_one_that_has_failed_nobody_makes_room_and_it_is_refused_at_once(config: dict[str, object]) -> None:
+    policy = {**config["supervision"], "max_failures": 0}  # type: ignore[dict-item] # a table
+    config = {**on_gpu(config), "supervision": policy, "proxy": {"start_wait_s": 2.0}}
+    async with trillama_serve(config, env={"FAULTY": "code=exits", "FAULTY_DEVICES": SMALL_GPU}) as serve:
+        assert await status(serve, "code") == 503
+        await until(serve, "text-matching", 200)
+        async with asyncio.timeout(1.5):  # less than a request waits for one that starts
+            assert await status(serve, "code") in (502, 503)
+        for _ in range(3):  # who comes often is still in nobody's way
+            await status(serve, "code")
+            assert await status(serve, "text-matching") == 200
+        await serve.until("text-matching: ready")
+        assert (await backends(serve))["code"]["state"] == "failed"
+        assert (await backends(serve))["text-matching"]["state"] == "ready"
+        assert "".join(serve.output).count("text-matching: ready") == 1
+        await stopped(serve)
+
+
+async def test_one_that_slept_runs_when_it_is_to_run_always(config: dict[str, object]) -> None:
+    async with trillama_serve({**config, "backends": {"code": {"mode": "on-demand"}}}) as serve:
+        text = serve.config.read_text(encoding="utf-8")
+        serve.config.write_text(text.replace("on-demand", "always"), encoding="utf-8")
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        seen = (await backends(serve))["code"]
+        assert (seen["state"], seen["on_demand"]) == ("ready", False)
+        assert await status(serve, "code") == 200
+        serve.config.write_text(text, encoding="utf-8")
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        assert (await backends(serve))["code"]["on_demand"]
+        assert await status(serve, "code") == 200
         await stopped(serve)
