@@ -70,14 +70,18 @@ class EmbeddingsBody(Wire):
     on_error: Literal["fail", "partial"] = Field(
         "fail", description="`partial`: an input that fails by itself has an `error` in its row, the others are served."
     )
-    late_chunking: Refused = Field(False, description="Not supported yet: true is refused.")
+    late_chunking: bool = Field(
+        False,
+        description="The inputs are one document: joined as they are and read in one context; each vector is the mean "
+        "over that input's own tokens. `truncate` drops the document's tail.",
+    )
     return_multivector: Refused = Field(False, description="Not supported yet: true is refused.")
 
     @model_validator(mode="after")
     def _supported(self) -> Self:
-        for field in ("late_chunking", "return_multivector"):
-            if getattr(self, field):
-                raise Invalid(Fault(field=field, message="is not supported yet", type="unsupported", input="true"))
+        if self.return_multivector:
+            field = "return_multivector"
+            raise Invalid(Fault(field=field, message="is not supported yet", type="unsupported", input="true"))
         return self
 
 
@@ -103,6 +107,7 @@ def request_of(wire: EmbeddingsBody) -> EmbedRequest:
         normalized=wire.normalized,
         truncate=wire.truncate,
         partial=wire.on_error == "partial",
+        late=wire.late_chunking,
         encodings=tuple(dict.fromkeys(wire.encodings)),
     )
 

@@ -5,7 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from proxy import encode, prepare, token_ids
+from proxy import chunks, encode, late, prepare, token_ids
+from proxy.chunks import Served
 from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.model import ServedModel
@@ -48,26 +49,40 @@ class EmbedService:
         seconds = min(self.limits.seconds, request.timeout_s or math.inf)
         try:
             async with asyncio.timeout(seconds) as clock:
-                async with model.admitted(estimate(request.inputs)):
-                    inputs, failed = await self._ids(request, route.prefix, model)
-                _raise_if_all(failed, request)
                 caller = Caller(client=request.client, deadline=clock.when() or math.inf, partial=request.partial)
-                outcome = await model.embed(list(inputs.values()), caller)
+                embed = self._document if request.late else self._texts
+                served = await embed(request, route.prefix, model, caller)
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
-        names = list(inputs)
-        failed |= {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
-        _raise_if_all(failed, request)
         dimensions = request.dimensions or self.limits.dimensions
         return EmbedResult(
             model=self.tasks.model,
             task=route.task,
             prefix=route.prefix,
             provenance=model.provenance,
-            vectors=encode.finish(outcome.served(), dimensions=dimensions, normalized=request.normalized),
-            tokens=sum(len(ids) for index, ids in inputs.items() if index not in failed),
-            failed=failed,
+            vectors=encode.finish(served.rows, dimensions=dimensions, normalized=request.normalized),
+            tokens=served.tokens,
+            failed=served.failed,
         )
+
+    async def _texts(self, request: EmbedRequest, prefix: str, model: ServedModel, caller: Caller) -> Served:
+        """Each input by itself."""
+        async with model.admitted(estimate(request.inputs)):
+            inputs, failed = await self._ids(request, prefix, model)
+        _raise_if_all(failed, request)
+        outcome = await model.embed(list(inputs.values()), caller)
+        names = list(inputs)
+        failed |= {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
+        _raise_if_all(failed, request)
+        return Served(outcome.served(), sum(len(ids) for index, ids in inputs.items() if index not in failed), failed)
+
+    async def _document(self, request: EmbedRequest, prefix: str, model: ServedModel, caller: Caller) -> Served:
+        """The inputs as the chunks of one document."""
+        async with model.admitted(late.cost(estimate(request.inputs), len(request.inputs))):
+            texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
+            document = late.document(prefix, texts, self.tasks.unicode_normalization)
+            read = await chunks.read(document, model, self.limits.input_tokens, truncate=request.truncate)
+        return await chunks.embed(read, model, caller)
 
     async def _ids(
         self, request: EmbedRequest, prefix: str, model: ServedModel
