@@ -78,7 +78,7 @@ async def llama_server(
     socket: Path | None = None,
 ) -> AsyncIterator[LlamaServer]:
     """Serve `model` for the block. Raises EngineMissing; fails with the engine's last lines if it does not come up."""
-    found = await _engine(engine)
+    found = await find(engine)
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:  # a short path: a socket's has at most 107 bytes
         socket, output = socket or Path(folder, "e.sock"), Path(folder, "log")
         placement = command.Placement(
@@ -101,8 +101,11 @@ def native_binary() -> Path:
 _found: dict[str, Engine] = {}
 
 
-async def _engine(kind: str) -> Engine:
-    """Asked for its flags once per test run: that takes ten times as long as to start it."""
+async def find(kind: str) -> Engine:
+    """The engine of that kind, asked for its flags once per test run: that takes ten times as long as a start.
+
+    Raises EngineMissing.
+    """
     if kind not in _found:
         env = command.environment(os.environ)
         if kind == "native":
