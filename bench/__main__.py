@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import latency
+from bench import answers, latency, throughput
 from bench.contenders import Host, described
-from bench.made import BODY4, MID4, THIN, Shape, made
+from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, Shape, made
 from bench.rows import Found, save
 from launcher import command, engine
 from launcher.config import cache_dir
@@ -35,6 +35,13 @@ MEASURES = {
     "added": Planned(MID4, latency.added),
     "added-thin": Planned(THIN, latency.added),
     "interactive": Planned(BODY4, latency.interactive),
+    "saturated": Planned(MID4, throughput.saturated),
+    "saturated-body": Planned(BODY4, throughput.saturated),
+    "saturated-real": Planned(PROPORTIONS, throughput.saturated),
+    "waits": Planned(BODY4, throughput.waits),
+    "serialised": Planned(THIN, answers.serialised),
+    "memory": Planned(THIN, answers.memory),
+    "stress": Planned(SMALL, answers.stress),
 }
 
 
