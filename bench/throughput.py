@@ -46,7 +46,7 @@ async def saturated(host: Host, seed: int) -> Found:
             )
         )
     notes = () if limit else ("llama-bench is not built here: $LLAMA_BENCH names it",)
-    return Found(model=host.made.shape.why, rows=rows, figures=_figures(found), notes=notes)
+    return Found(model=host.made.shape.why, rows=rows, figures=figures_of(found), notes=notes)
 
 
 async def waits(host: Host, seed: int) -> Found:
@@ -60,7 +60,7 @@ async def waits(host: Host, seed: int) -> Found:
         seen=f"{ours:.1f} (directly: {theirs:.1f})",
         met=ours <= 3,
     )
-    return Found(model=host.made.shape.why, rows=(row,), figures=_figures(found))
+    return Found(model=host.made.shape.why, rows=(row,), figures=figures_of(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ async def rounds(host: Host, starts: Sequence[Start], load: Load, seed: int) -> 
     """Each contender's rounds on the same texts; who is first changes from round to round."""
     async with AsyncExitStack() as exits:
         up = [await exits.enter_async_context(start(host)) for start in starts]
-        await same_vectors(up)
+        await same_vectors([one for one in up if one.same_weights])
         for one in up:
             await _round(one, replace(load, count=load.count // 4), seed)  # warm
         found: dict[str, list[Summary]] = {one.name: [] for one in up}
@@ -93,7 +93,8 @@ async def _round(one: Contender, load: Load, seed: int) -> Summary:
     return done
 
 
-def _figures(found: dict[str, list[Summary]]) -> dict[str, dict[str, float]]:
+def figures_of(found: dict[str, list[Summary]]) -> dict[str, dict[str, float]]:
+    """Medians of each contender's rounds."""
     return {
         name: {
             "tokens_per_s": statistics.median(one.tokens_per_s for one in runs),
