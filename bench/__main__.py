@@ -12,9 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import latency
+from bench import answers, gateways, infinity, latency, throughput
 from bench.contenders import Host, described
-from bench.made import BODY4, MID4, THIN, Shape, made
+from bench.environments import REQUIREMENTS
+from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, Shape, made
 from bench.rows import Found, save
 from launcher import command, engine
 from launcher.config import cache_dir
@@ -35,18 +36,37 @@ MEASURES = {
     "added": Planned(MID4, latency.added),
     "added-thin": Planned(THIN, latency.added),
     "interactive": Planned(BODY4, latency.interactive),
+    "saturated": Planned(MID4, throughput.saturated),
+    "saturated-body": Planned(BODY4, throughput.saturated),
+    "saturated-real": Planned(PROPORTIONS, throughput.saturated),
+    "waits": Planned(BODY4, throughput.waits),
+    "serialised": Planned(THIN, answers.serialised),
+    "memory": Planned(THIN, answers.memory),
+    "stress": Planned(SMALL, answers.stress),
+    "gateways": Planned(THIN, gateways.gateways),
+    "infinity": Planned(BODY4, infinity.compared),
 }
 
 
 def main() -> None:
     """Take the measures that were named, one after the other; each is saved when it is done."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("measures", nargs="*", choices=[*MEASURES, []], help="default: all of them")
+    parser.add_argument("measures", nargs="*", help=f"of {', '.join(MEASURES)}; default: all of them")
     parser.add_argument("--engine", type=Path, help="trillama's llama-server [default: as `trillama serve` finds it]")
     parser.add_argument("--stock", type=Path, help="everybody else's llama-server [default: the same]")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        default=[],
+        choices=REQUIREMENTS,
+        help="others to measure beside, each installed into an environment of its own below the cache folder",
+    )
     arguments = parser.parse_args()
+    if unknown := set(arguments.measures) - MEASURES.keys():
+        parser.error(f"no such measure: {', '.join(unknown)}")
     console = Console()
     for name in arguments.measures or MEASURES:
         planned = MEASURES[name]
@@ -65,7 +85,8 @@ async def _take(planned: Planned, arguments: argparse.Namespace) -> Found:
     ours = await engine.find(arguments.engine)
     stock = await _stock(arguments.stock) if arguments.stock else ours
     files = made(planned.shape, cache_dir() / "bench" / "models")
-    host = Host(made=files, engine=ours, stock=stock, threads=arguments.threads)
+    others = frozenset(arguments.others)
+    host = Host(made=files, engine=ours, stock=stock, threads=arguments.threads, others=others)
     return await planned.measure(host, arguments.seed)
 
 

@@ -35,12 +35,16 @@ UP_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What all contenders of a run share: files, engines (`stock` is everybody's but trillama's), processor threads."""
+    """What all contenders of a run share: files, engines (`stock` is everybody's but trillama's), processor threads.
+
+    `others` are programs that are installed to be measured too.
+    """
 
     made: Made
     engine: Engine
     stock: Engine
     threads: int
+    others: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,7 @@ class Contender:
     pid: int
     prefix: str = PREFIX
     body: Mapping[str, object] = field(default_factory=dict)
+    same_weights: bool = True
 
     async def post(self, asked: Sequence[str], encoding: str = "base64", **more: object) -> bytes:
         """The body of the answer. Raises RequestFailed."""
@@ -95,6 +100,7 @@ class Program:
     env: Mapping[str, str]
     body: Mapping[str, object] = field(default_factory=dict)
     health: str = "/health"
+    same_weights: bool = True
 
 
 Start = Callable[[Host], AbstractAsyncContextManager[Contender]]
@@ -181,7 +187,14 @@ async def up(program: "Program") -> AsyncIterator[Contender]:
                 while not await _answers(session, url + program.health):
                     assert process.returncode is None, f"{program.name} ended: {last_lines(output, 20)}"
                     await asyncio.sleep(0.1)
-            yield Contender(name=program.name, url=url, session=session, pid=process.pid, body=program.body)
+            yield Contender(
+                name=program.name,
+                url=url,
+                session=session,
+                pid=process.pid,
+                body=program.body,
+                same_weights=program.same_weights,
+            )
 
 
 def _session() -> aiohttp.ClientSession:

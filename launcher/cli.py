@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launcher import __version__, bench_cli, compare_cli, doctor_cli, models_cli, oneshot, operate, plan_cli, serve
+from launcher import (
+    __version__,
+    bench_cli,
+    compare_cli,
+    doctor_cli,
+    models_cli,
+    oneshot,
+    operate,
+    plan_cli,
+    serve,
+    tune_cli,
+)
 from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
@@ -127,6 +138,7 @@ def doctor(
 
 app.command("compare", epilog=compare_cli.EPILOG)(compare_cli.compare)
 app.command("bench", epilog=bench_cli.EPILOG)(bench_cli.bench)
+app.command("tune", epilog=tune_cli.EPILOG)(tune_cli.tune)
 for command in (operate.status, operate.logs, operate.restart, operate.reload):
     app.command(epilog=EXIT_CODES)(command)
 

@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from launcher.errors import ConfigError
+
+FlashAttention = Literal["auto", "on", "off"]
 
 FLAG = re.compile(r"--?[A-Za-z]")  # a number below zero is a value
 
@@ -89,6 +91,7 @@ class Placement:
     batch_tokens: int
     gpu_layers: int
     threads: int | None
+    flash_attention: FlashAttention = "auto"
     devices: tuple[str, ...] = ()
     tensor_split: tuple[float, ...] = ()
     extra_flags: tuple[str, ...] = ()
@@ -143,7 +146,7 @@ def _guards(placement: Placement) -> Iterator[str]:
     yield "--kv-unified"  # T1: else texts of mixed lengths in one batch get wrong vectors, with status 200
     yield from ("--cache-ram", "1")  # T2: 1 MiB holds no text, so nothing is kept, yet used slots are still cleared
     yield from ("--slot-prompt-similarity", "0")  # nothing is reused between texts: do not search for it
-    yield from ("--flash-attn", "auto")
+    yield from ("--flash-attn", placement.flash_attention)
     yield from ("--batch-size", str(tokens), "--ubatch-size", str(tokens))  # a text must lie whole in one batch
     yield from ("--ctx-size", str(2 * tokens))  # T2: a full batch fits beside one that is not cleared yet
     yield from ("--threads-http", "64")  # T3: with fewer threads than connections one may wait for seconds

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from launcher.agreement import F32
-from launcher.command import Placement
+from launcher.command import FlashAttention, Placement
 from launcher.config import SupervisionSettings, log_dir
 from launcher.engine import Engine
 from launcher.errors import ChildError, ChildExited, WrongAnswer
@@ -33,6 +33,9 @@ class Run:
     batch_tokens: int
     gpu_layers: int
     threads: int | None
+    flash_attention: FlashAttention = "auto"
+    devices: tuple[str, ...] = ()
+    tensor_split: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +112,7 @@ def _placement(run: Run, name: str, model: Path, socket: Path) -> Placement:
         batch_tokens=run.batch_tokens,
         gpu_layers=run.gpu_layers,
         threads=run.threads,
+        flash_attention=run.flash_attention,
+        devices=run.devices,
+        tensor_split=run.tensor_split,
     )

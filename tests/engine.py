@@ -117,7 +117,10 @@ _found: dict[str, Engine] = {}
 
 
 async def found_engine(kind: str) -> Engine:
-    """Asked for its flags once per test run: that takes ten times as long as to start it."""
+    """The engine of that kind, asked for its flags once per test run: that takes ten times as long as a start.
+
+    Raises EngineMissing.
+    """
     if kind not in _found:
         env = command.environment(os.environ)
         if kind == "native":
