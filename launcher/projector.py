@@ -80,10 +80,10 @@ def kept(family: Family) -> Path | None:
     """The family's projector, if it is here and whole."""
     path, layout = path_of(family), _layout(family)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             shapes = {file[f"weight.{backend}"].shape for backend in family.weights.models}
             whole = shapes == {(layout.dimensions, family.dimensions)} and file["bias"].shape == (layout.dimensions,)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return path if whole else None
 

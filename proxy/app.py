@@ -17,6 +17,7 @@ from proxy.opening import Waiting
 from proxy.service import EmbedService, Limits
 from proxy.tasks import TaskTable
 from proxy.token_ids import Decode
+from proxy.token_states import MultiVectors
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
         async with asyncio.TaskGroup() as tasks:
             working = [tasks.create_task(model.serve(), name=name) for name, model in models.items()]
             try:
-                yield EmbedService(table, models, _limits(config, family), _decode(config.token_ids))
+                multivectors = MultiVectors(family, config.multivector_file)
+                yield EmbedService(table, models, _limits(config, family), multivectors, _decode(config.token_ids))
             finally:
                 for task in working:
                     task.cancel()
@@ -132,6 +134,7 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
         table=service.tasks,
         dimensions=family.dimensions,
         token_ids=config.token_ids,
+        multivector=service.multivectors.served,
         locked=bool(config.api_keys),
     )
     app[openapi.DOCUMENT] = openapi.document(handlers.ROUTES, handlers.DOORS, served)

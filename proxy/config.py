@@ -27,6 +27,14 @@ class TaskSettings(Strict):
     prefix: str
 
 
+class MultiVector(BaseModel):
+    """How long each vector of a multi-vector is; the rest of the table is the launcher's."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    dimensions: Positive
+
+
 class Family(BaseModel):
     """What the proxy needs of a family file; `[weights]` in the same file is the launcher's."""
 
@@ -44,6 +52,7 @@ class Family(BaseModel):
     tasks: dict[str, TaskSettings]
     task_aliases: dict[str, str] = {}
     model_aliases: dict[str, str] = {}
+    multivector: MultiVector | None = None
 
 
 class TokenIds(StrEnum):
@@ -89,6 +98,7 @@ class ProxyConfig(Strict):
     serial_backends: bool = False
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     control: Path | None = None
+    multivector_file: Path | None = None  # what `trillama models pull --multivector` makes
     notice: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -27,7 +27,8 @@ class EmbedRequest:
     """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent.
 
     `default_task` is what the dialect means by no task at all; None leaves it to the server. `partial`: an input that
-    fails by itself does not fail the others. `client` stands for the API key; the caller waits for `timeout_s`.
+    fails by itself does not fail the others. `multivector`: a vector for each token. `client` stands for the API key;
+    the caller waits for `timeout_s`.
     """
 
     inputs: Sequence[Input]
@@ -39,6 +40,7 @@ class EmbedRequest:
     normalized: bool = True
     truncate: bool = False
     partial: bool = False
+    multivector: bool = False
     encodings: tuple[Encoding, ...] = (Encoding.FLOAT,)
     client: str = ""
     timeout_s: float | None = None
@@ -58,7 +60,8 @@ class Provenance:
 class EmbedResult:
     """Vectors in the order of the request's inputs, shape (n, dimensions); tokens as the model processed them.
 
-    The inputs in `failed`, by index, have an error instead, and no row.
+    The inputs in `failed`, by index, have an error instead, and no row. Multi-vectors are those of all tokens below
+    each other, and `lengths` says how many of the rows each input has.
     """
 
     model: str
@@ -68,3 +71,9 @@ class EmbedResult:
     vectors: Matrix
     tokens: int
     failed: Mapping[int, ProxyError] = field(default_factory=dict)
+    lengths: tuple[int, ...] | None = None
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs have their vector, or vectors."""
+        return len(self.vectors) if self.lengths is None else len(self.lengths)

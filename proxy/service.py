@@ -3,14 +3,15 @@
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from proxy import encode, prepare, token_ids
-from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input
+from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input, Matrix, Provenance
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.model import ServedModel
 from proxy.tasks import TaskTable
 from proxy.token_ids import Decode
+from proxy.token_states import MultiVectors, Tokenwise
 from proxy.work import Caller
 
 CHARACTERS_PER_TOKEN = 4  # about, in prose; it is counted exactly later
@@ -27,12 +28,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class _Made:
+    """What came of the inputs: see EmbedResult."""
+
+    vectors: Matrix
+    failed: Mapping[int, ProxyError] = field(default_factory=dict)
+    lengths: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EmbedService:
     """`decode` reads token ids in a request; None leaves it to the model's own tokenizer."""
 
     tasks: TaskTable
     models: Mapping[str, ServedModel]
     limits: Limits
+    multivectors: MultiVectors
     decode: Decode | None = None
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
@@ -45,29 +56,40 @@ class EmbedService:
         self._check(request)
         route = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
         model = self.models[route.backend]
+        tokenwise = self.multivectors.of(route.backend) if request.multivector else None
         seconds = min(self.limits.seconds, request.timeout_s or math.inf)
         try:
             async with asyncio.timeout(seconds) as clock:
                 async with model.admitted(estimate(request.inputs)):
                     inputs, failed = await self._ids(request, route.prefix, model)
-                _raise_if_all(failed, request)
+                    _raise_if_all(failed, request)
+                    # No line leads to tokens' states: until they are all here they count as waiting for one.
+                    made = await _by_token(tokenwise, inputs, request) if tokenwise else None
                 caller = Caller(client=request.client, deadline=clock.when() or math.inf, partial=request.partial)
-                outcome = await model.embed(list(inputs.values()), caller)
+                made = made or await self._pooled(model, inputs, request, caller)
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
-        names = list(inputs)
-        failed |= {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
+        failed |= made.failed
         _raise_if_all(failed, request)
-        dimensions = request.dimensions or self.limits.dimensions
         return EmbedResult(
             model=self.tasks.model,
             task=route.task,
             prefix=route.prefix,
-            provenance=model.provenance,
-            vectors=encode.finish(outcome.served(), dimensions=dimensions, normalized=request.normalized),
+            provenance=_made_by(model.provenance, tokenwise),
+            vectors=made.vectors,
             tokens=sum(len(ids) for index, ids in inputs.items() if index not in failed),
             failed=failed,
+            lengths=made.lengths,
         )
+
+    async def _pooled(
+        self, model: ServedModel, inputs: Mapping[int, Ids], request: EmbedRequest, caller: Caller
+    ) -> "_Made":
+        """One vector per input."""
+        outcome, names = await model.embed(list(inputs.values()), caller), list(inputs)
+        failed = {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
+        dimensions = request.dimensions or self.limits.dimensions
+        return _Made(encode.finish(outcome.served(), dimensions=dimensions, normalized=request.normalized), failed)
 
     async def _ids(
         self, request: EmbedRequest, prefix: str, model: ServedModel
@@ -97,6 +119,17 @@ class EmbedService:
         if request.dimensions is not None and not 1 <= request.dimensions <= self.limits.dimensions:
             message = f"must be from 1 to {self.limits.dimensions}"
             raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
+
+
+async def _by_token(tokenwise: Tokenwise, inputs: Mapping[int, Ids], request: EmbedRequest) -> _Made:
+    """A vector for each token of each input."""
+    vectors, lengths = await tokenwise.embed(list(inputs.values()), normalized=request.normalized)
+    return _Made(vectors, lengths=lengths)
+
+
+def _made_by(provenance: Provenance, tokenwise: Tokenwise | None) -> Provenance:
+    """A projection is another vector space."""
+    return replace(provenance, space=tokenwise.projection.space_of(provenance.space)) if tokenwise else provenance
 
 
 def estimate(inputs: Sequence[Input]) -> int:

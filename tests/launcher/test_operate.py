@@ -5,11 +5,14 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+import aiohttp
 import pytest
 import tomli_w
 
+from launcher.projector import keep
 from tests.launcher.command import Serve, trillama_serve
-from tests.proxy.stack import BACKENDS, small_family
+from tests.proxy.stack import BACKENDS, family_of, small_family
+from tests.proxy.tokenwise import random_projector
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,24 @@ async def test_status_tells_of_every_backend(family: dict[str, object]) -> None:
         code, page = await serve.command("status")
         assert code == 0
         assert all(name in page for name in (*BACKENDS, serve.url))
+
+
+async def test_a_projector_that_is_fetched_while_it_serves_is_found(family: dict[str, object]) -> None:
+    async with trillama_serve(family) as serve:
+        before = await refused_multivector(serve)
+        made = random_projector(family_of(Path(str(family["family"]))))
+        keep(made, Path(serve.env["TRILLAMA_CACHE"], "multivector", "jina-embeddings-v4.npz"))
+        after = await refused_multivector(serve)
+    assert "run `trillama models pull --multivector`" in before
+    assert "needs a token-level backend" in after
+
+
+async def refused_multivector(serve: Serve) -> str:
+    """Why there is no vector for each token."""
+    body = {"input": "a", "return_multivector": True}
+    async with aiohttp.ClientSession() as session, session.post(f"{serve.url}/v1/embeddings", json=body) as answer:
+        assert answer.status == 422
+        return str((await answer.json())["detail"])
 
 
 async def test_restart_starts_one_again_and_leaves_the_others(family: dict[str, object]) -> None:
