@@ -16,6 +16,7 @@ from proxy.model import ServedModel
 from proxy.opening import Waiting
 from proxy.service import EmbedService, Limits
 from proxy.tasks import TaskTable
+from proxy.token_backend import token_backend
 from proxy.token_ids import Decode
 from proxy.token_states import MultiVectors
 
@@ -88,10 +89,14 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
             name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared)
             for name, settings in config.backends.items()
         }
+        sources = {
+            name: await stack.enter_async_context(token_backend(name, settings, models[name].embed))
+            for name, settings in config.token_backends.items()
+        }
         async with asyncio.TaskGroup() as tasks:
             working = [tasks.create_task(model.serve(), name=name) for name, model in models.items()]
             try:
-                multivectors = MultiVectors(family, config.multivector_file)
+                multivectors = MultiVectors(family, config.multivector_file, sources)
                 yield EmbedService(table, models, _limits(config, family), multivectors, _decode(config.token_ids))
             finally:
                 for task in working:

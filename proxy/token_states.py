@@ -78,7 +78,7 @@ class MultiVectors:
         except NoProjector as error:
             raise _refusal(str(error)) from error
         if backend not in self.sources:
-            raise _refusal(f"needs a token-level backend (llama-server --pooling none), and {backend} has none here")
+            raise _refusal(f"needs a token-level backend: set token_backends.{backend} in the proxy's configuration")
         return Tokenwise(projection, self.sources[backend])
 
     def _read(self) -> Mapping[str, Projection]:

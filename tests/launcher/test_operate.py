@@ -52,21 +52,23 @@ async def test_status_tells_of_every_backend(family: dict[str, object]) -> None:
 
 
 async def test_a_projector_that_is_fetched_while_it_serves_is_found(family: dict[str, object]) -> None:
-    async with trillama_serve(family) as serve:
-        before = await refused_multivector(serve)
+    beside = {"token_backends": {"code": {"url": "unix:///nowhere.sock"}}}
+    async with trillama_serve({**family, "proxy": beside}) as serve:
+        before = await multivector_refused(serve, "code.query")
         made = random_projector(family_of(Path(str(family["family"]))))
         keep(made, Path(serve.env["TRILLAMA_CACHE"], "multivector", "jina-embeddings-v4.npz"))
-        after = await refused_multivector(serve)
-    assert "run `trillama models pull --multivector`" in before
-    assert "needs a token-level backend" in after
+        after = await multivector_refused(serve, "code.query")
+        other = await multivector_refused(serve, "text-matching")
+    assert (before[0], "run `trillama models pull --multivector`" in before[1]) == (422, True)
+    assert (after[0], "code (token-level) is down" in after[1]) == (503, True)
+    assert (other[0], "set token_backends.text-matching" in other[1]) == (422, True)
 
 
-async def refused_multivector(serve: Serve) -> str:
-    """Why there is no vector for each token."""
-    body = {"input": "a", "return_multivector": True}
+async def multivector_refused(serve: Serve, task: str) -> tuple[int, str]:
+    """The status, and why there is no vector for each token."""
+    body = {"input": "a", "return_multivector": True, "task": task}
     async with aiohttp.ClientSession() as session, session.post(f"{serve.url}/v1/embeddings", json=body) as answer:
-        assert answer.status == 422
-        return str((await answer.json())["detail"])
+        return answer.status, str((await answer.json())["detail"])
 
 
 async def test_restart_starts_one_again_and_leaves_the_others(family: dict[str, object]) -> None:
