@@ -15,6 +15,7 @@ from launcher.backend import restart_delay
 from launcher.child import running
 from launcher.errors import ConfigError, StartError
 from launcher.launch import Launch, socket_of
+from launcher.projector import path_of
 from launcher.watch import watch
 
 log = logging.getLogger(__name__)
@@ -124,10 +125,14 @@ class Front:
             }
             for name in launch.settings.family.weights.models
         }
+        family = launch.settings.family
+        # Not for the demo: the original's projector knows nothing of its models' states.
+        projector = {"multivector_file": str(path_of(family))} if family.multivector and not host.demo else {}
         notice = {"notice": host.notice} if host.notice else {}
         return {
             # Cores compute one batch faster than three at a time.
             "serial_backends": not (host.engine.gpu_layers and launch.devices.gpus),
+            **projector,
             **host.proxy,
             **notice,
             "family": str(self._family_file),

@@ -7,22 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxy import late
-from proxy.embedding import Ids, Matrix
+from proxy.embedding import Ids, Served
 from proxy.errors import InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.late import Document, Span
 from proxy.model import ServedModel
 from proxy.prepare import kept
 from proxy.proof import LARGE_TEXT
 from proxy.work import Caller
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """Raw vectors of the inputs that are not in `failed`, (n, n_embd), and how many tokens those have."""
-
-    rows: Matrix
-    tokens: int
-    failed: Mapping[int, ProxyError]
 
 
 @dataclass(frozen=True, slots=True)

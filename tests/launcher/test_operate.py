@@ -9,9 +9,11 @@ import aiohttp
 import pytest
 import tomli_w
 
+from launcher.projector import keep
 from tests.launcher.command import Serve, trillama_serve
 from tests.launcher.test_faults import until
-from tests.proxy.stack import BACKENDS, small_family
+from tests.proxy.stack import BACKENDS, family_of, small_family
+from tests.proxy.tokenwise import random_projector
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,26 @@ async def test_status_tells_of_every_backend(family: dict[str, object]) -> None:
         code, page = await serve.command("status")
         assert code == 0
         assert all(name in page for name in (*BACKENDS, serve.url))
+
+
+async def test_a_projector_that_is_fetched_while_it_serves_is_found(family: dict[str, object]) -> None:
+    beside = {"token_backends": {"code": {"url": "unix:///nowhere.sock"}}}
+    async with trillama_serve({**family, "proxy": beside}) as serve:
+        before = await multivector_refused(serve, "code.query")
+        made = random_projector(family_of(Path(str(family["family"]))))
+        keep(made, Path(serve.env["TRILLAMA_CACHE"], "multivector", "jina-embeddings-v4.npz"))
+        after = await multivector_refused(serve, "code.query")
+        other = await multivector_refused(serve, "text-matching")
+    assert (before[0], "run `trillama models pull --multivector`" in before[1]) == (422, True)
+    assert (after[0], "code (token-level) is down" in after[1]) == (503, True)
+    assert (other[0], "set token_backends.text-matching" in other[1]) == (422, True)
+
+
+async def multivector_refused(serve: Serve, task: str) -> tuple[int, str]:
+    """The status, and why there is no vector for each token."""
+    body = {"input": "a", "return_multivector": True, "task": task}
+    async with aiohttp.ClientSession() as session, session.post(f"{serve.url}/v1/embeddings", json=body) as answer:
+        return answer.status, str((await answer.json())["detail"])
 
 
 async def test_restart_starts_one_again_and_leaves_the_others(family: dict[str, object]) -> None:
