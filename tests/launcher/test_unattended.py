@@ -143,3 +143,11 @@ async def test_one_that_slept_runs_when_it_is_to_run_always(config: dict[str, ob
         assert (await backends(serve))["code"]["on_demand"]
         assert await status(serve, "code") == 200
         await stopped(serve)
+
+
+async def test_a_full_disk_under_its_own_output_ends_nothing(config: dict[str, object]) -> None:
+    through = ("/bin/sh", "-c", 'exec "$@" 2>/dev/full', "sh")
+    async with trillama_serve(config, through=through) as serve:
+        serve.child("code.sock").kill()
+        await until(serve, "code", 200)
+        await stopped(serve)
