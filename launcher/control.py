@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 from aiohttp import web
+from pydantic import ValidationError
 
 from launcher import __version__
 from launcher.backend import Backend
@@ -110,7 +111,12 @@ async def _asked(socket: Path, method: str, path: str) -> View | None:
         return None
     if response.status != 200:
         raise LauncherError(body.decode(errors="replace"))
-    return View.model_validate_json(body)
+    try:
+        return View.model_validate_json(body)
+    except ValidationError as error:
+        raise LauncherError(
+            f"what runs is another version of trillama than this {__version__}: start it anew"
+        ) from error
 
 
 @web.middleware

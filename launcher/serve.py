@@ -66,6 +66,8 @@ class _Session:
             self._display.hide()
             with losing_lines():
                 _announce(fleet.launch, self._out)
+            for status in fleet.troubled:
+                self._display.say(f"{status.name} is not served: {status.cause}")
             notify.tell(READY="1")
             tasks.create_task(notify.feed_watchdog(partial(health.proxy_up, fleet.launch.url)))
 

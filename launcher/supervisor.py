@@ -65,9 +65,15 @@ class Fleet:
         return dict(sum(map(Counter, resident), Counter()))
 
     async def ready(self) -> None:
-        """Wait until every backend answers through the proxy."""
+        """Wait until every backend answers through the proxy; not for those that have failed, if others answer."""
         while not await self._answers():  # noqa: ASYNC110 # it is about other processes
             await asyncio.sleep(POLL_S)
+
+    @property
+    def troubled(self) -> list[Status]:
+        """Those that have failed, and are tried again."""
+        found = [one.status for one in self.backends.values()]
+        return [status for status in found if status.state in (State.BACKOFF, State.FAILED)]
 
     async def restart(self, name: str) -> None:
         """Start one backend again and wait until it is ready or has failed. Raises ConfigError for an unknown name."""
@@ -143,7 +149,10 @@ class Fleet:
 
     async def _answers(self) -> bool:
         states = await health.backends_ready(self.launch.url)
-        return states is not None and all(states.get(name) for name in self.backends)
+        if states is None or not any(states.get(name) for name in self.backends):
+            return False
+        troubled = {status.name for status in self.troubled}
+        return all(states.get(name) or name in troubled for name in self.backends)
 
 
 async def serve(launch: Launch, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:
