@@ -15,6 +15,7 @@ from launcher.config import SupervisionSettings
 from launcher.errors import ChildError, EngineError, StartError
 from launcher.logs import ChildLog
 from launcher.run import Spec, run
+from launcher.scope import Scope
 
 
 class State(StrEnum):
@@ -69,7 +70,7 @@ class Backend:
         self._changed = time.monotonic()
         self._wanted = asyncio.Event()
         self._settled = asyncio.Event()
-        self._scope: asyncio.Timeout | None = None
+        self._scope = Scope()
         if not spec.on_demand:
             self._wanted.set()
 
@@ -80,24 +81,15 @@ class Backend:
                 if not self._wanted.is_set():
                     self._change(State.SLEEPING, pid=None, loaded=0.0)
                     await self._wanted.wait()
-                try:
-                    async with asyncio.timeout(None) as scope:
-                        self._scope = scope
-                        await self._live()
-                except TimeoutError:
-                    if not scope.expired():
-                        raise
-                finally:
-                    self._scope = None
+                await self._scope.run(self._live)
         finally:
             self._change(State.STOPPED, pid=None)
 
     def restart(self) -> None:
         """End this run, or this wait for the next try, and start again at once."""
-        if self._scope and not self._scope.expired():
+        if self._scope.end():
             self._failures = 0
             self._settled.clear()
-            self._scope.reschedule(0)
 
     def change(self, spec: Spec) -> None:
         """From now on run this spec."""

@@ -16,6 +16,7 @@ from launcher.child import running
 from launcher.errors import ConfigError, StartError
 from launcher.launch import Launch, socket_of
 from launcher.projector import path_of
+from launcher.scope import Scope
 from launcher.watch import watch
 
 log = logging.getLogger(__name__)
@@ -38,20 +39,12 @@ class Front:
         self._family = self._checked = launch.settings.family_file.read_bytes()
         self._family_file = folder / "family.toml"
         self._runs = 0
-        self._scope: asyncio.Timeout | None = None
+        self._scope = Scope()
 
     async def serve(self) -> None:
         """Keep it running until cancelled. Raises ConfigError or StartError where starting it again would not help."""
         while True:
-            try:
-                async with asyncio.timeout(None) as scope:
-                    self._scope = scope
-                    await self._live()
-            except TimeoutError:
-                if not scope.expired():
-                    raise
-            finally:
-                self._scope = None
+            await self._scope.run(self._live)
 
     async def check(self, launch: Launch) -> None:
         """Raises ConfigError, with the proxy's own words, if it would refuse these settings; OSError on a full disk."""
@@ -74,10 +67,9 @@ class Front:
         """
         same = self._settings(launch) == self._settings(self._launch) and self._family == self._checked
         self._launch, self._family = launch, self._checked
-        if same or self._scope is None or self._scope.expired():
-            return
         runs = self._runs
-        self._scope.reschedule(0)
+        if same or not self._scope.end():
+            return
         while self._runs == runs or not await health.proxy_up(launch.url):  # noqa: ASYNC110 # another process
             await asyncio.sleep(POLL_S)
 
