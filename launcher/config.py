@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from platformdirs import user_cache_path, user_log_path
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
+from launcher.command import FlashAttention
 from launcher.credentials import api_keys, with_api_keys
 from launcher.errors import ConfigError
 from launcher.family import Family, Positive, Strict
@@ -22,13 +23,17 @@ LocalPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class EngineSettings(Strict):
-    """How llama-server is found and run; `[engine]` in the host's file."""
+    """How llama-server is found and run; `[engine]` in the host's file.
+
+    What `trillama tune` measured (`launcher.profile`) is used for those of TUNED that the file does not set.
+    """
 
     llama_server: LocalPath | None = None
     gpu_layers: Annotated[int, Field(ge=0)] = 99
     require_gpu: Literal["auto"] | bool = "auto"
     slots: Annotated[int, Field(gt=0, le=256)] = 16
     threads: Positive | None = None
+    flash_attention: FlashAttention = "auto"
     extra_flags: tuple[str, ...] = ()
 
 

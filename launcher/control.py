@@ -105,7 +105,7 @@ async def _refused(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except LauncherError as error:
+    except (LauncherError, OSError) as error:
         return web.Response(text=str(error), status=409)
 
 

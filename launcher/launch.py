@@ -61,6 +61,7 @@ class Launch:
             batch_tokens=self.settings.max_input_tokens,
             gpu_layers=host.engine.gpu_layers,
             threads=host.engine.threads,
+            flash_attention=host.engine.flash_attention,
             extra_flags=host.engine.extra_flags,
             devices=placed.devices if placed else gpus,
             tensor_split=placed.tensor_split if placed else (),
@@ -79,6 +80,7 @@ class Launch:
             canary=canary,
             on_demand=self.on_demand(name),
             on_gpu=on_gpu,
+            memory=memory_of(placed) if placed else {},
         )
 
 

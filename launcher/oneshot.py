@@ -2,7 +2,10 @@
 
 import io
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import aiohttp
 import numpy as np
@@ -17,6 +20,8 @@ from launcher.launch import url_of
 from launcher.listen import listen
 from launcher.prepare import prepare
 from launcher.supervisor import Fleet
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,39 +47,49 @@ class Answer:
 
 async def run(settings: Settings, wanted: Wanted, *, url: str | None, err: Console) -> Answer:
     """The answer for `wanted`. Raises LauncherError with the server's own words if it refuses."""
+    return await served(settings, wanted.task, partial(_ask, settings.host, wanted), url=url, err=err)
+
+
+async def served(
+    settings: Settings, task: str | None, use: Callable[[str], Awaitable[T]], *, url: str | None, err: Console
+) -> T:
+    """What `use` makes of the address of a server for that task: the running one, or one that is there for it only.
+
+    Raises LauncherError where nobody answers at the `url` that was given, or what keeps it from starting.
+    """
     at = url or url_of(settings.host)
     if await health.backends_ready(at) is not None:
-        return await _ask(at, settings.host, wanted)
+        return await use(at)
     if url:
         raise LauncherError(f"no trillama answers at {url}: start it with `trillama serve`, or leave out --url")
-    return await _start_and_ask(settings, wanted, Display(err))
+    return await _started(settings, task, use, Display(err))
 
 
-async def _start_and_ask(settings: Settings, wanted: Wanted, display: Display) -> Answer:
+async def _started(settings: Settings, task: str | None, use: Callable[[str], Awaitable[T]], display: Display) -> T:
     """Start the one backend that the task needs, and a proxy on a free port; both are gone when this returns."""
-    needed = settings.family.backend_of(wanted.task or settings.family.default_task)
+    needed = settings.family.backend_of(task or settings.family.default_task)
     settings = settings.with_host(
         host="127.0.0.1",
         port=0,
         proxy={**settings.host.proxy, "log_level": "warning"},
         supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # one call: no second try
     )
-    answers: list[Answer] = []
+    answers: list[T] = []
     with listen(settings.host) as listener, display.live():
         launch = await prepare(settings, listener, display, only=(needed,))
         launch = replace(launch, logs=launch.logs / "embed")  # a server that starts meanwhile has its own
 
         async def ask(fleet: Fleet) -> None:
             await fleet.ready()
-            answers.append(await _ask(launch.url, settings.host, wanted))
+            answers.append(await use(launch.url))
 
         await supervisor.serve(launch, display.status, ask)
     return answers[0]
 
 
-async def _ask(url: str, host: HostConfig, wanted: Wanted) -> Answer:
+async def _ask(host: HostConfig, wanted: Wanted, url: str) -> Answer:
     asked = {"input": wanted.texts, "task": wanted.task, "dimensions": wanted.dimensions}
-    headers = {"Content-Type": "application/json", **_authorization(host)}
+    headers = {"Content-Type": "application/json", **authorization(host)}
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session,
@@ -88,7 +103,8 @@ async def _ask(url: str, host: HostConfig, wanted: Wanted) -> Answer:
     return Answer(body)
 
 
-def _authorization(host: HostConfig) -> dict[str, str]:
+def authorization(host: HostConfig) -> dict[str, str]:
+    """The header with a key of the user's, or of the configuration; none where there is none."""
     keys = host.proxy.get("api_keys")
     key = os.environ.get("TRILLAMA_API_KEY") or (keys[0] if isinstance(keys, list) and keys else None)
     return {"Authorization": f"Bearer {key}"} if key else {}

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launcher import command, engine, gpu, models, sizing, truth
+from launcher import command, engine, gpu, models, profile, sizing, truth
 from launcher.config import Settings, cache_dir, log_dir
 from launcher.demo import demo_models
 from launcher.display import Display
@@ -37,18 +37,20 @@ async def prepare(
     decision = sizing.decide(settings, found, devices, names, ours=ours)
     for note in decision.notes:
         display.say(note)
+    paths = await files(decision.settings, names, display)
     return Launch(
-        settings=decision.settings,
+        settings=profile.tuned(decision.settings, found, devices, paths, display.say),
         listener=listener,
         engine=found,
-        models=await _files(decision.settings, names, display),
+        models=paths,
         placements=decision.placements,
         devices=devices,
         logs=log_dir(),
     )
 
 
-async def _files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:
+async def files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:
+    """Each backend's model, here and checked. Raises ModelError."""
     if settings.host.demo:
         made = await asyncio.to_thread(demo_models, cache_dir() / "demo")
         return {name: made[name] for name in names}

@@ -50,6 +50,7 @@ class _Session:
         self._display = display
         self._out = out
         self._statuses: dict[str, Status] = {}
+        self._reloading = asyncio.Lock()
 
     def report(self, status: Status) -> None:
         self._statuses[status.name] = status
@@ -75,17 +76,18 @@ class _Session:
             hung_up.clear()
             try:
                 await reload()
-            except LauncherError as error:
+            except (LauncherError, OSError) as error:  # a full disk, a file that is gone: what runs is not touched
                 self._display.say(f"the old configuration stays: {error}")
             else:
                 self._display.say("the configuration has been read again")
 
     async def _reload(self, fleet: Fleet) -> None:
-        """Raises LauncherError if the new settings cannot be served; all stays as it is then."""
-        settings = self._read()
-        _check_can_change(self._settings, settings)
-        await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
-        self._settings = settings
+        """Raises LauncherError or OSError if the new settings cannot be served; all stays as it is then."""
+        async with self._reloading:  # else a slow one, of older settings, would end last
+            settings = self._read()
+            _check_can_change(self._settings, settings)
+            await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
+            self._settings = settings
 
 
 def _check_can_change(old: Settings, new: Settings) -> None:

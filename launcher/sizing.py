@@ -60,10 +60,21 @@ def decide(
         return chosen(settings, wish, devices)
     memory = cache_dir() / "auto" / f"{settings.family.name}.txt"
     decision = _chosen_again(settings, wish, devices, memory) or chosen(settings, wish, devices)
-    if decision.plan:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        memory.write_text(decision.plan.quantization, encoding="utf-8")
+    if decision.plan and (unkept := _unkept(memory, decision.plan.quantization)):
+        return replace(decision, notes=(*decision.notes, unkept))
     return decision
+
+
+def _unkept(memory: Path, quantization: str) -> str | None:
+    """Keep the choice; a note where that fails, for it can be served without. What is there is never half replaced."""
+    unfinished = memory.with_suffix(".unfinished")
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(quantization, encoding="utf-8")
+        unfinished.replace(memory)
+    except OSError as error:
+        return f"the choice of {quantization} cannot be kept ({error}): set it as quantization under [models]"
+    return None
 
 
 def _chosen_again(settings: Settings, wish: Wish, devices: Devices, memory: Path) -> Decision | None:

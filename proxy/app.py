@@ -10,6 +10,7 @@ from aiohttp import web
 
 from proxy import control, handlers, jobs, middleware, openapi, token_ids
 from proxy.backend import connect
+from proxy.cache import opened as opened_cache
 from proxy.config import Family, ProxyConfig, TokenIds
 from proxy.lane import Turnstile
 from proxy.model import ServedModel
@@ -85,8 +86,9 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
     )
     shared = Turnstile(asyncio.Lock()) if config.serial_backends else None
     async with AsyncExitStack() as stack:
+        cache = await stack.enter_async_context(opened_cache(config.cache_bytes, config.cache_file, family.dimensions))
         models = {
-            name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared)
+            name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared, cache)
             for name, settings in config.backends.items()
         }
         sources = {
@@ -128,6 +130,7 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
         middlewares=(middleware.observe, middleware.answer_errors, middleware.check_key),
         client_max_size=config.max_body_bytes,
     )
+    app.on_response_prepare.append(middleware.mark)
     app[middleware.API_KEYS] = config.api_keys
     app[middleware.STOPPING] = asyncio.Event()
     app[middleware.REFUSALS] = handlers.REFUSALS

@@ -103,6 +103,8 @@ class ProxyConfig(Strict):
     start_wait_s: Annotated[float, Field(ge=0)] = 120.0
     recovery_s: Annotated[float, Field(ge=0)] = 60.0
     serial_backends: bool = False
+    cache_bytes: Annotated[int, Field(ge=0)] = 0
+    cache_file: Path | None = None
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     control: Path | None = None
     multivector_file: Path | None = None  # what `trillama models pull --multivector` makes

@@ -27,8 +27,8 @@ class EmbedRequest:
     """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent.
 
     `default_task` is what the dialect means by no task at all; None leaves it to the server. `partial`: an input that
-    fails by itself does not fail the others. `multivector`: a vector for each token. `client` stands for the API key;
-    the caller waits for `timeout_s`.
+    fails by itself does not fail the others. `late`: the inputs are the chunks of one document. `multivector`: a vector
+    for each token. `client` stands for the API key; the caller waits for `timeout_s`.
     """
 
     inputs: Sequence[Input]
@@ -40,6 +40,7 @@ class EmbedRequest:
     normalized: bool = True
     truncate: bool = False
     partial: bool = False
+    late: bool = False
     multivector: bool = False
     encodings: tuple[Encoding, ...] = (Encoding.FLOAT,)
     client: str = ""

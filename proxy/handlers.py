@@ -21,6 +21,7 @@ from proxy.opening import State
 from proxy.service import EmbedService
 from proxy.tasks import Route
 from proxy.wire import Asked, Door, Parse, Refuse
+from proxy.writing import send
 
 SERVICE = web.AppKey("service", EmbedService)
 JOBS = web.AppKey("jobs", Jobs)
@@ -32,7 +33,7 @@ STARTED = int(time.time())
 def door(parse: Parse) -> Handler:
     """The handler of one dialect: its JSON in, the vectors in its shape out, or as raw floats for who accepts those."""
 
-    async def embed(request: web.Request) -> web.Response:
+    async def embed(request: web.Request) -> web.StreamResponse:
         asked = _called(request, parse(await _json(request)))
         raw = raw_floats.wanted(request.headers.get("Accept", ""))
         if raw and asked.request.multivector:
@@ -44,7 +45,7 @@ def door(parse: Parse) -> Handler:
         headers = provenance.headers(result)
         if raw:
             return raw_floats.response(raw, result, headers)
-        return _answer(asked.render(result), headers=headers)
+        return await send(request, asked.render(result), headers=headers)
 
     return embed
 
@@ -52,75 +53,81 @@ def door(parse: Parse) -> Handler:
 def job_door(parse: Parse) -> Handler:
     """The handler of a dialect whose caller comes back for the answer: its JSON in, a job out, if only a failed one."""
 
-    async def submit(request: web.Request) -> web.Response:
+    async def submit(request: web.Request) -> web.StreamResponse:
         body, jobs = await _json(request), request.app[JOBS]
         try:
             asked = parse(body)
         except Invalid as error:
-            return _job_answer(jobs.reject(error))
-        return _job_answer(jobs.submit(_called(request, asked)))
+            return await _job_answer(request, jobs.reject(error))
+        return await _job_answer(request, jobs.submit(_called(request, asked)))
 
     return submit
 
 
-async def job_status(request: web.Request) -> web.Response:
+async def job_status(request: web.Request) -> web.StreamResponse:
     """`GET /status/{id}`: a job of `/run`, with its output once it is completed."""
-    return _job_answer(request.app[JOBS].fetch(request.match_info["id"]))
+    return await _job_answer(request, request.app[JOBS].fetch(request.match_info["id"]))
 
 
-async def cancel_job(request: web.Request) -> web.Response:
+async def cancel_job(request: web.Request) -> web.StreamResponse:
     """`POST /cancel/{id}`: stop a job of `/run`."""
-    return _job_answer(request.app[JOBS].cancel(request.match_info["id"]))
+    return await _job_answer(request, request.app[JOBS].cancel(request.match_info["id"]))
 
 
-async def ollama_tags(request: web.Request) -> web.Response:
+async def ollama_tags(request: web.Request) -> web.StreamResponse:
     """`GET /api/tags`: the names of `/v1/models`, as Ollama lists them."""
     models = request.app[SERVICE].models
     made = {name: models[row.backend].provenance for name, row in _rows(request).items()}
-    return _answer(ollama.tags(request.app[FAMILY].name, made))
+    return await send(request, ollama.tags(request.app[FAMILY].name, made))
 
 
-async def ollama_version(_: web.Request) -> web.Response:
+async def ollama_version(request: web.Request) -> web.StreamResponse:
     """`GET /api/version`: the version of Ollama whose API is spoken here."""
-    return _answer({"version": ollama.API_VERSION})
+    return await send(request, {"version": ollama.API_VERSION})
 
 
-async def tei_info(request: web.Request) -> web.Response:
+async def tei_info(request: web.Request) -> web.StreamResponse:
     """`GET /info`: the model of the default task, as text-embeddings-inference tells it."""
     service = request.app[SERVICE]
     made = service.models[service.tasks.route(None, None).backend].provenance
     limits = service.limits
-    return _answer(tei.info(request.app[FAMILY].hugging_face_id, made, tokens=limits.input_tokens, items=limits.items))
+    return await send(
+        request, tei.info(request.app[FAMILY].hugging_face_id, made, tokens=limits.input_tokens, items=limits.items)
+    )
 
 
-async def models(request: web.Request) -> web.Response:
+async def models(request: web.Request) -> web.StreamResponse:
     """`GET /v1/models`: the family, and one name per task for clients that can set only the model."""
-    return _answer({"object": "list", "data": [_model(request, name, row) for name, row in _rows(request).items()]})
+    return await send(
+        request, {"object": "list", "data": [_model(request, name, row) for name, row in _rows(request).items()]}
+    )
 
 
-async def model(request: web.Request) -> web.Response:
+async def model(request: web.Request) -> web.StreamResponse:
     """`GET /v1/models/{id}`: one of them."""
     name, rows = request.match_info["id"], _rows(request)
     if name not in rows:
         raise ModelNotServed(f"model {name!r} is not served here; served are: {', '.join(rows)}", param="model")
-    return _answer(_model(request, name, rows[name]))
+    return await send(request, _model(request, name, rows[name]))
 
 
-async def health(_: web.Request) -> web.Response:
+async def health(request: web.Request) -> web.StreamResponse:
     """`GET /health`: the proxy is alive."""
-    return _answer({"status": "ok"})
+    return await send(request, {"status": "ok"})
 
 
-async def ready(request: web.Request) -> web.Response:
+async def ready(request: web.Request) -> web.StreamResponse:
     """`GET /ready`: 200 if every backend would serve a request now, else 503 with each one's reason."""
     served = request.app[SERVICE].models
     reasons = await asyncio.gather(*(_reason(model) for model in served.values()))
     status = 200 if not any(reasons) else 503
     backends = {name: reason or "ready" for name, reason in zip(served, reasons, strict=True)}
-    return _answer({"status": "ready" if status == 200 else "not ready", "backends": backends}, status=status)
+    return await send(
+        request, {"status": "ready" if status == 200 else "not ready", "backends": backends}, status=status
+    )
 
 
-async def prometheus(_: web.Request) -> web.Response:
+async def prometheus(_: web.Request) -> web.StreamResponse:
     """`GET /metrics`, for Prometheus."""
     return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -173,19 +180,14 @@ def _model(request: web.Request, name: str, row: Route) -> dict[str, object]:
     }
 
 
-def _answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return web.Response(body=content, status=status, headers=headers, content_type="application/json")
-
-
 def _rows(request: web.Request) -> dict[str, Route]:
     """The family's name, and one name per task."""
     tasks, name = request.app[SERVICE].tasks, request.app[FAMILY].name
     return {name: tasks.route(None, None), **{f"{name}:{task}": route for task, route in tasks.tasks.items()}}
 
 
-def _job_answer(job: Job) -> web.Response:
-    return _answer(runpod.state_of(job), headers=provenance.headers(job.result) if job.result else None)
+async def _job_answer(request: web.Request, job: Job) -> web.StreamResponse:
+    return await send(request, runpod.state_of(job), headers=provenance.headers(job.result) if job.result else None)
 
 
 def _observe(request: web.Request, result: EmbedResult) -> None:

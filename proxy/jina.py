@@ -16,7 +16,6 @@ from proxy.wire import (
     Inputs,
     ModelName,
     MultiVector,
-    Refused,
     TaskName,
     Truncation,
     Wire,
@@ -72,17 +71,22 @@ class EmbeddingsBody(Wire):
     on_error: Literal["fail", "partial"] = Field(
         "fail", description="`partial`: an input that fails by itself has an `error` in its row, the others are served."
     )
-    late_chunking: Refused = Field(False, description="Not supported yet: true is refused.")
+    late_chunking: bool = Field(
+        False,
+        description="The inputs are one document: joined as they are and read in one context; each vector is the mean "
+        "over that input's own tokens. `truncate` drops the document's tail.",
+    )
     return_multivector: MultiVector = Field(
         False, description="A vector for each token, the prefix's too, instead of one for the text; no `dimensions`."
     )
 
     @model_validator(mode="after")
     def _supported(self) -> Self:
-        if self.late_chunking:
-            raise Invalid(
-                Fault(field="late_chunking", message="is not supported yet", type="unsupported", input="true")
+        if self.late_chunking and self.return_multivector:
+            message = (
+                "has a vector for each token, so there are no chunks' means: leave out one of it and late_chunking"
             )
+            raise Invalid(Fault(field="return_multivector", message=message, type="unsupported", input="true"))
         return self
 
 
@@ -108,6 +112,7 @@ def request_of(wire: EmbeddingsBody) -> EmbedRequest:
         normalized=wire.normalized,
         truncate=wire.truncate,
         partial=wire.on_error == "partial",
+        late=wire.late_chunking,
         multivector=wire.return_multivector,
         encodings=tuple(dict.fromkeys(wire.encodings)),
     )

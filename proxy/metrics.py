@@ -14,6 +14,7 @@ SECONDS = Histogram(
 )
 INPUTS = Counter("trillama_inputs", "Inputs embedded", ("task",), registry=REGISTRY)
 TOKENS = Counter("trillama_tokens", "Tokens embedded, prefixes included", ("task",), registry=REGISTRY)
+CACHED = Counter("trillama_cache", "Texts looked up in the cache", ("result",), registry=REGISTRY)
 QUEUE_TEXTS = Gauge("trillama_queue_texts", "Texts waiting in line", ("backend",), registry=REGISTRY)
 QUEUE_TOKENS = Gauge("trillama_queue_tokens", "Tokens waiting in line", ("backend",), registry=REGISTRY)
 WAITED = Histogram(

@@ -56,10 +56,14 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         # When the answer is on its way: it does not wait for our books.
         asyncio.get_running_loop().call_soon(_record, request, status, time.perf_counter() - started)
-    response.headers["X-Request-ID"] = request[REQUEST_ID]
-    if request.app[STOPPING].is_set():
+    if request.app[STOPPING].is_set() and not response.prepared:
         response.force_close()  # said in the answer: the client sends its next request over another connection
     return response
+
+
+async def mark(request: web.Request, response: web.StreamResponse) -> None:
+    """Put the request's id on the answer that is about to begin."""
+    response.headers["X-Request-ID"] = request[REQUEST_ID]
 
 
 @web.middleware

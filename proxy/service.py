@@ -3,10 +3,13 @@
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from proxy import encode, prepare, token_ids
-from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input, Matrix, Provenance
+import numpy as np
+
+from proxy import chunks, encode, late, prepare, token_ids
+from proxy.chunks import Served
+from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input, Provenance
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.model import ServedModel
 from proxy.tasks import TaskTable
@@ -25,15 +28,6 @@ class Limits:
     input_tokens: int
     dimensions: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """What came of the inputs: see EmbedResult."""
-
-    vectors: Matrix
-    failed: Mapping[int, ProxyError] = field(default_factory=dict)
-    lengths: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,36 +54,57 @@ class EmbedService:
         seconds = min(self.limits.seconds, request.timeout_s or math.inf)
         try:
             async with asyncio.timeout(seconds) as clock:
-                async with model.admitted(estimate(request.inputs)):
-                    inputs, failed = await self._ids(request, route.prefix, model)
-                    _raise_if_all(failed, request)
-                    # No line leads to tokens' states: until they are all here they count as waiting for one.
-                    made = await _by_token(tokenwise, inputs, request) if tokenwise else None
                 caller = Caller(client=request.client, deadline=clock.when() or math.inf, partial=request.partial)
-                made = made or await self._pooled(model, inputs, request, caller)
+                if tokenwise:
+                    served = await self._tokens(request, route.prefix, tokenwise, model, caller)
+                else:
+                    embed = self._document if request.late else self._texts
+                    served = await embed(request, route.prefix, model, caller)
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
-        failed |= made.failed
-        _raise_if_all(failed, request)
+        dimensions = tokenwise.projection.dimensions if tokenwise else request.dimensions or self.limits.dimensions
         return EmbedResult(
             model=self.tasks.model,
             task=route.task,
             prefix=route.prefix,
             provenance=_made_by(model.provenance, tokenwise),
-            vectors=made.vectors,
-            tokens=sum(len(ids) for index, ids in inputs.items() if index not in failed),
-            failed=failed,
-            lengths=made.lengths,
+            vectors=encode.finish(served.rows, dimensions=dimensions, normalized=request.normalized),
+            tokens=served.tokens,
+            failed=served.failed,
+            lengths=served.lengths,
         )
 
-    async def _pooled(
-        self, model: ServedModel, inputs: Mapping[int, Ids], request: EmbedRequest, caller: Caller
-    ) -> "_Made":
-        """One vector per input."""
-        outcome, names = await model.embed(list(inputs.values()), caller), list(inputs)
-        failed = {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
-        dimensions = request.dimensions or self.limits.dimensions
-        return _Made(encode.finish(outcome.served(), dimensions=dimensions, normalized=request.normalized), failed)
+    async def _texts(self, request: EmbedRequest, prefix: str, model: ServedModel, caller: Caller) -> Served:
+        """Each input by itself."""
+        async with model.admitted(estimate(request.inputs)):
+            inputs, failed = await self._ids(request, prefix, model)
+        _raise_if_all(failed, request)
+        outcome = await model.embed(list(inputs.values()), caller)
+        names = list(inputs)
+        failed |= {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
+        _raise_if_all(failed, request)
+        return Served(outcome.served(), sum(len(ids) for index, ids in inputs.items() if index not in failed), failed)
+
+    async def _tokens(
+        self, request: EmbedRequest, prefix: str, tokenwise: Tokenwise, model: ServedModel, caller: Caller
+    ) -> Served:
+        """Each token of each input."""
+        async with model.admitted(estimate(request.inputs)):
+            inputs, failed = await self._ids(request, prefix, model)
+        _raise_if_all(failed, request)
+        made = await tokenwise.embed(inputs, caller)
+        failed |= {index: _named(error, index) for index, error in made.failed.items()}
+        _raise_if_all(failed, request)
+        tokens = sum(len(ids) for index, ids in inputs.items() if index not in failed)
+        return Served(np.concatenate(list(made.rows.values())), tokens, failed, tuple(map(len, made.rows.values())))
+
+    async def _document(self, request: EmbedRequest, prefix: str, model: ServedModel, caller: Caller) -> Served:
+        """The inputs as the chunks of one document."""
+        async with model.admitted(late.cost(estimate(request.inputs), len(request.inputs))):
+            texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
+            document = late.document(prefix, texts, self.tasks.unicode_normalization)
+            read = await chunks.read(document, model, self.limits.input_tokens, truncate=request.truncate)
+        return await chunks.embed(read, model, caller)
 
     async def _ids(
         self, request: EmbedRequest, prefix: str, model: ServedModel
@@ -119,12 +134,6 @@ class EmbedService:
         if request.dimensions is not None and not 1 <= request.dimensions <= self.limits.dimensions:
             message = f"must be from 1 to {self.limits.dimensions}"
             raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
-
-
-async def _by_token(tokenwise: Tokenwise, inputs: Mapping[int, Ids], request: EmbedRequest) -> _Made:
-    """A vector for each token of each input."""
-    vectors, lengths = await tokenwise.embed(list(inputs.values()), normalized=request.normalized)
-    return _Made(vectors, lengths=lengths)
 
 
 def _made_by(provenance: Provenance, tokenwise: Tokenwise | None) -> Provenance:

@@ -15,12 +15,12 @@ from proxy.backend import Backend, connect
 from proxy.config import BackendSettings, TokenBackendSettings
 from proxy.embedding import Ids, Matrix, Vector
 from proxy.errors import BackendError, BadVector
-from proxy.work import Outcome
+from proxy.work import Caller, Outcome
 
 ROW_MOST = 4 * 2**20  # bytes; longer than any token's state
 SAME_COSINE = 0.999  # of one model's vectors by two processes, as a mean by them and by us; other models are below
 
-Pooled = Callable[[Sequence[Ids]], Awaitable[Outcome]]
+Pooled = Callable[[Sequence[Ids], Caller], Awaitable[Outcome]]
 
 
 class Rows:
@@ -65,13 +65,13 @@ class TokenBackend:
         self._turn = asyncio.Lock()
         self._proven = False
 
-    async def states(self, ids: Ids) -> Matrix:
+    async def states(self, ids: Ids, caller: Caller) -> Matrix:
         """One row per token, float32, (n, width), not normalised. Raises BackendError or a subclass."""
         async with self._turn:
             try:
                 states = await self._ask(ids)
                 if not self._proven:
-                    await self._prove(ids, states)
+                    await self._prove(ids, states, caller)
                     self._proven = True
             except BackendError:
                 self._proven = False  # whoever comes back there may be another
@@ -96,8 +96,8 @@ class TokenBackend:
             raise BadVector(f"{name} gave a state that is not finite")
         return found
 
-    async def _prove(self, ids: Ids, states: Matrix) -> None:
-        (own,) = (await self._pooled([ids])).rows.astype(np.float64)
+    async def _prove(self, ids: Ids, states: Matrix, caller: Caller) -> None:
+        (own,) = (await self._pooled([ids], caller)).rows.astype(np.float64)
         mean = states.mean(axis=0, dtype=np.float64)
         if own.shape != mean.shape or not own @ mean >= SAME_COSINE * np.linalg.norm(own) * np.linalg.norm(mean):
             raise BackendError(f"{self._backend.name} has another model than its own backend: give both the same file")

@@ -1,17 +1,16 @@
 """Where the states of single tokens come from, and a request's multi-vectors made of them, one text after the other."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from proxy.config import Family
 from proxy.embedding import Ids, Matrix
-from proxy.errors import BadVector, InputTooLong, Invalid, invalid
+from proxy.errors import BadVector, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.multivector import PULL, NoProjector, Projection, load
+from proxy.work import Caller
 
 MOST_TOKENS = 65536  # of one request: 33 MB of vectors, about 100 MB of JSON
 
@@ -19,8 +18,16 @@ MOST_TOKENS = 65536  # of one request: 33 MB of vectors, about 100 MB of JSON
 class TokenStates(Protocol):
     """A backend that gives the model's last hidden state of each token, after its final norm, not normalised."""
 
-    async def states(self, ids: Ids) -> Matrix:
-        """One row per token, float32, (n, width). Raises BackendError or a subclass."""
+    async def states(self, ids: Ids, caller: Caller, /) -> Matrix:
+        """One row per token, float32, (n, width). Raises PoisonedInput, BackendError or a subclass."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVectors:
+    """The vectors of each input's tokens (n, dimensions), not normalised, by its index; or its error."""
+
+    rows: Mapping[int, Matrix]
+    failed: Mapping[int, ProxyError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +37,32 @@ class Tokenwise:
     projection: Projection
     source: TokenStates
 
-    async def embed(self, inputs: Sequence[Ids], *, normalized: bool) -> tuple[Matrix, tuple[int, ...]]:
-        """The vectors of all tokens below each other, and how many each input has.
+    async def embed(self, inputs: Mapping[int, Ids], caller: Caller) -> TokenVectors:
+        """The vectors of every token. A text's states are let go before the next one's are asked for.
 
-        A text's states are let go before the next one's are asked for. Raises InputTooLong, BackendError.
+        Raises InputTooLong for more than MOST_TOKENS, BackendError, PoisonedInput unless the caller is partial.
         """
-        if (tokens := sum(map(len, inputs))) > MOST_TOKENS:
+        if (tokens := sum(map(len, inputs.values()))) > MOST_TOKENS:
             raise InputTooLong(
                 f"the inputs have {tokens} tokens together; return_multivector takes at most {MOST_TOKENS} in one "
                 "request: send fewer texts in each",
                 param="input",
             )
-        made = [await self._vectors(ids, normalized=normalized) for ids in inputs]
-        return np.concatenate(made), tuple(map(len, made))
+        rows, failed = dict[int, Matrix](), dict[int, ProxyError]()
+        for index, ids in inputs.items():
+            try:
+                rows[index] = await self._vectors(ids, caller)
+            except PoisonedInput as error:
+                if not caller.partial:
+                    raise PoisonedInput(index) from error
+                failed[index] = error
+        return TokenVectors(rows, failed)
 
-    async def _vectors(self, ids: Ids, *, normalized: bool) -> Matrix:
-        states = await self.source.states(ids)
+    async def _vectors(self, ids: Ids, caller: Caller) -> Matrix:
+        states = await self.source.states(ids, caller)
         if len(states) != len(ids):
             raise BadVector(f"the backend gave {len(states)} token states for {len(ids)} tokens")
-        return await asyncio.to_thread(self.projection.vectors, states, normalized=normalized)
+        return await asyncio.to_thread(self.projection.vectors, states)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("engine_kind", kinds, indirect=True, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who shares what is slow to start runs in one process: the tests of a stack, else those of a file."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        kind = item.callspec.params.get("engine_kind", "") if hasattr(item, "callspec") else ""
+        group = f"served-{kind}" if "served" in item.fixturenames else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def engine_kind(request: pytest.FixtureRequest) -> str:
     """An engine; its tests are skipped where this machine does not have it."""

@@ -11,6 +11,7 @@ import tomli_w
 
 from launcher.projector import keep
 from tests.launcher.command import Serve, trillama_serve
+from tests.launcher.test_faults import until
 from tests.proxy.stack import BACKENDS, family_of, small_family
 from tests.proxy.tokenwise import random_projector
 
@@ -114,6 +115,28 @@ async def test_a_wrong_configuration_is_refused_and_the_old_one_stays(family: di
             assert message in serve.output[-1]
         write(serve, {**family, "modells": {}})
         assert {one.pid for one in serve.children()} == before
+
+
+async def test_a_changed_family_file_counts_when_it_is_read_again_and_not_before(
+    family: dict[str, object], tmp_path: Path
+) -> None:
+    file = tmp_path / "own.toml"
+    text = Path(str(family["family"])).read_text(encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+    async with trillama_serve({**family, "family": str(file)}) as serve:
+        file.write_text("tasks = 1", encoding="utf-8")
+        serve.child("proxy.toml").kill()  # in the midst of an edit: it is started with what was read
+        await serve.until("the proxy exited")
+        await until(serve, "code", 200)
+        added = text.replace("[task_aliases]", '[task_aliases]\n"my-own" = "code.query"')
+        file.write_text(added, encoding="utf-8")
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{serve.url}/v1/embeddings", json={"input": ["a"], "task": "my-own"}) as response,
+        ):
+            assert response.status == 200, await response.text()
 
 
 async def test_reload_says_at_once_what_is_wrong(family: dict[str, object]) -> None:

@@ -106,6 +106,22 @@ def small_family(folder: Path) -> tuple[Path, dict[str, Path]]:
     return file, {name: write_model(folder / f"small-{name}.gguf", seed=seed) for seed, name in enumerate(BACKENDS)}
 
 
+def small_host(folder: Path) -> Path:
+    """A host's file that serves the small family; two of its models start on demand."""
+    family, models = small_family(folder)
+    config = {
+        "family": str(family),
+        "port": unused_port(),
+        "max_input_tokens": BATCH_TOKENS,
+        "models": {"files": {name: str(path) for name, path in models.items()}},
+        "engine": {"gpu_layers": 0, "threads": 2},
+        "backends": {name: {"mode": "on-demand"} for name in BACKENDS[1:]},
+    }
+    file = folder / "host.toml"
+    file.write_text(tomli_w.dumps(config), encoding="utf-8")
+    return file
+
+
 @asynccontextmanager
 async def stack(
     engine: str, models: Mapping[str, Path], *, family: Path = FAMILY_FILE, **settings: object

@@ -18,11 +18,12 @@ from hypothesis.extra.numpy import arrays
 from launcher import projector
 from proxy import encode
 from proxy.embedding import EmbedResult, Encoding, Ids, Matrix, Provenance
-from proxy.errors import BadVector, InputTooLong, Invalid, invalid
+from proxy.errors import BadVector, InputTooLong, Invalid, PoisonedInput, invalid
 from proxy.jina import render
 from proxy.multivector import Projection
 from proxy.token_backend import Rows
 from proxy.token_states import MOST_TOKENS, MultiVectors, Tokenwise
+from proxy.work import ANYBODY, Caller
 from tests.proxy.stack import BACKENDS, FAMILY_FILE, Stack, family_of, proxy
 from tests.proxy.tokenwise import Served, random_projector, serving_tokenwise, task_prefixes
 
@@ -211,7 +212,7 @@ def test_a_family_without_multi_vectors_says_so() -> None:
 def test_a_projection_is_numpys_and_each_row_has_length_one_or_none(states: Matrix, weight: Matrix, zero: bool) -> None:
     if zero:
         states[2] = 0
-    made = projection(weight, [0, 0, 0]).vectors(states)
+    made = encode.finish(projection(weight, [0, 0, 0]).vectors(states), dimensions=3, normalized=True)
     exact = states.astype(np.float64) @ weight.T.astype(np.float64)
     for row, vector in zip(exact, made, strict=True):
         if (norm := np.linalg.norm(row)) > 1:
@@ -252,16 +253,22 @@ def test_what_are_no_rows_is_refused_and_null_is_not_a_number() -> None:
 class OneShort:
     """A backend that loses a token."""
 
-    async def states(self, ids: Ids) -> Matrix:
+    async def states(self, ids: Ids, _: Caller) -> Matrix:
+        if 13 in ids:
+            raise PoisonedInput(0)
         return np.ones((len(ids) - 1, 4), np.float32)
 
 
 async def test_a_token_that_got_lost_and_a_request_too_large_are_refused() -> None:
     broken = Tokenwise(projection(np.ones((3, 4), np.float32), [0, 0, 0]), OneShort())
     with pytest.raises(BadVector, match="1 token states for 2 tokens"):
-        await broken.embed([[1, 2]], normalized=True)
+        await broken.embed({0: [1, 2]}, ANYBODY)
     with pytest.raises(InputTooLong, match=f"at most {MOST_TOKENS} in one request"):
-        await broken.embed([[1] * (MOST_TOKENS // 2 + 1)] * 2, normalized=True)
+        await broken.embed(dict.fromkeys((0, 1), [1] * (MOST_TOKENS // 2 + 1)), ANYBODY)
+    with pytest.raises(PoisonedInput, match=r"input\.7"):
+        await broken.embed({7: [13]}, ANYBODY)
+    partial = await broken.embed({7: [13]}, Caller(partial=True))
+    assert (list(partial.failed), partial.rows) == ([7], {})
 
 
 @given(

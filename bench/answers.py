@@ -1,0 +1,112 @@
+"""Large answers: float JSON, the proxy's memory under many of them, and whether a vector is ever wrong."""
+
+import asyncio
+import statistics
+import time
+from itertools import islice
+
+import numpy as np
+
+from bench.contenders import Contender, Host, direct, resident_mib, same_vectors, trillama
+from bench.rows import Found, Row, ratio
+from launcher.load import RequestFailed, closed_loop, summary, text, texts
+
+PAIRS, TEXTS = 8, 256
+CLIENTS, MEMORY_TEXTS = 64, 512
+STRESS_TEXTS, STRESS_POOL, STRESS_CLIENTS, STRESS_MOST = 100_000, 3000, 32, 96
+SAME = 0.9999
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+async def serialised(host: Host, seed: int) -> Found:
+    """Calls of TEXTS texts of a few tokens, answered in JSON floats; pairs in turn, by one client and by four."""
+    figures: dict[str, dict[str, float]] = {}
+    rows = []
+    async with direct(host) as alone, trillama(host) as ours:
+        await same_vectors((alone, ours))
+        for clients in (1, 4):
+            speeds: dict[str, list[float]] = {alone.name: [], ours.name: []}
+            for number in range(PAIRS // clients + 1):
+                for one in (alone, ours) if number % 2 else (ours, alone):
+                    speeds[one.name].append(await _floats(one, [seed, clients, number], clients))
+            middle, least, most = ratio(speeds[ours.name][1:], speeds[alone.name][1:])
+            figures |= {
+                f"{name}, {clients} at once": {"texts_per_s": statistics.median(all_[1:])}
+                for name, all_ in speeds.items()
+            }
+            rows.append(
+                Row(
+                    measure=f"float-JSON answers, {TEXTS} texts a call, {clients} at once, vs directly",
+                    goal="≥ 1.2",
+                    seen=f"{middle:.2f} ({least:.2f} to {most:.2f})",
+                    met=middle >= 1.2,
+                )
+            )
+    return Found(model=host.made.shape.why, rows=rows, figures=figures)
+
+
+async def _floats(one: Contender, seed: list[int], clients: int) -> float:
+    random = np.random.default_rng(seed)
+    numbers = random.permutation(len(LETTERS) ** 3)[: TEXTS * clients]  # no text twice: it would be computed once
+    short = ["".join(LETTERS[one // len(LETTERS) ** place % len(LETTERS)] for place in range(3)) for one in numbers]
+    calls = [short[TEXTS * number :][:TEXTS] for number in range(clients)]
+    found = summary(await closed_loop(one.ask("float"), iter(calls), clients=clients))
+    assert not found.failed
+    return found.texts_per_s
+
+
+async def memory(host: Host, seed: int) -> Found:
+    """The proxy's resident memory while CLIENTS clients ask for MEMORY_TEXTS texts each, in floats."""
+    async with trillama(host) as one:
+        before = peak = resident_mib(one.pid)
+        random = np.random.default_rng(seed)
+        calls = [[text(random, 4) for _ in range(MEMORY_TEXTS)] for _ in range(CLIENTS)]
+        load = asyncio.create_task(closed_loop(one.ask("float"), iter(calls), clients=CLIENTS))
+        while not load.done():
+            peak = max(peak, resident_mib(one.pid))
+            await asyncio.sleep(0.02)
+        found = summary(load.result())
+    row = Row(
+        measure=f"proxy memory, {CLIENTS} clients x {MEMORY_TEXTS} texts",
+        goal="≤ 200 MB",
+        seen=f"{peak:.0f} MiB at most, {before:.0f} before; {found.failed} failed",
+        met=peak * 2**20 <= 200e6 and not found.failed,
+    )
+    return Found(model=host.made.shape.why, rows=(row,), figures={"trillama": found.as_dict()})
+
+
+async def stress(host: Host, seed: int) -> Found:
+    """STRESS_TEXTS texts of mixed lengths in requests of 1 to STRESS_MOST; each vector against the one it has alone."""
+    random = np.random.default_rng(seed)
+    pool = list(islice(texts(random, "mixed"), STRESS_POOL))
+    wrong = failed = sent = 0
+    async with direct(host) as alone, trillama(host) as served:
+        truth = {one: (await alone.vectors([one]))[0] for one in pool}
+        started = time.perf_counter()
+
+        async def client() -> None:
+            nonlocal wrong, failed, sent
+            while sent < STRESS_TEXTS:
+                size = int(random.integers(1, STRESS_MOST + 1))
+                asked = [pool[number] for number in random.integers(0, STRESS_POOL, size)]
+                sent += size
+                try:
+                    found = await served.vectors(asked)
+                except RequestFailed:
+                    failed += 1
+                    continue
+                expected = np.array([truth[one] for one in asked])
+                wrong += int((~(np.einsum("ij,ij->i", found, expected) > SAME)).sum())  # NaN is wrong too
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(STRESS_CLIENTS):
+                tasks.create_task(client())
+        seconds = time.perf_counter() - started
+    row = Row(
+        measure=f"wrong vectors, failed requests in a mixed stress of {sent} texts",
+        goal="0, 0",
+        seen=f"{wrong}, {failed}",
+        met=not wrong and not failed,
+    )
+    figures = {"trillama": {"texts_per_s": sent / seconds, "seconds": seconds}}
+    return Found(model=host.made.shape.why, rows=(row,), figures=figures)

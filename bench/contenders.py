@@ -1,0 +1,238 @@
+"""Who is measured: trillama as a user runs it, llama-server in its own ways, and others that could stand in between.
+
+All listen on TCP of this machine, all are asked in OpenAI's form for base64 unless said otherwise, each over kept-alive
+connections of its own. Each is up for its block; one that is not asked uses no processor.
+"""
+
+import asyncio
+import base64
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import orjson
+import psutil
+
+from bench.made import Made
+from launcher import command
+from launcher.agreement import F32
+from launcher.child import last_lines, running
+from launcher.engine import Engine
+from launcher.load import Ask, RequestFailed, texts
+from tests.launcher.command import trillama_serve
+from tests.proxy.stack import unused_port
+
+SLOTS, BATCH_TOKENS = 16, 2048
+PREFIX = "Passage: "  # what trillama puts before a text of retrieval.passage; the others are sent it
+UP_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What all contenders of a run share: files, engines (`stock` is everybody's but trillama's), processor threads.
+
+    `others` are programs that are installed to be measured too.
+    """
+
+    made: Made
+    engine: Engine
+    stock: Engine
+    threads: int
+    others: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One that is up. `prefix` is put before each text; `body` has what else is in a request."""
+
+    name: str
+    url: str
+    session: aiohttp.ClientSession
+    pid: int
+    prefix: str = PREFIX
+    body: Mapping[str, object] = field(default_factory=dict)
+    same_weights: bool = True
+
+    async def post(self, asked: Sequence[str], encoding: str = "base64", **more: object) -> bytes:
+        """The body of the answer. Raises RequestFailed."""
+        body = {"input": [self.prefix + one for one in asked], "encoding_format": encoding, **self.body, **more}
+        try:
+            async with self.session.post(
+                f"{self.url}/v1/embeddings", data=orjson.dumps(body), headers={"Content-Type": "application/json"}
+            ) as answer:
+                content = await answer.read()
+        except aiohttp.ClientError as error:
+            raise RequestFailed(f"{self.name} broke off: {error!r}") from error
+        if answer.status != 200:
+            raise RequestFailed(f"{self.name} answered {answer.status}: {content[:200]!r}")
+        return content
+
+    def ask(self, encoding: str = "base64") -> Ask:
+        """A request as load sends it. Its texts are of words of one token: to count them takes no time."""
+
+        async def ask(asked: Sequence[str]) -> int:
+            await self.post(asked, encoding)
+            return sum(one.count(" ") + 3 for one in asked)  # the prefix is 2
+
+        return ask
+
+    async def vectors(self, asked: Sequence[str]) -> F32:
+        """(n, dimensions), rows of unit length. Raises RequestFailed."""
+        rows = orjson.loads(await self.post(asked))["data"]
+        found: F32 = np.array([_floats(row["embedding"]) for row in sorted(rows, key=lambda row: int(row["index"]))])
+        units: F32 = found / np.linalg.norm(found, axis=1, keepdims=True)
+        return units
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """How a contender is started, and what its requests carry."""
+
+    name: str
+    argv: Sequence[str]
+    port: int
+    env: Mapping[str, str]
+    body: Mapping[str, object] = field(default_factory=dict)
+    health: str = "/health"
+    same_weights: bool = True
+
+
+Start = Callable[[Host], AbstractAsyncContextManager[Contender]]
+
+
+@asynccontextmanager
+async def trillama(host: Host) -> AsyncIterator[Contender]:
+    """The whole service; the two models that nobody asks for are not loaded."""
+    names = ("retrieval", "code", "text-matching")
+    config: dict[str, object] = {
+        "family": str(host.made.family),
+        "max_input_tokens": BATCH_TOKENS,
+        "models": {"files": dict.fromkeys(names, str(host.made.model))},
+        "engine": {
+            "gpu_layers": 0,
+            "slots": SLOTS,
+            "threads": host.threads,
+            **({"llama_server": host.engine.argv[0]} if len(host.engine.argv) == 1 else {}),
+        },
+        "backends": {name: {"mode": "on-demand"} for name in names[1:]},
+        "proxy": {"log_level": "warning"},
+    }
+    async with trillama_serve(config) as served, _session() as session:
+        pid = served.child("proxy").pid
+        body = {"task": "retrieval.passage"}
+        yield Contender(name="trillama", url=served.url, session=session, pid=pid, prefix="", body=body)
+
+
+@asynccontextmanager
+async def direct(host: Host) -> AsyncIterator[Contender]:
+    """llama-server with the very flags that trillama gives it."""
+    placement = command.Placement(
+        name="direct",
+        model=host.made.model,
+        socket=Path("127.0.0.1"),
+        slots=SLOTS,
+        batch_tokens=BATCH_TOKENS,
+        gpu_layers=0,
+        threads=host.threads,
+    )
+    argv = (*command.argv(host.stock, placement), "--port", str(port := unused_port()))
+    async with up(Program(name="llama-server, same flags", argv=argv, port=port, env=host.stock.env)) as contender:
+        yield contender
+
+
+@asynccontextmanager
+async def defaults(host: Host) -> AsyncIterator[Contender]:
+    """llama-server as its page says: the model and that it is for embeddings. Texts over 512 tokens are refused."""
+    argv = (*host.stock.argv, "--model", str(host.made.model), "--embedding", "--pooling", "mean", "--offline")
+    port = unused_port()
+    argv = (*argv, "--host", "127.0.0.1", "--port", str(port), "--threads", str(host.threads))
+    async with up(Program(name="llama-server, defaults", argv=argv, port=port, env=host.stock.env)) as contender:
+        yield contender
+
+
+@asynccontextmanager
+async def router(host: Host) -> AsyncIterator[Contender]:
+    """llama-server's own router before one child with our flags."""
+    with tempfile.TemporaryDirectory() as folder:
+        preset = Path(folder, "models.ini")
+        preset.write_text(
+            f"[bench]\nmodel = {host.made.model}\nembedding = true\npooling = mean\nkv-unified = true\n"
+            f"parallel = {SLOTS}\nbatch-size = {BATCH_TOKENS}\nubatch-size = {BATCH_TOKENS}\n"
+            f"ctx-size = {2 * BATCH_TOKENS}\ncache-ram = 1\nthreads = {host.threads}\nthreads-http = 64\n"
+            "slot-prompt-similarity = 0\nfit = off\nverbosity = 1\n"
+        )
+        port = unused_port()
+        argv = (*host.stock.argv, "--models-preset", str(preset), "--host", "127.0.0.1", "--port", str(port))
+        argv = (*argv, "--threads-http", "64", "--offline", "--verbosity", "1")
+        body = {"model": "bench"}
+        program = Program(name="llama-server's router", argv=argv, port=port, env=host.stock.env, body=body)
+        async with up(program) as contender:
+            yield contender
+
+
+@asynccontextmanager
+async def up(program: "Program") -> AsyncIterator[Contender]:
+    """A program, when it answers 200 at `health`. Fails with what it said if it does not."""
+    url = f"http://127.0.0.1:{program.port}"
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "log")
+        async with running(program.argv, env=program.env, grace_s=5.0, output=output) as process, _session() as session:
+            async with asyncio.timeout(UP_S):
+                while not await _answers(session, url + program.health):
+                    assert process.returncode is None, f"{program.name} ended: {last_lines(output, 20)}"
+                    await asyncio.sleep(0.1)
+            yield Contender(
+                name=program.name,
+                url=url,
+                session=session,
+                pid=process.pid,
+                body=program.body,
+                same_weights=program.same_weights,
+            )
+
+
+def _session() -> aiohttp.ClientSession:
+    # Closed before llama-server does it: after 5 s, whatever is on its way.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=600))
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=2)) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, OSError):
+        return False
+
+
+def _floats(encoded: str | Sequence[float]) -> F32:
+    if isinstance(encoded, str):
+        return np.frombuffer(base64.b64decode(encoded), dtype="<f4")
+    return np.array(encoded, dtype=np.float32)
+
+
+async def same_vectors(contenders: Sequence[Contender]) -> None:
+    """Fails unless all give the same vectors: what is timed must be the same work."""
+    asked = list(islice(texts(np.random.default_rng(0), "short"), 3))
+    first, *others = [await one.vectors(asked) for one in contenders]
+    for one, found in zip(contenders[1:], others, strict=True):
+        cosines = np.einsum("ij,ij->i", first, found)
+        assert cosines.min() > 0.9999, f"{one.name} has other vectors than {contenders[0].name}: {cosines}"
+
+
+def resident_mib(pid: int) -> float:
+    """What a process has in memory now."""
+    return float(psutil.Process(pid).memory_info().rss / 2**20)
+
+
+def described() -> str:
+    """The machine in a line, and how busy it is."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "unknown processor")
+    return f"{model}, {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}"

@@ -1,0 +1,121 @@
+"""Latency: one short text while nothing else runs, and queries while somebody re-indexes."""
+
+import asyncio
+import statistics
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from bench.contenders import Contender, Host, direct, same_vectors, trillama
+from bench.rows import Found, Row, ratio
+from launcher.load import Sample, arrivals, closed_loop, cut, open_loop, percentile, summary, texts
+
+PAIRS = 300
+QUERIES_PER_S, BULK_TEXTS, WINDOWS, WINDOW_S = 5.0, 64, 3, 7.0
+
+
+async def added(host: Host, seed: int) -> Found:
+    """Pairs of one short text, in turn, each after a pause: what idle clients see."""
+    async with direct(host) as alone, trillama(host) as ours:
+        await same_vectors((alone, ours))
+        stream = texts(np.random.default_rng(seed), "short")
+        pairs: list[tuple[float, float]] = []
+        for number in range(PAIRS):
+            (text,) = islice(stream, 1)
+            timed = {}
+            for one in (alone, ours) if number % 2 else (ours, alone):
+                await asyncio.sleep(0.01)
+                timed[one.name] = await _timed(one, text)
+            pairs.append((timed[alone.name], timed[ours.name]))
+    warm = pairs[PAIRS // 10 :]
+    difference = statistics.median(b - a for a, b in warm) * 1e3
+    columns = {name: [pair[i] for pair in warm] for i, name in enumerate((alone.name, ours.name))}
+    row = Row(
+        measure=f"added median latency, one short text, idle ({host.made.shape.name})",
+        goal="≤ 0.7 ms",
+        seen=f"{difference:+.2f} ms",
+        met=difference <= 0.7,
+    )
+    figures = {
+        name: {"p50_ms": statistics.median(column) * 1e3, "p99_ms": percentile(column, 99) * 1e3}
+        for name, column in columns.items()
+    }
+    return Found(model=host.made.shape.why, rows=(row,), figures=figures)
+
+
+async def _timed(one: Contender, text: str) -> float:
+    started = time.perf_counter()
+    await one.post([text])
+    return time.perf_counter() - started
+
+
+@dataclass(slots=True)
+class _Seen:
+    """All windows of one contender."""
+
+    queries: list[Sample] = field(default_factory=list)
+    bulk: list[float] = field(default_factory=list)
+
+
+async def interactive(host: Host, seed: int) -> Found:
+    """One client sends BULK_TEXTS medium texts a request, without a pause; queries come at random, and are due then."""
+    seen: dict[str, _Seen] = {}
+    async with direct(host) as alone, trillama(host) as served:
+        await same_vectors((alone, served))
+        for number in range(2 * WINDOWS):
+            one = (alone, served)[(number + number // 2) % 2]  # in turn, and who is first in turn too
+            await _beside(one, seed + number // 2, seen.setdefault(one.name, _Seen()))
+        full = await _one_full_batch(alone, seed)
+    theirs, ours = seen[alone.name], seen[served.name]
+    mine, other = percentile(_latencies(ours), 99), percentile(_latencies(theirs), 99)
+    loss = 1 - ratio(ours.bulk, theirs.bulk)[0]
+    rows = (
+        Row(
+            measure="interactive p99 while one client re-indexes, vs directly",
+            goal="≤ 1/10",
+            seen=f"{mine:.2f} s vs {other:.2f} s: 1/{other / mine:.0f}",
+            met=mine <= other / 10,
+        ),
+        Row(
+            measure="… vs one physical batch",
+            goal="≤ 2 x",
+            seen=f"{mine / full:.2f} x ({full:.2f} s)",
+            met=mine <= 2 * full,
+        ),
+        Row(measure="… bulk loses, vs directly", goal="≤ 7 %", seen=f"{loss:.0%}", met=loss <= 0.07),
+    )
+    figures = {
+        name: {
+            "queries": len(one.queries),
+            "failed": sum(bool(sample.failed) for sample in one.queries),
+            "p50_ms": percentile(_latencies(one), 50) * 1e3,
+            "p99_ms": percentile(_latencies(one), 99) * 1e3,
+            "bulk_tokens_per_s": statistics.median(one.bulk),
+        }
+        for name, one in seen.items()
+    }
+    return Found(model=host.made.shape.why, rows=rows, figures=figures)
+
+
+def _latencies(one: _Seen) -> list[float]:
+    return [sample.latency_s for sample in one.queries if not sample.failed]
+
+
+async def _beside(one: Contender, seed: int, seen: _Seen) -> None:
+    """Queries beside bulk for WINDOW_S; bulk's speed is of the requests that were begun by then."""
+    due = arrivals(np.random.default_rng(seed), per_s=QUERIES_PER_S, seconds=WINDOW_S)
+    queries = cut(texts(np.random.default_rng([seed, 1]), "short"), 1)
+    jobs = cut(texts(np.random.default_rng([seed, 2]), "medium"), BULK_TEXTS)
+    async with asyncio.TaskGroup() as tasks:
+        indexing = tasks.create_task(closed_loop(one.ask(), jobs, clients=1, seconds=WINDOW_S))
+        await asyncio.sleep(0.5)
+        seen.queries += await open_loop(one.ask(), queries, due)
+    seen.bulk.append(summary(indexing.result()).tokens_per_s)
+
+
+async def _one_full_batch(one: Contender, seed: int) -> float:
+    """Seconds for as many tokens as one physical batch takes."""
+    full = next(cut(texts(np.random.default_rng(seed), "medium"), 15))
+    return statistics.median([(await closed_loop(one.ask(), iter([full]), clients=1))[0].latency_s for _ in range(3)])

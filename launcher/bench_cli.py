@@ -1,0 +1,88 @@
+"""The command `trillama bench`: its arguments, and its findings for people and for programs."""
+
+import asyncio
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from launcher import bench as benching
+from launcher.bench import Cell, Findings, Load
+from launcher.config import Settings, configs_dir, load
+from launcher.errors import ConfigError
+from launcher.oneshot import authorization, served
+from launcher.signals import until_signal
+
+EPILOG = """
+Exit codes: 0 measured, and every vector was right; 1 a request failed, or a vector was wrong; 2 wrong arguments; 66 a
+model file is missing or wrong; 69 no usable llama-server; 75 it does not start; 78 wrong configuration; 130 stopped
+before it was done.
+"""
+
+stdout, stderr = Console(), Console(stderr=True)
+
+
+def bench(
+    config: Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Measure the small demo models.")] = False,
+    url: Annotated[str | None, typer.Option(help="The running server to measure [default: the config's].")] = None,
+    task: Annotated[str | None, typer.Option(help="E.g. retrieval.passage: it chooses the model.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For each of the twelve measurements.")] = 3.0,
+    seed: Annotated[int, typer.Option(help="The same seed sends the same texts.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Measure the server that runs, or one started for it: short, medium, long, mixed texts; 1, 8, 32 at once."""
+    if config and demo:
+        raise ConfigError("--demo has a configuration of its own (configs/demo.toml): leave out --config")
+    settings = load(configs_dir() / "demo.toml" if demo else config)
+    found = asyncio.run(until_signal(_run(settings, url, task, Load(seconds=seconds, seed=seed))))
+    if found is None:
+        raise typer.Exit(130)
+    if json:
+        sys.stdout.buffer.write(orjson.dumps(asdict(found)) + b"\n")
+    else:
+        _print(found)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+async def _run(settings: Settings, url: str | None, task: str | None, wanted: Load) -> Findings:
+    with stderr.status("starting") as status:
+
+        async def use(at: str) -> Findings:
+            async with benching.client(at, task, authorization(settings.host)) as asking:
+                return await benching.measure(asking, wanted, status.update)
+
+        return await served(settings, task, use, url=url, err=stderr)
+
+
+def _print(found: Findings) -> None:
+    table = Table("texts", "at once")
+    for heading in ("tokens/text", "texts/s", "tokens/s", "p50 ms", "p99 ms"):
+        table.add_column(heading, justify="right")
+    for cell in found.cells:
+        table.add_row(cell.kind, str(cell.clients), f"{cell.tokens_per_text:.0f}", *_figures(cell))
+    stdout.print(table)
+    if left_out := [cell for cell in found.cells if cell.summary is None]:
+        longest = max(cell.needs_s for cell in left_out)
+        _say(f"too slow to measure in this time: --seconds {longest / benching.PATIENCE:.0f} measures all")
+    for fault in found.faults:
+        _say(fault)
+    if not found.faults:
+        _say(f"every vector is finite, and the same whoever else asks (least cosine {found.worst_cosine:.6f})")
+
+
+def _figures(cell: Cell) -> tuple[str, ...]:
+    one = cell.summary
+    if one is None:
+        return ("-",) * 4
+    return (f"{one.texts_per_s:.1f}", f"{one.tokens_per_s:.0f}", f"{one.p50_s * 1e3:.1f}", f"{one.p99_s * 1e3:.1f}")
+
+
+def _say(text: str) -> None:
+    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,159 @@
+"""Load on an embeddings server, the same again from the same seed: which texts, when they are sent, how long it took.
+
+Closed loop: so many clients, each with one request at a time. Open loop: requests leave when they are due, whether or
+not earlier ones have been answered, and their latency counts from when they were due: a server that stalls cannot
+hide it by slowing its clients down (coordinated omission).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from types import MappingProxyType
+
+import numpy as np
+from numpy.random import Generator
+
+# Tokens, from and to. Mixed: as many from 4 to 63 as from 63 to 1000, for most texts are short and some are long.
+LENGTHS: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {"short": (16, 16), "medium": (128, 128), "long": (1000, 1000), "mixed": (4, 1000)}
+)
+
+# Each is one token, after a space, of Qwen's vocabulary and of the tests' small one.
+WORDS = ("the", "passage", "that", "say", "dog", "text", "this", "they", "their", "self", "sun", "and", "over", "other")
+
+Texts = Sequence[str]
+Ask = Callable[[Texts], Awaitable[int]]  # sends one request; the tokens that were computed. Raises RequestFailed
+
+
+class RequestFailed(Exception):
+    """An answer that is none: refused, broken off, or not what was asked for. `args[0]` says what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One request: when it was due and when its answer was whole, in seconds of one clock; `failed` has the reason."""
+
+    due_s: float
+    done_s: float
+    texts: int
+    tokens: int
+    failed: str = ""
+
+    @property
+    def latency_s(self) -> float:
+        return self.done_s - self.due_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What came of many requests. Latencies are those of the ones that were answered, in seconds; 0 without any."""
+
+    requests: int
+    failed: int
+    seconds: float
+    tokens_per_s: float
+    texts_per_s: float
+    p50_s: float
+    p99_s: float
+    max_s: float
+
+    def as_dict(self) -> dict[str, float]:
+        """For JSON."""
+        return asdict(self)
+
+
+def lengths(random: Generator, kind: str, count: int) -> list[int]:
+    """The tokens of `count` texts of a kind of LENGTHS."""
+    low, high = LENGTHS[kind]
+    drawn = np.exp(random.uniform(np.log(low), np.log(high + 1), count))
+    return [min(high, int(one)) for one in drawn] if low < high else [low] * count
+
+
+def text(random: Generator, tokens: int, tokens_per_word: float = 1.0) -> str:
+    """About so many tokens of words in random order: no two texts are alike, so nothing is computed once for both."""
+    return " ".join(random.choice(WORDS, max(1, round(tokens / tokens_per_word))))
+
+
+def texts(random: Generator, kind: str, tokens_per_word: float = 1.0) -> Iterator[str]:
+    """Texts of a kind of LENGTHS without end."""
+    while True:
+        yield from (text(random, one, tokens_per_word) for one in lengths(random, kind, 64))
+
+
+def arrivals(random: Generator, *, per_s: float, seconds: float) -> list[float]:
+    """When the requests of a Poisson process are due, in seconds from its start, before `seconds`."""
+    found: list[float] = []
+    at = float(random.exponential(1 / per_s))
+    while at < seconds:
+        found.append(at)
+        at += float(random.exponential(1 / per_s))
+    return found
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The least of the values that at least `percent` of a hundred of them do not exceed; 0 without values."""
+    return float(np.percentile(values, percent, method="inverted_cdf")) if values else 0.0
+
+
+def summary(samples: Sequence[Sample]) -> Summary:
+    """Rates are from the first request's due time to the last answer."""
+    good = [one for one in samples if not one.failed]
+    seconds = max((one.done_s for one in samples), default=0.0) - min((one.due_s for one in samples), default=0.0)
+    latencies = [one.latency_s for one in good]
+    return Summary(
+        requests=len(samples),
+        failed=len(samples) - len(good),
+        seconds=seconds,
+        tokens_per_s=sum(one.tokens for one in good) / seconds if seconds else 0.0,
+        texts_per_s=sum(one.texts for one in good) / seconds if seconds else 0.0,
+        p50_s=percentile(latencies, 50),
+        p99_s=percentile(latencies, 99),
+        max_s=max(latencies, default=0.0),
+    )
+
+
+def cut(texts: Iterator[str], size: int) -> Iterator[list[str]]:
+    """Requests of `size` texts each; the last may have fewer."""
+    while one := list(islice(texts, size)):
+        yield one
+
+
+async def closed_loop(ask: Ask, requests: Iterator[Texts], *, clients: int, seconds: float = 1e9) -> list[Sample]:
+    """So many clients take request after request, until there is none left or the time to begin one is up."""
+    found: list[Sample] = []
+    end = time.perf_counter() + seconds
+
+    async def client() -> None:
+        while (now := time.perf_counter()) < end and (texts := next(requests, None)) is not None:
+            found.append(await _timed(ask, texts, now))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(clients):
+            tasks.create_task(client())
+    return found
+
+
+async def open_loop(ask: Ask, requests: Iterator[Texts], due: Sequence[float]) -> list[Sample]:
+    """Send a request at each of those times, in seconds from now, however many are still on their way."""
+    found: list[Sample] = []
+    start = time.perf_counter()
+
+    async def one(texts: Texts, at: float) -> None:
+        found.append(await _timed(ask, texts, at))
+
+    async with asyncio.TaskGroup() as tasks:
+        for at, texts in zip(due, requests, strict=False):
+            await asyncio.sleep(start + at - time.perf_counter())
+            tasks.create_task(one(texts, start + at))
+    return found
+
+
+async def _timed(ask: Ask, texts: Texts, due: float) -> Sample:
+    tokens, failed = 0, ""
+    try:
+        tokens = await ask(texts)
+    except RequestFailed as error:
+        failed = str(error)
+    return Sample(due, time.perf_counter(), len(texts), tokens, failed)

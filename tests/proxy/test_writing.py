@@ -1,0 +1,54 @@
+"""Large answers are written in slices: the same JSON, while everybody else has a turn."""
+
+import asyncio
+
+import numpy as np
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.writing import LARGE, SLICE, _without_large, slices
+from tests.proxy.stack import Stack
+
+rows = st.integers(0, 3 * LARGE).map(
+    lambda count: [{"index": n, "embedding": np.full(3, n, np.float32), "text": '"[]'} for n in range(count)]
+)
+bodies = st.one_of(
+    rows,
+    st.fixed_dictionaries({"data": rows, "usage": st.just({"tokens": 1}), "more": rows}),
+    st.fixed_dictionaries({"output": st.fixed_dictionaries({"a": st.integers(0, 9), "data": rows})}),
+)
+
+
+async def written(body: object) -> bytes:
+    return b"".join([part async for part in slices(*_without_large(body))])
+
+
+@given(bodies)
+def test_the_slices_are_the_whole(body: object) -> None:
+    assert asyncio.run(written(body)) == orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+async def test_others_have_a_turn_between_two_slices() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(others())
+    await written({"data": list(np.zeros((2048, 2048), np.float32))})
+    ticking.cancel()
+    assert turns >= 2048 // SLICE
+
+
+async def test_a_large_answer_has_its_id_and_headers_like_any(served: Stack) -> None:
+    answer = await served.post({"input": [f"{n}" for n in range(LARGE + 1)]}, **{"X-Request-ID": "mine"})
+    assert answer.status == 200
+    assert answer.headers["X-Request-ID"] == "mine"
+    assert "X-Trillama-Vector-Space" in answer.headers
+    data = answer.json["data"]
+    assert isinstance(data, list)
+    assert [row["index"] for row in data] == list(range(LARGE + 1))
