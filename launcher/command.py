@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from launcher.errors import ConfigError
 
@@ -67,6 +67,7 @@ class Placement:
 
     `socket` must end in `.sock`: only by this does llama-server tell a unix socket from an address. `devices` are
     llama.cpp's names (CUDA0); none means all there are, its own default. `tensor_split` has the part of each of them.
+    `pooling` "none" gives the state of every token.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Placement:
     devices: tuple[str, ...] = ()
     tensor_split: tuple[float, ...] = ()
     extra_flags: tuple[str, ...] = ()
+    pooling: Literal["mean", "none"] = "mean"
 
 
 def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
@@ -126,7 +128,7 @@ def _given(placement: Placement) -> Iterator[str]:
 
 def _guards(placement: Placement) -> Iterator[str]:
     tokens = placement.batch_tokens
-    yield from ("--embedding", "--pooling", "mean")
+    yield from ("--embedding", "--pooling", placement.pooling)
     yield "--kv-unified"  # T1: else texts of mixed lengths in one batch get wrong vectors, with status 200
     yield from ("--cache-ram", "1")  # T2: 1 MiB holds no text, so nothing is kept, yet used slots are still cleared
     yield from ("--slot-prompt-similarity", "0")  # nothing is reused between texts: do not search for it

@@ -9,14 +9,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from aiohttp import web
 
 from proxy import control, handlers, jobs, middleware, openapi, token_ids
-from proxy.backend import connect
-from proxy.config import Family, ProxyConfig, TokenIds
+from proxy.backend import Backend, connect_as
+from proxy.config import BackendSettings, Family, ProxyConfig, TokenIds
 from proxy.lane import Turnstile
 from proxy.model import ServedModel
 from proxy.opening import Waiting
 from proxy.service import EmbedService, Limits
 from proxy.tasks import TaskTable
 from proxy.token_ids import Decode
+from proxy.token_level import TokenBackend
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
     """
     async with (
         _service(config, family) as service,
-        control.answering(config.control, service.models),
+        control.answering(config.control, service.all_models),
         jobs.working(service.embed) as working,
     ):
         app = _application(config, family, service, working)
@@ -50,7 +51,7 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
             await site.stop()  # others may hold the socket: from here on connections wait in the kernel
         finally:
             app[middleware.STOPPING].set()
-            for model in service.models.values():
+            for model in service.all_models.values():
                 model.drain()
             await _hear_out(runner)
             await runner.cleanup()
@@ -78,14 +79,20 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
     )
     shared = Turnstile(asyncio.Lock()) if config.serial_backends else None
     async with AsyncExitStack() as stack:
-        models = {
-            name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared)
-            for name, settings in config.backends.items()
+
+        async def served(kind: type[Backend], name: str, settings: BackendSettings) -> ServedModel:
+            backend = await stack.enter_async_context(connect_as(kind, name, settings))
+            return ServedModel(backend, family, waiting, shared)
+
+        models = {name: await served(Backend, name, one) for name, one in config.backends.items()}
+        by_token = {
+            name: await served(TokenBackend, f"{name}-tokens", one) for name, one in config.token_backends.items()
         }
+        service = EmbedService(table, models, _limits(config, family), _decode(config.token_ids), by_token)
         async with asyncio.TaskGroup() as tasks:
-            working = [tasks.create_task(model.serve(), name=name) for name, model in models.items()]
+            working = [tasks.create_task(model.serve(), name=name) for name, model in service.all_models.items()]
             try:
-                yield EmbedService(table, models, _limits(config, family), _decode(config.token_ids))
+                yield service
             finally:
                 for task in working:
                     task.cancel()

@@ -2,8 +2,9 @@
 
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -138,9 +139,17 @@ class Backend:
         raise BackendError(f"backend {self.name} answered {status}: {content[:200].decode(errors='replace')}")
 
 
-@asynccontextmanager
-async def connect(name: str, settings: BackendSettings) -> AsyncIterator[Backend]:
+B = TypeVar("B", bound=Backend)
+
+
+def connect(name: str, settings: BackendSettings) -> AbstractAsyncContextManager[Backend]:
     """A backend to speak to for as long as the block lasts; it need not be up yet."""
+    return connect_as(Backend, name, settings)
+
+
+@asynccontextmanager
+async def connect_as(kind: type[B], name: str, settings: BackendSettings) -> AsyncIterator[B]:
+    """A backend of that kind; see `connect`."""
     url = urlsplit(settings.url)
     connector: aiohttp.BaseConnector
     if url.scheme == "unix":
@@ -155,7 +164,7 @@ async def connect(name: str, settings: BackendSettings) -> AsyncIterator[Backend
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
         pipe = _pipe(url.path, headers) if url.scheme == "unix" else None
         try:
-            yield Backend(name, settings, session, base, pipe)
+            yield kind(name, settings, session, base, pipe)
         finally:
             if pipe:
                 pipe.close()

@@ -73,6 +73,7 @@ class ProxyConfig(Strict):
 
     family: Path
     backends: dict[str, BackendSettings]
+    token_backends: dict[str, BackendSettings] = {}  # the same models with `--pooling none`, for late chunking
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -94,7 +95,11 @@ class ProxyConfig(Strict):
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:
-        for name, backend in self.backends.items():
+        if unknown := sorted(self.token_backends.keys() - self.backends.keys()):
+            raise ValueError(
+                f"token_backends.{unknown[0]}: there is no such backend; there are {', '.join(self.backends)}"
+            )
+        for name, backend in [*self.backends.items(), *self.token_backends.items()]:
             if self.max_input_tokens and backend.batch_tokens < self.max_input_tokens:
                 raise ValueError(
                     f"backends.{name}.batch_tokens = {backend.batch_tokens} is less than max_input_tokens = "

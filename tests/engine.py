@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import aiohttp
 import numpy as np
@@ -76,13 +77,21 @@ async def llama_server(
     slots: int = 16,
     batch_tokens: int = 2048,
     socket: Path | None = None,
+    pooling: Literal["mean", "none"] = "mean",
 ) -> AsyncIterator[LlamaServer]:
     """Serve `model` for the block. Raises EngineMissing; fails with the engine's last lines if it does not come up."""
     found = await _engine(engine)
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:  # a short path: a socket's has at most 107 bytes
         socket, output = socket or Path(folder, "e.sock"), Path(folder, "log")
         placement = command.Placement(
-            name="test", model=model, socket=socket, slots=slots, batch_tokens=batch_tokens, gpu_layers=0, threads=2
+            name="test",
+            model=model,
+            socket=socket,
+            slots=slots,
+            batch_tokens=batch_tokens,
+            gpu_layers=0,
+            threads=2,
+            pooling=pooling,
         )
         argv = command.argv(found, placement)
         async with running(argv, env=found.env, grace_s=2.0, output=output) as process:
