@@ -26,13 +26,15 @@ FLOOR = 0.98
 class Canary:
     """The check of one backend: `golden` is the file with the expected vectors, made at the first good answer.
 
-    `timeout_s` is for three short texts, on the slowest host that is of any use.
+    `timeout_s` is for three short texts, on the slowest host that is of any use. `by_token`: the backend gives the
+    state of every token, whose mean is the vector.
     """
 
     socket: Path
     dimensions: int
     golden: Path
     timeout_s: float
+    by_token: bool = False
 
     async def sing(self) -> None:
         """Return if the vectors are right. Raises WrongAnswer with what is not."""
@@ -61,14 +63,19 @@ class Canary:
         return not any(line.startswith(busy) and float(line.split()[1]) > 0 for line in text.splitlines())
 
     async def _vectors(self) -> NDArray[np.float32]:
-        body = orjson.dumps({"input": TEXTS})
-        headers = {"Content-Type": "application/json"}
-        async with (
-            self._session() as session,
-            session.post("http://llama-server/v1/embeddings", data=body, headers=headers) as answer,
-        ):
-            rows = orjson.loads(await answer.read())["data"]
+        if self.by_token:
+            answer = orjson.loads(await self._asked("/embeddings", {"input": TEXTS, "embd_normalize": -1}))
+            rows = sorted(answer, key=lambda row: int(row["index"]))
+            means = np.array([np.mean(row["embedding"], axis=0) for row in rows], dtype=np.float32)
+            return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+        rows = orjson.loads(await self._asked("/v1/embeddings", {"input": TEXTS}))["data"]
         return np.array([row["embedding"] for row in rows], dtype=np.float32)
+
+    async def _asked(self, path: str, body: object) -> bytes:
+        data, headers = orjson.dumps(body), {"Content-Type": "application/json"}
+        url = "http://llama-server" + path
+        async with self._session() as session, session.post(url, data=data, headers=headers) as answer:
+            return await answer.read()
 
     def _compare(self, vectors: NDArray[np.float32]) -> None:
         if not self.golden.is_file():

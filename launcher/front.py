@@ -13,6 +13,7 @@ import tomli_w
 from launcher import health
 from launcher.backend import restart_delay
 from launcher.child import running
+from launcher.config import BY_TOKEN
 from launcher.errors import ConfigError, StartError
 from launcher.launch import Launch, socket_of
 from launcher.watch import watch
@@ -103,6 +104,11 @@ class Front:
             }
             for name in launch.settings.family.weights.models
         }
+        second = {name: name + BY_TOKEN for name in launch.models if name + BY_TOKEN in launch.processes}
+        token_backends = {
+            name: {**backends[name], "url": f"unix://{socket_of(self._folder, other)}", "slots": 1, "on_demand": True}
+            for name, other in second.items()
+        }
         notice = {"notice": host.notice} if host.notice else {}
         return {
             "serial_backends": host.engine.gpu_layers == 0,  # the cores compute one batch faster than three at a time
@@ -115,4 +121,5 @@ class Front:
             "drain_s": host.supervision.grace_s,
             "max_input_tokens": launch.settings.max_input_tokens,
             "backends": backends,
+            "token_backends": token_backends,
         }

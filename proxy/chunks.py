@@ -16,7 +16,7 @@ from proxy.prepare import kept
 from proxy.proof import LARGE_TEXT
 from proxy.work import Caller
 
-START_S = 10.0  # about what a model takes to load
+START_S, LOADED_PER_S = 1.0, 500e6  # about how long an engine takes to start, and the bytes of a model it loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,10 @@ async def embed(document: Read, model: ServedModel, by_token: ServedModel | None
 
 
 def _speeds(model: ServedModel, by_token: ServedModel) -> late.Speeds:
-    start_s = 0.0 if by_token.report().state is State.READY else START_S
+    file = by_token.backend.settings.model_file
+    start_s = START_S + (file.stat().st_size / LOADED_PER_S if file and file.is_file() else 0.0)
+    if by_token.report().state is State.READY:
+        start_s = 0.0
     return late.Speeds(pooled=model.lane.pace.tokens_per_s, by_token=by_token.lane.pace.tokens_per_s, start_s=start_s)
 
 

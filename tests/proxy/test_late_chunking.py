@@ -124,11 +124,9 @@ async def test_many_chunks_are_computed_token_by_token(engine_kind: str, tmp_pat
 async def test_without_the_second_engine_the_beginnings_do(engine_kind: str, tmp_path: Path) -> None:
     family, models = small_family(tmp_path)
     chunks = words(40)
+    part = only(family, "code", tmp_path / "code.toml")
     nobody = {"code": {"url": f"unix://{tmp_path}/nobody.sock", "slots": 1, "batch_tokens": 2048}}
-    settings = {"token_backends": nobody, "start_wait_s": 0.1}
-    async with stack(
-        engine_kind, {"code": models["code"]}, family=only(family, "code", tmp_path / "code.toml"), **settings
-    ) as served:
+    async with stack(engine_kind, {"code": models["code"]}, family=part, token_backends=nobody) as served:
         vectors = await embed(served, chunks, task="code.passage", late_chunking=True)
     assert cosines(vectors, exact(models["code"], "Passage: ", chunks)).min() >= 0.9999
 
