@@ -33,14 +33,14 @@ class Fleet:
         self._report = report
         self._all_failed = asyncio.Event()
         self._changing = asyncio.Lock()
-        self._agreeing = {name: asyncio.Lock() for name in launch.models}
+        self._agreeing = {name: asyncio.Lock() for name in launch.processes}
         self._front = Front(launch, folder)
         self.lanes = Lanes(control_socket(folder))
-        self.held = {name for name in launch.models if launch.on_demand(name)}
+        self.held = {name for name in launch.processes if launch.on_demand(name)}
         self.told = set(self.held)
         self.backends = {
             name: Backend(launch.spec(name, folder), log=ChildLog(launch.logs / f"{name}.log"), report=self._heard)
-            for name in launch.models
+            for name in launch.processes
         }
 
     async def serve(self, session: Callable[["Fleet"], Awaitable[None]]) -> None:
@@ -123,7 +123,7 @@ class Fleet:
         if status.state in (State.READY, State.BACKOFF, State.FAILED):
             self.held.discard(status.name)
         self._report(status)
-        if all(one.status.state is State.FAILED for one in self.backends.values()):
+        if all(self.backends[name].status.state is State.FAILED for name in self.launch.models):
             self._all_failed.set()
 
     async def _until_lost(self) -> None:
@@ -133,7 +133,7 @@ class Fleet:
 
     async def _answers(self) -> bool:
         states = await health.backends_ready(self.launch.url)
-        return states is not None and all(states.get(name) for name in self.backends)
+        return states is not None and all(states.get(name) for name in self.launch.models)
 
 
 async def serve(launch: Launch, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:

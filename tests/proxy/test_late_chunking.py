@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from proxy.tokenizer import load
 from tests.proxy.client import embed, vectors_of
+from tests.proxy.families import only
 from tests.proxy.stack import FAMILY_FILE, Stack, family_of, small_family, stack
 from tests.reference import Reference
 from tests.tiny_models import write_model
@@ -104,6 +105,30 @@ async def test_a_hundred_chunks_of_seven_hundred_tokens_beside_other_requests(sm
 
     vectors, _ = await asyncio.gather(embed(small, chunks, task="code.passage", late_chunking=True), others())
     assert cosines(vectors, truth).min() >= 0.999
+
+
+async def test_many_chunks_are_computed_token_by_token(engine_kind: str, tmp_path: Path) -> None:
+    """Three hundred chunks of two thousand tokens, by a second engine of the same file; two, the other way."""
+    family, models = small_family(tmp_path)
+    chunks = ["".join(part) for part in np.array_split(np.array(words(880), dtype=object), 300)]
+    truth = exact(models["code"], "Passage: ", chunks, 2048)
+    async with stack(
+        engine_kind, {"code": models["code"]}, family=only(family, "code", tmp_path / "code.toml"), by_token=["code"]
+    ) as served:
+        many = await embed(served, chunks, task="code.passage", late_chunking=True)
+        assert cosines(many, truth).min() >= 0.9999
+        metrics = (await served.get("/metrics")).body.decode()
+        assert 'trillama_call_tokens_count{backend="code-tokens"} 1.0' in metrics
+
+
+async def test_without_the_second_engine_the_beginnings_do(engine_kind: str, tmp_path: Path) -> None:
+    family, models = small_family(tmp_path)
+    chunks = words(40)
+    part = only(family, "code", tmp_path / "code.toml")
+    nobody = {"code": {"url": f"unix://{tmp_path}/nobody.sock", "slots": 1, "batch_tokens": 2048}}
+    async with stack(engine_kind, {"code": models["code"]}, family=part, token_backends=nobody) as served:
+        vectors = await embed(served, chunks, task="code.passage", late_chunking=True)
+    assert cosines(vectors, exact(models["code"], "Passage: ", chunks)).min() >= 0.9999
 
 
 async def test_a_decomposed_accent_belongs_to_the_letter_before(small: Stack) -> None:
