@@ -22,7 +22,7 @@ WORST_COSINE = 0.999
 JSON_S = 1.1e-3  # that llama-server takes to write the state of a token (measured, 2048 dimensions)
 MANY_TIMES = 4
 NOISE_TOKEN = 64  # any that every vocabulary has; a letter in most
-NOISE_LENGTHS = (67, 131, 251)  # no powers of two: 1/n is rounded in every format, if the engine rounds it
+NOISE_LENGTHS = (17, 67, 251)  # the first needs fillers; no powers of two, whose 1/n no format rounds
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,12 +109,13 @@ class EmbedService:
 
     async def _document(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
         """The inputs as the chunks of one document."""
-        model = self.models[route.backend]
-        async with model.admitted(late.cost(estimate(request.inputs), len(request.inputs))):
+        model, by_token = self.models[route.backend], self.by_token.get(route.backend)
+        tokens = estimate(request.inputs)
+        async with model.admitted(tokens if by_token else late.cost(tokens, len(request.inputs))):
             texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
             document = late.document(route.prefix, texts, self.tasks.unicode_normalization)
             read = await chunks.read(document, model, self.limits.input_tokens, truncate=request.truncate)
-        return await chunks.embed(read, model, self.by_token.get(route.backend), caller)
+        return await chunks.embed(read, model, by_token, caller)
 
     async def _ids(
         self, request: EmbedRequest, prefix: str, model: ServedModel
