@@ -24,8 +24,9 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/installed-dev
+bench: .venv/installed-bench
 	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench.report
 
 clean:
 	rm -rf .venv
@@ -38,6 +39,10 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv/installed-bench: .venv/installed-dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
 .venv/bin/python:

@@ -58,6 +58,13 @@ class Contender:
     prefix: str = PREFIX
     body: Mapping[str, object] = field(default_factory=dict)
     same_weights: bool = True
+    computing: tuple[int, ...] = ()
+
+    def processor_s(self) -> float:
+        """Processor seconds that its processes have taken so far: what other work on the machine hardly changes."""
+        tops = [psutil.Process(pid) for pid in self.computing or (self.pid,)]
+        times = [one.cpu_times() for top in tops for one in (top, *top.children(recursive=True))]
+        return sum(one.user + one.system for one in times)
 
     async def post(self, asked: Sequence[str], encoding: str = "base64", **more: object) -> bytes:
         """The body of the answer. Raises RequestFailed."""
@@ -124,9 +131,16 @@ async def trillama(host: Host) -> AsyncIterator[Contender]:
         "proxy": {"log_level": "warning"},
     }
     async with trillama_serve(config) as served, _session() as session:
-        pid = served.child("proxy").pid
-        body = {"task": "retrieval.passage"}
-        yield Contender(name="trillama", url=served.url, session=session, pid=pid, prefix="", body=body)
+        pid, engine = served.child("proxy").pid, served.child("--model").pid
+        yield Contender(
+            name="trillama",
+            url=served.url,
+            session=session,
+            pid=pid,
+            prefix="",
+            body={"task": "retrieval.passage"},
+            computing=(pid, engine),
+        )
 
 
 @asynccontextmanager

@@ -16,16 +16,17 @@ from bench.contenders import BATCH_TOKENS, SLOTS, Contender, Host, Start, direct
 from bench.rows import Found, Row, ratio
 from launcher.load import Summary, closed_loop, cut, summary, texts
 
-ROUNDS, ROUND_TEXTS, CLIENTS = 4, 48, 32
+ROUNDS, ROUND_TEXTS, CLIENTS = 4, 24, 24
 WAIT_TEXTS = 192
 
 
 async def saturated(host: Host, seed: int) -> Found:
-    """The same mixed texts for each, one a request, by twice as many clients as there are slots; rounds in turn."""
+    """The same mixed texts for each, one a request, by half as many clients again as slots; rounds in turn."""
     found = await rounds(host, (direct, trillama), Load("mixed", ROUND_TEXTS, CLIENTS), seed)
     names = list(found)
     theirs, ours = ([one.tokens_per_s for one in found[name]] for name in names)
     middle, least, most = ratio(ours, theirs)
+    spent = ratio(*([one.processor_s_per_1000 for one in found[name]] for name in reversed(names)))
     limit = await _llama_bench(host)
     rows = [
         Row(
@@ -33,7 +34,13 @@ async def saturated(host: Host, seed: int) -> Found:
             goal="≥ 1.00" if host.engine == host.stock else "≥ 1.10 (lean engine, the real one's proportions)",
             seen=f"{middle:.2f} ({least:.2f} to {most:.2f})",
             met=middle >= (1.0 if host.engine == host.stock else 1.1),
-        )
+        ),
+        Row(
+            measure="… processor time per token, proxy and engine, vs directly",
+            goal="",
+            seen=f"{spent[0]:.2f} ({spent[1]:.2f} to {spent[2]:.2f})",
+            met=None,
+        ),
     ]
     if limit:
         part = statistics.median(ours) / limit
@@ -52,7 +59,7 @@ async def saturated(host: Host, seed: int) -> Found:
 async def waits(host: Host, seed: int) -> Found:
     """Short texts, one a request, by four times as many clients as there are slots."""
     found = await rounds(host, (direct, trillama), Load("short", WAIT_TEXTS, 4 * SLOTS), seed)
-    worst = {name: max(one.max_s / one.p50_s for one in runs) for name, runs in found.items()}
+    worst = {name: max(one.done.max_s / one.done.p50_s for one in runs) for name, runs in found.items()}
     theirs, ours = worst.values()
     row = Row(
         measure="worst wait at 4 x slots concurrency, vs median",
@@ -72,35 +79,54 @@ class Load:
     clients: int
 
 
-async def rounds(host: Host, starts: Sequence[Start], load: Load, seed: int) -> dict[str, list[Summary]]:
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What came of one, and the processor seconds that the contender took for it."""
+
+    done: Summary
+    processor_s: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.done.tokens_per_s
+
+    @property
+    def processor_s_per_1000(self) -> float:
+        """Per 1000 tokens."""
+        return self.processor_s / (self.done.tokens_per_s * self.done.seconds) * 1000
+
+
+async def rounds(host: Host, starts: Sequence[Start], load: Load, seed: int) -> dict[str, list[Round]]:
     """Each contender's rounds on the same texts; who is first changes from round to round."""
     async with AsyncExitStack() as exits:
         up = [await exits.enter_async_context(start(host)) for start in starts]
         await same_vectors([one for one in up if one.same_weights])
         for one in up:
             await _round(one, replace(load, count=load.count // 4), seed)  # warm
-        found: dict[str, list[Summary]] = {one.name: [] for one in up}
+        found: dict[str, list[Round]] = {one.name: [] for one in up}
         for number in range(ROUNDS):
             for one in up if number % 2 else up[::-1]:
                 found[one.name].append(await _round(one, load, seed + 1 + number))
     return found
 
 
-async def _round(one: Contender, load: Load, seed: int) -> Summary:
+async def _round(one: Contender, load: Load, seed: int) -> Round:
     asked = cut(islice(texts(np.random.default_rng(seed), load.kind), load.count), 1)
+    before = one.processor_s()
     done = summary(await closed_loop(one.ask(), asked, clients=load.clients))
     assert not done.failed, f"{one.name}: {done.failed} of {done.requests} failed"
-    return done
+    return Round(done, one.processor_s() - before)
 
 
-def figures_of(found: dict[str, list[Summary]]) -> dict[str, dict[str, float]]:
+def figures_of(found: dict[str, list[Round]]) -> dict[str, dict[str, float]]:
     """Medians of each contender's rounds."""
     return {
         name: {
             "tokens_per_s": statistics.median(one.tokens_per_s for one in runs),
-            "texts_per_s": statistics.median(one.texts_per_s for one in runs),
-            "p50_ms": statistics.median(one.p50_s for one in runs) * 1e3,
-            "max_ms": max(one.max_s for one in runs) * 1e3,
+            "texts_per_s": statistics.median(one.done.texts_per_s for one in runs),
+            "p50_ms": statistics.median(one.done.p50_s for one in runs) * 1e3,
+            "max_ms": max(one.done.max_s for one in runs) * 1e3,
+            "processor_s_per_1000_tokens": statistics.median(one.processor_s_per_1000 for one in runs),
         }
         for name, runs in found.items()
     }

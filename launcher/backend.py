@@ -137,7 +137,7 @@ class Backend:
         self._change(State.READY, loaded=1.0)
 
     async def _live(self) -> None:
-        """One run after another until told to end; after too many failures in a row it stays FAILED."""
+        """One run after another until told to end; after too many failures in a row it is FAILED, and tried seldom."""
         while True:
             started = time.monotonic()
             try:
@@ -146,11 +146,10 @@ class Backend:
                 delay = self._delay_after(error, lasted_s=time.monotonic() - started)
                 if delay is None:
                     self._change(State.FAILED, pid=None, cause=str(error))
-                    await asyncio.Event().wait()
                 else:
                     self._change(State.BACKOFF, pid=None, cause=f"{error}; next try in {delay:g} s")
-                    await asyncio.sleep(delay)
-                    self.status = replace(self.status, restarts=self.status.restarts + 1)
+                await asyncio.sleep(self.spec.policy.failed_retry_s if delay is None else delay)
+                self.status = replace(self.status, restarts=self.status.restarts + 1)
 
     async def _run(self) -> NoReturn:
         """One run. Raises ChildError, also where the system or the engine refuses: that may pass, and others serve."""

@@ -26,6 +26,7 @@ class Launch:
     logs: Path
     devices: Devices
     placements: Mapping[str, Placed] = field(default_factory=dict)  # none where nothing was planned: all devices
+    capacity: Mapping[str, int] = field(default_factory=dict)  # bytes of each device for all together; none: no limit
 
     @property
     def url(self) -> str:
@@ -37,17 +38,6 @@ class Launch:
         """The file of each llama-server by its name: of each model, and of the second one that gives every token."""
         second = self.models if self.settings.host.late_chunking.token_level else {}
         return {**self.models, **{name + BY_TOKEN: file for name, file in second.items()}}
-
-    @property
-    def capacity(self) -> Mapping[str, int]:
-        """The bytes that all backends may take together of each device where the plan has some take turns."""
-        found: dict[str, int] = {}
-        for device in {device for one in self.placements.values() if one.on_demand for device in memory_of(one)}:
-            needs = [(one.on_demand, memory_of(one).get(device, 0)) for one in self.placements.values()]
-            found[device] = sum(need for turns, need in needs if not turns) + max(
-                need for turns, need in needs if turns
-            )
-        return found
 
     def on_demand(self, name: str) -> bool:
         """Whether that backend is started by its first request."""

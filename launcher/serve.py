@@ -12,7 +12,7 @@ from rich.console import Console
 from launcher import __version__, control, health, notify, supervisor
 from launcher.backend import Status
 from launcher.config import Settings
-from launcher.display import Display
+from launcher.display import Display, losing_lines
 from launcher.errors import ConfigError, LauncherError
 from launcher.launch import Launch
 from launcher.listen import listen
@@ -64,7 +64,10 @@ class _Session:
             tasks.create_task(self._on_hangup(reload))
             await fleet.ready()
             self._display.hide()
-            _announce(fleet.launch, self._out)
+            with losing_lines():
+                _announce(fleet.launch, self._out)
+            for status in fleet.troubled:
+                self._display.say(f"{status.name} is not served: {status.cause}")
             notify.tell(READY="1")
             tasks.create_task(notify.feed_watchdog(partial(health.proxy_up, fleet.launch.url)))
 

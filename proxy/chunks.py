@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from proxy import late
-from proxy.embedding import Ids, Matrix
+from proxy.embedding import Ids, Served
 from proxy.errors import BackendError, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.late import Document, Span
 from proxy.model import ServedModel
@@ -17,19 +17,6 @@ from proxy.proof import LARGE_TEXT
 from proxy.work import Caller
 
 START_S, LOADED_PER_S = 1.0, 500e6  # about how long an engine takes to start, and the bytes of a model it loads
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """Raw vectors of the inputs that are not in `failed`, (n, n_embd), and how many tokens those have.
-
-    `lengths`, of multi-vectors: how many of the rows each input has.
-    """
-
-    rows: Matrix
-    tokens: int
-    failed: Mapping[int, ProxyError]
-    lengths: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

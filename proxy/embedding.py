@@ -57,6 +57,19 @@ class Provenance:
     space: str
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Vectors of the inputs that are not in `failed`, (n, n_embd), and how many tokens those have.
+
+    `lengths` as in EmbedResult.
+    """
+
+    rows: Matrix
+    tokens: int
+    failed: Mapping[int, ProxyError]
+    lengths: tuple[int, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedResult:
     """Vectors in the order of the request's inputs, shape (n, dimensions); tokens as the model processed them.

@@ -83,10 +83,8 @@ class EmbeddingsBody(Wire):
     @model_validator(mode="after")
     def _supported(self) -> Self:
         if self.late_chunking and self.return_multivector:
-            message = (
-                "has a vector for each token, so there are no chunks' means: leave out one of it and late_chunking"
-            )
-            raise Invalid(Fault(field="return_multivector", message=message, type="unsupported", input="true"))
+            message = "is not for return_multivector: tokens have no mean"
+            raise Invalid(Fault(field="late_chunking", message=message, type="unsupported", input="true"))
         return self
 
 

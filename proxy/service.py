@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from proxy import chunks, encode, late, prepare, token_ids
-from proxy.chunks import Served
-from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input, Provenance
+from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input, Provenance, Served
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.model import ServedModel
 from proxy.tasks import Route, TaskTable

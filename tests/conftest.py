@@ -1,8 +1,13 @@
 """Fixtures that several rooms share."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.engine import KINDS, EngineMissing, native_binary
+
+# Machines are shared and noisy: no property is timed.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -102,6 +102,18 @@ async def test_a_child_that_is_never_right_is_tried_again_and_the_others_serve(
         await until(serve, "retrieval", 200)
         await until(serve, "text-matching", 200)
         assert await status(serve, "code") in (502, 503)
+        if not any("code is not served" in line for line in serve.output):
+            await serve.until("code is not served")  # ready is said for the others
+        await stopped(serve)
+
+
+async def test_one_that_has_failed_too_often_is_tried_seldom_and_not_never(config: dict[str, object]) -> None:
+    seldom = {**config["supervision"], "max_failures": 0, "failed_retry_s": 0.5}  # type: ignore[dict-item] # made above
+    async with trillama_serve({**config, "supervision": seldom}, ready=False, env={"FAULTY": "code=exits"}) as serve:
+        for _ in range(2):
+            await serve.until("code: failed")
+            await serve.until("code: starting")
+        await until(serve, "retrieval", 200)
         await stopped(serve)
 
 

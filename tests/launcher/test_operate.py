@@ -1,5 +1,7 @@
 """`trillama status`, `restart`, `reload` and `logs`, asked of a real `trillama serve`."""
 
+import asyncio
+import contextlib
 import json
 import signal
 from collections.abc import Mapping
@@ -139,6 +141,47 @@ async def test_a_changed_family_file_counts_when_it_is_read_again_and_not_before
             session.post(f"{serve.url}/v1/embeddings", json={"input": ["a"], "task": "my-own"}) as response,
         ):
             assert response.status == 200, await response.text()
+
+
+async def test_no_vector_of_a_new_model_goes_out_as_the_old_one_s(family: dict[str, object]) -> None:
+    files = dict(family["models"]["files"])  # type: ignore[index] # made above
+    swapped = {**files, "retrieval": files["code"], "text-matching": files["code"]}
+    async with trillama_serve({**family, "proxy": {"log_level": "warning"}}) as serve, asyncio.TaskGroup() as tasks:
+        seen: dict[str, set[float]] = {}  # by the digest that came with it: one number of the vector
+
+        async def ask() -> None:
+            body = {"input": ["a"], "task": "retrieval.query"}
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with (
+                        aiohttp.ClientSession() as session,
+                        session.post(f"{serve.url}/v1/embeddings", json=body) as answer,
+                    ):
+                        if answer.status == 200:
+                            vector = (await answer.json())["data"][0]["embedding"]
+                            seen.setdefault(answer.headers["X-Trillama-Model-Digest"], set()).add(round(vector[0], 3))
+                await asyncio.sleep(0.01)
+
+        asking = tasks.create_task(ask())
+        write(serve, {**family, "models": {"files": swapped}})
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        async with asyncio.timeout(20):
+            while len(seen) < 2:
+                await asyncio.sleep(0.05)
+        asking.cancel()
+    assert [len(vectors) for vectors in seen.values()] == [1, 1]
+
+
+async def test_one_that_does_not_answer_is_said(family: dict[str, object]) -> None:
+    async with trillama_serve(family, ready=False) as serve:
+        await serve.until("starting")
+        serve.process.send_signal(signal.SIGSTOP)
+        try:
+            code, output = await serve.command("status")
+        finally:
+            serve.process.send_signal(signal.SIGCONT)
+        assert (code, "does not answer" in output) == (69, True), output
 
 
 async def test_reload_says_at_once_what_is_wrong(family: dict[str, object]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from tests.launcher.command import Serve, trillama_serve
 from tests.launcher.test_faults import config, faulty_engine, status, stopped, until
@@ -16,7 +15,6 @@ from tests.launcher.test_truth import on_gpu
 
 __all__ = ["config", "faulty_engine"]  # fixtures
 
-Vectors = NDArray[np.float32]
 SMALL_GPU = "Available devices:\n  CUDA0: A GPU (2000 MiB, 2000 MiB free)\n"  # two models of three at once
 
 
@@ -96,17 +94,16 @@ async def test_those_that_do_not_fit_together_take_turns_on_the_gpu(config: dict
         await stopped(serve)
 
 
-@pytest.mark.parametrize("kept", [np.ones((2, 64), np.float32), np.full((3, 64), np.nan, np.float32)])
-async def test_damaged_golden_vectors_are_said_and_end_nothing(config: dict[str, object], kept: Vectors) -> None:
+async def test_damaged_golden_vectors_are_said_and_end_nothing(config: dict[str, object]) -> None:
     async with trillama_serve(config) as serve:
         golden = serve.logs / "golden" / f"{Path(config['models']['files']['code']).stem}-*.npy"  # type: ignore[index]
         (file,) = golden.parent.glob(golden.name)
-        np.save(file, kept)
-        await serve.command("restart", "code")
-        await serve.until("code: backoff")
-        assert f"delete {file}" in serve.output[-1]
-        file.unlink()
-        await serve.until("code: ready")
+        for kept in (np.ones((2, 64), np.float32), np.full((3, 64), np.nan, np.float32)):
+            np.save(file, kept)  # the canary looks at it while it is idle, and at each start
+            await serve.until(f"delete {file}")
+            assert "code: backoff" in serve.output[-1]
+            file.unlink()
+            await serve.until("code: ready")
         await stopped(serve)
 
 
@@ -128,18 +125,9 @@ async def test_for_one_that_has_failed_nobody_makes_room_and_it_is_refused_at_on
         await stopped(serve)
 
 
-async def test_one_that_slept_runs_when_it_is_to_run_always(config: dict[str, object]) -> None:
-    async with trillama_serve({**config, "backends": {"code": {"mode": "on-demand"}}}) as serve:
-        text = serve.config.read_text(encoding="utf-8")
-        serve.config.write_text(text.replace("on-demand", "always"), encoding="utf-8")
-        code, output = await serve.command("reload")
-        assert code == 0, output
-        seen = (await backends(serve))["code"]
-        assert (seen["state"], seen["on_demand"]) == ("ready", False)
-        assert await status(serve, "code") == 200
-        serve.config.write_text(text, encoding="utf-8")
-        code, output = await serve.command("reload")
-        assert code == 0, output
-        assert (await backends(serve))["code"]["on_demand"]
-        assert await status(serve, "code") == 200
+async def test_a_full_disk_under_its_own_output_ends_nothing(config: dict[str, object]) -> None:
+    through = ("/bin/sh", "-c", 'exec "$@" 2>/dev/full', "sh")
+    async with trillama_serve(config, through=through) as serve:
+        serve.child("code.sock").kill()
+        await until(serve, "code", 200)
         await stopped(serve)

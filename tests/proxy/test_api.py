@@ -144,13 +144,6 @@ async def test_truncate_counts_what_the_model_processed(served: Stack) -> None:
             "return_multivector",
             "models pull --mul",
         ),
-        (
-            {"input": "a", "return_multivector": True, "late_chunking": True},
-            422,
-            "VALIDATION_ERROR",
-            "return_multivector",
-            "leave out one of it and late_chunking",
-        ),
         ({"input": ["a"] * 2049}, 422, "VALIDATION_ERROR", "input", "at most 2048"),
     ],
 )
