@@ -32,7 +32,8 @@ class Canary:
     """The check of one backend: `golden` is the file with the expected vectors, made at the first good answer.
 
     `timeout_s` is for three short texts, on the slowest host that is of any use; `least_tokens_per_s` is what a GPU
-    does at its slowest, 0 for no such floor.
+    does at its slowest, 0 for no such floor. `by_token`: the backend gives the state of every token, whose mean is the
+    vector.
     """
 
     socket: Path
@@ -40,6 +41,7 @@ class Canary:
     golden: Path
     timeout_s: float
     least_tokens_per_s: float = 0.0
+    by_token: bool = False
 
     async def sing(self) -> None:
         """Return if the vectors are right. Raises WrongAnswer with what is not."""
@@ -75,22 +77,29 @@ class Canary:
 
     async def _answer(self) -> "_Answer":
         try:
-            return await self._ask()
+            return await (self._by_token() if self.by_token else self._pooled())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise WrongAnswer(f"the canary got no answer ({type(error).__name__})") from error
         except (KeyError, TypeError, ValueError) as error:
             raise WrongAnswer(f"the canary got an answer that is not embeddings ({error!r})") from error
 
-    async def _ask(self) -> "_Answer":
-        body = orjson.dumps({"input": TEXTS})
-        headers = {"Content-Type": "application/json"}
-        async with (
-            self._session() as session,
-            session.post("http://llama-server/v1/embeddings", data=body, headers=headers) as response,
-        ):
-            answer = orjson.loads(await response.read())
+    async def _pooled(self) -> "_Answer":
+        answer = orjson.loads(await self._asked("/v1/embeddings", {"input": TEXTS}))
         vectors = np.array([row["embedding"] for row in answer["data"]], dtype=np.float32)
         return _Answer(vectors, int(answer["usage"]["prompt_tokens"]))
+
+    async def _by_token(self) -> "_Answer":
+        answer = orjson.loads(await self._asked("/embeddings", {"input": TEXTS, "embd_normalize": -1}))
+        states = [row["embedding"] for row in sorted(answer, key=lambda row: int(row["index"]))]
+        means = np.array([np.mean(one, axis=0) for one in states], dtype=np.float32)
+        vectors = np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+        return _Answer(vectors, sum(map(len, states)))
+
+    async def _asked(self, path: str, body: object) -> bytes:
+        data, headers = orjson.dumps(body), {"Content-Type": "application/json"}
+        url = "http://llama-server" + path
+        async with self._session() as session, session.post(url, data=data, headers=headers) as answer:
+            return await answer.read()
 
     def _compare(self, vectors: NDArray[np.float32]) -> None:
         if not self.golden.exists():

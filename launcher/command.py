@@ -82,6 +82,7 @@ class Placement:
 
     `socket` must end in `.sock`: only by this does llama-server tell a unix socket from an address. `devices` are
     llama.cpp's names (CUDA0); none means all there are, its own default. `tensor_split` has the part of each of them.
+    `pooling` "none" gives the state of every token.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Placement:
     devices: tuple[str, ...] = ()
     tensor_split: tuple[float, ...] = ()
     extra_flags: tuple[str, ...] = ()
+    pooling: Literal["mean", "none"] = "mean"
 
 
 def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
@@ -142,7 +144,7 @@ def _given(placement: Placement) -> Iterator[str]:
 
 def _guards(placement: Placement) -> Iterator[str]:
     tokens = placement.batch_tokens
-    yield from ("--embedding", "--pooling", "mean")
+    yield from ("--embedding", "--pooling", placement.pooling)
     yield "--kv-unified"  # T1: else texts of mixed lengths in one batch get wrong vectors, with status 200
     yield from ("--cache-ram", "1")  # T2: 1 MiB holds no text, so nothing is kept, yet used slots are still cleared
     yield from ("--slot-prompt-similarity", "0")  # nothing is reused between texts: do not search for it

@@ -18,6 +18,7 @@ from launcher.errors import ConfigError
 from launcher.family import Family, Positive, Strict
 
 T = TypeVar("T", bound=BaseModel)
+BY_TOKEN = "-tokens"  # noqa: S105 # ends the name of a model's second backend, which gives the state of every token
 Seconds = Annotated[float, Field(gt=0)]
 LocalPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
@@ -52,6 +53,13 @@ class BackendOptions(Strict):
     idle_s: Seconds = 600.0
 
 
+class LateChunkingSettings(Strict):
+    """`token_level`: each model has a second llama-server, on demand, that gives every token's state to the proxy."""
+
+    token_level: bool = False
+    idle_s: Seconds = 600.0
+
+
 class SupervisionSettings(Strict):
     """When a process counts as stuck or dead, and when it is started again; `[supervision]` in the host's file."""
 
@@ -82,7 +90,9 @@ class ModelSettings(Strict):
 
 
 # Of the proxy's settings those that the launcher writes itself.
-PROXY_OWN = frozenset({"family", "backends", "host", "port", "control", "drain_s", "max_input_tokens", "notice"})
+PROXY_OWN = frozenset(
+    "family backends token_backends host port control drain_s max_input_tokens notice".split()  # noqa: SIM905 # a table
+)
 
 
 class HostConfig(Strict):
@@ -98,15 +108,13 @@ class HostConfig(Strict):
     models: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
     backends: dict[str, BackendOptions] = Field(default_factory=dict)
+    late_chunking: LateChunkingSettings = LateChunkingSettings()
     supervision: SupervisionSettings = SupervisionSettings()
     proxy: dict[str, object] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _owned_by_the_launcher(self) -> Self:
-        if taken := sorted(
-            {"family", "backends", "host", "port", "control", "drain_s", "max_input_tokens", "notice"}
-            & self.proxy.keys()
-        ):
+        if taken := sorted(PROXY_OWN & self.proxy.keys()):
             raise ValueError(f"[proxy] must not set {', '.join(taken)}: this file has it elsewhere, for all")
         return self
 
@@ -125,7 +133,9 @@ class Settings:
         return self.host.max_input_tokens or self.family.max_input_tokens
 
     def backend(self, name: str) -> BackendOptions:
-        """The settings of one backend."""
+        """The settings of one backend, or of the second one of its model."""
+        if name.endswith(BY_TOKEN):
+            return BackendOptions(mode=Mode.ON_DEMAND, idle_s=self.host.late_chunking.idle_s)
         return self.host.backends.get(name, BackendOptions())
 
     def with_host(self, **changes: object) -> "Settings":

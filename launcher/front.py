@@ -13,6 +13,7 @@ import tomli_w
 from launcher import health
 from launcher.backend import restart_delay
 from launcher.child import running
+from launcher.config import BY_TOKEN
 from launcher.errors import ConfigError, StartError
 from launcher.launch import Launch, socket_of
 from launcher.projector import path_of
@@ -120,6 +121,11 @@ class Front:
         family = launch.settings.family
         # Not for the demo: the original's projector knows nothing of its models' states.
         projector = {"multivector_file": str(path_of(family))} if family.multivector and not host.demo else {}
+        second = {name: name + BY_TOKEN for name in launch.models if name + BY_TOKEN in launch.processes}
+        token_backends = {
+            name: {**backends[name], "url": f"unix://{socket_of(self._folder, other)}", "slots": 1, "on_demand": True}
+            for name, other in second.items()
+        }
         notice = {"notice": host.notice} if host.notice else {}
         return {
             # Cores compute one batch faster than three at a time.
@@ -134,4 +140,5 @@ class Front:
             "drain_s": host.supervision.grace_s,
             "max_input_tokens": launch.settings.max_input_tokens,
             "backends": backends,
+            "token_backends": token_backends,
         }

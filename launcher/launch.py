@@ -7,7 +7,7 @@ from socket import socket
 
 from launcher.canary import Canary, golden_path
 from launcher.command import Placement
-from launcher.config import HostConfig, Mode, Settings, state_dir
+from launcher.config import BY_TOKEN, HostConfig, Mode, Settings, state_dir
 from launcher.engine import Engine
 from launcher.gpu import Devices
 from launcher.plan import Placed
@@ -33,6 +33,12 @@ class Launch:
         """Where a client on this machine finds the proxy."""
         return url_of(self.settings.host)
 
+    @property
+    def processes(self) -> dict[str, Path]:
+        """The file of each llama-server by its name: of each model, and of the second one that gives every token."""
+        second = self.models if self.settings.host.late_chunking.token_level else {}
+        return {**self.models, **{name + BY_TOKEN: file for name, file in second.items()}}
+
     def on_demand(self, name: str) -> bool:
         """Whether that backend is started by its first request."""
         placed = self.placements.get(name)
@@ -40,14 +46,16 @@ class Launch:
 
     def spec(self, name: str, folder: Path) -> Spec:
         """What the backend of that name is to run, its socket in `folder`."""
-        host, model, placed = self.settings.host, self.models[name], self.placements.get(name)
+        host, model, by_token = self.settings.host, self.processes[name], name.endswith(BY_TOKEN)
+        placed = self.placements.get(name.removesuffix(BY_TOKEN))
         gpus = tuple(one.name for one in self.devices.gpus) if host.engine.gpu_layers else ()
         on_gpu = bool(gpus) and gpu_is_required(host.engine, self.devices)
         placement = Placement(
             name=name,
             model=model,
             socket=socket_of(folder, name),
-            slots=host.engine.slots,
+            slots=1 if by_token else host.engine.slots,
+            pooling="none" if by_token else "mean",
             batch_tokens=self.settings.max_input_tokens,
             gpu_layers=host.engine.gpu_layers,
             threads=host.engine.threads,
@@ -62,6 +70,7 @@ class Launch:
             golden=golden_path(state_dir() / "golden", model),
             timeout_s=host.supervision.canary_timeout_s,
             least_tokens_per_s=host.supervision.gpu_tokens_per_s if on_gpu else 0.0,
+            by_token=by_token,
         )
         return Spec(
             engine=self.engine,

@@ -98,6 +98,8 @@ def _check_can_change(old: Settings, new: Settings) -> None:
     for name in ("host", "port", "runtime_dir", "demo"):
         if getattr(old.host, name) != getattr(new.host, name):
             raise ConfigError(f"another {name} needs a new start of trillama")
+    if old.host.late_chunking.token_level != new.host.late_chunking.token_level:
+        raise ConfigError("another late_chunking.token_level needs a new start of trillama")
     if old.family.weights.models.keys() != new.family.weights.models.keys():
         raise ConfigError("another family needs a new start of trillama")
 

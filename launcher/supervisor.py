@@ -33,15 +33,15 @@ class Fleet:
         self._report = report
         self._all_failed = asyncio.Event()
         self._changing = asyncio.Lock()
-        self._agreeing = {name: asyncio.Lock() for name in launch.models}
+        self._agreeing = {name: asyncio.Lock() for name in launch.processes}
         self._front = Front(launch, folder)
         self.lanes = Lanes(control_socket(folder))
-        self.held = {name for name in launch.models if launch.on_demand(name)}
+        self.held = {name for name in launch.processes if launch.on_demand(name)}
         self.told = set(self.held)
         self._swapped = set[str]()  # have another file than the proxy says: held until it has been told
         self.backends = {
             name: Backend(launch.spec(name, folder), log=ChildLog(launch.logs / f"{name}.log"), report=self._heard)
-            for name in launch.models
+            for name in launch.processes
         }
 
     async def serve(self, session: Callable[["Fleet"], Awaitable[None]]) -> None:
@@ -135,7 +135,7 @@ class Fleet:
     def _heard(self, status: Status) -> None:
         self._let_go(status)
         self._report(status)
-        if all(one.status.state is State.FAILED for one in self.backends.values()):
+        if all(self.backends[name].status.state is State.FAILED for name in self.launch.models):
             self._all_failed.set()
 
     def _let_go(self, status: Status) -> None:
@@ -149,10 +149,10 @@ class Fleet:
 
     async def _answers(self) -> bool:
         states = await health.backends_ready(self.launch.url)
-        if states is None or not any(states.get(name) for name in self.backends):
+        if states is None or not any(states.get(name) for name in self.launch.models):
             return False
         troubled = {status.name for status in self.troubled}
-        return all(states.get(name) or name in troubled for name in self.backends)
+        return all(states.get(name) or name in troubled for name in self.launch.models)
 
 
 async def serve(launch: Launch, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:

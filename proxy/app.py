@@ -9,17 +9,17 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from aiohttp import web
 
 from proxy import control, handlers, jobs, middleware, openapi, token_ids
-from proxy.backend import connect
+from proxy.backend import Backend, connect_as
 from proxy.cache import opened as opened_cache
-from proxy.config import Family, ProxyConfig, TokenIds
+from proxy.config import BackendSettings, Family, ProxyConfig, TokenIds
 from proxy.lane import Turnstile
 from proxy.model import ServedModel
 from proxy.opening import Waiting
 from proxy.service import EmbedService, Limits
 from proxy.tasks import TaskTable
-from proxy.token_backend import token_backend
 from proxy.token_ids import Decode
-from proxy.token_states import MultiVectors
+from proxy.token_level import TokenBackend
+from proxy.token_states import ModelStates, MultiVectors
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
     """
     async with (
         _service(config, family) as service,
-        control.answering(config.control, service.models),
+        control.answering(config.control, service.all_models),
         jobs.working(service.embed) as working,
     ):
         app = _application(config, family, service, working)
@@ -53,7 +53,7 @@ async def serving(config: ProxyConfig, family: Family, listener: socket.socket) 
             await site.stop()  # others may hold the socket: from here on connections wait in the kernel
         finally:
             app[middleware.STOPPING].set()
-            for model in service.models.values():
+            for model in service.all_models.values():
                 model.drain()
             await _hear_out(runner)
             await runner.cleanup()
@@ -87,19 +87,23 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
     shared = Turnstile(asyncio.Lock()) if config.serial_backends else None
     async with AsyncExitStack() as stack:
         cache = await stack.enter_async_context(opened_cache(config.cache_bytes, config.cache_file, family.dimensions))
-        models = {
-            name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared, cache)
-            for name, settings in config.backends.items()
+
+        async def served(kind: type[Backend], name: str, settings: BackendSettings) -> ServedModel:
+            backend = await stack.enter_async_context(connect_as(kind, name, settings))
+            return ServedModel(backend, family, waiting, shared, cache if kind is Backend else None)
+
+        models = {name: await served(Backend, name, one) for name, one in config.backends.items()}
+        by_token = {
+            name: await served(TokenBackend, f"{name}-tokens", one) for name, one in config.token_backends.items()
         }
-        sources = {
-            name: await stack.enter_async_context(token_backend(name, settings, models[name].embed))
-            for name, settings in config.token_backends.items()
-        }
+        sources = {name: ModelStates(model, models[name]) for name, model in by_token.items()}
+        multivectors = MultiVectors(family, config.multivector_file, sources)
+        limits, decode = _limits(config, family), _decode(config.token_ids)
+        service = EmbedService(table, models, limits, multivectors, decode, by_token)
         async with asyncio.TaskGroup() as tasks:
-            working = [tasks.create_task(model.serve(), name=name) for name, model in models.items()]
+            working = [tasks.create_task(model.serve(), name=name) for name, model in service.all_models.items()]
             try:
-                multivectors = MultiVectors(family, config.multivector_file, sources)
-                yield EmbedService(table, models, _limits(config, family), multivectors, _decode(config.token_ids))
+                yield service
             finally:
                 for task in working:
                     task.cancel()

@@ -1,9 +1,10 @@
 """One llama-server, spoken to over HTTP. The only file that knows its wire; its errors become ours here."""
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -83,14 +84,6 @@ class Backend:
         async with self._translated(), self.session.get(f"{self.base}/health", timeout=QUICK) as response:
             await self._raise_for(response.status, await response.read())
 
-    async def stream(self, path: str, data: bytes) -> AsyncGenerator[bytes]:
-        """The answer to a POST in pieces as they arrive, of 128 KiB at most; for answers that are large."""
-        async with self._translated(), self.session.post(self.base + path, data=data) as response:
-            if response.status != 200:
-                await self._raise_for(response.status, await response.read())
-            async for piece in response.content.iter_any():
-                yield piece
-
     async def _post(self, path: str, data: bytes) -> bytes:
         try:
             return await self._post_once(path, data)
@@ -146,9 +139,17 @@ class Backend:
         raise BackendError(f"backend {self.name} answered {status}: {content[:200].decode(errors='replace')}")
 
 
-@asynccontextmanager
-async def connect(name: str, settings: BackendSettings) -> AsyncIterator[Backend]:
+B = TypeVar("B", bound=Backend)
+
+
+def connect(name: str, settings: BackendSettings) -> AbstractAsyncContextManager[Backend]:
     """A backend to speak to for as long as the block lasts; it need not be up yet."""
+    return connect_as(Backend, name, settings)
+
+
+@asynccontextmanager
+async def connect_as(kind: type[B], name: str, settings: BackendSettings) -> AsyncIterator[B]:
+    """A backend of that kind; see `connect`."""
     url = urlsplit(settings.url)
     connector: aiohttp.BaseConnector
     if url.scheme == "unix":
@@ -163,7 +164,7 @@ async def connect(name: str, settings: BackendSettings) -> AsyncIterator[Backend
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
         pipe = _pipe(url.path, headers) if url.scheme == "unix" else None
         try:
-            yield Backend(name, settings, session, base, pipe)
+            yield kind(name, settings, session, base, pipe)
         finally:
             if pipe:
                 pipe.close()

@@ -77,18 +77,12 @@ class BackendSettings(Strict):
     on_demand: bool = False
 
 
-class TokenBackendSettings(Strict):
-    """A llama-server with `--pooling none` and the same model file as a backend: it gives the states of tokens."""
-
-    url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]
-    api_key: str | None = None
-
-
 class ProxyConfig(Strict):
     """The proxy's file, whole."""
 
     family: Path
     backends: dict[str, BackendSettings]
+    token_backends: dict[str, BackendSettings] = {}  # the same models with `--pooling none`
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -108,19 +102,16 @@ class ProxyConfig(Strict):
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     control: Path | None = None
     multivector_file: Path | None = None  # what `trillama models pull --multivector` makes
-    token_backends: dict[str, TokenBackendSettings] = {}  # by the backends' names
     notice: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
-    def _token_backends_have_a_backend(self) -> Self:
-        if unknown := sorted(self.token_backends.keys() - self.backends.keys()):
-            raise ValueError(f"token_backends.{unknown[0]}: no such backend; there are {', '.join(self.backends)}")
-        return self
-
-    @model_validator(mode="after")
     def _limits_agree(self) -> Self:
-        for name, backend in self.backends.items():
+        if unknown := sorted(self.token_backends.keys() - self.backends.keys()):
+            raise ValueError(
+                f"token_backends.{unknown[0]}: there is no such backend; there are {', '.join(self.backends)}"
+            )
+        for name, backend in [*self.backends.items(), *self.token_backends.items()]:
             if self.max_input_tokens and backend.batch_tokens < self.max_input_tokens:
                 raise ValueError(
                     f"backends.{name}.batch_tokens = {backend.batch_tokens} is less than max_input_tokens = "

@@ -41,12 +41,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Settles the answers of one backend, whose vectors have that many dimensions."""
+    """Settles the answers of one backend, whose vectors have that many dimensions; None: a text may have any number."""
 
     backend: Embedder
     line: Line
     quarantine: Quarantine
-    dimensions: int
+    dimensions: int | None
 
     def settle(self, answer: Answer) -> BackendError | None:
         """Deliver the vectors; what went wrong goes back in line or fails. Returns why the backend is doubtful."""
@@ -58,7 +58,7 @@ class Delivery:
             vectors = self.backend.read(answer.content, len(answer.texts) + answer.fillers)[: len(answer.texts)]
         except BackendError as error:
             return self._went_wrong(answer.texts, error)
-        if vectors.shape[1] != self.dimensions:
+        if self.dimensions is not None and vectors.shape[1] != self.dimensions:
             wrong = f"the backend gave {vectors.shape[1]} dimensions, the family has {self.dimensions}"
             for text in answer.texts:
                 self._fail(text, lambda _: BadVector(wrong))

@@ -35,7 +35,7 @@ class Lane:
     """The line of one backend, and the one call that is in flight there."""
 
     def __init__(
-        self, backend: Embedder, line: Line, turnstile: Turnstile, *, dimensions: int, call_timeout_s: float
+        self, backend: Embedder, line: Line, turnstile: Turnstile, *, dimensions: int | None, call_timeout_s: float
     ) -> None:
         self._backend = backend
         self._turnstile = turnstile

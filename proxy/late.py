@@ -19,8 +19,10 @@ from proxy.embedding import Matrix
 F64 = NDArray[np.float64]
 CONTEXT = 8  # characters before a border that can take part in composing the one after it
 WORST_COSINE = 0.999
+JSON_S = 1.1e-3  # that llama-server takes to write the state of a token (measured, 2048 dimensions)
+MANY_TIMES = 4
 NOISE_TOKEN = 64  # any that every vocabulary has; a letter in most
-NOISE_LENGTHS = (67, 131, 251)  # no powers of two: 1/n is rounded in every format, if the engine rounds it
+NOISE_LENGTHS = (17, 67, 251)  # the first needs fillers; no powers of two, whose 1/n no format rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,32 @@ def lengths(found: Mapping[int, Span]) -> list[int]:
 def cost(tokens: int, chunks: int) -> int:
     """About how many tokens are computed for a document of so many."""
     return tokens * (chunks + 1) // 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speeds:
+    """Tokens per second of the pooled engine and of the one that gives every token; 0.0 where none was seen yet.
+
+    `start_s` is how long the second takes until it is up.
+    """
+
+    pooled: float
+    by_token: float
+    start_s: float
+
+
+def by_token_is_quicker(beginnings: Sequence[int], tokens: int, speeds: Speeds) -> bool:
+    """Whether to compute the document once, token by token, or each of its beginnings of those lengths."""
+    if not speeds.pooled:
+        return sum(beginnings) > MANY_TIMES * tokens
+    per_token = 1 / speeds.by_token if speeds.by_token else 1 / speeds.pooled + JSON_S
+    return speeds.start_s + tokens * per_token < sum(beginnings) / speeds.pooled
+
+
+def means_of_states(found: Mapping[int, Span], states: Matrix) -> Matrix:
+    """The mean over each chunk's tokens, (chunks, n_embd), of the states of all tokens, (tokens, n_embd)."""
+    rows = [states[span.start : span.end].mean(axis=0, dtype=np.float64) for span in found.values()]
+    return np.array(rows, dtype=np.float32)
 
 
 def means(found: Mapping[int, Span], pooled: Mapping[int, Matrix | F64]) -> Matrix:

@@ -19,6 +19,7 @@ from proxy.opening import Opening, State, Waiting
 from proxy.proof import Proof, proven
 from proxy.provenance import UNKNOWN
 from proxy.report import LaneReport
+from proxy.token_level import TokenBackend
 from proxy.tokenizer import Tokenizer
 from proxy.work import ANYBODY, Caller, Outcome
 
@@ -50,7 +51,8 @@ class ServedModel:
         settings = backend.settings
         line = Line(slots=settings.slots, batch_tokens=settings.batch_tokens, max_tokens=waiting.tokens)
         turnstile = turnstile or Turnstile()
-        self.lane = Lane(backend, line, turnstile, dimensions=family.dimensions, call_timeout_s=waiting.call_s)
+        dimensions = None if isinstance(backend, TokenBackend) else family.dimensions
+        self.lane = Lane(backend, line, turnstile, dimensions=dimensions, call_timeout_s=waiting.call_s)
         self._family = family
         self._cache = cache
         self._waiting = waiting

@@ -33,8 +33,13 @@ class Projection:
     bias: Vector
     digest: str
 
-    def vectors(self, states: Matrix, *, normalized: bool = True) -> Matrix:
-        """A vector for each token's state (n, width): (n, dimensions) float32, each of length 1 if `normalized`.
+    @property
+    def dimensions(self) -> int:
+        """How long its vectors are."""
+        return len(self.bias)
+
+    def vectors(self, states: Matrix) -> Matrix:
+        """A vector for each token's state (n, width): (n, dimensions) float32, not normalised yet.
 
         Raises BadVector for states of another width, or that are not finite.
         """
@@ -43,10 +48,7 @@ class Projection:
         projected = states @ self.weight.T + self.bias
         if not np.isfinite(projected).all():
             raise BadVector("the state of a token is not finite")
-        if not normalized:
-            return projected.astype(np.float32, copy=False)
-        norms = np.sqrt(np.einsum("ij,ij->i", projected, projected, dtype=np.float64))
-        return (projected / np.where(norms == 0, 1, norms)[:, None]).astype(np.float32)
+        return projected.astype(np.float32, copy=False)
 
     def space_of(self, space: str) -> str:
         """The vector-space id of what this makes of a model whose own is `space`."""

@@ -3,13 +3,15 @@
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from proxy import chunks, encode, late, prepare, token_ids
-from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input, Matrix, Provenance, Served
+from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input, Provenance, Served
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.model import ServedModel
-from proxy.tasks import TaskTable
+from proxy.tasks import Route, TaskTable
 from proxy.token_ids import Decode
 from proxy.token_states import MultiVectors, Tokenwise
 from proxy.work import Caller
@@ -29,13 +31,22 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class EmbedService:
-    """`decode` reads token ids in a request; None leaves it to the model's own tokenizer."""
+    """`decode` reads token ids in a request; None leaves it to the model's own tokenizer.
+
+    `by_token` are the same models once more, by name, that give the state of every token.
+    """
 
     tasks: TaskTable
     models: Mapping[str, ServedModel]
     limits: Limits
     multivectors: MultiVectors
     decode: Decode | None = None
+    by_token: Mapping[str, ServedModel] = field(default_factory=dict)
+
+    @property
+    def all_models(self) -> dict[str, ServedModel]:
+        """By their backends' names."""
+        return {model.backend.name: model for model in (*self.models.values(), *self.by_token.values())}
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vector of every input for the request's task, in order: sliced, then normalised.
@@ -53,31 +64,29 @@ class EmbedService:
             async with asyncio.timeout(seconds) as clock:
                 caller = Caller(client=request.client, deadline=clock.when() or math.inf, partial=request.partial)
                 if tokenwise:
-                    served = await self._by_token(request, route.prefix, model, tokenwise)
+                    served = await self._tokens(request, route, tokenwise, caller)
                 else:
                     embed = self._document if request.late else self._texts
-                    served = await embed(request, route.prefix, model, caller)
+                    served = await embed(request, route, caller)
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
+        dimensions = tokenwise.projection.dimensions if tokenwise else request.dimensions or self.limits.dimensions
         return EmbedResult(
             model=self.tasks.model,
             task=route.task,
             prefix=route.prefix,
             provenance=_made_by(model.provenance, tokenwise),
-            vectors=served.rows if tokenwise else self._finished(served.rows, request),
+            vectors=encode.finish(served.rows, dimensions=dimensions, normalized=request.normalized),
             tokens=served.tokens,
             failed=served.failed,
             lengths=served.lengths,
         )
 
-    def _finished(self, raw: Matrix, request: EmbedRequest) -> Matrix:
-        dimensions = request.dimensions or self.limits.dimensions
-        return encode.finish(raw, dimensions=dimensions, normalized=request.normalized)
-
-    async def _texts(self, request: EmbedRequest, prefix: str, model: ServedModel, caller: Caller) -> Served:
+    async def _texts(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
         """Each input by itself."""
+        model = self.models[route.backend]
         async with model.admitted(estimate(request.inputs)):
-            inputs, failed = await self._ids(request, prefix, model)
+            inputs, failed = await self._ids(request, route.prefix, model)
         _raise_if_all(failed, request)
         outcome = await model.embed(list(inputs.values()), caller)
         names = list(inputs)
@@ -85,21 +94,27 @@ class EmbedService:
         _raise_if_all(failed, request)
         return Served(outcome.served(), sum(len(ids) for index, ids in inputs.items() if index not in failed), failed)
 
-    async def _document(self, request: EmbedRequest, prefix: str, model: ServedModel, caller: Caller) -> Served:
-        """The inputs as the chunks of one document."""
-        async with model.admitted(late.cost(estimate(request.inputs), len(request.inputs))):
-            texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
-            document = late.document(prefix, texts, self.tasks.unicode_normalization)
-            read = await chunks.read(document, model, self.limits.input_tokens, truncate=request.truncate)
-        return await chunks.embed(read, model, caller)
-
-    async def _by_token(self, request: EmbedRequest, prefix: str, model: ServedModel, tokenwise: Tokenwise) -> Served:
-        """A vector for each token of each input. No line leads there: until all are here they count as coming."""
+    async def _tokens(self, request: EmbedRequest, route: Route, tokenwise: Tokenwise, caller: Caller) -> Served:
+        """Each token of each input."""
+        model = self.models[route.backend]
         async with model.admitted(estimate(request.inputs)):
-            inputs, failed = await self._ids(request, prefix, model)
-            _raise_if_all(failed, request)
-            vectors, lengths = await tokenwise.embed(list(inputs.values()), normalized=request.normalized)
-        return Served(vectors, sum(map(len, inputs.values())), failed, lengths)
+            inputs, failed = await self._ids(request, route.prefix, model)
+        _raise_if_all(failed, request)
+        made = await tokenwise.embed(inputs, caller)
+        failed |= made.failed
+        _raise_if_all(failed, request)
+        tokens = sum(len(ids) for index, ids in inputs.items() if index not in failed)
+        return Served(np.concatenate(list(made.rows.values())), tokens, failed, tuple(map(len, made.rows.values())))
+
+    async def _document(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
+        """The inputs as the chunks of one document."""
+        model, by_token = self.models[route.backend], self.by_token.get(route.backend)
+        tokens = estimate(request.inputs)
+        async with model.admitted(tokens if by_token else late.cost(tokens, len(request.inputs))):
+            texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
+            document = late.document(route.prefix, texts, self.tasks.unicode_normalization)
+            read = await chunks.read(document, model, self.limits.input_tokens, truncate=request.truncate)
+        return await chunks.embed(read, model, by_token, caller)
 
     async def _ids(
         self, request: EmbedRequest, prefix: str, model: ServedModel

@@ -130,7 +130,6 @@ Count = Annotated[int, BeforeValidator(_no_bool)]
 Truncation = Annotated[bool, BeforeValidator(_cut_at_the_end, json_schema_input_type=bool | Literal["END", "NONE"])]
 TaskName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/TaskName"})]
 ModelName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/ModelName"})]
-Refused = Annotated[bool, WithJsonSchema({"const": False})]  # a bool of which only false is served
 # `allOf`, as pydantic would look up a bare `$ref` that has a default beside it.
 MultiVector = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/MultiVector"}]})]
 Dimensions = Annotated[Count, WithJsonSchema({"$ref": "#/components/schemas/Dimensions"})]

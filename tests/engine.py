@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import aiohttp
 import numpy as np
@@ -78,6 +79,7 @@ async def llama_server(
     batch_tokens: int = 2048,
     socket: Path | None = None,
     lean: bool = True,
+    pooling: Literal["mean", "none"] = "mean",
     extra_flags: tuple[str, ...] = (),
 ) -> AsyncIterator[LlamaServer]:
     """Serve `model` for the block. Raises EngineMissing; fails with the engine's last lines if it does not come up.
@@ -98,6 +100,7 @@ async def llama_server(
             gpu_layers=0,
             threads=2,
             extra_flags=extra_flags,
+            pooling=pooling,
         )
         argv = command.argv(found, placement)
         async with running(argv, env=found.env, grace_s=2.0, output=output) as process:

@@ -102,3 +102,16 @@ async def test_flags_that_are_not_the_user_s_to_set_are_refused(config: dict[str
     async with trillama_serve(config, ready=False) as serve:
         assert await serve.ended() == 78
         assert "--port is set by trillama itself" in "".join(serve.output)
+
+
+async def test_the_second_backend_of_a_model_starts_for_many_chunks_and_sleeps_again(config: dict[str, object]) -> None:
+    config = {**config, "backends": {}, "late_chunking": {"token_level": True, "idle_s": 1.0}, "max_input_tokens": 2048}
+    chunks = ["the fox "] * 500
+    body = {"input": chunks, "task": "code.passage", "late_chunking": True}
+    async with trillama_serve(config) as serve, aiohttp.ClientSession() as session:
+        assert (await states(serve))["code-tokens"] == "sleeping"
+        async with session.post(f"{serve.url}/v1/embeddings", json=body) as response:
+            assert response.status == 200, await response.text()
+        await serve.until("code-tokens: ready")
+        await serve.until("code-tokens: sleeping")
+        await stopped(serve)

@@ -54,24 +54,26 @@ async def test_status_tells_of_every_backend(family: dict[str, object]) -> None:
         assert all(name in page for name in (*BACKENDS, serve.url))
 
 
-async def test_a_projector_that_is_fetched_while_it_serves_is_found(family: dict[str, object]) -> None:
-    beside = {"token_backends": {"code": {"url": "unix:///nowhere.sock"}}}
-    async with trillama_serve({**family, "proxy": beside}) as serve:
-        before = await multivector_refused(serve, "code.query")
+async def test_multi_vectors_come_once_the_projector_is_fetched_from_a_second_backend_on_demand(
+    family: dict[str, object],
+) -> None:
+    async with trillama_serve({**family, "late_chunking": {"token_level": True}}) as serve:
+        before = await multivectors(serve)
         made = random_projector(family_of(Path(str(family["family"]))))
         keep(made, Path(serve.env["TRILLAMA_CACHE"], "multivector", "jina-embeddings-v4.npz"))
-        after = await multivector_refused(serve, "code.query")
-        other = await multivector_refused(serve, "text-matching")
-    assert (before[0], "run `trillama models pull --multivector`" in before[1]) == (422, True)
-    assert (after[0], "code (token-level) is down" in after[1]) == (503, True)
-    assert (other[0], "set token_backends.text-matching" in other[1]) == (422, True)
+        after = await multivectors(serve)
+    assert "run `trillama models pull --multivector`" in before
+    answer = json.loads(after)
+    (row,) = answer["data"]
+    assert len(row["embeddings"]) == answer["usage"]["total_tokens"]
+    assert {len(vector) for vector in row["embeddings"]} == {128}
 
 
-async def multivector_refused(serve: Serve, task: str) -> tuple[int, str]:
-    """The status, and why there is no vector for each token."""
-    body = {"input": "a", "return_multivector": True, "task": task}
+async def multivectors(serve: Serve) -> str:
+    """The answer's body."""
+    body = {"input": "a text", "return_multivector": True, "task": "code.query"}
     async with aiohttp.ClientSession() as session, session.post(f"{serve.url}/v1/embeddings", json=body) as answer:
-        return answer.status, str((await answer.json())["detail"])
+        return await answer.text()
 
 
 async def test_restart_starts_one_again_and_leaves_the_others(family: dict[str, object]) -> None:

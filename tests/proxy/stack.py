@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 import tomllib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,19 +124,34 @@ def small_host(folder: Path) -> Path:
 
 @asynccontextmanager
 async def stack(
-    engine: str, models: Mapping[str, Path], *, family: Path = FAMILY_FILE, **settings: object
+    engine: str,
+    models: Mapping[str, Path],
+    *,
+    family: Path = FAMILY_FILE,
+    by_token: Sequence[str] = (),
+    batch_tokens: int = BATCH_TOKENS,
+    **settings: object,
 ) -> AsyncIterator[Stack]:
-    """Serve `models` by engines of that kind, with a proxy whose config has `settings` beside what it must have."""
+    """Serve `models` by engines of that kind, with a proxy whose config has `settings` beside what it must have.
+
+    The models in `by_token` are served a second time, by an engine that gives the state of every token.
+    """
     async with AsyncExitStack() as exits:
         engines = {
-            name: await exits.enter_async_context(llama_server(model, engine=engine, batch_tokens=BATCH_TOKENS))
+            name: await exits.enter_async_context(llama_server(model, engine=engine, batch_tokens=batch_tokens))
             for name, model in models.items()
         }
         backends = {
-            name: {"url": one.url, "slots": 16, "batch_tokens": BATCH_TOKENS, "model_file": str(models[name])}
+            name: {"url": one.url, "slots": 16, "batch_tokens": batch_tokens, "model_file": str(models[name])}
             for name, one in engines.items()
         }
-        config = {"family": str(family), "max_input_tokens": BATCH_TOKENS, "backends": backends, **settings}
+        twice = {}
+        for name in by_token:
+            server = llama_server(models[name], engine=engine, slots=1, batch_tokens=batch_tokens, pooling="none")
+            twice[name] = {**backends[name], "url": (await exits.enter_async_context(server)).url, "slots": 1}
+        config = {"family": str(family), "max_input_tokens": batch_tokens, "backends": backends, **settings}
+        if twice:
+            config["token_backends"] = twice
         url = await exits.enter_async_context(proxy(config))
         yield Stack(url=url, models=models, engines=engines)
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from tests.engine import LlamaServer, llama_server
 from tests.proxy.stack import BACKENDS, BATCH_TOKENS, Stack, proxy, small_family
 
-Fault = Enum("Fault", "DIE NAN")
+Fault = Enum("Fault", "DIE NAN COARSE")  # COARSE: as if 1/n had been rounded to 10 bits
 RESTART_S = 0.3
 
 
@@ -69,14 +69,15 @@ class StandIn:
 
 
 def _spoilt(content: bytes, faults: list[Fault | None]) -> bytes:
-    """The answer with NaN where there is that fault."""
-    if Fault.NAN not in faults:
+    """The answer with wrong values where there is such a fault."""
+    factors = {Fault.NAN: np.float32(np.nan), Fault.COARSE: np.float32(1 + 2**-11)}
+    if not factors.keys() & set(faults):
         return content
     answer = orjson.loads(content)
     for row in answer["data"]:
-        if faults[row["index"]] is Fault.NAN:
+        if factor := factors.get(faults[row["index"]] or Fault.DIE):
             vector = np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4")
-            row["embedding"] = base64.b64encode(np.full_like(vector, np.nan).tobytes()).decode()
+            row["embedding"] = base64.b64encode((vector * factor).tobytes()).decode()
     return orjson.dumps(answer)
 
 

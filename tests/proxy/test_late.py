@@ -85,6 +85,26 @@ def test_rounding_is_refused_where_it_shows() -> None:
     assert late.too_fine(found, 5e-4) == {1: pytest.approx(0.992, abs=1e-3)}
 
 
+@pytest.mark.parametrize(
+    ("chunks", "tokens", "speeds", "expected"),
+    [
+        pytest.param(1, 8192, (300, 0, 0), False, id="one chunk: the beginning is the document"),
+        pytest.param(4, 512, (300, 0, 10), False, id="not worth a start"),
+        pytest.param(4, 8192, (300, 0, 10), True, id="a CPU: to compute costs more than to write"),
+        pytest.param(8, 8192, (4000, 0, 10), False, id="a GPU: to write costs more"),
+        pytest.param(64, 8192, (4000, 0, 10), True, id="a GPU, many chunks"),
+        pytest.param(2, 1000, (300, 350, 0), True, id="seen to be quick, and up"),
+        pytest.param(2, 1000, (0, 0, 10), False, id="nothing seen, few"),
+        pytest.param(64, 1000, (0, 0, 10), True, id="nothing seen, many"),
+    ],
+)
+def test_the_quicker_way_is_taken(chunks: int, tokens: int, speeds: tuple[float, float, float], expected: bool) -> None:
+    beginnings = [tokens * (chunk + 1) // chunks for chunk in range(chunks)]
+    pooled, by_token, start_s = speeds
+    known = late.Speeds(pooled=pooled, by_token=by_token, start_s=start_s)
+    assert late.by_token_is_quicker(beginnings, tokens, known) is expected
+
+
 def test_noise_is_the_distance_of_means_that_must_be_equal() -> None:
     exact = np.tile(np.arange(1, 5, dtype=np.float32), (3, 1))
     assert late.noise(exact) == 0

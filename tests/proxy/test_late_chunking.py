@@ -13,7 +13,9 @@ import pytest_asyncio
 
 from proxy.tokenizer import load
 from tests.proxy.client import embed, vectors_of
+from tests.proxy.families import only
 from tests.proxy.stack import FAMILY_FILE, Stack, family_of, small_family, stack
+from tests.proxy.standin import Fault, front, stand_in
 from tests.reference import Reference
 from tests.tiny_models import write_model
 
@@ -104,6 +106,42 @@ async def test_a_hundred_chunks_of_seven_hundred_tokens_beside_other_requests(sm
 
     vectors, _ = await asyncio.gather(embed(small, chunks, task="code.passage", late_chunking=True), others())
     assert cosines(vectors, truth).min() >= 0.999
+
+
+async def test_many_chunks_are_computed_token_by_token(engine_kind: str, tmp_path: Path) -> None:
+    """Three hundred chunks of two thousand tokens, by a second engine of the same file; two, the other way."""
+    family, models = small_family(tmp_path)
+    chunks = ["".join(part) for part in np.array_split(np.array(words(880), dtype=object), 300)]
+    truth = exact(models["code"], "Passage: ", chunks, 2048)
+    async with stack(
+        engine_kind, {"code": models["code"]}, family=only(family, "code", tmp_path / "code.toml"), by_token=["code"]
+    ) as served:
+        many = await embed(served, chunks, task="code.passage", late_chunking=True)
+        assert cosines(many, truth).min() >= 0.9999
+        metrics = (await served.get("/metrics")).body.decode()
+        assert 'trillama_call_tokens_count{backend="code-tokens"} 1.0' in metrics
+
+
+async def test_without_the_second_engine_the_beginnings_do(engine_kind: str, tmp_path: Path) -> None:
+    family, models = small_family(tmp_path)
+    chunks = words(40)
+    part = only(family, "code", tmp_path / "code.toml")
+    nobody = {"code": {"url": f"unix://{tmp_path}/nobody.sock", "slots": 1, "batch_tokens": 2048}}
+    async with stack(engine_kind, {"code": models["code"]}, family=part, token_backends=nobody) as served:
+        vectors = await embed(served, chunks, task="code.passage", late_chunking=True)
+    assert cosines(vectors, exact(models["code"], "Passage: ", chunks)).min() >= 0.9999
+
+
+async def test_an_engine_that_rounds_its_means_serves_no_chunk_it_spoils(small: Stack, tmp_path: Path) -> None:
+    """TF32, as CUDA may use it: found by the check before the first document, whose own vectors look like any other."""
+    family, models = small_family(tmp_path)
+    engine = small.engines["retrieval"]
+    async with stand_in(engine) as one, front(one.url, family, models["retrieval"]) as served:
+        one.fault = lambda ids: Fault.COARSE if len(ids) % 4 == 1 else None
+        short = await served.post({"input": ["".join(words(300)), "x"], "late_chunking": True})
+        assert short.status == 422, short.body
+        assert "late_chunking: input 1 is too short" in str(short.json["detail"])
+        await embed(served, ["".join(words(30)), "".join(words(30))], late_chunking=True)
 
 
 async def test_a_decomposed_accent_belongs_to_the_letter_before(small: Stack) -> None:

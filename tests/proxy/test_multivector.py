@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import re
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -18,11 +17,11 @@ from hypothesis.extra.numpy import arrays
 from launcher import projector
 from proxy import encode
 from proxy.embedding import EmbedResult, Encoding, Ids, Matrix, Provenance
-from proxy.errors import BadVector, InputTooLong, Invalid, invalid
+from proxy.errors import BadVector, InputTooLong, Invalid, PoisonedInput, invalid
 from proxy.jina import render
 from proxy.multivector import Projection
-from proxy.token_backend import Rows
 from proxy.token_states import MOST_TOKENS, MultiVectors, Tokenwise
+from proxy.work import ANYBODY, Caller
 from tests.proxy.stack import BACKENDS, FAMILY_FILE, Stack, family_of, proxy
 from tests.proxy.tokenwise import Served, random_projector, serving_tokenwise, task_prefixes
 
@@ -144,22 +143,18 @@ async def test_the_pages_example_runs(tokenwise: Served) -> None:
 async def test_a_token_level_backend_of_another_model_is_found_out_and_one_that_is_gone_is_503(
     tokenwise: Served,
 ) -> None:
-    engines = {
-        "text-matching": tokenwise.source.engine.url,
-        "code": tokenwise.pooled.url,
-        "retrieval": "unix:///no.sock",
-    }
+    own = tokenwise.config["token_backends"]
+    assert isinstance(own, dict)
     config = {
         **tokenwise.config,
         "backends": dict.fromkeys(BACKENDS, tokenwise.other),
-        "token_backends": {name: {"url": url} for name, url in engines.items()},
+        "token_backends": {**own, "retrieval": {**own["retrieval"], "url": "unix:///no.sock"}},
     }
     async with proxy(config) as url:
         served = Stack(url=url, models={}, engines={})
         for task, status, said in (
-            ("text-matching", 502, "another model than its own backend"),
-            ("code", 502, "start that llama-server with --pooling none"),
-            ("retrieval", 503, "retrieval (token-level) is down"),
+            ("text-matching", 502, "has another model than its own backend"),
+            ("retrieval", 503, "backend retrieval-tokens is"),
         ):
             answer = await served.post({"input": "the quick brown fox", "return_multivector": True, "task": task})
             assert (answer.status, said in str(answer.json["detail"])) == (status, True), answer.body
@@ -180,7 +175,7 @@ async def test_the_server_says_what_is_missing_and_reads_a_projector_that_came_l
     assert (missing.status, missing.json["code"]) == (422, "VALIDATION_ERROR")
     assert "return_multivector: needs the family's projector" in str(missing.json["detail"])
     assert "run `trillama models pull --multivector` on the server" in str(missing.json["detail"])
-    assert (there.status, "set token_backends.text-matching" in str(there.json["detail"])) == (422, True)
+    assert (there.status, "token_backends.text-matching for a proxy" in str(there.json["detail"])) == (422, True)
     assert '"MultiVector": {"const": False}'.replace('"', "'") in str(document)
 
 
@@ -211,7 +206,7 @@ def test_a_family_without_multi_vectors_says_so() -> None:
 def test_a_projection_is_numpys_and_each_row_has_length_one_or_none(states: Matrix, weight: Matrix, zero: bool) -> None:
     if zero:
         states[2] = 0
-    made = projection(weight, [0, 0, 0]).vectors(states)
+    made = encode.finish(projection(weight, [0, 0, 0]).vectors(states), dimensions=3, normalized=True)
     exact = states.astype(np.float64) @ weight.T.astype(np.float64)
     for row, vector in zip(exact, made, strict=True):
         if (norm := np.linalg.norm(row)) > 1:
@@ -227,41 +222,25 @@ def test_states_that_are_not_the_models_are_refused(states: Matrix) -> None:
         projection(np.ones((3, 4), np.float32), [0, 0, 0]).vectors(states.astype(np.float32))
 
 
-NUMBERS = arrays(np.float32, st.tuples(st.integers(0, 4), st.integers(1, 5)), elements=FINITE)
-
-
-@given(NUMBERS, st.integers(1, 60), st.sampled_from(["", " "]))
-def test_rows_are_read_from_pieces_cut_anywhere(matrix: Matrix, piece: int, space: str) -> None:
-    vectors = json.dumps(matrix.tolist(), separators=("," + space, ":" + space))
-    answer = b'[{"index":0,"embedding":%b}]' % vectors.encode()
-    rows = Rows()
-    for at in range(0, len(answer), piece):
-        rows.feed(answer[at : at + piece])
-    assert [row.tolist() for row in rows.vectors] == matrix.tolist()
-
-
-def test_what_are_no_rows_is_refused_and_null_is_not_a_number() -> None:
-    rows = Rows()
-    rows.feed(b"[[1,null]]")
-    assert np.isnan(rows.vectors[0][1])
-    for answer in (b"[[1,x]]", b"a" * 2**23):
-        with pytest.raises(ValueError, match=r"x|aaaa|unexpected"):
-            Rows().feed(answer)
-
-
 class OneShort:
     """A backend that loses a token."""
 
-    async def states(self, ids: Ids) -> Matrix:
+    async def states(self, ids: Ids, _: Caller) -> Matrix:
+        if 13 in ids:
+            raise PoisonedInput(0)
         return np.ones((len(ids) - 1, 4), np.float32)
 
 
 async def test_a_token_that_got_lost_and_a_request_too_large_are_refused() -> None:
     broken = Tokenwise(projection(np.ones((3, 4), np.float32), [0, 0, 0]), OneShort())
     with pytest.raises(BadVector, match="1 token states for 2 tokens"):
-        await broken.embed([[1, 2]], normalized=True)
+        await broken.embed({0: [1, 2]}, ANYBODY)
     with pytest.raises(InputTooLong, match=f"at most {MOST_TOKENS} in one request"):
-        await broken.embed([[1] * (MOST_TOKENS // 2 + 1)] * 2, normalized=True)
+        await broken.embed(dict.fromkeys((0, 1), [1] * (MOST_TOKENS // 2 + 1)), ANYBODY)
+    with pytest.raises(PoisonedInput, match=r"input\.7"):
+        await broken.embed({7: [13]}, ANYBODY)
+    partial = await broken.embed({7: [13]}, Caller(partial=True))
+    assert (list(partial.failed), partial.rows) == ([7], {})
 
 
 @given(

@@ -67,7 +67,7 @@ async def metric(served: Stack, name: str) -> float:
     return next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0.0)
 
 
-@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("fault", [Fault.DIE, Fault.NAN])
 async def test_only_the_text_to_blame_gets_an_error(tiny: Tiny, fault: Fault) -> None:
     async with stand_in(tiny.engine) as one, front(one.url, tiny.family, tiny.model) as served:
         await poisoned(tiny.engine, one, fault)

@@ -126,7 +126,6 @@ async def test_a_job_that_is_not_here_is_404_and_failed(served: Stack, path: str
         ({"input": {"input": "a", "task": "poem"}}, 200, "unknown task 'poem'"),
         ({"input": {"input": "a", "model": "gpt-4"}}, 200, "'gpt-4' is not served here"),
         ({"input": {"input": [{"image": "https://x/y.jpg"}]}}, 200, "text-only model"),
-        ({"input": {"input": "a", "late_chunking": True}}, 200, "not supported"),
         ({"input": {"input": "a", "return_multivector": True}}, 200, "trillama models pull --multivector"),
         ({"input": {}}, 200, "input.input: Field required"),
         ({"input": "a"}, 200, "input"),

@@ -57,13 +57,13 @@ async def serving_tokenwise(folder: Path) -> AsyncIterator[Served]:
         model = models["retrieval"]
         pooled = await exits.enter_async_context(llama_server(model))
         other = await exits.enter_async_context(llama_server(models["code"]))
-        token_level = await exits.enter_async_context(llama_server(model, extra_flags=("--pooling", "none")))
+        token_level = await exits.enter_async_context(llama_server(model, slots=1, pooling="none"))
         config = {
             "family": str(family),
             "max_input_tokens": BATCH_TOKENS,
             "multivector_file": str(file),
             "backends": {name: _settings(pooled, model) for name in BACKENDS},
-            "token_backends": {name: {"url": token_level.url} for name in BACKENDS},
+            "token_backends": {name: {**_settings(token_level, model), "slots": 1} for name in BACKENDS},
         }
         url = await exits.enter_async_context(proxy(config))
         stack = Stack(url=url, models=models, engines={})
