@@ -13,7 +13,7 @@ serve: .venv/installed
 	@exec $(BIN)/trillama serve $(ARGS)
 
 test: .venv/installed-dev
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadgroup $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

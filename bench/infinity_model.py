@@ -28,7 +28,7 @@ def main() -> None:
     )
     Qwen2Model(config).save_pretrained(folder)
     vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *shape["words"]])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106 # no secret
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # no secret
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=shape["longest"], **names)

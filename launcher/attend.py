@@ -1,7 +1,6 @@
 """Keeps the backends and the proxy's lines in step: who is held, who is woken, who is put to sleep."""
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 from launcher.backend import Backend, State
@@ -42,13 +41,14 @@ async def _decide(fleet: "Fleet", lanes: dict[str, Lane]) -> None:
 
 
 def _tenant(backend: Backend, lane: Lane, options: BackendOptions) -> Tenant:
-    resident = backend.status.state in RESIDENT
+    state = backend.status.state
+    resident = state in RESIDENT
     return Tenant(
         name=backend.status.name,
         resident=resident,
-        used=lane.used or backend.status.state is State.STARTING,
+        used=(lane.used or state is State.STARTING) and state is not State.FAILED,  # for that nobody makes room
         idle_s=lane.idle_s,
-        up_s=time.time() - backend.status.since if resident else 0.0,
+        up_s=backend.state_s if resident else 0.0,
         memory=backend.spec.memory,
         idle_limit_s=options.idle_s if backend.spec.on_demand else None,
     )

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NoReturn
 
 from launcher import gpu
 from launcher.config import SupervisionSettings
-from launcher.errors import ChildError, StartError
+from launcher.errors import ChildError, EngineError, StartError
 from launcher.logs import ChildLog
 from launcher.run import Spec, run
 
@@ -65,6 +66,7 @@ class Backend:
         self._report = report
         self._failures = 0
         self._ran = False
+        self._changed = time.monotonic()
         self._wanted = asyncio.Event()
         self._settled = asyncio.Event()
         self._scope: asyncio.Timeout | None = None
@@ -100,9 +102,15 @@ class Backend:
     def change(self, spec: Spec) -> None:
         """From now on run this spec."""
         self.spec = spec
-        if not spec.on_demand:
+        if not spec.on_demand and not self._wanted.is_set():
+            self._settled.clear()
             self._wanted.set()
         self.restart()
+
+    @property
+    def state_s(self) -> float:
+        """Seconds in its state, whatever is done to the clock."""
+        return time.monotonic() - self._changed
 
     async def settled(self) -> None:
         """Wait until the start that was asked for has come to an end, good or bad."""
@@ -113,9 +121,10 @@ class Backend:
         self._wanted.set()
 
     def sleep(self) -> None:
-        """End it until somebody needs it; only for one that runs on demand."""
-        self._wanted.clear()
-        self.restart()
+        """End it until somebody needs it; one that no longer runs on demand goes on."""
+        if self.spec.on_demand:
+            self._wanted.clear()
+            self.restart()
 
     def starting(self, pid: int) -> None:
         self._change(State.STARTING, pid=pid, loaded=0.0)
@@ -128,22 +137,30 @@ class Backend:
         self._change(State.READY, loaded=1.0)
 
     async def _live(self) -> None:
-        """One run after another until told to end; after too many failures in a row it stays FAILED."""
+        """One run after another until told to end; after too many failures in a row it is FAILED, and tried seldom."""
         while True:
-            if self.spec.on_gpu and self._ran:
-                await gpu.until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
-            started, self._ran = time.monotonic(), True
+            started = time.monotonic()
             try:
-                await run(self.spec, self.log, self)
+                await self._run()
             except ChildError as error:
                 delay = self._delay_after(error, lasted_s=time.monotonic() - started)
                 if delay is None:
                     self._change(State.FAILED, pid=None, cause=str(error))
-                    await asyncio.Event().wait()
                 else:
                     self._change(State.BACKOFF, pid=None, cause=f"{error}; next try in {delay:g} s")
-                    await asyncio.sleep(delay)
-                    self.status = replace(self.status, restarts=self.status.restarts + 1)
+                await asyncio.sleep(self.spec.policy.failed_retry_s if delay is None else delay)
+                self.status = replace(self.status, restarts=self.status.restarts + 1)
+
+    async def _run(self) -> NoReturn:
+        """One run. Raises ChildError, also where the system or the engine refuses: that may pass, and others serve."""
+        try:
+            if self.spec.on_gpu and (self._ran or self.spec.on_demand):
+                self._change(State.STARTING, pid=None, loaded=0.0)  # it takes its memory from here on
+                await gpu.until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
+            self._ran = True
+            await run(self.spec, self.log, self)
+        except (OSError, EngineError) as error:
+            raise StartError(f"{self.spec.placement.name}: llama-server cannot be run: {error}") from error
 
     def _delay_after(self, error: ChildError, *, lasted_s: float) -> float | None:
         was_ready = not isinstance(error, StartError)
@@ -152,6 +169,7 @@ class Backend:
 
     def _change(self, state: State, **facts: object) -> None:
         self.status = replace(self.status, state=state, since=time.time(), **facts)  # type: ignore[arg-type] # its fields
+        self._changed = time.monotonic()
         self._report(self.status)
         if state is not State.STARTING:
             self._settled.set()

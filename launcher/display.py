@@ -1,5 +1,6 @@
 """What a user sees while models are fetched and loaded: moving lines on a terminal, one line per change elsewhere."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -18,6 +19,16 @@ from rich.progress import (
 
 from launcher.backend import State, Status
 from launcher.build import Progress as BuildProgress
+
+
+@contextmanager
+def losing_lines() -> Iterator[None]:
+    """What cannot be written to a full disk is lost: to serve matters more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
 
 
 class Display:
@@ -69,7 +80,8 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        with losing_lines():
+            self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def _line(self, model: str) -> TaskID:
         if model not in self._lines:

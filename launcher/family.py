@@ -57,6 +57,24 @@ class Weights(Strict):
     models: dict[str, ModelSource]
 
 
+class MultiVector(Strict):
+    """The `[multivector]` table: where the original keeps its per-token projector, which no GGUF has.
+
+    `index` says which shard has `weight` (dimensions, the model's width) and `bias`; a backend's LoRA is in `adapter`,
+    by the names `lora_a` and `lora_b` with `{backend}` in them.
+    """
+
+    repo: str
+    dimensions: Positive
+    index: str
+    weight: str
+    bias: str
+    adapter: str
+    adapter_config: str
+    lora_a: Annotated[str, Field(pattern=r"\{backend\}")]
+    lora_b: Annotated[str, Field(pattern=r"\{backend\}")]
+
+
 class Task(BaseModel):
     """What the launcher needs of a row of the task table: which backend has to run for it, and `compare`'s prefix."""
 
@@ -80,6 +98,7 @@ class Family(BaseModel):
     tasks: dict[str, Task]
     task_aliases: dict[str, str] = {}
     weights: Weights
+    multivector: MultiVector | None = None
 
     def backend_of(self, task: str) -> str:
         """The backend that serves a task or an alias of one. Raises ConfigError naming the tasks there are."""

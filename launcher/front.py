@@ -15,6 +15,7 @@ from launcher.backend import restart_delay
 from launcher.child import running
 from launcher.errors import ConfigError, StartError
 from launcher.launch import Launch, socket_of
+from launcher.projector import path_of
 from launcher.watch import watch
 
 log = logging.getLogger(__name__)
@@ -28,11 +29,14 @@ def control_socket(folder: Path) -> Path:
 
 
 class Front:
-    """Keeps the proxy running on the launch's listening socket, with a config file that it writes into `folder`."""
+    """Keeps the proxy running on the launch's listening socket, with the files that it writes into `folder`."""
 
     def __init__(self, launch: Launch, folder: Path) -> None:
         self._launch = launch
         self._folder = folder
+        # As it was read: a family file that is being edited must not reach a proxy that is started anew.
+        self._family = self._checked = launch.settings.family_file.read_bytes()
+        self._family_file = folder / "family.toml"
         self._runs = 0
         self._scope: asyncio.Timeout | None = None
 
@@ -50,23 +54,26 @@ class Front:
                 self._scope = None
 
     async def check(self, launch: Launch) -> None:
-        """Raises ConfigError, with the proxy's own words, if it would refuse these settings."""
-        config = self._folder / "proxy.new.toml"
-        config.write_text(tomli_w.dumps(self._settings(launch)), encoding="utf-8")
+        """Raises ConfigError, with the proxy's own words, if it would refuse these settings; OSError on a full disk."""
+        config, family = self._folder / "proxy.new.toml", self._folder / "family.new.toml"
+        self._checked = launch.settings.family_file.read_bytes()
+        family.write_bytes(self._checked)
+        config.write_text(tomli_w.dumps({**self._settings(launch), "family": str(family)}), encoding="utf-8")
         argv = (sys.executable, "-P", "-m", "proxy", "--config", str(config), "--check")
         process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
         _, words = await process.communicate()
         if process.returncode:
             reason = words.decode(errors="replace").strip().rpartition(f"{config}: ")[2]
+            reason = reason.replace(str(family), str(launch.settings.family_file))
             raise ConfigError(f"[proxy] in the configuration: {reason}")
 
     async def change(self, launch: Launch) -> None:
-        """Start it again if the launch gives it other settings, and wait until it answers.
+        """Start it again if the launch, which was checked, gives it other settings, and wait until it answers.
 
         Connections wait in the socket meanwhile; requests that wait in its lines are sent home with a 503.
         """
-        same = self._settings(launch) == self._settings(self._launch)
-        self._launch = launch
+        same = self._settings(launch) == self._settings(self._launch) and self._family == self._checked
+        self._launch, self._family = launch, self._checked
         if same or self._scope is None or self._scope.expired():
             return
         runs = self._runs
@@ -78,20 +85,24 @@ class Front:
         policy, failures = self._launch.settings.host.supervision, 0
         while True:
             started = time.monotonic()
-            code = await self._run_once()
+            try:
+                code = await self._run_once()
+                what = "does not answer" if code is None else f"exited with {code}"
+            except OSError as error:  # a full disk, no more processes: that may pass, and the models stay loaded
+                code, what = None, f"cannot be started: {error}"
             if code == ConfigError.exit_code:
                 raise ConfigError("the proxy refused its settings, [proxy] in the configuration; its reason is above")
             failures = 1 if time.monotonic() - started > policy.stable_s else failures + 1
             delay = restart_delay(policy, failures, was_ready=True)
             if delay is None:
-                raise StartError(f"the proxy exited with {code}; its reason is above")
-            what = "does not answer" if code is None else f"exited with {code}"
+                raise StartError(f"the proxy {what}; its reason is above")
             log.warning("the proxy %s and is started again in %g s", what, delay)
             await asyncio.sleep(delay)
 
     async def _run_once(self) -> int | None:
         """Its exit code; None if it hangs."""
         config = self._folder / "proxy.toml"
+        self._family_file.write_bytes(self._family)
         config.write_text(tomli_w.dumps(self._settings(self._launch)), encoding="utf-8")
         fd, policy = self._launch.listener.fileno(), self._launch.settings.host.supervision
         # -P: never a folder `proxy` of the user's
@@ -114,13 +125,17 @@ class Front:
             }
             for name in launch.settings.family.weights.models
         }
+        family = launch.settings.family
+        # Not for the demo: the original's projector knows nothing of its models' states.
+        projector = {"multivector_file": str(path_of(family))} if family.multivector and not host.demo else {}
         notice = {"notice": host.notice} if host.notice else {}
         return {
             # Cores compute one batch faster than three at a time.
             "serial_backends": not (host.engine.gpu_layers and launch.devices.gpus),
+            **projector,
             **host.proxy,
             **notice,
-            "family": str(launch.settings.family_file.resolve()),
+            "family": str(self._family_file),
             "host": host.host,
             "port": host.port,
             "control": str(control_socket(self._folder)),

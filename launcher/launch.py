@@ -26,22 +26,12 @@ class Launch:
     logs: Path
     devices: Devices
     placements: Mapping[str, Placed] = field(default_factory=dict)  # none where nothing was planned: all devices
+    capacity: Mapping[str, int] = field(default_factory=dict)  # bytes of each device for all together; none: no limit
 
     @property
     def url(self) -> str:
         """Where a client on this machine finds the proxy."""
         return url_of(self.settings.host)
-
-    @property
-    def capacity(self) -> Mapping[str, int]:
-        """The bytes that all backends may take together of each device where the plan has some take turns."""
-        found: dict[str, int] = {}
-        for device in {device for one in self.placements.values() if one.on_demand for device in memory_of(one)}:
-            needs = [(one.on_demand, memory_of(one).get(device, 0)) for one in self.placements.values()]
-            found[device] = sum(need for turns, need in needs if not turns) + max(
-                need for turns, need in needs if turns
-            )
-        return found
 
     def on_demand(self, name: str) -> bool:
         """Whether that backend is started by its first request."""
@@ -80,6 +70,7 @@ class Launch:
             canary=canary,
             on_demand=self.on_demand(name),
             on_gpu=on_gpu,
+            memory=memory_of(placed) if placed else {},
         )
 
 

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from rich.console import Console
 from rich.table import Table
 
-from launcher import catalogue, models, pull, store
+from launcher import catalogue, models, projector, pull, store
 from launcher.catalogue import Row
 from launcher.config import ModelSettings, Settings, load
 from launcher.display import Display
@@ -68,9 +68,19 @@ def list_(
 
 
 @app.command("pull", epilog=EPILOG)
-def pull_(quantization: Quantization = None, backend: Backends = None, config: ConfigFile = None) -> None:
+def pull_(
+    quantization: Quantization = None,
+    backend: Backends = None,
+    config: ConfigFile = None,
+    multivector: Annotated[
+        bool, typer.Option("--multivector", help="No model: the few tensors that multi-vectors need (2 MB).")
+    ] = False,
+) -> None:
     """Download the models, or go on where a download stopped; each is checked against the hub's SHA-256."""
     settings = _settings(config)
+    if multivector:
+        _pull_projector(settings, alone=not (quantization or backend))
+        return
     backends = _chosen(settings, backend)
     planned = pull.plan(settings.family, settings.host.models, quantization, backends)
     for file in planned.own:
@@ -139,6 +149,17 @@ def _settings(config: Path | None) -> Settings:
         raise ConfigError("the demo's models are made on the spot and not kept here: leave out the demo's --config")
     models.wanted(settings.family, ModelSettings(files=settings.host.models.files))  # a file of an unknown model
     return settings
+
+
+def _pull_projector(settings: Settings, *, alone: bool) -> None:
+    if not alone:
+        raise ConfigError("--multivector fetches no model: leave out the quantisation and --backend")
+    path = projector.kept(settings.family)
+    if path is None:
+        stderr.print(f"licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
+        path = projector.path_of(settings.family)
+        projector.keep(projector.fetch(settings.family), path)
+    _say(f"multivector: {path}")
 
 
 def _chosen(settings: Settings, backends: Sequence[str] | None) -> tuple[str, ...]:

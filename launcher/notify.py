@@ -24,11 +24,15 @@ def tell(**facts: str) -> None:
 
 
 async def feed_watchdog(alive: Callable[[], Awaitable[bool]]) -> None:
-    """Tell systemd that we live, twice per WatchdogSec and only when `alive` says so, until cancelled."""
+    """Tell systemd that we live, twice per WatchdogSec and only when `alive` says so, until cancelled.
+
+    A no is asked again soon: a proxy that is just being started again must not cost the whole service.
+    """
     interval_us = os.environ.get("WATCHDOG_USEC")
     if not interval_us:
         return
     while True:
-        if await alive():
+        fed = await alive()
+        if fed:
             tell(WATCHDOG="1")
-        await asyncio.sleep(int(interval_us) / 2e6)
+        await asyncio.sleep(int(interval_us) / (2e6 if fed else 40e6))

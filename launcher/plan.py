@@ -21,7 +21,7 @@ class Wish:
     """What is to be served. `weights` has each backend's file at each quantisation, in the family's order.
 
     `quantization` None leaves it to us: the classes of `ranking` (launcher.ranking), best first. `fixed_tokens`: the
-    user has set the length himself, and it stays.
+    user has set the length himself, and it stays. `on_demand`: so do these backends, by the user's word.
     """
 
     weights: Mapping[str, Mapping[str, Weights]]
@@ -31,6 +31,7 @@ class Wish:
     fixed_tokens: bool
     gpu_layers: int
     logits: bool
+    on_demand: frozenset[str] = frozenset()
 
     @property
     def classes(self) -> tuple[tuple[str, ...], ...]:
@@ -120,19 +121,24 @@ def _possible(wish: Wish, room: Room) -> Wish:
 
 
 def _candidates(wish: Wish) -> Iterator[_Candidate]:
-    names = tuple(wish.weights)
-    # One alone cannot take turns: two or more share a place. The family's first stays loaded the longest.
-    kept_first = (len(names), *range(len(names) - 2, -1, -1))
     for quantizations in wish.classes:
-        for divided, kept, tokens in product((False, True), kept_first, _lengths(wish)):
+        for divided, resident, tokens in product((False, True), _residents(wish), _lengths(wish)):
             for quantization in quantizations:
                 yield _Candidate(
                     quantization=quantization,
                     tokens=tokens,
-                    resident=names[:kept],
-                    on_demand=names[kept:],
+                    resident=resident,
+                    on_demand=tuple(name for name in wish.weights if name not in resident),
                     split=divided,
                 )
+
+
+def _residents(wish: Wish) -> Iterator[tuple[str, ...]]:
+    """Who stays loaded, most first; the family's first the longest. One alone gains nothing by taking turns."""
+    always = [name for name in wish.weights if name not in wish.on_demand]
+    for kept in range(len(always), -1, -1):
+        if kept == len(always) or len(wish.weights) - kept > 1:
+            yield tuple(always[:kept])
 
 
 def _lengths(wish: Wish) -> tuple[int, ...]:
@@ -203,7 +209,7 @@ def _reasons(wish: Wish, chosen: _Candidate) -> Iterator[str]:
         yield f"{chosen.quantization} is worse than others by its published NDCG@5, but none of those fits"
     if chosen.tokens < wish.tokens:
         yield f"the longest text is {chosen.tokens} tokens: with {wish.tokens} it does not fit"
-    if chosen.on_demand:
+    if set(chosen.on_demand) - wish.on_demand:
         turns = " and ".join(chosen.on_demand)
         yield f"{turns} take turns in one place, each loaded when it is asked for: together they do not fit"
     if chosen.split:

@@ -44,6 +44,7 @@ async def prepare(
         engine=found,
         models=paths,
         placements=decision.placements,
+        capacity=decision.capacity,
         devices=devices,
         logs=log_dir(),
     )

@@ -27,7 +27,8 @@ POLL_S = 0.05
 class Spec:
     """What one backend runs and how it is looked after: as long as it is the same, nothing has to be restarted.
 
-    `memory` is what it is planned to take, in bytes by device; `on_gpu` says that only a GPU will do.
+    `memory` is what it is planned to take, in bytes by device: another sum alone restarts nothing. `on_gpu` says that
+    only a GPU will do.
     """
 
     engine: Engine
@@ -36,7 +37,7 @@ class Spec:
     canary: Canary
     on_demand: bool = False
     on_gpu: bool = False
-    memory: Mapping[str, int] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 class Observer(Protocol):

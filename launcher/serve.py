@@ -12,7 +12,7 @@ from rich.console import Console
 from launcher import __version__, control, health, notify, supervisor
 from launcher.backend import Status
 from launcher.config import Settings
-from launcher.display import Display
+from launcher.display import Display, losing_lines
 from launcher.errors import ConfigError, LauncherError
 from launcher.launch import Launch
 from launcher.listen import listen
@@ -50,6 +50,7 @@ class _Session:
         self._display = display
         self._out = out
         self._statuses: dict[str, Status] = {}
+        self._reloading = asyncio.Lock()
 
     def report(self, status: Status) -> None:
         self._statuses[status.name] = status
@@ -63,7 +64,10 @@ class _Session:
             tasks.create_task(self._on_hangup(reload))
             await fleet.ready()
             self._display.hide()
-            _announce(fleet.launch, self._out)
+            with losing_lines():
+                _announce(fleet.launch, self._out)
+            for status in fleet.troubled:
+                self._display.say(f"{status.name} is not served: {status.cause}")
             notify.tell(READY="1")
             tasks.create_task(notify.feed_watchdog(partial(health.proxy_up, fleet.launch.url)))
 
@@ -75,17 +79,18 @@ class _Session:
             hung_up.clear()
             try:
                 await reload()
-            except LauncherError as error:
+            except (LauncherError, OSError) as error:  # a full disk, a file that is gone: what runs is not touched
                 self._display.say(f"the old configuration stays: {error}")
             else:
                 self._display.say("the configuration has been read again")
 
     async def _reload(self, fleet: Fleet) -> None:
-        """Raises LauncherError if the new settings cannot be served; all stays as it is then."""
-        settings = self._read()
-        _check_can_change(self._settings, settings)
-        await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
-        self._settings = settings
+        """Raises LauncherError or OSError if the new settings cannot be served; all stays as it is then."""
+        async with self._reloading:  # else a slow one, of older settings, would end last
+            settings = self._read()
+            _check_can_change(self._settings, settings)
+            await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
+            self._settings = settings
 
 
 def _check_can_change(old: Settings, new: Settings) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from launcher.config import Settings, cache_dir
+from launcher.config import Mode, Settings, cache_dir
 from launcher.engine import Engine
 from launcher.errors import ConfigError, ModelError, NotEnoughMemory
 from launcher.family import Family
@@ -35,6 +35,12 @@ class Decision:
     plan: Plan | None
     notes: tuple[str, ...] = ()
     short: bool = False
+    room: Room | None = None
+
+    @property
+    def capacity(self) -> dict[str, int]:
+        """The bytes of each device that all models may take together; empty without a plan."""
+        return {**self.room.gpus, "RAM": self.room.ram} if self.room else {}
 
     @property
     def placements(self) -> dict[str, Placed]:
@@ -60,10 +66,21 @@ def decide(
         return chosen(settings, wish, devices)
     memory = cache_dir() / "auto" / f"{settings.family.name}.txt"
     decision = _chosen_again(settings, wish, devices, memory) or chosen(settings, wish, devices)
-    if decision.plan:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        memory.write_text(decision.plan.quantization, encoding="utf-8")
+    if decision.plan and (unkept := _unkept(memory, decision.plan.quantization)):
+        return replace(decision, notes=(*decision.notes, unkept))
     return decision
+
+
+def _unkept(memory: Path, quantization: str) -> str | None:
+    """Keep the choice; a note where that fails, for it can be served without. What is there is never half replaced."""
+    unfinished = memory.with_suffix(".unfinished")
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(quantization, encoding="utf-8")
+        unfinished.replace(memory)
+    except OSError as error:
+        return f"the choice of {quantization} cannot be kept ({error}): set it as quantization under [models]"
+    return None
 
 
 def _chosen_again(settings: Settings, wish: Wish, devices: Devices, memory: Path) -> Decision | None:
@@ -86,16 +103,15 @@ def _with(devices: Devices, ours: Mapping[str, int]) -> Devices:
 
 def chosen(settings: Settings, wish: Wish, devices: Devices) -> Decision:
     """The plan for what is free, else the one for all that there is, with a warning; see `decide`."""
-    on_gpu = bool(devices.gpus) and wish.gpu_layers > 0
+    on_gpu, room = bool(devices.gpus) and wish.gpu_layers > 0, room_of(devices)
     try:
-        plan = place(wish, room_of(devices))
+        plan = place(wish, room)
     except NotEnoughMemory as error:
         short = str(error)
     else:
-        changed = settings.host.models.quantization == AUTO or plan.batch_tokens < wish.tokens or plan.on_demand
-        return Decision(
-            settings=_served(settings, plan), plan=plan, notes=(_capital("; ".join(plan.reasons)),) if changed else ()
-        )
+        auto, spilt = settings.host.models.quantization == AUTO, set(plan.on_demand) - wish.on_demand
+        notes = (_capital("; ".join(plan.reasons)),) if auto or plan.batch_tokens < wish.tokens or spilt else ()
+        return Decision(settings=_served(settings, plan), plan=plan, notes=notes, room=room)
     whole = Room(
         gpus={one.name: one.total_bytes for one in devices.gpus},
         ram=sys.maxsize if on_gpu else devices.ram.total_bytes,
@@ -108,9 +124,8 @@ def chosen(settings: Settings, wish: Wish, devices: Devices) -> Decision:
         return Decision(
             settings=_served(settings, None), plan=None, notes=(f"memory may run out: {short}",), short=True
         )
-    return Decision(
-        settings=_served(settings, plan), plan=plan, notes=(f"a model may fail to start: {short}",), short=True
-    )
+    notes = (f"a model may fail to start: {short}",)
+    return Decision(settings=_served(settings, plan), plan=plan, notes=notes, short=True, room=whole)
 
 
 def room_of(devices: Devices) -> Room:
@@ -143,6 +158,7 @@ def wish_of(settings: Settings, flags: Collection[str], names: Sequence[str]) ->
         fixed_tokens=host.max_input_tokens is not None,
         gpu_layers=host.engine.gpu_layers,
         logits="--no-logits-for-embeddings" not in flags,
+        on_demand=frozenset(name for name in names if settings.backend(name).mode is Mode.ON_DEMAND),
     )
 
 

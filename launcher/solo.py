@@ -23,8 +23,9 @@ TIMEOUT = aiohttp.ClientTimeout(total=600)  # a whole batch on the slowest host 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How a model is run: everything but its file and its socket."""
+    """How a model is run: everything but its file and its socket. `log` is the name of the file for its output."""
 
+    log: str
     engine: Engine
     policy: SupervisionSettings
     runtime: Path
@@ -52,13 +53,19 @@ class Embedder:
 
     async def vectors(self, ids: Sequence[Sequence[int]]) -> F32:
         """(n, dimensions), rows of unit length, in the order of `ids`, which must fit one batch. Raises ChildError."""
+        rows = await self.raw_vectors(ids)
+        lengths: F32 = np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows / lengths
+
+    async def raw_vectors(self, ids: Sequence[Sequence[int]]) -> F32:
+        """As `vectors`, of the length that the model gives them: each number is the engine's own to the last bit."""
         body = await self._post("/v1/embeddings", {"input": ids, "embd_normalize": -1})
         found = sorted(orjson.loads(body)["data"], key=lambda row: int(row["index"]))
         rows: F32 = np.array([row["embedding"] for row in found], dtype=np.float32)  # NaN comes as null (trap T8)
-        lengths: F32 = np.linalg.norm(rows, axis=1, keepdims=True)
+        lengths = np.linalg.norm(rows, axis=1)
         if len(rows) != len(ids) or not np.isfinite(lengths).all() or not lengths.all():
             raise WrongAnswer(f"{self.name}: its vectors are zero or not finite: the file or the engine is damaged")
-        return rows / lengths
+        return rows
 
     async def _post(self, path: str, asked: object) -> bytes:
         headers = {"Content-Type": "application/json"}
@@ -74,7 +81,7 @@ class Embedder:
 async def started(run: Run, name: str, model: Path) -> AsyncIterator[Embedder]:
     """A llama-server on that file for the block. Raises StartError, or ChildExited if it ends within the block."""
     async with private_folder(run.runtime) as folder:
-        log, placement = ChildLog(log_dir() / "compare.log"), _placement(run, name, model, folder / "solo.sock")
+        log, placement = ChildLog(log_dir() / run.log), _placement(run, name, model, folder / "solo.sock")
         async with start(run.engine, placement, run.policy, log, _Nobody()) as child:
             # A new connection for each call: llama-server closes one after 5 s or 100 calls, whatever is on its way.
             connector = aiohttp.UnixConnector(str(placement.socket), force_close=True)

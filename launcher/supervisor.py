@@ -38,6 +38,7 @@ class Fleet:
         self.lanes = Lanes(control_socket(folder))
         self.held = {name for name in launch.models if launch.on_demand(name)}
         self.told = set(self.held)
+        self._swapped = set[str]()  # have another file than the proxy says: held until it has been told
         self.backends = {
             name: Backend(launch.spec(name, folder), log=ChildLog(launch.logs / f"{name}.log"), report=self._heard)
             for name in launch.models
@@ -64,9 +65,15 @@ class Fleet:
         return dict(sum(map(Counter, resident), Counter()))
 
     async def ready(self) -> None:
-        """Wait until every backend answers through the proxy."""
+        """Wait until every backend answers through the proxy; not for those that have failed, if others answer."""
         while not await self._answers():  # noqa: ASYNC110 # it is about other processes
             await asyncio.sleep(POLL_S)
+
+    @property
+    def troubled(self) -> list[Status]:
+        """Those that have failed, and are tried again."""
+        found = [one.status for one in self.backends.values()]
+        return [status for status in found if status.state in (State.BACKOFF, State.FAILED)]
 
     async def restart(self, name: str) -> None:
         """Start one backend again and wait until it is ready or has failed. Raises ConfigError for an unknown name."""
@@ -90,14 +97,20 @@ class Fleet:
         """
         async with self._changing:
             await self._front.check(launch)
+            specs = {name: launch.spec(name, self.folder) for name in self.backends}
             shorter = launch.settings.max_input_tokens < self.launch.settings.max_input_tokens
+            self._swapped = {name for name in self.backends if launch.models[name] != self.launch.models[name]}
             self.launch = launch
             if shorter:  # the proxy must not send what a backend can no longer take
                 await self._front.change(launch)
             for name, backend in self.backends.items():
-                if (spec := launch.spec(name, self.folder)) != backend.spec:
-                    await self._anew(name, partial(backend.change, spec))
+                if specs[name] != backend.spec:
+                    await self._anew(name, partial(backend.change, specs[name]))
             await self._front.change(launch)
+            swapped, self._swapped = self._swapped, set()
+            for name in swapped:
+                self._let_go(self.backends[name].status)
+                await self.agree(name)
 
     async def _anew(self, name: str, begin: Callable[[], None]) -> None:
         """Start one again while its requests wait, until it is ready or has failed."""
@@ -120,11 +133,14 @@ class Fleet:
         await self.agree(name)
 
     def _heard(self, status: Status) -> None:
-        if status.state in (State.READY, State.BACKOFF, State.FAILED):
-            self.held.discard(status.name)
+        self._let_go(status)
         self._report(status)
         if all(one.status.state is State.FAILED for one in self.backends.values()):
             self._all_failed.set()
+
+    def _let_go(self, status: Status) -> None:
+        if status.state in (State.READY, State.BACKOFF, State.FAILED) and status.name not in self._swapped:
+            self.held.discard(status.name)
 
     async def _until_lost(self) -> None:
         """Wait until no backend is served any more; always ends by raising."""
@@ -133,7 +149,10 @@ class Fleet:
 
     async def _answers(self) -> bool:
         states = await health.backends_ready(self.launch.url)
-        return states is not None and all(states.get(name) for name in self.backends)
+        if states is None or not any(states.get(name) for name in self.backends):
+            return False
+        troubled = {status.name for status in self.troubled}
+        return all(states.get(name) or name in troubled for name in self.backends)
 
 
 async def serve(launch: Launch, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:

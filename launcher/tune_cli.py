@@ -106,6 +106,7 @@ async def _prepared(settings: Settings, backend: str, display: Display) -> tuple
     model = (await files(settings, (backend,), display))[backend]
     wanted = settings.host.engine
     run = Run(
+        log="tune.log",
         engine=found,
         policy=settings.host.supervision,
         runtime=settings.host.runtime_dir or runtime_base(),
@@ -164,13 +165,17 @@ def _print(found: Tuned) -> None:
 def _keep(settings: Settings, best: Profile, *, write: bool) -> None:
     """Write the profile, and say on stderr what of it counts."""
     if not write:
-        stderr.print("nothing was written: with --write `trillama serve` uses the best of these", highlight=False, soft_wrap=True)
+        stderr.print(
+            "nothing was written: with --write `trillama serve` uses the best of these", highlight=False, soft_wrap=True
+        )
         return
     path = profile.path_of(settings)
     profile.write(best, path)
     fixed = [name for name in profile.TUNED if name in settings.host.engine.model_fields_set]
     ignored = f"; {' and '.join(fixed)} under [engine] stay as they are set" if fixed else ""
-    stderr.print(f"{path}: `trillama serve` uses it from now on{ignored}", highlight=False, soft_wrap=True, markup=False)
+    stderr.print(
+        f"{path}: `trillama serve` uses it from now on{ignored}", highlight=False, soft_wrap=True, markup=False
+    )
 
 
 def _name(setting: Setting) -> str:

@@ -37,6 +37,23 @@ class Row(BaseModel):
     embedding: Floats | Text64 | Bits | ByType
 
 
+class ManyByType(BaseModel):
+    """Several types at once, each by its name; a list has one entry per token."""
+
+    float: list[Floats] | None = None
+    base64: list[Text64] | None = None
+    binary: list[Bits] | list[PackedBits] | None = None
+    ubinary: list[Bits] | list[PackedBits] | None = None
+
+
+class MultiRow(BaseModel):
+    """With `return_multivector`: one vector per token, in the text's order, the prefix's tokens first."""
+
+    object: Literal["embeddings"]
+    index: int
+    embeddings: list[Floats] | list[Text64] | list[Bits] | ManyByType
+
+
 class InputError(BaseModel):
     code: str
     message: str
@@ -56,7 +73,7 @@ class EmbeddingsAnswer(BaseModel):
     model: str
     object: Literal["list"]
     usage: Usage
-    data: list[Row | FailedRow]
+    data: list[Row | MultiRow | FailedRow]
 
 
 class FaultAnswer(BaseModel):

@@ -17,7 +17,9 @@ from proxy.model import ServedModel
 from proxy.opening import Waiting
 from proxy.service import EmbedService, Limits
 from proxy.tasks import TaskTable
+from proxy.token_backend import token_backend
 from proxy.token_ids import Decode
+from proxy.token_states import MultiVectors
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +91,15 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
             name: ServedModel(await stack.enter_async_context(connect(name, settings)), family, waiting, shared, cache)
             for name, settings in config.backends.items()
         }
+        sources = {
+            name: await stack.enter_async_context(token_backend(name, settings, models[name].embed))
+            for name, settings in config.token_backends.items()
+        }
         async with asyncio.TaskGroup() as tasks:
             working = [tasks.create_task(model.serve(), name=name) for name, model in models.items()]
             try:
-                yield EmbedService(table, models, _limits(config, family), _decode(config.token_ids))
+                multivectors = MultiVectors(family, config.multivector_file, sources)
+                yield EmbedService(table, models, _limits(config, family), multivectors, _decode(config.token_ids))
             finally:
                 for task in working:
                     task.cancel()
@@ -135,6 +142,7 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
         table=service.tasks,
         dimensions=family.dimensions,
         token_ids=config.token_ids,
+        multivector=service.multivectors.served,
         locked=bool(config.api_keys),
     )
     app[openapi.DOCUMENT] = openapi.document(handlers.ROUTES, handlers.DOORS, served)

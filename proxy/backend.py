@@ -1,7 +1,7 @@
 """One llama-server, spoken to over HTTP. The only file that knows its wire; its errors become ours here."""
 
 import base64
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -82,6 +82,14 @@ class Backend:
         """Return if it answers /health with 200; raise BackendLoading or another BackendError if not."""
         async with self._translated(), self.session.get(f"{self.base}/health", timeout=QUICK) as response:
             await self._raise_for(response.status, await response.read())
+
+    async def stream(self, path: str, data: bytes) -> AsyncGenerator[bytes]:
+        """The answer to a POST in pieces as they arrive, of 128 KiB at most; for answers that are large."""
+        async with self._translated(), self.session.post(self.base + path, data=data) as response:
+            if response.status != 200:
+                await self._raise_for(response.status, await response.read())
+            async for piece in response.content.iter_any():
+                yield piece
 
     async def _post(self, path: str, data: bytes) -> bytes:
         try:

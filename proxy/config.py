@@ -27,6 +27,14 @@ class TaskSettings(Strict):
     prefix: str
 
 
+class MultiVector(BaseModel):
+    """How long each vector of a multi-vector is; the rest of the table is the launcher's."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    dimensions: Positive
+
+
 class Family(BaseModel):
     """What the proxy needs of a family file; `[weights]` in the same file is the launcher's."""
 
@@ -44,6 +52,7 @@ class Family(BaseModel):
     tasks: dict[str, TaskSettings]
     task_aliases: dict[str, str] = {}
     model_aliases: dict[str, str] = {}
+    multivector: MultiVector | None = None
 
 
 class TokenIds(StrEnum):
@@ -66,6 +75,13 @@ class BackendSettings(Strict):
     model_file: Path | None = None
     api_key: str | None = None
     on_demand: bool = False
+
+
+class TokenBackendSettings(Strict):
+    """A llama-server with `--pooling none` and the same model file as a backend: it gives the states of tokens."""
+
+    url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]
+    api_key: str | None = None
 
 
 class ProxyConfig(Strict):
@@ -91,8 +107,16 @@ class ProxyConfig(Strict):
     cache_file: Path | None = None
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     control: Path | None = None
+    multivector_file: Path | None = None  # what `trillama models pull --multivector` makes
+    token_backends: dict[str, TokenBackendSettings] = {}  # by the backends' names
     notice: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _token_backends_have_a_backend(self) -> Self:
+        if unknown := sorted(self.token_backends.keys() - self.backends.keys()):
+            raise ValueError(f"token_backends.{unknown[0]}: no such backend; there are {', '.join(self.backends)}")
+        return self
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:

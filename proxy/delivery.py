@@ -31,10 +31,11 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for these texts; no texts: there was nothing to send."""
+    """What came back for these texts; no texts: there was nothing to send. `fillers` more were sent behind them."""
 
     texts: Sequence[Text] = ()
     content: bytes = b""
+    fillers: int = 0
     error: BackendError | None = None
 
 
@@ -54,7 +55,7 @@ class Delivery:
         if answer.error:
             return self._went_wrong(answer.texts, answer.error)
         try:
-            vectors = self.backend.read(answer.content, len(answer.texts))
+            vectors = self.backend.read(answer.content, len(answer.texts) + answer.fillers)[: len(answer.texts)]
         except BackendError as error:
             return self._went_wrong(answer.texts, error)
         if vectors.shape[1] != self.dimensions:

@@ -27,7 +27,8 @@ class EmbedRequest:
     """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent.
 
     `default_task` is what the dialect means by no task at all; None leaves it to the server. `partial`: an input that
-    fails by itself does not fail the others. `client` stands for the API key; the caller waits for `timeout_s`.
+    fails by itself does not fail the others. `late`: the inputs are the chunks of one document. `multivector`: a vector
+    for each token. `client` stands for the API key; the caller waits for `timeout_s`.
     """
 
     inputs: Sequence[Input]
@@ -39,6 +40,8 @@ class EmbedRequest:
     normalized: bool = True
     truncate: bool = False
     partial: bool = False
+    late: bool = False
+    multivector: bool = False
     encodings: tuple[Encoding, ...] = (Encoding.FLOAT,)
     client: str = ""
     timeout_s: float | None = None
@@ -54,11 +57,25 @@ class Provenance:
     space: str
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Vectors of the inputs that are not in `failed`, (n, n_embd), and how many tokens those have.
+
+    `lengths` as in EmbedResult.
+    """
+
+    rows: Matrix
+    tokens: int
+    failed: Mapping[int, ProxyError]
+    lengths: tuple[int, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedResult:
     """Vectors in the order of the request's inputs, shape (n, dimensions); tokens as the model processed them.
 
-    The inputs in `failed`, by index, have an error instead, and no row.
+    The inputs in `failed`, by index, have an error instead, and no row. Multi-vectors are those of all tokens below
+    each other, and `lengths` says how many of the rows each input has.
     """
 
     model: str
@@ -68,3 +85,9 @@ class EmbedResult:
     vectors: Matrix
     tokens: int
     failed: Mapping[int, ProxyError] = field(default_factory=dict)
+    lengths: tuple[int, ...] | None = None
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs have their vector, or vectors."""
+        return len(self.vectors) if self.lengths is None else len(self.lengths)

@@ -1,7 +1,8 @@
 """Pure numpy: raw vectors → the vectors and the encodings a caller asked for."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,18 @@ def encode(
     if len(columns) == 1:
         return next(iter(columns.values()))
     return [{name: column[row] for name, column in columns.items()} for row in range(len(vectors))]
+
+
+def encode_groups(
+    vectors: Matrix, lengths: Sequence[int], encodings: tuple[Encoding, ...], encoders: Encoders | None = None
+) -> list[list[Embedding]] | list[dict[str, list[Embedding]]]:
+    """As `encode`, where each entry is of `lengths` rows: a list of embeddings, or a dict of such lists."""
+    spans = [slice(end - length, end) for length, end in zip(lengths, accumulate(lengths), strict=True)]
+    columns = encode_columns(vectors, encodings, encoders)
+    if len(columns) == 1:
+        (column,) = columns.values()
+        return [column[span] for span in spans]
+    return [{name: column[span] for name, column in columns.items()} for span in spans]
 
 
 def encode_columns(

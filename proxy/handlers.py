@@ -36,9 +36,12 @@ def door(parse: Parse) -> Handler:
     async def embed(request: web.Request) -> web.StreamResponse:
         asked = _called(request, parse(await _json(request)))
         raw = raw_floats.wanted(request.headers.get("Accept", ""))
+        if raw and asked.request.multivector:
+            message = "has no raw form, as each text has its own number of vectors: leave out `Accept`"
+            raise invalid("return_multivector", message, kind="unsupported", given="true")
         # Bare floats have no place for the errors of a part.
         result = await request.app[SERVICE].embed(replace(asked.request, partial=False) if raw else asked.request)
-        _observe(request, len(result.vectors), result)
+        _observe(request, result)
         headers = provenance.headers(result)
         if raw:
             return raw_floats.response(raw, result, headers)
@@ -187,9 +190,9 @@ async def _job_answer(request: web.Request, job: Job) -> web.StreamResponse:
     return await send(request, runpod.state_of(job), headers=provenance.headers(job.result) if job.result else None)
 
 
-def _observe(request: web.Request, inputs: int, result: EmbedResult) -> None:
-    request[SUMMARY] = f" {result.task} inputs={inputs} tokens={result.tokens}"
-    metrics.INPUTS.labels(result.task).inc(inputs)
+def _observe(request: web.Request, result: EmbedResult) -> None:
+    request[SUMMARY] = f" {result.task} inputs={result.inputs} tokens={result.tokens}"
+    metrics.INPUTS.labels(result.task).inc(result.inputs)
     metrics.TOKENS.labels(result.task).inc(result.tokens)
 
 

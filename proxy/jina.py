@@ -1,5 +1,6 @@
 """The embeddings API of Jina, OpenAI, Voyage and NIM: one wire model for all, the names of the fields are its table."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
@@ -14,7 +15,7 @@ from proxy.wire import (
     Door,
     Inputs,
     ModelName,
-    Refused,
+    MultiVector,
     TaskName,
     Truncation,
     Wire,
@@ -70,14 +71,20 @@ class EmbeddingsBody(Wire):
     on_error: Literal["fail", "partial"] = Field(
         "fail", description="`partial`: an input that fails by itself has an `error` in its row, the others are served."
     )
-    late_chunking: Refused = Field(False, description="Not supported yet: true is refused.")
-    return_multivector: Refused = Field(False, description="Not supported yet: true is refused.")
+    late_chunking: bool = Field(
+        False,
+        description="The inputs are one document: joined as they are and read in one context; each vector is the mean "
+        "over that input's own tokens. `truncate` drops the document's tail.",
+    )
+    return_multivector: MultiVector = Field(
+        False, description="A vector for each token, the prefix's too, instead of one for the text; no `dimensions`."
+    )
 
     @model_validator(mode="after")
     def _supported(self) -> Self:
-        for field in ("late_chunking", "return_multivector"):
-            if getattr(self, field):
-                raise Invalid(Fault(field=field, message="is not supported yet", type="unsupported", input="true"))
+        if self.late_chunking and self.return_multivector:
+            message = "is not for return_multivector: tokens have no mean"
+            raise Invalid(Fault(field="late_chunking", message=message, type="unsupported", input="true"))
         return self
 
 
@@ -103,6 +110,8 @@ def request_of(wire: EmbeddingsBody) -> EmbedRequest:
         normalized=wire.normalized,
         truncate=wire.truncate,
         partial=wire.on_error == "partial",
+        late=wire.late_chunking,
+        multivector=wire.return_multivector,
         encodings=tuple(dict.fromkeys(wire.encodings)),
     )
 
@@ -111,8 +120,12 @@ def render(
     result: EmbedResult, encodings: tuple[Encoding, ...], encoders: encode.Encoders | None = None
 ) -> dict[str, object]:
     """The response body; its arrays are for orjson to write. An input without a vector has its error instead."""
-    embeddings = iter(encode.encode(result.vectors, encodings, encoders))
-    count = len(result.vectors) + len(result.failed)
+    embeddings: Iterator[object]
+    if result.lengths is None:
+        name, embeddings = "embedding", iter(encode.encode(result.vectors, encodings, encoders))
+    else:  # a vector per token: Jina writes both words in the plural
+        name = "embeddings"
+        embeddings = iter(encode.encode_groups(result.vectors, result.lengths, encodings, encoders))
     return {
         "model": result.model,
         "object": "list",
@@ -120,8 +133,8 @@ def render(
         "data": [
             {"object": "embedding", "index": index, "error": {"code": failed.code, "message": failed.message}}
             if (failed := result.failed.get(index))
-            else {"object": "embedding", "index": index, "embedding": next(embeddings)}
-            for index in range(count)
+            else {"object": name, "index": index, name: next(embeddings)}
+            for index in range(result.inputs + len(result.failed))
         ],
     }
 

@@ -124,7 +124,7 @@ class Jobs:
                 log.exception("job %s: unexpected error", job.id)
                 job.error = ProxyError("internal error; the log has it under this job's id")
             else:
-                metrics.INPUTS.labels(job.result.task).inc(len(job.result.vectors))
+                metrics.INPUTS.labels(job.result.task).inc(job.result.inputs)
                 metrics.TOKENS.labels(job.result.task).inc(job.result.tokens)
         job.status = Status.FAILED if job.error else Status.COMPLETED
 

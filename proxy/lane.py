@@ -18,6 +18,8 @@ from proxy.poison import Quarantine
 from proxy.work import ANYBODY, Asked, Caller, Job, Outcome, Text
 
 RECENT_S = 10.0  # how long after an interactive request calls with bulk are still kept small
+# llama.cpp's kernels round otherwise in a batch of fewer (measured on a CPU): a shorter text that goes alone is filled.
+ALONE_TOKENS = 64
 LARGE = 50_000  # tokens from which writing the ids is worth a thread: about 2 ms of the loop
 
 
@@ -48,16 +50,17 @@ class Lane:
         self.pace = Pace()
         self.in_flight = 0
 
-    async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY) -> Outcome:
+    async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY, *, alone: bool = False) -> Outcome:
         """The raw vectors of token-id inputs; see Outcome. No input may be longer than the physical batch.
 
-        A caller that is cancelled leaves the line. Raises Overloaded if the line is full, PoisonedInput naming the
-        index, DeadlineExceeded, or the backend's own error; for a partial caller those of an input are in `failed`.
+        `alone`: each has a call to itself, and so the same digits whatever else is computed. A caller that is cancelled
+        leaves the line. Raises Overloaded if the line is full, PoisonedInput naming the index, DeadlineExceeded, or the
+        backend's own error; for a partial caller those of an input are in `failed`.
         """
         if sum(map(len, inputs)) < LARGE:
-            asked = _written(inputs)
+            asked = _written(inputs, alone)
         else:
-            asked = await asyncio.to_thread(_written, inputs)
+            asked = await asyncio.to_thread(_written, inputs, alone)
         if self._closed:
             raise self._closed()
         loop = asyncio.get_running_loop()
@@ -149,9 +152,10 @@ class Lane:
             if not texts:
                 return Answer()
             self._begin(texts, started)
+            fillers = _fillers(texts)
             try:
                 async with asyncio.timeout(self._call_timeout_s):
-                    content = await self._backend.send([text.ids for text in texts])
+                    content = await self._backend.send([*(text.ids for text in texts), *fillers])
             except TimeoutError as error:
                 lost = BackendLost(f"the backend did not answer within {self._call_timeout_s:g} s", retry_after_s=5)
                 lost.__cause__ = error
@@ -161,7 +165,7 @@ class Lane:
             finally:
                 self.in_flight = 0
             self._end(texts, loop.time() - started)
-            return Answer(texts, content)
+            return Answer(texts, content, len(fillers))
 
     def _begin(self, texts: Sequence[Text], now: float) -> None:
         self.in_flight = len(texts)
@@ -177,5 +181,14 @@ class Lane:
         self._meters.called(len(texts), tokens, seconds)
 
 
-def _written(inputs: Sequence[Ids]) -> list[Asked]:
-    return [Asked(orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY), len(ids)) for ids in inputs]
+def _written(inputs: Sequence[Ids], alone: bool) -> list[Asked]:
+    # The space makes it another text: one that goes alone is never answered from a shared call.
+    end = b" " if alone else b""
+    return [Asked(orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY) + end, len(ids), alone) for ids in inputs]
+
+
+def _fillers(texts: Sequence[Text]) -> list[bytes]:
+    """What is sent behind a short text that goes alone, so that the batch is computed as any other."""
+    if texts[0].alone and texts[0].tokens < ALONE_TOKENS:
+        return [b"[" + b",".join([texts[0].ids.strip(b"[] ").split(b",")[0]] * ALONE_TOKENS) + b"]"]
+    return []

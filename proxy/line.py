@@ -60,7 +60,7 @@ class Line:
         tokens = sum(one.tokens for one in new.values())
         if tokens and not self.has_room(tokens):
             return None
-        self._known |= {ids: Text(ids, one.tokens) for ids, one in new.items()}
+        self._known |= {ids: Text(ids, one.tokens, one.alone) for ids, one in new.items()}
         for index, one in asked:
             self._known[one.ids].waiters.append((job, index))
         job.texts = [self._known[ids] for ids in dict.fromkeys(one.ids for _, one in asked)]
@@ -142,7 +142,8 @@ class Line:
         return [*owed, *quick, *more]
 
     def _room(self, call: Sequence[Text], texts: int, tokens: int) -> Room:
-        return Room(texts - len(call), min(tokens, self._batch_tokens) - _tokens(call), empty=not call)
+        left = 0 if any(text.alone for text in call) else texts - len(call)
+        return Room(left, min(tokens, self._batch_tokens) - _tokens(call), empty=not call)
 
     def _leave(self, text: Text) -> None:
         self.texts -= 1

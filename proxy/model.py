@@ -1,13 +1,13 @@
 """One served model: a backend, its line, and its tokenizer; opens when the backend is up and proves to be right."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 
-from proxy import metrics
+from proxy import late, metrics
 from proxy.backend import Backend
 from proxy.cache import Cache, through
 from proxy.config import Family
@@ -18,25 +18,14 @@ from proxy.line import Line
 from proxy.opening import Opening, State, Waiting
 from proxy.proof import Proof, proven
 from proxy.provenance import UNKNOWN
+from proxy.report import LaneReport
+from proxy.tokenizer import Tokenizer
 from proxy.work import ANYBODY, Caller, Outcome
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 LONGEST_TOKEN = 1024  # bytes; longer than any in a vocabulary that we have seen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneReport:
-    """One model's line at a moment. `idle_s`: since its last request left, 0 while there is one."""
-
-    state: State
-    reason: str
-    waiting_texts: int
-    waiting_tokens: int
-    in_flight_texts: int
-    tokens_per_s: float
-    tokens_total: int
-    requests_total: int
-    idle_s: float
 
 
 class ServedModel:
@@ -44,7 +33,7 @@ class ServedModel:
 
     A model refuses at once until it has proved to be right for the first time: the backend up, its tokens ours, its
     vectors of the right size. If it fails later, requests wait for `recovery_s` before they are refused. While it is
-    held, and until it has opened after that, each waits for `start_s`.
+    held, and for `start_s` after that at most, each waits for `start_s` until it opens.
     """
 
     def __init__(
@@ -66,6 +55,7 @@ class ServedModel:
         self._cache = cache
         self._waiting = waiting
         self._proof: Proof | None = None
+        self._noise: float | None = None  # known from the first late chunking on
         reason = BackendLoading(f"backend {backend.name} is not up yet", retry_after_s=2)
         self._opening = Opening(
             State.HELD if settings.on_demand else State.DOWN, reason, waiting, lambda: self.waiting_tokens
@@ -125,24 +115,35 @@ class ServedModel:
             raise self._opening.refusal()
         return await self._proof.tokenize(texts)
 
+    def own_tokenizer(self, field: str, lacking: str) -> Tokenizer:
+        """The model's tokenizer. Raises Invalid with what that field lacks, if the engine is asked instead."""
+        if self._proof is None or self._proof.tokenizer is None:
+            raise invalid(field, lacking, kind="unsupported")
+        return self._proof.tokenizer
+
+    async def noise(self) -> float:
+        """How far this engine's means are from exact ones, relative; measured once, in line. See `late.noise`."""
+        if self._noise is None:
+            lengths = [n for n in late.NOISE_LENGTHS if n <= self.backend.settings.batch_tokens]
+            outcome = await self.embed([[late.NOISE_TOKEN] * n for n in lengths], alone=True)
+            self._noise = late.noise(outcome.rows)
+            log.info("backend %s: means are exact to %.1e", self.backend.name, self._noise)
+        return self._noise
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids of the model's own vocabulary. Raises KeyError with the first id that it does not have."""
-        tokenizer = self._proof.tokenizer if self._proof else None
-        if tokenizer is None:
-            raise invalid(
-                "input", "is token ids, which need the proxy's own tokenizer: set model_file", kind="unsupported"
-            )
+        tokenizer = self.own_tokenizer("input", "is token ids, which need the proxy's own tokenizer: set model_file")
         for token in ids:
             if not 0 <= token < tokenizer.size:
                 raise KeyError(token)
         return tokenizer.decode(ids)
 
-    async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY) -> Outcome:
+    async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY, *, alone: bool = False) -> Outcome:
         """The raw vectors of token-id inputs, from the cache or the line; see Lane.embed."""
-        compute, proof, space = partial(self.lane.embed, caller=caller), self._proof, self.provenance.space
+        compute, proof, space = partial(self.lane.embed, caller=caller, alone=alone), self._proof, self.provenance.space
         self._come(+1)
         try:
-            if self._cache is None or space == UNKNOWN:
+            if self._cache is None or space == UNKNOWN or alone:
                 return await compute(inputs)
             return await through(self._cache, space, inputs, compute, lambda: self._proof is proof)
         finally:
@@ -180,11 +181,12 @@ class ServedModel:
         await self._resting.wait()
 
     def release(self) -> None:
-        """Let it prove itself again, and go on."""
+        """Let it prove itself again, and go on; one that has not within `start_s` is down."""
         if not self._released.is_set():
             self._released.set()
             reason = BackendLoading(f"backend {self.backend.name} is loading", retry_after_s=2)
             self._opening.enter(State.LOADING, reason)
+            self._opening.unless_open_in(self._waiting.start_s, self._give_up)
             self._show_wanted()
 
     def drain(self) -> None:
@@ -219,7 +221,7 @@ class ServedModel:
         return None
 
     def _open(self, proof: Proof) -> None:
-        self._proof, self.provenance = proof, proof.provenance
+        self._proof, self.provenance, self._noise = proof, proof.provenance, None
         if self._opening.open():
             self.lane.open()
 

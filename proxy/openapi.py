@@ -75,6 +75,7 @@ class Served:
     table: TaskTable
     dimensions: int
     token_ids: TokenIds
+    multivector: bool
     locked: bool
 
 
@@ -130,6 +131,7 @@ def _names(served: Served) -> dict[str, object]:
         "TaskName": {"type": "string", "enum": tasks, "description": "Every name of a task."},
         "ModelName": {"type": "string", "enum": models, "description": "Every name of the model."},
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
+        "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
         "TokenId": TOKEN_IDS[served.token_ids],
     }
 

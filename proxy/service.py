@@ -3,14 +3,15 @@
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from proxy import encode, prepare, token_ids
-from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input
+from proxy import chunks, encode, late, prepare, token_ids
+from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input, Matrix, Provenance, Served
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.model import ServedModel
 from proxy.tasks import TaskTable
 from proxy.token_ids import Decode
+from proxy.token_states import MultiVectors, Tokenwise
 from proxy.work import Caller
 
 CHARACTERS_PER_TOKEN = 4  # about, in prose; it is counted exactly later
@@ -33,6 +34,7 @@ class EmbedService:
     tasks: TaskTable
     models: Mapping[str, ServedModel]
     limits: Limits
+    multivectors: MultiVectors
     decode: Decode | None = None
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
@@ -45,29 +47,59 @@ class EmbedService:
         self._check(request)
         route = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
         model = self.models[route.backend]
+        tokenwise = self.multivectors.of(route.backend) if request.multivector else None
         seconds = min(self.limits.seconds, request.timeout_s or math.inf)
         try:
             async with asyncio.timeout(seconds) as clock:
-                async with model.admitted(estimate(request.inputs)):
-                    inputs, failed = await self._ids(request, route.prefix, model)
-                _raise_if_all(failed, request)
                 caller = Caller(client=request.client, deadline=clock.when() or math.inf, partial=request.partial)
-                outcome = await model.embed(list(inputs.values()), caller)
+                if tokenwise:
+                    served = await self._by_token(request, route.prefix, model, tokenwise)
+                else:
+                    embed = self._document if request.late else self._texts
+                    served = await embed(request, route.prefix, model, caller)
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
-        names = list(inputs)
-        failed |= {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
-        _raise_if_all(failed, request)
-        dimensions = request.dimensions or self.limits.dimensions
         return EmbedResult(
             model=self.tasks.model,
             task=route.task,
             prefix=route.prefix,
-            provenance=model.provenance,
-            vectors=encode.finish(outcome.served(), dimensions=dimensions, normalized=request.normalized),
-            tokens=sum(len(ids) for index, ids in inputs.items() if index not in failed),
-            failed=failed,
+            provenance=_made_by(model.provenance, tokenwise),
+            vectors=served.rows if tokenwise else self._finished(served.rows, request),
+            tokens=served.tokens,
+            failed=served.failed,
+            lengths=served.lengths,
         )
+
+    def _finished(self, raw: Matrix, request: EmbedRequest) -> Matrix:
+        dimensions = request.dimensions or self.limits.dimensions
+        return encode.finish(raw, dimensions=dimensions, normalized=request.normalized)
+
+    async def _texts(self, request: EmbedRequest, prefix: str, model: ServedModel, caller: Caller) -> Served:
+        """Each input by itself."""
+        async with model.admitted(estimate(request.inputs)):
+            inputs, failed = await self._ids(request, prefix, model)
+        _raise_if_all(failed, request)
+        outcome = await model.embed(list(inputs.values()), caller)
+        names = list(inputs)
+        failed |= {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
+        _raise_if_all(failed, request)
+        return Served(outcome.served(), sum(len(ids) for index, ids in inputs.items() if index not in failed), failed)
+
+    async def _document(self, request: EmbedRequest, prefix: str, model: ServedModel, caller: Caller) -> Served:
+        """The inputs as the chunks of one document."""
+        async with model.admitted(late.cost(estimate(request.inputs), len(request.inputs))):
+            texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
+            document = late.document(prefix, texts, self.tasks.unicode_normalization)
+            read = await chunks.read(document, model, self.limits.input_tokens, truncate=request.truncate)
+        return await chunks.embed(read, model, caller)
+
+    async def _by_token(self, request: EmbedRequest, prefix: str, model: ServedModel, tokenwise: Tokenwise) -> Served:
+        """A vector for each token of each input. No line leads there: until all are here they count as coming."""
+        async with model.admitted(estimate(request.inputs)):
+            inputs, failed = await self._ids(request, prefix, model)
+            _raise_if_all(failed, request)
+            vectors, lengths = await tokenwise.embed(list(inputs.values()), normalized=request.normalized)
+        return Served(vectors, sum(map(len, inputs.values())), failed, lengths)
 
     async def _ids(
         self, request: EmbedRequest, prefix: str, model: ServedModel
@@ -97,6 +129,11 @@ class EmbedService:
         if request.dimensions is not None and not 1 <= request.dimensions <= self.limits.dimensions:
             message = f"must be from 1 to {self.limits.dimensions}"
             raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
+
+
+def _made_by(provenance: Provenance, tokenwise: Tokenwise | None) -> Provenance:
+    """A projection is another vector space."""
+    return replace(provenance, space=tokenwise.projection.space_of(provenance.space)) if tokenwise else provenance
 
 
 def estimate(inputs: Sequence[Input]) -> int:

@@ -74,6 +74,12 @@ class Tokenizer:
             return [encoding.ids for encoding in encodings]
         return [[*self._before, *encoding.ids, *self._after] for encoding in encodings]
 
+    def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
+        """The ids of a text, and behind which character each one's text ends; EOS ends behind the end."""
+        encoding = self._inner.encode(text, add_special_tokens=False)
+        ends = [0] * len(self._before) + [end for _, end in encoding.offsets] + [len(text) + 1] * len(self._after)
+        return [*self._before, *encoding.ids, *self._after], ends
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens included; bytes that are no UTF-8 become U+FFFD."""
         return self._inner.decode(list(ids), skip_special_tokens=False)

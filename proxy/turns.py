@@ -67,10 +67,12 @@ class Room:
     empty: bool = False
 
     def fits(self, text: Text) -> bool:
+        if text.alone:
+            return self.texts > 0 and self.empty
         return self.texts > 0 and (self.empty or text.tokens <= self.tokens)
 
     def put(self, text: Text) -> None:
-        self.texts -= 1
+        self.texts = 0 if text.alone else self.texts - 1
         self.tokens -= text.tokens
         self.empty = False
 

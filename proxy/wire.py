@@ -131,6 +131,8 @@ Truncation = Annotated[bool, BeforeValidator(_cut_at_the_end, json_schema_input_
 TaskName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/TaskName"})]
 ModelName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/ModelName"})]
 Refused = Annotated[bool, WithJsonSchema({"const": False})]  # a bool of which only false is served
+# `allOf`, as pydantic would look up a bare `$ref` that has a default beside it.
+MultiVector = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/MultiVector"}]})]
 Dimensions = Annotated[Count, WithJsonSchema({"$ref": "#/components/schemas/Dimensions"})]
 
 

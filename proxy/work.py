@@ -13,10 +13,14 @@ from proxy.errors import ProxyError
 
 
 class Asked(NamedTuple):
-    """One input as it is sent: its token ids as a JSON list, which is also its key, and how many they are."""
+    """One input as it is sent: its token ids as a JSON list, which is also its key, and how many they are.
+
+    `alone`: no other text may be in its call; see `lane.ALONE_TOKENS`.
+    """
 
     ids: bytes
     tokens: int
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,7 @@ class Text:
 
     ids: bytes
     tokens: int
+    alone: bool = False
     waiters: "list[tuple[Job, int]]" = field(default_factory=list)
     taken: bool = False
     strikes: int = 0

@@ -1,8 +1,13 @@
 """Fixtures that several rooms share."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.engine import KINDS, EngineMissing, native_binary
+
+# Machines are shared and noisy: no property is timed.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -11,6 +16,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine_kind" in metafunc.fixturenames and "engine_kind" not in marked:
         kinds = getattr(metafunc.module, "ENGINE_KINDS", KINDS)
         metafunc.parametrize("engine_kind", kinds, indirect=True, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who shares what is slow to start runs in one process: the tests of a stack, else those of a file."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        kind = item.callspec.params.get("engine_kind", "") if hasattr(item, "callspec") else ""
+        group = f"served-{kind}" if "served" in item.fixturenames else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

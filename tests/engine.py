@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -20,6 +20,7 @@ from launcher.child import last_lines, running
 from launcher.config import cache_dir
 from launcher.engine import Engine, Origin, built_path, probe
 from launcher.health import backend_up
+from launcher.lean import FLAG
 from launcher.openmp import openmp_environment
 
 KINDS = ("embedded", "native")
@@ -76,13 +77,27 @@ async def llama_server(
     slots: int = 16,
     batch_tokens: int = 2048,
     socket: Path | None = None,
+    lean: bool = True,
+    extra_flags: tuple[str, ...] = (),
 ) -> AsyncIterator[LlamaServer]:
-    """Serve `model` for the block. Raises EngineMissing; fails with the engine's last lines if it does not come up."""
-    found = await find(engine)
+    """Serve `model` for the block. Raises EngineMissing; fails with the engine's last lines if it does not come up.
+
+    Without `lean` it computes the logits of embeddings even if it knows how to leave them out.
+    """
+    found = await found_engine(engine)
+    if not lean:
+        found = replace(found, flags=found.flags - {FLAG})
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:  # a short path: a socket's has at most 107 bytes
         socket, output = socket or Path(folder, "e.sock"), Path(folder, "log")
         placement = command.Placement(
-            name="test", model=model, socket=socket, slots=slots, batch_tokens=batch_tokens, gpu_layers=0, threads=2
+            name="test",
+            model=model,
+            socket=socket,
+            slots=slots,
+            batch_tokens=batch_tokens,
+            gpu_layers=0,
+            threads=2,
+            extra_flags=extra_flags,
         )
         argv = command.argv(found, placement)
         async with running(argv, env=found.env, grace_s=2.0, output=output) as process:
@@ -101,7 +116,7 @@ def native_binary() -> Path:
 _found: dict[str, Engine] = {}
 
 
-async def find(kind: str) -> Engine:
+async def found_engine(kind: str) -> Engine:
     """The engine of that kind, asked for its flags once per test run: that takes ten times as long as a start.
 
     Raises EngineMissing.

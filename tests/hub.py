@@ -40,7 +40,11 @@ class Hub:
     claimed_bytes: int | None = None  # the size a HEAD names instead of the true one
     damaged: bool = False  # bytes differ from the checksum
     status: int = 200  # of every answer, unless 200
+    elsewhere: bool = False  # content is kept on another host, to which a request is sent on, as the real one does
+    no_ranges: bool = False  # a Range is ignored: the answer is the whole, with status 200
+    lost_bytes: int = 0  # of each Range: that many fewer come, and the answer says so
     requests: list[Request] = field(default_factory=list)
+    sent_bytes: int = 0  # of files' content
     closing: threading.Event = field(default_factory=threading.Event)
 
     def add(self, repo: str, filename: str, content: bytes) -> None:
@@ -52,7 +56,7 @@ class Hub:
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "NO_PROXY": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1,localhost",
             **({"HF_TOKEN": token} if token else {}),
         }
 
@@ -105,9 +109,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/api/models/"):
             self._describe(self.path.removeprefix("/api/models/").partition("?")[0])
         elif (content := self._asked("GET")) is not None:
-            start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
-            self._head(206 if start else 200, content, length=len(content) - start, start=start)
-            self._send(content[:-1] + b"?" if self.hub.damaged else content, start)
+            start, end = self._range(len(content))
+            partial = start > 0 or end < len(content)
+            self._head(206 if partial else 200, content, length=end - start, start=start)
+            self._send(content[: end - 1] + b"?" if self.hub.damaged else content[:end], start)
+
+    def _range(self, size: int) -> tuple[int, int]:
+        """Start and end of what is to be sent."""
+        if self.hub.no_ranges or not self.headers["Range"]:
+            return 0, size
+        start, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+        return int(start), min(size, int(last) + 1) - self.hub.lost_bytes if last else size
 
     def _describe(self, repo: str) -> None:
         """The repository's files, as `HfApi.model_info(files_metadata=True)` asks for them."""
@@ -131,13 +143,31 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _asked(self, method: str) -> bytes | None:
-        """The file's content, or None after a refusal has been sent."""
-        repo, _, filename = self.path.strip("/").partition("/resolve/main/")
-        content = self.hub.files.get(f"{repo}/{filename}")
-        refusal = self._refusal(method, repo) or ((404, "EntryNotFound") if content is None else None)
+        """The file's content, or None after a refusal or where else it is has been sent."""
+        repo, _, filename = self.path.strip("/").partition("/resolve/")
+        revision, _, filename = filename.partition("/")
+        content = self.hub.files.get(f"{repo.removeprefix('elsewhere/')}/{filename}")
+        if repo.startswith("elsewhere/"):
+            token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
+            self.hub.requests.append(Request(method, self.path, self.headers["Range"], token))
+            return content
+        found = content is not None and revision in ("main", COMMIT)
+        refusal = self._refusal(method, repo) or ((404, "EntryNotFound") if not found else None)
         if refusal:
             self._refuse(*refusal)
+        elif self.hub.elsewhere and content is not None:
+            self._redirect(content)
+            return None
         return None if refusal else content
+
+    def _redirect(self, content: bytes) -> None:
+        self.send_response(302)
+        self.send_header("Location", self.hub.url.replace("127.0.0.1", "localhost") + "/elsewhere" + self.path)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Linked-ETag", f'"{_sha256(content)}"')
+        self.send_header("X-Linked-Size", str(len(content)))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _refusal(self, method: str, repo: str) -> tuple[int, str] | None:
         """The status and the code with which the repository is refused, if it is."""
@@ -145,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub.requests.append(Request(method, self.path, self.headers["Range"], token))
         if hub.status != 200:
             return hub.status, ""
-        if repo not in {name.rpartition("/")[0] for name in hub.files}:
+        if repo not in {"/".join(name.split("/")[:2]) for name in hub.files}:
             return 404 if token else 401, "RepoNotFound"  # as the real one, which hides private ones
         if hub.gated and token != TOKEN:
             return 403 if token else 401, "GatedRepo"
@@ -162,14 +192,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("ETag", f'"{_sha256(content)}"')
         self.send_header("Content-Length", str(length))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{start + length - 1}/{len(content)}")
         self.end_headers()
 
     def _send(self, content: bytes, start: int) -> None:
         hub, cut, reset, stall = self.hub, self.hub.cut_after, self.hub.reset_after, self.hub.stall_after
         hub.cut_after = hub.reset_after = hub.stall_after = None
-        self.wfile.write(content[start : cut or reset or stall])
+        part = content[start : cut or reset or stall]
+        hub.sent_bytes += len(part)
+        self.wfile.write(part)
         if reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if stall:

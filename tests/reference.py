@@ -40,10 +40,14 @@ class Reference:
 
     def embed(self, ids: Sequence[int]) -> F64:
         """The mean over the tokens, not normalised: (n_embd,)."""
+        return np.asarray(self.states(ids).mean(axis=0))
+
+    def states(self, ids: Sequence[int]) -> F64:
+        """The last state of each token: (n, n_embd)."""
         x = self._tensors["token_embd.weight"][list(ids)]
         for i in range(self._hyper("block_count")):
             x = self._layer(f"blk.{i}.", x)
-        return np.asarray(self._normed("output_norm", x).mean(axis=0))
+        return self._normed("output_norm", x)
 
     def embed_texts(self, texts: Sequence[str]) -> F64:
         """One raw vector per text: (n, n_embd)."""

@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 
 from tests.hub import running_hub
-from tests.launcher.place import BACKENDS, Place
+from tests.launcher.place import BACKENDS, Place, home_env
 from tests.launcher.test_models import write_gguf
 from tests.launcher.trillama import commands
 from tests.proxy.stack import FAMILY_FILE
@@ -23,7 +23,7 @@ def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     family = tomllib.loads(FAMILY_FILE.read_text(encoding="utf-8"))
     small = {**family, "dimensions": 64, "trained_dimensions": [64]}
     (folder / "small.toml").write_text(tomli_w.dumps(small), encoding="utf-8")
-    with running_hub() as hub, commands(hub.env(folder / "home")) as run:
+    with running_hub() as hub, commands(home_env(hub, folder / "home")) as run:
         yield Place(hub, folder / "home", folder / "host.toml", run)
 
 
@@ -35,7 +35,8 @@ def place(shared_place: Place, small: dict[str, bytes]) -> Place:
     place.configure()
     hub.files.clear()
     hub.requests.clear()
-    hub.gated = hub.damaged = False
+    hub.gated = hub.damaged = hub.elsewhere = hub.no_ranges = False
+    hub.lost_bytes = hub.sent_bytes = 0
     for backend in BACKENDS:
         place.put(backend, "Q4_K_M", small[backend])
         place.put(backend, "Q8_0", small[backend] + b"larger")

@@ -17,6 +17,11 @@ MIB = 2**20
 OUT_OF_REACH = "http://127.0.0.1:9"
 
 
+def home_env(hub: Hub, home: Path) -> dict[str, str]:
+    """The environment of a user of that hub who keeps everything below `home`."""
+    return {**hub.env(home), "TRILLAMA_CACHE": str(home / "trillama")}
+
+
 @dataclass(slots=True)
 class Place:
     hub: Hub
@@ -35,7 +40,7 @@ class Place:
 
     @property
     def env(self) -> dict[str, str]:
-        return self.hub.env(self.home)
+        return home_env(self.hub, self.home)
 
     def blob(self, backend: str, quantization: str) -> Path:
         """Where the cache has the content."""

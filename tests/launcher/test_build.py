@@ -6,15 +6,16 @@ import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from launcher.build import Progress, build, configuration, progress_in, require_compilers
+from launcher.build import Built, Progress, build, configuration, progress_in, require_compilers
 from launcher.engine import Origin, find
 from launcher.errors import EngineBuildError
+from launcher.lean import EDITS, FLAG
 
 BACKEND = """
 from pathlib import Path
@@ -46,20 +47,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path / "bin"), "/usr/bin", "/bin")))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with tarfile.open(tmp_path / "llama_cpp_python-0.3.36.tar.gz", "w:gz") as archive:
-        for name, text in (
-            ("PKG-INFO", "Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: 0.3.36\n"),
-            ("pyproject.toml", PYPROJECT),
-            ("backend.py", BACKEND),
-            ("vendor/llama.cpp/CMakeLists.txt", ""),
-        ):
-            entry = tarfile.TarInfo(f"llama_cpp_python-0.3.36/{name}")
-            entry.size = len(text)
-            archive.addfile(entry, io.BytesIO(text.encode()))
+    package(tmp_path, {"CMakeLists.txt": ""})
     for tool in ("cc", "c++", "ninja"):
         script(tmp_path / "bin" / tool, "")
     cmake(tmp_path, compiling=COMPILE)
     return tmp_path / "cache"
+
+
+def package(folder: Path, sources: Mapping[str, str]) -> None:
+    """The package with these files as llama.cpp's source."""
+    texts = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: 0.3.36\n",
+        "pyproject.toml": PYPROJECT,
+        "backend.py": BACKEND,
+        **{f"vendor/llama.cpp/{path}": text for path, text in sources.items()},
+    }
+    with tarfile.open(folder / "llama_cpp_python-0.3.36.tar.gz", "w:gz") as archive:
+        for name, text in texts.items():
+            entry = tarfile.TarInfo(f"llama_cpp_python-0.3.36/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
 
 
 def script(path: Path, body: str) -> None:
@@ -82,7 +89,9 @@ def remains(cache: Path) -> set[str]:
 
 async def test_what_is_built_is_the_engine_that_is_found_next(cache: Path) -> None:
     seen: list[Progress] = []
-    path = await build(cuda=False, report=seen.append)
+    built = await build(cuda=False, stock=False, report=seen.append)
+    path = built.path
+    assert built.note == "stock llama.cpp (it has no common/arg.cpp): it computes logits that nobody reads"
     assert path == cache / "engine" / "llama-server"
     assert remains(cache) == {"llama-server"}
     steps = list(dict.fromkeys(progress.step for progress in seen))
@@ -97,7 +106,7 @@ async def test_a_build_that_fails_tells_the_last_lines_and_leaves_the_engine_tha
     script(cache / "engine" / "llama-server", "echo the old one")
     cmake(tmp_path, compiling="seq 30; echo server.cpp:1: error: no >&2; exit 2")
     with pytest.raises(EngineBuildError, match=r"^compiling failed with 2:\n12\n(.*\n)+30\nserver.cpp:1: error: no$"):
-        await build(cuda=False, report=ignore)
+        await build(cuda=False, stock=False, report=ignore)
     assert remains(cache) == {"llama-server"}
     assert "the old one" in (cache / "engine" / "llama-server").read_text()
 
@@ -106,15 +115,59 @@ async def test_what_was_built_but_does_not_run_is_not_installed(cache: Path, tmp
     broken = COMPILE + 'echo \'#!/bin/sh\' >"$2/bin/llama-server"; echo exit 3 >>"$2/bin/llama-server"'
     cmake(tmp_path, compiling=broken)
     with pytest.raises(EngineBuildError, match=r"what was built from llama-cpp-python==\S+ is of no use: .*ended with"):
-        await build(cuda=False, report=ignore)
+        await build(cuda=False, stock=False, report=ignore)
     assert remains(cache) == set()
+
+
+def editable(folder: Path, *, with_flag: str = "") -> None:
+    """A source that our edit fits, and a compiler of engines that know the flag if the source does.
+
+    Such an engine runs with the words `with_flag` where it is given the flag.
+    """
+    texts: dict[str, str] = {}
+    for edit in EDITS:
+        texts[edit.path] = texts.get(edit.path, "") + edit.text + "\n"
+    package(folder, texts)
+    engine = f"""
+for word; do shift; if [ "$word" = {FLAG} ]; then set -- "$@" {with_flag}; else set -- "$@" "$word"; fi; done
+if [ "$1" = --help ]; then echo "{FLAG}  as upstream's"; fi
+exec {sys.executable} -P -m launcher.embedded "$@"
+"""
+    script(folder / "lean-engine", engine)
+    copy = f'if grep -q -- {FLAG} {folder}/arg.cpp; then cp {folder}/lean-engine "$2/bin/llama-server"; fi'
+    cmake(folder, configuring=f'cp "$2/common/arg.cpp" {folder}; exit 0', compiling=COMPILE + copy)
+
+
+async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same(cache: Path, tmp_path: Path) -> None:
+    editable(tmp_path)
+    seen: list[Progress] = []
+    built = await build(cuda=False, stock=False, report=seen.append)
+    assert "the vectors are the same to the last bit" in built.note
+    assert seen[-1] == Progress(step="checking vectors")
+    assert FLAG in (await find(None)).flags
+    assert remains(cache) == {"llama-server"}
+
+
+async def test_an_engine_whose_vectors_change_with_our_edit_is_not_installed(cache: Path, tmp_path: Path) -> None:
+    editable(tmp_path, with_flag="--pooling last")
+    with pytest.raises(EngineBuildError, match=rf"not installed: {FLAG} changes the vectors of texts of .*--stock"):
+        await build(cuda=False, stock=False, report=ignore)
+    assert remains(cache) == set()
+
+
+async def test_stock_leaves_the_source_as_it_is(cache: Path, tmp_path: Path) -> None:
+    editable(tmp_path)
+    built = await build(cuda=False, stock=True, report=ignore)
+    assert built.note.startswith("stock llama.cpp (as was asked)")
+    assert FLAG not in (tmp_path / "arg.cpp").read_text()
+    assert remains(cache) == {"llama-server"}
 
 
 async def test_cancelling_ends_the_compilers_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
     compiler = tmp_path / "compiler.pid"
     cmake(tmp_path, compiling=f"sleep 1000 & echo $! > {compiler}.new; mv {compiler}.new {compiler}; wait")
     async with asyncio.timeout(60):
-        building = asyncio.create_task(build(cuda=False, report=ignore))
+        building = asyncio.create_task(build(cuda=False, stock=False, report=ignore))
         await until(compiler.exists, building)
         building.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -129,7 +182,7 @@ async def test_a_second_build_is_refused_while_one_runs(cache: Path) -> None:
         FileLock(cache / "engine" / ".lock"),
         pytest.raises(EngineBuildError, match=r"another build is running in .*engine: wait"),
     ):
-        await build(cuda=False, report=ignore)
+        await build(cuda=False, stock=False, report=ignore)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +209,7 @@ def test_a_missing_compiler_is_named_with_its_package(
 async def test_without_a_compiler_nothing_is_written(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler -O3")
     with pytest.raises(EngineBuildError, match=r"no compiler no-such-compiler: .* or set \$CXX"):
-        await build(cuda=False, report=ignore)
+        await build(cuda=False, stock=False, report=ignore)
     assert not cache.exists()
 
 
@@ -178,7 +231,7 @@ def test_cuda_is_configured_with_the_compiler_that_was_found() -> None:
     assert added == {"-DGGML_CUDA=ON", "-DCMAKE_CUDA_COMPILER=/usr/local/cuda/bin/nvcc"}
 
 
-async def until(condition: Callable[[], bool], task: asyncio.Task[Path] | None = None) -> None:
+async def until(condition: Callable[[], bool], task: asyncio.Task[Built] | None = None) -> None:
     while not condition():
         assert task is None or not task.done(), task
         await asyncio.sleep(0.02)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.command import REQUIRED_FLAGS, Placement, argv, environment
+from launcher.command import REQUIRED_FLAGS, Placement, argv, check_extra, environment
+from launcher.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +107,32 @@ def test_the_user_may_choose_how_threads_wait() -> None:
 def test_cleaning_an_environment_twice_changes_nothing() -> None:
     once = environment({"LLAMA_ARG_MODEL": "other.gguf", "PATH": "/bin"})
     assert environment(once) == once
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--no-cache-idle-slots",  # the guard against trap T2
+        "--cache-type-k",
+        "--override-kv",
+        "--rope-freq-base",
+        "--override-tensor",
+        "-nkvo",
+        "--tensor-split",
+        "--rpc",
+        "--log-verbose",
+        "--log-prompts-dir",
+        "--embd-gemma-default",
+        "--tools",
+        "--port=1",
+    ],
+)
+def test_what_would_change_vectors_placement_or_privacy_is_not_the_user_s_to_set(flag: str) -> None:
+    with pytest.raises(ConfigError, match="is set by trillama itself"):
+        check_extra((flag, "x"), frozenset({flag}))
+
+
+def test_how_threads_are_placed_is_the_user_s_to_set() -> None:
+    check_extra(("--numa", "distribute", "--prio", "-1"), frozenset({"--numa", "--prio"}))
+    with pytest.raises(ConfigError, match="has no --nume"):
+        check_extra(("--nume", "x"), frozenset({"--numa"}))

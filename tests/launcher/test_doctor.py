@@ -20,9 +20,8 @@ from launcher.doctor import examine
 from launcher.doctor_engine import Machine
 from launcher.engine import Engine, Origin
 from launcher.findings import Level
-from launcher.gpu import Device, Devices, host_memory
+from launcher.gpu import MIB, Device, Devices, host_memory
 from tests.launcher.command import trillama_serve
-from tests.launcher.programs import program
 from tests.proxy.stack import unused_port
 
 CARD = Device(name="CUDA0", description="a card", total_bytes=8 << 30, free_bytes=7 << 30)
@@ -66,7 +65,8 @@ async def doctor(*arguments: str, env: Mapping[str, str]) -> tuple[int, str]:
 
 async def test_a_good_machine_ends_with_0_and_json_has_every_line(tmp_path: Path) -> None:
     config = tmp_path / "host.toml"
-    config.write_text(f'demo = true\nport = {unused_port()}\nruntime_dir = "{tmp_path}"\n[engine]\ngpu_layers = 0\n')
+    runtime = tempfile.gettempdir()  # a socket's path is short
+    config.write_text(f'demo = true\nport = {unused_port()}\nruntime_dir = "{runtime}"\n[engine]\ngpu_layers = 0\n')
     code, output = await doctor("--config", str(config), "--json", env={"TRILLAMA_CACHE": str(tmp_path)})
     rows = orjson.loads(output)
     assert (code, [row["check"] for row in rows if row["level"] == "fail"]) == (0, [])
@@ -195,10 +195,10 @@ async def test_devices(gpus: tuple[Device, ...], backend: bool, layers: int, lev
     assert said in found.text
 
 
-async def test_what_can_never_fit_fails_and_what_does_not_fit_now_warns(tmp_path: Path) -> None:
+async def test_what_can_never_fit_fails_and_what_does_not_fit_now_warns() -> None:
     def of(free_mib: int, total_mib: int) -> Machine:
-        engine = program(tmp_path / "engine", f"echo '  CUDA0: a card ({total_mib} MiB, {free_mib} MiB free)'")
-        return machine(host(max_input_tokens=512), argv=(str(engine),))
+        gpu = Device(name="CUDA0", description="a card", total_bytes=total_mib * MIB, free_bytes=free_mib * MIB)
+        return machine(host(max_input_tokens=512), gpu)
 
     never, now, fits = [
         await doctor_engine.memory_plan(of(*sizes)) for sizes in ((900, 1000), (900, 24000), (24000,) * 2)

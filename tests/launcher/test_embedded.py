@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -82,8 +83,17 @@ async def test_the_longest_text_promised_is_computed(engine: Engine, placement: 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_idle_server_ends_with_0(engine: Engine, placement: Placement, number: signal.Signals) -> None:
     async with served(engine, placement) as (_, process):
+        async with asyncio.timeout(20):
+            while not handled(process.pid, number):
+                await asyncio.sleep(0.01)
         process.send_signal(number)
         assert await ended(process) == 0
+
+
+def handled(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler of its own: it says that it is up a moment before."""
+    mask = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return mask is not None and bool(int(mask[1], 16) >> (number - 1) & 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

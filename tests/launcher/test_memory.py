@@ -6,8 +6,9 @@ import psutil
 import pytest
 
 from launcher.gguf_file import Header, read_header
+from launcher.lean import FLAG
 from launcher.memory import GIB, MIB, Flags, Need, Shape, Weights, compute_bytes, kv_bytes, need, weights_of
-from tests.engine import llama_server
+from tests.engine import EngineMissing, found_engine, llama_server
 from tests.tiny_models import write_model
 
 JINA = Shape(layers=36, embedding_length=2048, feed_forward_length=11008, kv_length=256, vocabulary=151_936)
@@ -80,19 +81,24 @@ def test_a_header_without_a_size_is_no_guess() -> None:
     assert weights_of(Header(metadata=metadata, file_bytes=1, needed_bytes=1)) is None
 
 
-async def test_a_real_process_takes_what_is_said(tmp_path: Path) -> None:
-    """A tiny body under a large vocabulary: after one full batch the logits are nearly all that there is."""
+@pytest.mark.parametrize(("engine", "n_ff", "logits"), [("embedded", 128, True), ("native", 16384, False)])
+async def test_a_real_process_takes_what_is_said(tmp_path: Path, engine: str, n_ff: int, logits: bool) -> None:
+    """After one full batch the widest step is nearly all that there is: the logits, or the feed-forward network."""
+    try:
+        if logits is (FLAG in (await found_engine(engine)).flags):
+            pytest.skip(f"the {engine} engine {'knows' if logits else 'does not know'} {FLAG}")
+    except EngineMissing as missing:
+        pytest.skip(str(missing))
     tokens = 2048
-    model = write_model(tmp_path / "wide.gguf", vocabulary=80_000)
+    model = write_model(tmp_path / "wide.gguf", vocabulary=80_000, n_ff=n_ff)
     weights = weights_of(read_header(model))
     assert weights is not None
     assert weights.shape == Shape(
-        layers=2, embedding_length=64, feed_forward_length=128, kv_length=32, vocabulary=80_000
+        layers=2, embedding_length=64, feed_forward_length=n_ff, kv_length=32, vocabulary=80_000
     )
-    async with llama_server(model, batch_tokens=tokens) as server:
+    async with llama_server(model, engine=engine, batch_tokens=tokens) as server:
         await server.embed([[5] * tokens])
-        (process,) = [one for one in psutil.Process().children() if str(model) in one.cmdline()]
-        taken = process.memory_info().rss
-    said = need(weights, flags(tokens, gpu_layers=0))
+        taken = psutil.Process(server.pid).memory_info().rss
+    said = need(weights, flags(tokens, gpu_layers=0, logits=logits))
     assert said == Need(ram=said.ram)
     assert 0.93 * said.ram < taken <= said.ram

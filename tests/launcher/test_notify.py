@@ -6,6 +6,9 @@ import socket
 import tempfile
 from pathlib import Path
 
+import pytest
+
+from launcher.notify import feed_watchdog
 from tests.launcher.command import trillama_serve
 from tests.proxy.stack import small_family
 
@@ -41,3 +44,21 @@ async def test_ready_is_told_after_the_canaries_then_liveness_then_stopping(tmp_
             serve.process.send_signal(signal.SIGTERM)
             await until("STOPPING=1")
             assert await serve.ended() == 0
+
+
+async def test_one_no_does_not_cost_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that is being started again just then is no reason to kill the service."""
+    with tempfile.TemporaryDirectory(prefix="n-") as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(address := str(Path(folder, "notify.sock")))
+        heard.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        monkeypatch.setenv("WATCHDOG_USEC", "8000000")
+        answers = iter((False, True))
+
+        async def alive() -> bool:
+            return next(answers)
+
+        feeding = asyncio.ensure_future(feed_watchdog(alive))
+        async with asyncio.timeout(2):
+            assert await asyncio.get_running_loop().sock_recv(heard, 4096) == b"WATCHDOG=1"
+        feeding.cancel()

@@ -1,15 +1,21 @@
 """`trillama status`, `restart`, `reload` and `logs`, asked of a real `trillama serve`."""
 
+import asyncio
+import contextlib
 import json
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+import aiohttp
 import pytest
 import tomli_w
 
+from launcher.projector import keep
 from tests.launcher.command import Serve, trillama_serve
-from tests.proxy.stack import BACKENDS, small_family
+from tests.launcher.test_faults import until
+from tests.proxy.stack import BACKENDS, family_of, small_family
+from tests.proxy.tokenwise import random_projector
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +52,26 @@ async def test_status_tells_of_every_backend(family: dict[str, object]) -> None:
         code, page = await serve.command("status")
         assert code == 0
         assert all(name in page for name in (*BACKENDS, serve.url))
+
+
+async def test_a_projector_that_is_fetched_while_it_serves_is_found(family: dict[str, object]) -> None:
+    beside = {"token_backends": {"code": {"url": "unix:///nowhere.sock"}}}
+    async with trillama_serve({**family, "proxy": beside}) as serve:
+        before = await multivector_refused(serve, "code.query")
+        made = random_projector(family_of(Path(str(family["family"]))))
+        keep(made, Path(serve.env["TRILLAMA_CACHE"], "multivector", "jina-embeddings-v4.npz"))
+        after = await multivector_refused(serve, "code.query")
+        other = await multivector_refused(serve, "text-matching")
+    assert (before[0], "run `trillama models pull --multivector`" in before[1]) == (422, True)
+    assert (after[0], "code (token-level) is down" in after[1]) == (503, True)
+    assert (other[0], "set token_backends.text-matching" in other[1]) == (422, True)
+
+
+async def multivector_refused(serve: Serve, task: str) -> tuple[int, str]:
+    """The status, and why there is no vector for each token."""
+    body = {"input": "a", "return_multivector": True, "task": task}
+    async with aiohttp.ClientSession() as session, session.post(f"{serve.url}/v1/embeddings", json=body) as answer:
+        return answer.status, str((await answer.json())["detail"])
 
 
 async def test_restart_starts_one_again_and_leaves_the_others(family: dict[str, object]) -> None:
@@ -91,6 +117,69 @@ async def test_a_wrong_configuration_is_refused_and_the_old_one_stays(family: di
             assert message in serve.output[-1]
         write(serve, {**family, "modells": {}})
         assert {one.pid for one in serve.children()} == before
+
+
+async def test_a_changed_family_file_counts_when_it_is_read_again_and_not_before(
+    family: dict[str, object], tmp_path: Path
+) -> None:
+    file = tmp_path / "own.toml"
+    text = Path(str(family["family"])).read_text(encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+    async with trillama_serve({**family, "family": str(file)}) as serve:
+        file.write_text("tasks = 1", encoding="utf-8")
+        serve.child("proxy.toml").kill()  # in the midst of an edit: it is started with what was read
+        await serve.until("the proxy exited")
+        await until(serve, "code", 200)
+        added = text.replace("[task_aliases]", '[task_aliases]\n"my-own" = "code.query"')
+        file.write_text(added, encoding="utf-8")
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{serve.url}/v1/embeddings", json={"input": ["a"], "task": "my-own"}) as response,
+        ):
+            assert response.status == 200, await response.text()
+
+
+async def test_no_vector_of_a_new_model_goes_out_as_the_old_one_s(family: dict[str, object]) -> None:
+    files = dict(family["models"]["files"])  # type: ignore[index] # made above
+    swapped = {**files, "retrieval": files["code"], "text-matching": files["code"]}
+    async with trillama_serve({**family, "proxy": {"log_level": "warning"}}) as serve, asyncio.TaskGroup() as tasks:
+        seen: dict[str, set[float]] = {}  # by the digest that came with it: one number of the vector
+
+        async def ask() -> None:
+            body = {"input": ["a"], "task": "retrieval.query"}
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with (
+                        aiohttp.ClientSession() as session,
+                        session.post(f"{serve.url}/v1/embeddings", json=body) as answer,
+                    ):
+                        if answer.status == 200:
+                            vector = (await answer.json())["data"][0]["embedding"]
+                            seen.setdefault(answer.headers["X-Trillama-Model-Digest"], set()).add(round(vector[0], 3))
+                await asyncio.sleep(0.01)
+
+        asking = tasks.create_task(ask())
+        write(serve, {**family, "models": {"files": swapped}})
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        async with asyncio.timeout(20):
+            while len(seen) < 2:
+                await asyncio.sleep(0.05)
+        asking.cancel()
+    assert [len(vectors) for vectors in seen.values()] == [1, 1]
+
+
+async def test_one_that_does_not_answer_is_said(family: dict[str, object]) -> None:
+    async with trillama_serve(family, ready=False) as serve:
+        await serve.until("starting")
+        serve.process.send_signal(signal.SIGSTOP)
+        try:
+            code, output = await serve.command("status")
+        finally:
+            serve.process.send_signal(signal.SIGCONT)
+        assert (code, "does not answer" in output) == (69, True), output
 
 
 async def test_reload_says_at_once_what_is_wrong(family: dict[str, object]) -> None:

@@ -61,7 +61,11 @@ async def test_it_serves_every_backend_on_private_sockets(config: dict[str, obje
             assert await embed(serve, ["a"], task=task) == 200
         (folder,) = serve.runtime.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
-        assert {path.name for path in folder.glob("*.sock")} == {"control.sock", *(f"{name}.sock" for name in BACKENDS)}
+        assert {path.name for path in folder.glob("*.sock")} == {
+            "control.sock",
+            "lanes.sock",
+            *(f"{name}.sock" for name in BACKENDS),
+        }
         listening = [c for one in serve.children() for c in one.net_connections("inet") if c.status == "LISTEN"]
         assert [c.laddr.port for c in listening] == [int(serve.url.rsplit(":", 1)[1])]
 

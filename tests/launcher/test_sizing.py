@@ -103,6 +103,18 @@ def test_demo_models_are_not_planned() -> None:
     assert decide(settings, engine, without_gpus(), BACKENDS) == Decision(settings=settings, plan=None)
 
 
+def test_models_that_the_user_lets_take_turns_need_one_place() -> None:
+    turns = {"backends": {"code": {"mode": "on-demand"}, "text-matching": {"mode": "on-demand"}}}
+    decision = decided(host("Q8_0", max_input_tokens=2048, **turns), devices((12, 12)))
+    assert decision.plan
+    assert decision.plan.on_demand == ("code", "text-matching")
+    assert decision.notes == ()
+    longer = decided(host("Q8_0", max_input_tokens=8192, **turns), devices((12, 12)))
+    assert longer.plan
+    assert longer.plan.on_demand == BACKENDS  # one more than he said, and it is said
+    assert "take turns" in longer.notes[0]
+
+
 def test_auto_chooses_again_what_it_chose_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path))
     engine = Engine(argv=("/bin/false",), version="1", flags=frozenset(), origin=Origin.PATH, env={})

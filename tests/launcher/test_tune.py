@@ -1,6 +1,7 @@
 """`trillama tune`: the search, what is dropped, and the profile that the next start uses or leaves out."""
 
 import json
+import tempfile
 import time
 import tomllib
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from launcher.load import LENGTHS
 from launcher.profile import Profile, tuned
 from launcher.solo import Run
 from launcher.tune import Bench, Measured, Setting, axes, gain, search, smaller_batches
-from tests.engine import find
+from tests.engine import found_engine
 from tests.launcher.command import trillama_serve
 from tests.launcher.trillama import commands
 from tests.proxy.stack import small_host
@@ -90,12 +91,16 @@ def test_a_batch_that_is_smaller_than_promised_is_advice_only() -> None:
     assert axes(FIRST, physical=2, usable=2)[2] == ()
 
 
-async def test_vectors_of_another_model_are_dropped_with_the_reason(tmp_path: Path) -> None:
+async def test_vectors_of_another_model_are_dropped_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGS_DIRECTORY", str(tmp_path))
     model = write_model(tmp_path / "m.gguf")
     run = Run(
-        engine=await find("embedded"),
+        log="tune.log",
+        engine=await found_engine("embedded"),
         policy=load(None).host.supervision,
-        runtime=tmp_path,
+        runtime=Path(tempfile.gettempdir()),  # a socket's path is short
         slots=4,
         batch_tokens=256,
         gpu_layers=0,

@@ -137,8 +137,13 @@ async def test_truncate_counts_what_the_model_processed(served: Stack) -> None:
         ({"input": "a", "embedding_type": []}, 422, "VALIDATION_ERROR", "embedding_type", "at least 1"),
         ({"input": "a", "task": "poetry"}, 422, "VALIDATION_ERROR", "task", "retrieval.query"),
         ({"input": "a", "model": "gpt-4"}, 400, "INPUT_MODEL_NOT_FOUND", "model", "jina-embeddings-v4"),
-        ({"input": "a", "late_chunking": True}, 422, "VALIDATION_ERROR", "late_chunking", "not supported"),
-        ({"input": "a", "return_multivector": True}, 422, "VALIDATION_ERROR", "return_multivector", "not supported"),
+        (
+            {"input": "a", "return_multivector": True},
+            422,
+            "VALIDATION_ERROR",
+            "return_multivector",
+            "models pull --mul",
+        ),
         ({"input": ["a"] * 2049}, 422, "VALIDATION_ERROR", "input", "at most 2048"),
     ],
 )

@@ -11,6 +11,20 @@ from proxy.work import Asked, Job, Text
 from tests.proxy.in_line import BATCH, LENGTHS, NOBODYS_LOOP, NUMBERS, SLOTS, admit, join, line, owners, tokens
 
 
+@given(st.lists(st.tuples(st.integers(1, BATCH), st.booleans()), min_size=1, max_size=12), st.booleans())
+def test_a_text_that_goes_alone_has_its_call_to_itself(texts: list[tuple[int, bool]], hurried: bool) -> None:
+    waiting = line()
+    for length, alone in texts:
+        join(waiting, [Asked(b"%d" % next(NUMBERS), length, alone)])
+    taken = 0
+    while call := waiting.take(0.0, hurried=hurried):
+        assert len(call) == 1 or not any(text.alone for text in call)
+        taken += len(call)
+        for text in call:
+            waiting.forget(text)
+    assert taken == len(texts)
+
+
 class Lines(RuleBasedStateMachine):
     """Whatever comes, leaves and goes wrong."""
 

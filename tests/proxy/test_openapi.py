@@ -84,7 +84,8 @@ async def test_the_example_of_each_door_is_answered(small: Stack, path: str) -> 
         ({"input": "a", "task": "poetry"}, False),
         ({"input": "a", "model": "gpt-4"}, False),
         ({"input": "a", "embedding_type": "int4"}, False),
-        ({"input": "a", "late_chunking": True}, False),
+        ({"input": "a", "late_chunking": True}, True),
+        ({"input": "a", "return_multivector": True}, False),
     ],
 )
 async def test_the_schema_and_the_server_agree(small: Stack, body: object, valid: bool) -> None:

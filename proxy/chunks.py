@@ -1,0 +1,95 @@
+"""A request with late chunking: its inputs are one document, computed as such, and each gets its own tokens' mean."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from proxy import late
+from proxy.embedding import Ids, Served
+from proxy.errors import InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
+from proxy.late import Document, Span
+from proxy.model import ServedModel
+from proxy.prepare import kept
+from proxy.proof import LARGE_TEXT
+from proxy.work import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A document's tokens, which of them each chunk has, and the errors of the chunks that have none."""
+
+    ids: Ids
+    spans: Mapping[int, Span]
+    failed: Mapping[int, ProxyError]
+
+
+async def read(document: Document, model: ServedModel, limit: int, *, truncate: bool) -> Read:
+    """Tokenise it. `truncate` drops what is behind the first `limit` tokens; else raises InputTooLong.
+
+    Raises Invalid if the model's tokens are the engine's to count: it does not say where they are in the text.
+    """
+    tokenizer = model.own_tokenizer("late_chunking", "needs the proxy's own tokenizer: set model_file")
+    most = kept(limit, tokenizer.longest)
+    if not truncate and len(document.text) > most:
+        raise _too_long(f"more than {len(document.text) // tokenizer.longest}", limit)
+    bounded = document.cut(most)
+    if len(bounded.text) < LARGE_TEXT:
+        ids, ends = tokenizer.encode_with_ends(bounded.text)
+    else:
+        ids, ends = await asyncio.to_thread(tokenizer.encode_with_ends, bounded.text)
+    if not truncate and len(ids) > limit:
+        raise _too_long(str(len(ids)), limit)
+    tokens = min(len(ids), limit)
+    spans = late.within(late.spans(bounded, np.array(ends)), tokens)
+    lost = [index for index in range(document.chunks) if index not in spans]
+    failed = {index: _empty(index) if document.is_empty(index) else _dropped(index, limit) for index in lost}
+    return Read(np.array(ids[:tokens], dtype=np.int32), spans, failed)
+
+
+async def embed(document: Read, model: ServedModel, caller: Caller) -> Served:
+    """The mean over each chunk's own tokens.
+
+    Raises the first error of a chunk unless the caller is partial and others have none; Invalid if the engine's
+    rounding leaves too little of a chunk; else as `ServedModel.embed`.
+    """
+    if document.failed and not (caller.partial and document.spans):
+        raise document.failed[min(document.failed)]
+    if lost := late.too_fine(document.spans, await model.noise()):
+        raise _inexact(lost)
+    lengths = late.lengths(document.spans)
+    outcome = await model.embed([document.ids[:n] for n in lengths], caller, alone=True)
+    for row, error in sorted(outcome.failed.items()):
+        raise _named(error, lengths[row], document.spans)
+    pooled = dict(zip(lengths, outcome.rows, strict=True))
+    return Served(late.means(document.spans, pooled), len(document.ids), document.failed)
+
+
+def _named(error: ProxyError, length: int, spans: Mapping[int, Span]) -> ProxyError:
+    """The line knows a beginning of the document; the caller knows the chunk at its end."""
+    if not isinstance(error, PoisonedInput):
+        return error
+    return PoisonedInput(next(index for index, span in spans.items() if span.end >= length))
+
+
+def _too_long(count: str, limit: int) -> InputTooLong:
+    advice = f"at most {limit} are served (prefix included); send fewer chunks at a time or set truncate: true"
+    return InputTooLong(f"with late_chunking the inputs are one document, of {count} tokens; {advice}", param="input")
+
+
+def _dropped(index: int, limit: int) -> InputTooLong:
+    advice = 'leave it out, or set on_error: "partial" for the vectors of the others'
+    return InputTooLong(f"input {index} lies behind the document's first {limit} tokens; {advice}", param="input")
+
+
+def _empty(index: int) -> Invalid:
+    reason = "is empty, or accents of the text before it: it has no token of its own for late_chunking; leave it out"
+    return invalid(f"input.{index}", reason)
+
+
+def _inexact(lost: Mapping[int, float]) -> Invalid:
+    index, asked = min(lost), late.WORST_COSINE
+    message = f"input {index} is too short in so long a document for this engine's rounding (cosine {lost[index]:.4f} "
+    advice = f"to the exact vector, {asked} is asked): send longer chunks, or fewer at a time"
+    return invalid("late_chunking", message + advice, kind="unsupported", given="true")

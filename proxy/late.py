@@ -1,0 +1,141 @@
+"""Pure: late chunking. Chunks → one document, where each chunk's tokens are in it, and the mean over them.
+
+The model is causal and its pooled vector is a mean, so the sum over the first n tokens is n times the vector of a text
+of just those; the sum over a chunk is the difference of two such sums. No engine has to give vectors by token.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxy.config import UnicodeForm
+from proxy.embedding import Matrix
+
+F64 = NDArray[np.float64]
+CONTEXT = 8  # characters before a border that can take part in composing the one after it
+WORST_COSINE = 0.999
+NOISE_TOKEN = 64  # any that every vocabulary has; a letter in most
+NOISE_LENGTHS = (67, 131, 251)  # no powers of two: 1/n is rounded in every format, if the engine rounds it
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """`text` is as the model gets it, prefix and all; `ends[i]` is where its first i chunks end, in characters.
+
+    `ends[0]` is the end of the prefix.
+    """
+
+    text: str
+    ends: tuple[int, ...]
+
+    @property
+    def chunks(self) -> int:
+        return len(self.ends) - 1
+
+    def is_empty(self, chunk: int) -> bool:
+        return self.ends[chunk] == self.ends[chunk + 1]
+
+    def cut(self, most: int) -> "Document":
+        """The first `most` characters."""
+        return Document(self.text[:most], tuple(min(end, most) for end in self.ends))
+
+
+class Span(NamedTuple):
+    """A chunk's tokens, from `start` to before `end`."""
+
+    start: int
+    end: int
+
+
+def document(prefix: str, chunks: Sequence[str], form: UnicodeForm | None) -> Document:
+    """The chunks as they are, one after the other, behind the prefix, in that Unicode form.
+
+    Nothing is put between them: a caller that cut a text gets that text. Characters that Unicode composes with the end
+    of the chunk before belong to that one.
+    """
+    text = "".join([prefix, *chunks])
+    ends = np.cumsum([len(prefix), *map(len, chunks)]).tolist()
+    if form is None or unicodedata.is_normalized(form, text):
+        return Document(text, tuple(ends))
+    normal, borders, done, length = unicodedata.normalize(form, text), list[int](), 0, 0
+    for end in ends:
+        border = max(done, _composed(text, end, form))
+        length += len(unicodedata.normalize(form, text[done:border]))
+        done = border
+        borders.append(min(length, len(normal)))
+    return Document(normal, tuple(borders))
+
+
+def spans(document: Document, token_ends: NDArray[np.int64]) -> list[Span | None]:
+    """The tokens of each chunk: those that end inside it. `token_ends` is where each token of the document ends.
+
+    Of a word that begins with its space, as most tokens do, the space may so be the chunk's before, or the prefix's. A
+    chunk that lies inside one token has that one; None is for an empty chunk.
+    """
+    borders = np.searchsorted(token_ends, document.ends, side="right").tolist()
+    return [
+        None if document.is_empty(index) else Span(start, max(end, start + 1))
+        for index, (start, end) in enumerate(pairwise(borders))
+    ]
+
+
+def within(found: Sequence[Span | None], tokens: int) -> dict[int, Span]:
+    """Those chunks that have tokens among the first `tokens`, by index, and which."""
+    return {i: Span(span.start, min(span.end, tokens)) for i, span in enumerate(found) if span and span.start < tokens}
+
+
+def lengths(found: Mapping[int, Span]) -> list[int]:
+    """How many tokens from the document's start the sums are needed of, ascending."""
+    return sorted({length for span in found.values() for length in span} - {0})
+
+
+def cost(tokens: int, chunks: int) -> int:
+    """About how many tokens are computed for a document of so many."""
+    return tokens * (chunks + 1) // 2
+
+
+def means(found: Mapping[int, Span], pooled: Mapping[int, Matrix | F64]) -> Matrix:
+    """The mean over each chunk's tokens, (chunks, n_embd). `pooled` has the vector of the first n tokens by n."""
+    sums = {n: n * vector.astype(np.float64) for n, vector in pooled.items()}
+    sums[0] = np.zeros_like(next(iter(sums.values())))
+    rows = [(sums[span.end] - sums[span.start]) / (span.end - span.start) for span in found.values()]
+    return np.array(rows, dtype=np.float32)
+
+
+def noise(rows: Matrix) -> float:
+    """How far the engine's means are from the true ones, relative; `rows` are one token repeated, NOISE_LENGTHS times.
+
+    Each token of such a text sees nothing but itself: all states are equal, and so would be all exact means.
+    """
+    exact = rows.astype(np.float64)
+    middle = exact.mean(axis=0)
+    return float(np.linalg.norm(exact - middle, axis=1).max() / np.linalg.norm(middle))
+
+
+def too_fine(found: Mapping[int, Span], noise: float) -> dict[int, float]:
+    """The chunks that cannot be told from the engine's rounding, by index: about the cosine that they would have.
+
+    A relative error of a sum over n tokens is n/m times as large in a chunk of m.
+    """
+    errors = {index: noise * span.end / (span.end - span.start) for index, span in found.items()}
+    cosines = {index: 1 / (1 + error * error) ** 0.5 for index, error in errors.items()}
+    return {index: cosine for index, cosine in cosines.items() if cosine < WORST_COSINE}
+
+
+def _composed(text: str, end: int, form: UnicodeForm) -> int:
+    """The border at `end`, moved behind what Unicode composes with the characters before it."""
+    while 0 < end < len(text) and _joins(text[max(0, end - CONTEXT) : end], text[end], form):
+        end += 1
+    return end
+
+
+def _joins(before: str, after: str, form: UnicodeForm) -> bool:
+    normal = unicodedata.normalize
+    return bool(unicodedata.combining(after)) or normal(form, before + after) != normal(form, before) + normal(
+        form, after
+    )

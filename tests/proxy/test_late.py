@@ -1,0 +1,91 @@
+"""Late chunking: which tokens are a chunk's, and the mean over them, without any engine."""
+
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy import late
+from proxy.late import Document, Span
+
+CHUNKS = st.lists(st.text(alphabet="ab e\u0301\u0323é각\u1100\u1161\u11a8🎉", max_size=6), min_size=1, max_size=8)
+
+
+def spans(chunks: Sequence[str], tokens: Sequence[str], prefix: str = "") -> list[Span | None]:
+    """The spans of chunks in a document that is tokenised so."""
+    document = late.document(prefix, chunks, None)
+    assert document.text == "".join(tokens)
+    return late.spans(document, np.cumsum([len(token) for token in tokens]))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "chunks", "tokens", "expected"),
+    [
+        pytest.param("", ["one two"], ["one", " two"], [(0, 2)], id="one chunk has all"),
+        pytest.param("P: ", ["one", " two"], ["P", ":", " one", " two"], [(2, 3), (3, 4)], id="space of the prefix"),
+        pytest.param("P: ", ["one ", "two"], ["P", ":", " one", " two"], [(2, 3), (3, 4)], id="where it ends"),
+        pytest.param("", ["lo", "ng x"], ["long", " x"], [(0, 1), (0, 2)], id="inside a token: that token"),
+        pytest.param("", ["l", "o", "n", "g"], ["long"], [(0, 1)] * 4, id="several inside one token"),
+        pytest.param("", ["a", "", "b"], ["a", "b"], [(0, 1), None, (1, 2)], id="empty"),
+        pytest.param("P", ["", "b"], ["P", "b"], [None, (1, 2)], id="empty first"),
+    ],
+)
+def test_a_token_belongs_to_the_chunk_in_which_it_ends(
+    prefix: str, chunks: list[str], tokens: list[str], expected: list[tuple[int, int] | None]
+) -> None:
+    assert spans(chunks, tokens, prefix) == expected
+
+
+@given(st.text(max_size=5), CHUNKS, st.sampled_from(["NFC", "NFKC", None]))
+def test_the_document_is_the_text_itself_and_the_borders_are_in_order(
+    prefix: str, chunks: list[str], form: str | None
+) -> None:
+    document = late.document(prefix, chunks, form)  # type: ignore[arg-type] # one of the three
+    text = prefix + "".join(chunks)
+    assert document.text == (unicodedata.normalize(form, text) if form else text)  # type: ignore[arg-type]
+    assert len(document.ends) == len(chunks) + 1
+    assert list(document.ends) == sorted(document.ends)
+    assert document.ends[-1] == len(document.text)
+
+
+def test_what_unicode_composes_belongs_to_the_chunk_before() -> None:
+    assert late.document("", ["cafe", "\u0301 au", " lait"], "NFC") == Document("café au lait", (0, 4, 7, 12))
+
+
+@given(CHUNKS, st.data())
+def test_every_chunk_has_the_exact_mean_of_its_tokens(chunks: list[str], data: st.DataObject) -> None:
+    document = late.document("P: ", chunks, None)
+    cuts = data.draw(st.sets(st.integers(1, len(document.text)), max_size=8))
+    ends = np.array(sorted(cuts | {len(document.text)}))
+    limit = data.draw(st.integers(1, len(ends)))
+    states = np.random.default_rng(len(ends)).standard_normal((limit, 3))
+    found = late.within(late.spans(document, ends), limit)
+    pooled = {n: states[:n].mean(axis=0) for n in late.lengths(found)}
+    for (index, span), mean in zip(found.items(), late.means(found, pooled) if found else (), strict=True):
+        assert chunks[index]
+        assert 0 <= span.start < span.end <= limit
+        np.testing.assert_allclose(mean, states[span.start : span.end].mean(axis=0), rtol=1e-4, atol=1e-5)
+    own = [span for index, span in found.items() if ends[span.end - 1] <= document.ends[index + 1]]
+    counted = [token for span in own for token in range(*span)]
+    assert len(counted) == len(set(counted)), "a token is counted once, but for chunks inside it"
+
+
+def test_tokens_behind_the_limit_are_nobodys() -> None:
+    assert late.within([Span(1, 4), Span(4, 6), None, Span(6, 9)], 5) == {0: (1, 4), 1: (4, 5)}
+    assert late.lengths({0: Span(0, 4), 1: Span(4, 5)}) == [4, 5]
+
+
+def test_rounding_is_refused_where_it_shows() -> None:
+    """TF32 keeps 10 bits: half a thousandth of a sum over 8192 tokens is more than a chunk of 16."""
+    found = {0: Span(2, 4096), 1: Span(4096, 4112)}
+    assert not late.too_fine(found, 1e-6)
+    assert late.too_fine(found, 5e-4) == {1: pytest.approx(0.992, abs=1e-3)}
+
+
+def test_noise_is_the_distance_of_means_that_must_be_equal() -> None:
+    exact = np.tile(np.arange(1, 5, dtype=np.float32), (3, 1))
+    assert late.noise(exact) == 0
+    assert late.noise(exact * np.array([[1], [1 + 2**-11], [1]], dtype=np.float32)) == pytest.approx(2**-11, rel=0.5)
