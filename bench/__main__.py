@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import answers, gateways, infinity, latency, throughput
-from bench.contenders import Host, described
+from bench.contenders import Host, busy_percent, described
 from bench.environments import REQUIREMENTS
 from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, Shape, made
 from bench.rows import Found, save
@@ -70,11 +70,12 @@ def main() -> None:
     console = Console()
     for name in arguments.measures or MEASURES:
         planned = MEASURES[name]
-        before = described()
+        busy = busy_percent()
         found = asyncio.run(_take(planned, arguments))
         circumstances = {
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "machine": before,
+            "machine": described(),
+            "busy": f"{busy:.0f}",
             "command": f"python -m bench {name} {' '.join(one for one in sys.argv[1:] if one not in MEASURES)}".strip(),
         }
         save(name, found, circumstances)

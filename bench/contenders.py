@@ -245,8 +245,13 @@ def resident_mib(pid: int) -> float:
     return float(psutil.Process(pid).memory_info().rss / 2**20)
 
 
+def busy_percent() -> float:
+    """How much of all cores others use now, while nothing of ours runs."""
+    return psutil.cpu_percent(interval=1.0)
+
+
 def described() -> str:
-    """The machine in a line, and how busy it is."""
+    """The machine in a line."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "unknown processor")
-    return f"{model}, {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}"
+    return f"{model}, {os.cpu_count()} cores"

@@ -13,7 +13,7 @@ from bench.rows import Found, Row, ratio
 from launcher.load import Sample, arrivals, closed_loop, cut, open_loop, percentile, summary, texts
 
 PAIRS = 300
-QUERIES_PER_S, BULK_TEXTS, WINDOWS, WINDOW_S = 5.0, 64, 3, 7.0
+QUERIES_PER_S, BULK_TEXTS, WINDOWS, WINDOW_S = 5.0, 48, 3, 7.0
 
 
 async def added(host: Host, seed: int) -> Found:

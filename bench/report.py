@@ -7,11 +7,14 @@ from typing import TypedDict
 from bench import rows
 
 FOLDER = Path(__file__).parent
-HEAD = """# Results
+QUIET_PERCENT = 15
+HEAD = f"""# Results
 
 Written by `python -m bench.report` from `results.json`, which `python -m bench MEASURE …` fills. Each measure asks its
 contenders in turn, on one machine, and gives medians and ratios; the models have random weights and the shape that is
-named. The load is the machine's when the measure began: above 0.5 others computed on its cores too.
+named. "busy" is how much of all cores others used when the measure began. Above {QUIET_PERCENT} % a verdict is in
+brackets: the ratios then say more about who gets a core than about who is quick; processor time per token can
+be believed.
 """
 
 
@@ -43,18 +46,19 @@ def main() -> None:
 
 def _lines(kept: Mapping[str, _Kept]) -> Iterator[str]:
     yield HEAD
-    yield "| measure | goal | seen | met | load | command |"
+    yield "| measure | goal | seen | met | busy, % | command |"
     yield "|---|---|---|---|---|---|"
     for one in kept.values():
         told = one["circumstances"]
         for row in one["found"]["rows"]:
-            met = {True: "yes", False: "**no**", None: ""}[row["met"]]
-            load = told["machine"].rpartition("load ")[2]
-            yield f"| {row['measure']} | {row['goal']} | {row['seen']} | {met} | {load} | `{told['command']}` |"
+            met = {True: "yes", False: "no", None: ""}[row["met"]]
+            if met and float(told["busy"]) > QUIET_PERCENT:
+                met = f"({met})"
+            yield f"| {row['measure']} | {row['goal']} | {row['seen']} | {met} | {told['busy']} | `{told['command']}` |"
     yield "\n![the same as bars](results.svg)\n\n## The figures behind them"
     for name, one in kept.items():
         told = one["circumstances"]
-        yield f"\n**{name}**: {one['found']['model']}. {told['machine']}, {told['date']}.\n"
+        yield f"\n**{name}**: {one['found']['model']}. {told['machine']}, {told['busy']} % busy, {told['date']}.\n"
         yield from _figures(one["found"]["figures"])
         yield from (f"\n{note}" for note in one["found"]["notes"])
 
