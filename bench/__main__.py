@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import datetime
 import os
-import sys
+import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from bench import answers, gateways, infinity, latency, throughput
 from bench.contenders import Host, busy_percent, described
 from bench.environments import REQUIREMENTS
 from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, Shape, made
-from bench.rows import Found, save
+from bench.rows import Circumstances, Found, save
 from launcher import command, engine
 from launcher.config import cache_dir
 from launcher.engine import Engine, Origin
@@ -68,15 +68,18 @@ def main() -> None:
     if unknown := set(arguments.measures) - MEASURES.keys():
         parser.error(f"no such measure: {', '.join(unknown)}")
     console = Console()
+    options = [word for name in arguments.others for word in ("--with", name)]
+    options += [f"--{name}={value}" for name in ("engine", "stock") if (value := getattr(arguments, name))]
+    options += [f"--{name}={getattr(arguments, name)}" for name in ("threads", "seed")]
     for name in arguments.measures or MEASURES:
         planned = MEASURES[name]
         busy = busy_percent()
         found = asyncio.run(_take(planned, arguments))
-        circumstances = {
+        circumstances: Circumstances = {
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "machine": described(),
             "busy": f"{busy:.0f}",
-            "command": f"python -m bench {name} {' '.join(one for one in sys.argv[1:] if one not in MEASURES)}".strip(),
+            "command": shlex.join(("python", "-m", "bench", name, *options)),
         }
         save(name, found, circumstances)
         _print(found, console)

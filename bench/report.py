@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypedDict
 
 from bench import rows
+from bench.__main__ import MEASURES
+from bench.rows import Circumstances, Kept, others_of
 
 FOLDER = Path(__file__).parent
 QUIET_PERCENT = 15
@@ -12,55 +13,46 @@ HEAD = f"""# Results
 
 Written by `python -m bench.report` from `results.json`, which `python -m bench MEASURE …` fills. Each measure asks its
 contenders in turn, on one machine, and gives medians and ratios; the models have random weights and the shape that is
-named. "busy" is how much of all cores others used when the measure began. Above {QUIET_PERCENT} % a verdict is in
-brackets: the ratios then say more about who gets a core than about who is quick; processor time per token can
-be believed.
+named. "others" is what else the machine did when the measure began: per cent of all cores, or its load in older runs.
+More than {QUIET_PERCENT} %, or a load above 1, puts a verdict in brackets: it is none. Such ratios tell who gets a core
+rather than who is quick; processor time per token depends on that least. Earlier runs of a measure are listed, whatever
+they saw.
 """
-
-
-class _Row(TypedDict):
-    measure: str
-    goal: str
-    seen: str
-    met: bool | None
-
-
-class _Found(TypedDict):
-    model: str
-    rows: list[_Row]
-    figures: dict[str, dict[str, float]]
-    notes: list[str]
-
-
-class _Kept(TypedDict):
-    circumstances: dict[str, str]
-    found: _Found
 
 
 def main() -> None:
     """Write both files beside the results."""
-    kept: Mapping[str, _Kept] = rows.load()  # type: ignore[assignment] # written by rows.save
+    kept = rows.load()
     (FOLDER / "RESULTS.md").write_text("\n".join(_lines(kept)) + "\n", encoding="utf-8")
     _plot(kept, FOLDER / "results.svg")
 
 
-def _lines(kept: Mapping[str, _Kept]) -> Iterator[str]:
+def _lines(kept: Mapping[str, Kept]) -> Iterator[str]:
     yield HEAD
-    yield "| measure | goal | seen | met | busy, % | command |"
+    yield "| measure | goal | seen | met | others | command |"
     yield "|---|---|---|---|---|---|"
     for one in kept.values():
         told = one["circumstances"]
         for row in one["found"]["rows"]:
             met = {True: "yes", False: "no", None: ""}[row["met"]]
-            if met and float(told["busy"]) > QUIET_PERCENT:
+            if met and not _quiet(told):
                 met = f"({met})"
-            yield f"| {row['measure']} | {row['goal']} | {row['seen']} | {met} | {told['busy']} | `{told['command']}` |"
+            cells = (row["measure"], row["goal"], row["seen"], met, others_of(told), f"`{told['command']}`")
+            yield f"| {' | '.join(cells)} |"
+    if missing := [name for name in MEASURES if name not in kept]:
+        yield f"\nNo run is kept of: {', '.join(missing)}."
     yield "\n![the same as bars](results.svg)\n\n## The figures behind them"
     for name, one in kept.items():
         told = one["circumstances"]
-        yield f"\n**{name}**: {one['found']['model']}. {told['machine']}, {told['busy']} % busy, {told['date']}.\n"
+        yield f"\n**{name}**: {one['found']['model']}. {told['machine']}, {others_of(told)}, {told['date']}.\n"
         yield from _figures(one["found"]["figures"])
         yield from (f"\n{note}" for note in one["found"]["notes"])
+        for run in one["earlier"]:
+            yield f"\nEarlier, {run['date']} ({run['circumstances']}): {'; '.join(run['seen']) or 'nothing to keep'}."
+
+
+def _quiet(told: Circumstances) -> bool:
+    return float(told["busy"]) <= QUIET_PERCENT if "busy" in told else float(told.get("load", "inf")) <= 1
 
 
 def _figures(figures: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
@@ -71,7 +63,7 @@ def _figures(figures: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
         yield f"| {contender} | {' | '.join(f'{one[name]:.5g}' if name in one else '' for name in names)} |"
 
 
-def _plot(kept: Mapping[str, _Kept], path: Path) -> None:
+def _plot(kept: Mapping[str, Kept], path: Path) -> None:
     """A panel for each measure that has these: the contenders' bars of one figure."""
     from matplotlib.figure import Figure  # noqa: PLC0415 # of the extra `bench`, only here
 

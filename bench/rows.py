@@ -1,9 +1,10 @@
-"""What a measure found, and how it is kept: `results.json` has the last run of each measure."""
+"""What a measure found, and how it is kept: `results.json` has each measure's last run and what earlier ones saw."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import orjson
 
@@ -30,16 +31,63 @@ class Found:
     notes: Sequence[str] = ()
 
 
-def save(measure: str, found: Found, circumstances: Mapping[str, str]) -> None:
-    """Keep it in place of the measure's run before."""
-    kept = load()
-    kept[measure] = {"circumstances": circumstances, "found": found}
+class Circumstances(TypedDict):
+    """Of one run. `busy`: per cent of all cores that others used when it began; older runs have the load instead."""
+
+    date: str
+    machine: str
+    command: str
+    busy: NotRequired[str]
+    load: NotRequired[str]
+
+
+class Earlier(TypedDict):
+    """A run that a later one took the place of."""
+
+    date: str
+    circumstances: str
+    seen: list[str]
+
+
+class Kept(TypedDict):
+    circumstances: Circumstances
+    found: "KeptFound"
+    earlier: list[Earlier]
+
+
+class KeptRow(TypedDict):
+    measure: str
+    goal: str
+    seen: str
+    met: bool | None
+
+
+class KeptFound(TypedDict):
+    model: str
+    rows: list[KeptRow]
+    figures: dict[str, dict[str, float]]
+    notes: list[str]
+
+
+def save(measure: str, found: Found, circumstances: Circumstances) -> None:
+    """Keep it in place of the measure's run before, of which the seen values stay: nobody may choose among runs."""
+    kept: dict[str, object] = {**load()}
+    earlier: list[Earlier] = []
+    if before := load().get(measure):
+        told, seen = before["circumstances"], [row["seen"] for row in before["found"]["rows"]]
+        earlier = [*before["earlier"], {"date": told["date"], "circumstances": others_of(told), "seen": seen}]
+    kept[measure] = {"circumstances": circumstances, "found": found, "earlier": earlier}
     RESULTS.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
 
 
-def load() -> dict[str, object]:
+def others_of(told: Circumstances) -> str:
+    """What else the machine did, as it was recorded."""
+    return f"busy {told['busy']} %" if "busy" in told else f"load {told.get('load', 'unknown')}"
+
+
+def load() -> dict[str, Kept]:
     """Every measure's last run."""
-    kept: dict[str, object] = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
+    kept: dict[str, Kept] = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
     return kept
 
 
