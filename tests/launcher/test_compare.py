@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,7 +137,7 @@ def test_a_damaged_file_ends_with_the_engines_words_or_with_what_is_wrong(folder
 async def test_ctrl_c_and_an_engine_that_dies_end_it_with_nothing_left(
     folder: Path, tmp_path: Path, whom: str, signum: signal.Signals, code: int, words: str
 ) -> None:
-    corpus, runtime, config = tmp_path / "long.txt", tmp_path / "run", tmp_path / "host.toml"
+    corpus, config, runtime = tmp_path / "long.txt", tmp_path / "host.toml", Path(tempfile.mkdtemp(prefix="c-"))
     corpus.write_text("\n".join(f"line {i}" for i in range(20_000)), encoding="utf-8")
     config.write_text(tomli_w.dumps({**CONFIG, "runtime_dir": str(runtime)}), encoding="utf-8")
     line = command("compare", *[str(folder / "f16.gguf")] * 2, str(corpus), "--config", str(config))
@@ -153,6 +154,7 @@ async def test_ctrl_c_and_an_engine_that_dies_end_it_with_nothing_left(
     assert (process.returncode, words in err.decode()) == (code, True), err
     await gone(children)
     await empty(runtime)
+    runtime.rmdir()
 
 
 def test_a_text_that_is_too_long_is_named_by_its_line(folder: Path, compare: Run) -> None:
