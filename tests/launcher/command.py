@@ -6,13 +6,14 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import tomli_w
 
+from tests.engine import EngineMissing, native_binary
 from tests.proxy.stack import unused_port
 
 TIMEOUT_S = 60.0
@@ -115,6 +116,14 @@ async def trillama_serve(
             if process.returncode is None:
                 process.kill()
             await serve.ended()
+
+
+def quick_engine() -> dict[str, object]:
+    """The `[engine]` of a test to which it does not matter: the native one if it is here, for it starts sooner."""
+    settings: dict[str, object] = {"gpu_layers": 0, "threads": 1}
+    with suppress(EngineMissing):
+        settings["llama_server"] = str(native_binary())
+    return settings
 
 
 async def gone(processes: list[psutil.Process], within_s: float = 20.0) -> None:

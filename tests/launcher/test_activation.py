@@ -15,7 +15,7 @@ import pytest
 
 from launcher.activation import socket_count
 from launcher.errors import StartError
-from tests.launcher.command import Serve, trillama_serve
+from tests.launcher.command import Serve, quick_engine, trillama_serve
 from tests.proxy.stack import small_family, unused_port
 
 # What systemd does between fork and exec: number 3, and the pid of the program to come.
@@ -34,7 +34,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         "family": str(family),
         "max_input_tokens": 512,
         "models": {"files": {name: str(path) for name, path in models.items()}},
-        "engine": {"gpu_layers": 0, "threads": 1},
+        "engine": quick_engine(),
     }
 
 

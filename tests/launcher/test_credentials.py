@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from launcher.credentials import api_keys, keys_in, with_api_keys
 from launcher.errors import ConfigError
-from tests.launcher.command import trillama_serve
+from tests.launcher.command import quick_engine, trillama_serve
 from tests.proxy.stack import small_family
 
 
@@ -21,7 +21,7 @@ async def test_systemds_keys_are_asked_for_and_none_is_said_to_be_missing(tmp_pa
         "host": "0.0.0.0",
         "max_input_tokens": 512,
         "models": {"files": {name: str(path) for name, path in models.items()}},
-        "engine": {"gpu_layers": 0, "threads": 1},
+        "engine": quick_engine(),
     }
     async with (
         trillama_serve(config, env={"CREDENTIALS_DIRECTORY": str(tmp_path)}) as serve,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.notify import feed_watchdog
-from tests.launcher.command import trillama_serve
+from tests.launcher.command import quick_engine, trillama_serve
 from tests.proxy.stack import small_family
 
 
@@ -19,7 +19,7 @@ async def test_ready_is_told_after_the_canaries_then_liveness_then_stopping(tmp_
         "family": str(family),
         "max_input_tokens": 512,
         "models": {"files": {name: str(path) for name, path in models.items()}},
-        "engine": {"gpu_layers": 0, "threads": 1},
+        "engine": quick_engine(),
     }
     with tempfile.TemporaryDirectory(prefix="n-") as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         address = str(Path(folder, "notify.sock"))

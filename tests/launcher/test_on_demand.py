@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import aiohttp
 import pytest
 
-from tests.launcher.command import Serve, trillama_serve
+from tests.launcher.command import Serve, quick_engine, trillama_serve
 from tests.launcher.test_faults import TASKS, stopped
 from tests.proxy.stack import small_family
 
@@ -19,7 +19,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         "family": str(file),
         "max_input_tokens": 512,
         "models": {"files": {name: str(path) for name, path in models.items()}},
-        "engine": {"gpu_layers": 0, "threads": 1},
+        "engine": quick_engine(),
         "backends": {"code": {"mode": "on-demand", "idle_s": 1.0}, "text-matching": {"mode": "on-demand"}},
     }
 

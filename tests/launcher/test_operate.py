@@ -12,7 +12,7 @@ import pytest
 import tomli_w
 
 from launcher.projector import keep
-from tests.launcher.command import Serve, trillama_serve
+from tests.launcher.command import Serve, quick_engine, trillama_serve
 from tests.launcher.test_faults import until
 from tests.proxy.stack import BACKENDS, family_of, small_family
 from tests.proxy.tokenwise import random_projector
@@ -26,7 +26,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         "family": str(file),
         "max_input_tokens": 512,
         "models": {"files": {name: str(path) for name, path in models.items()}},
-        "engine": {"gpu_layers": 0, "threads": 1},
+        "engine": quick_engine(),
     }
 
 

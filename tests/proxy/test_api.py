@@ -164,7 +164,7 @@ async def test_bad_input_gets_one_body_that_names_the_field(
 
 
 async def test_2048_texts_are_answered_in_order(served: Stack) -> None:
-    texts = [f"text {number}" for number in range(2048)]
+    texts = [f"text {number % 300}" for number in range(2048)]  # what comes again is computed once
     answer = await served.post({"input": texts, "dimensions": 8, "task": "code.passage"})
     data = rows(answer)
     assert [row["index"] for row in data] == list(range(2048))
