@@ -174,7 +174,7 @@ async def test_no_vector_of_a_new_model_goes_out_as_the_old_one_s(family: dict[s
 
 
 async def test_one_that_does_not_answer_is_said(family: dict[str, object]) -> None:
-    async with trillama_serve(family, ready=False) as serve:
+    async with trillama_serve({**family, "supervision": {"grace_s": 1.0}}, ready=False) as serve:
         await serve.until("starting")
         serve.process.send_signal(signal.SIGSTOP)
         try:
@@ -211,7 +211,7 @@ async def test_logs_are_kept_per_run(family: dict[str, object]) -> None:
 
 
 async def test_nothing_runs_is_said(family: dict[str, object], tmp_path: Path) -> None:
-    async with trillama_serve(family, ready=False) as serve:
+    async with trillama_serve({**family, "supervision": {"grace_s": 1.0}}, ready=False) as serve:
         await serve.until("starting")
         serve.process.send_signal(signal.SIGTERM)
         await serve.ended()
