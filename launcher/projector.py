@@ -124,7 +124,7 @@ def keep(projector: Projector, path: Path) -> None:
             np.savez(file, allow_pickle=False, bias=projector.bias, about=about, **matrices)
         Path(name).chmod(0o644)  # the service may run as another user than who pulled
         Path(name).replace(path)
-    except BaseException:
+    except BaseException:  # cancelled, too
         Path(name).unlink(missing_ok=True)
         raise
 

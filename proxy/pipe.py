@@ -43,7 +43,7 @@ class Pipe:
         )
         try:
             answer = await reply
-        except BaseException:
+        except BaseException:  # cancelled, too
             connection.close()  # what may still come belongs to nobody
             raise
         self._connection, self._used = connection, asyncio.get_running_loop().time()
