@@ -1,6 +1,5 @@
 """One llama-server, spoken to over HTTP. The only file that knows its wire; its errors become ours here."""
 
-import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import numpy as np
 import orjson
+import pybase64
 from numpy.typing import NDArray
 
 from proxy.config import BackendSettings
@@ -180,7 +180,7 @@ def _matrix(answer: object, count: int) -> Matrix:
     data = answer["data"]  # type: ignore[index] # the caller translates what a foreign shape raises
     rows: list[bytes | None] = [None] * count
     for item in data:
-        rows[item["index"]] = base64.b64decode(item["embedding"], validate=True)
+        rows[item["index"]] = pybase64.b64decode(item["embedding"], validate=True)
     if len(data) != count or any(row is None for row in rows):
         raise ValueError(f"{len(data)} rows for {count} inputs")
     joined = b"".join(row for row in rows if row is not None)

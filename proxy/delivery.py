@@ -31,11 +31,15 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for these texts; no texts: there was nothing to send. `fillers` more were sent behind them."""
+    """What came back for these texts, and after how long; no texts: there was nothing to send.
+
+    `fillers` more were sent behind them.
+    """
 
     texts: Sequence[Text] = ()
     content: bytes = b""
     fillers: int = 0
+    seconds: float = 0.0
     error: BackendError | None = None
 
 
@@ -66,7 +70,7 @@ class Delivery:
         return self._deliver(answer.texts, vectors)
 
     def _deliver(self, texts: Sequence[Text], vectors: Matrix) -> BackendError | None:
-        finite = [bool(np.isfinite(vector).all()) for vector in vectors]
+        finite: list[bool] = np.isfinite(vectors).all(axis=1).tolist()
         for text, vector, good in zip(texts, vectors, finite, strict=True):
             if good:
                 self.line.forget(text)

@@ -1,10 +1,10 @@
 """Pure numpy: raw vectors → the vectors and the encodings a caller asked for."""
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
+import pybase64
 from numpy.typing import NDArray
 
 from proxy.embedding import Encoding, Matrix
@@ -22,7 +22,10 @@ def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
     if not normalized:
         return sliced
     norms = np.sqrt(np.einsum("ij,ij->i", sliced, sliced, dtype=np.float64))
-    return (sliced / np.where(norms == 0, 1, norms)[:, None]).astype(np.float32)
+    norms[norms == 0] = 1
+    # In float64, and rounded as it is written: no second matrix of twice the size.
+    np.divide(sliced, norms[:, None], out=(unit := np.empty_like(sliced)), casting="same_kind")
+    return unit
 
 
 def encode(
@@ -65,7 +68,7 @@ def _floats(vectors: Matrix) -> list[Embedding]:
 
 
 def _base64(vectors: Matrix) -> list[Embedding]:
-    return [base64.b64encode(row).decode("ascii") for row in vectors.astype("<f4", copy=False)]
+    return [pybase64.b64encode_as_string(row) for row in vectors.astype("<f4", copy=False)]
 
 
 def _ubinary(vectors: Matrix) -> list[Embedding]:
@@ -82,11 +85,11 @@ def _offset_bits(vectors: Matrix) -> NDArray[np.int8]:
 
 
 def _base64_bits(vectors: Matrix) -> list[Embedding]:
-    return [base64.b64encode(row).decode("ascii") for row in pack_bits(vectors)]
+    return [pybase64.b64encode_as_string(row) for row in pack_bits(vectors)]
 
 
 def _base64_offset_bits(vectors: Matrix) -> list[Embedding]:
-    return [base64.b64encode(row).decode("ascii") for row in _offset_bits(vectors)]
+    return [pybase64.b64encode_as_string(row) for row in _offset_bits(vectors)]
 
 
 _FLOATS: Encoders = {Encoding.FLOAT: _floats, Encoding.BASE64: _base64}

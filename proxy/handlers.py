@@ -41,7 +41,7 @@ def door(parse: Parse) -> Handler:
             raise invalid("return_multivector", message, kind="unsupported", given="true")
         # Bare floats have no place for the errors of a part.
         result = await request.app[SERVICE].embed(replace(asked.request, partial=False) if raw else asked.request)
-        _observe(request, result)
+        asyncio.get_running_loop().call_soon(_observe, request, result)  # when the answer is on its way
         headers = provenance.headers(result)
         if raw:
             return raw_floats.response(raw, result, headers)

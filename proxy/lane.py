@@ -136,6 +136,7 @@ class Lane:
                         following = tasks.create_task(self._call())
                         await asyncio.sleep(0)  # the next call is on its way before this answer is read
                     doubt = self._delivery.settle(answer)
+                    asyncio.get_running_loop().call_soon(self._end, answer)
                     answer = await following if following else Answer()
                     if doubt:
                         self._delivery.settle(answer)
@@ -151,7 +152,8 @@ class Lane:
             texts = [] if self._paused else self.line.take(started, hurried=hurried, fastest=self.pace.fastest)
             if not texts:
                 return Answer()
-            self._begin(texts, started)
+            self.in_flight = len(texts)
+            loop.call_soon(self._begin, texts, started)  # when the call is on its way: it does not wait for our books
             fillers = _fillers(texts)
             try:
                 async with asyncio.timeout(self._call_timeout_s):
@@ -164,21 +166,20 @@ class Lane:
                 return Answer(texts, error=error)
             finally:
                 self.in_flight = 0
-            self._end(texts, loop.time() - started)
-            return Answer(texts, content, len(fillers))
+            return Answer(texts, content, len(fillers), loop.time() - started)
 
     def _begin(self, texts: Sequence[Text], now: float) -> None:
-        self.in_flight = len(texts)
         for text in texts:
             for job, _ in text.waiters:
                 if not job.started:
                     job.started = True
                     self._meters.waited(now - job.arrived, interactive=job.interactive)
 
-    def _end(self, texts: Sequence[Text], seconds: float) -> None:
-        tokens = sum(text.tokens for text in texts)
-        self.pace.saw(tokens, seconds)
-        self._meters.called(len(texts), tokens, seconds)
+    def _end(self, answer: Answer) -> None:
+        if answer.error is None:
+            tokens = sum(text.tokens for text in answer.texts)
+            self.pace.saw(tokens, answer.seconds)
+            self._meters.called(len(answer.texts), tokens, answer.seconds)
 
 
 def _written(inputs: Sequence[Ids], alone: bool) -> list[Asked]:
