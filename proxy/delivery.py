@@ -70,7 +70,7 @@ class Delivery:
         return self._deliver(answer.texts, vectors)
 
     def _deliver(self, texts: Sequence[Text], vectors: Matrix) -> BackendError | None:
-        finite: list[bool] = np.isfinite(vectors).all(axis=1).tolist()
+        finite = list(np.all(np.isfinite(vectors), axis=1))
         for text, vector, good in zip(texts, vectors, finite, strict=True):
             if good:
                 self.line.forget(text)

@@ -1,27 +1,28 @@
-"""Whose turn it is in one lane: client by client, and within a client job by job, in shares of tokens."""
+"""Whose turn it is in one lane: clients have equal shares of tokens, and a client's jobs come one after another."""
 
 import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
 from proxy.work import Job, Text
 
-T = TypeVar("T")
 Late = Callable[[Job], bool]
 MISFITS = 8  # texts passed over in one call because they find no room, before it is sent as it is
 
 
-class Ring(Generic[T]):
-    """Who had least is first. Self-clocked fair queueing: who is served n tokens stands n further back.
+class Jobs:
+    """The jobs of one client. First is the one that would be done first if all had equal shares of every token.
 
-    Who is new joins where the last one served stands now: behind everybody who has waited since then, so that nobody
-    gains by leaving and coming back, and nobody starves.
+    So each is done no later than it would be with equal shares, most are done much earlier, and few are half done and
+    hold their vectors: the fair sojourn protocol (Friedman and Henderson, SIGMETRICS 2003). `_clock` is what each of
+    the sharing jobs would have had by now, in tokens, since the first came; a job's place is where that is when it
+    would be done.
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, T]] = []
+        self._heap: list[tuple[float, int, Job]] = []
+        self._sharing: list[float] = []  # the places of those that would not be done yet, a heap
         self._clock = 0.0
         self._order = itertools.count()
 
@@ -29,23 +30,29 @@ class Ring(Generic[T]):
         return len(self._heap)
 
     @property
-    def first(self) -> T:
+    def first(self) -> Job:
         return self._heap[0][2]
 
-    def join(self, one: T) -> None:
-        heapq.heappush(self._heap, (self._clock, next(self._order), one))
+    def join(self, job: Job) -> None:
+        place = self._clock + job.tokens
+        heapq.heappush(self._heap, (place, next(self._order), job))
+        heapq.heappush(self._sharing, place)
 
-    def serve(self, tokens: int) -> None:
-        """The first one gets that much."""
-        had, _, one = self._heap[0]
-        self._clock = max(self._clock, had + tokens)
-        heapq.heapreplace(self._heap, (had + tokens, next(self._order), one))
+    def serve(self, tokens: float) -> None:
+        """The first one gets that much; had all got their share of it, who would be done is not among them any more."""
+        while self._sharing:
+            until_one_is_done = (self._sharing[0] - self._clock) * len(self._sharing)
+            if tokens < until_one_is_done:
+                self._clock += tokens / len(self._sharing)
+                return
+            tokens -= until_one_is_done
+            self._clock = heapq.heappop(self._sharing)
 
-    def step_out(self) -> tuple[float, int, T]:
+    def step_out(self) -> tuple[float, int, Job]:
         """The first one leaves; its place, should it want to come back."""
         return heapq.heappop(self._heap)
 
-    def step_in(self, place: tuple[float, int, T]) -> None:
+    def step_in(self, place: tuple[float, int, Job]) -> None:
         heapq.heappush(self._heap, place)
 
 
@@ -54,8 +61,44 @@ class Client:
     """The jobs of one API key; `aside` are the places of those that a call had no room for."""
 
     name: str
-    jobs: Ring[Job] = field(default_factory=Ring)
+    jobs: Jobs = field(default_factory=Jobs)
     aside: list[tuple[float, int, Job]] = field(default_factory=list)
+
+
+class Ring:
+    """The clients: who had least is first. Self-clocked fair queueing: who is served n tokens stands n further back.
+
+    Who is new joins where the last one served stands now: behind everybody who has waited since then, so that nobody
+    gains by leaving and coming back, and nobody starves.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Client]] = []
+        self._clock = 0.0
+        self._order = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    @property
+    def first(self) -> Client:
+        return self._heap[0][2]
+
+    def join(self, one: Client) -> None:
+        heapq.heappush(self._heap, (self._clock, next(self._order), one))
+
+    def serve(self, tokens: int) -> None:
+        """The first one gets that much."""
+        had, _, one = self._heap[0]
+        self._clock = max(self._clock, had + tokens)
+        heapq.heapreplace(self._heap, (had + tokens, next(self._order), one))
+
+    def step_out(self) -> tuple[float, int, Client]:
+        """The first one leaves; its place, should it want to come back."""
+        return heapq.heappop(self._heap)
+
+    def step_in(self, place: tuple[float, int, Client]) -> None:
+        heapq.heappush(self._heap, place)
 
 
 @dataclass(slots=True)
@@ -82,7 +125,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._clients: dict[str, Client] = {}
-        self._ring: Ring[Client] = Ring()
+        self._ring = Ring()
         self._aside: list[tuple[float, int, Client]] = []  # clients all of whose jobs are aside
 
     def add(self, job: Job) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from proxy.line import AGEING_S, BULK_SHARE
 from proxy.work import Job
-from tests.proxy.in_line import BATCH, LENGTHS, SLOTS, SMALL, admit, line, owners, tokens
+from tests.proxy.in_line import BATCH, SLOTS, SMALL, admit, line, owners, tokens
 
 
 @given(st.lists(st.integers(1, BATCH), min_size=20, max_size=60), st.integers(0, 10), st.integers(1, SMALL))
@@ -83,15 +83,65 @@ def test_two_keys_get_the_same_however_many_requests_each_has(first: list[int], 
         assert abs(had[True] - had[False]) <= 3 * BATCH
 
 
-@given(st.lists(LENGTHS, min_size=2, max_size=10))
-def test_each_job_of_a_key_gets_something_before_long(requests: list[list[int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.lists(st.integers(SMALL + 1, BATCH), min_size=1, max_size=12)), max_size=12
+    )
+)
+def test_no_request_of_a_key_is_done_later_than_with_equal_shares(requests: list[tuple[int, list[int]]]) -> None:
+    """`requests`: how many calls after the one before each comes, and the lengths of its texts: all are bulk."""
+    waiting, served = line(), 0
+    arrived: dict[Job, int] = {}
+    done: dict[Job, int] = {}
+
+    def call() -> None:
+        nonlocal served
+        served += tokens(waiting.take(0))
+        done.update({job: served for job in arrived if job not in done and all(text.taken for text in job.texts)})
+
+    for calls, lengths in requests:
+        for _ in range(calls):
+            call()
+        arrived[admit(waiting, *lengths)] = served
+    while waiting:
+        call()
+    sizes = {job: sum(text.tokens for text in job.texts) for job in arrived}
+    for job, at in equal_shares(arrived, sizes).items():
+        assert done[job] <= at + 3 * BATCH
+
+
+def equal_shares(arrived: dict[Job, int], sizes: dict[Job, int]) -> dict[Job, float]:
+    """When each would be done if all that are there had the same of every token; times are tokens served so far."""
+    left, done, now = dict[Job, float](), dict[Job, float](), 0.0
+    coming = sorted(arrived, key=lambda job: arrived[job])
+    while left or coming:
+        if not left:
+            now = max(now, arrived[coming[0]])
+        left |= {job: float(sizes[job]) for job in coming if arrived[job] <= now}
+        coming = [job for job in coming if arrived[job] > now]
+        step = min(left.values())
+        if coming:
+            step = min(step, (arrived[coming[0]] - now) / len(left))
+        now += step * len(left)
+        left = {job: tokens - step for job, tokens in left.items()}
+        done |= {job: now for job, tokens in left.items() if tokens <= 1e-6}
+        left = {job: tokens for job, tokens in left.items() if tokens > 1e-6}
+    return done
+
+
+def test_requests_of_a_key_are_done_one_after_another() -> None:
     waiting = line()
-    jobs = [admit(waiting, *lengths, *[BATCH] * 5) for lengths in requests]  # all of them bulk
-    seen: set[Job] = set()
-    for _ in range(2 * len(jobs)):
-        admit(waiting, BATCH)  # short jobs keep coming
-        seen |= set(owners(waiting.take(0)))
-    assert set(jobs) <= seen
+    jobs = [admit(waiting, *[BATCH] * 5) for _ in range(4)]
+    assert [owners(waiting.take(0)) for _ in range(20)] == [[job] for job in jobs for _ in range(5)]
+
+
+def test_a_short_request_passes_a_long_one_that_has_had_much_more_than_its_length() -> None:
+    waiting = line()
+    admit(waiting, *[BATCH] * 50)
+    for _ in range(10):
+        waiting.take(0)
+    short = admit(waiting, BATCH)
+    assert owners(waiting.take(0)) == [short]
 
 
 def test_a_long_text_is_not_passed_over_for_ever() -> None:
@@ -105,12 +155,11 @@ def test_a_long_text_is_not_passed_over_for_ever() -> None:
     assert True in calls
 
 
-@pytest.mark.parametrize("client", ["same", "another"])
-def test_who_comes_again_and_again_does_not_overtake_who_was_served_before(client: str) -> None:
+def test_keys_that_come_again_and_again_do_not_overtake_one_that_was_served_before() -> None:
     waiting = line()
-    old = admit(waiting, *[BATCH] * 10, client="same")
+    old = admit(waiting, *[BATCH] * 10, client="old")
     had = 0
     for number in range(20):
-        admit(waiting, BATCH, client=f"{client} {number}" if client == "another" else client)
+        admit(waiting, BATCH, client=f"new {number}")
         had += tokens(waiting.take(0), old)
     assert had >= 4 * BATCH  # one in each round, while more and more wait
