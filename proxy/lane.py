@@ -148,9 +148,7 @@ class Lane:
         async with self._turnstile.gate:
             loop = asyncio.get_running_loop()
             started = loop.time()
-            hurried = started - self._turnstile.hurried < RECENT_S
-            texts = [] if self._paused else self.line.take(started, hurried=hurried, fastest=self.pace.fastest)
-            if not texts:
+            if not (texts := [] if self._paused else self._take(started)):
                 return Answer()
             self.in_flight = len(texts)
             loop.call_soon(self._begin, texts, started)  # when the call is on its way: it does not wait for our books
@@ -167,6 +165,10 @@ class Lane:
             finally:
                 self.in_flight = 0
             return Answer(texts, content, len(fillers), loop.time() - started)
+
+    def _take(self, now: float) -> list[Text]:
+        hurried = now - self._turnstile.hurried < RECENT_S
+        return self.line.take(now, hurried=hurried, speed=self.pace.tokens_per_s, fastest=self.pace.fastest)
 
     def _begin(self, texts: Sequence[Text], now: float) -> None:
         for text in texts:

@@ -16,6 +16,7 @@ from proxy.work import Asked, Job, Text
 BULK_SHARE = 0.25  # of the tokens, at least, while both lanes wait
 MOST_SHARE = 0.5  # what that grows to as bulk waits
 AGEING_S = 30.0  # until it has grown so far
+CALL_S = 0.25  # for about so long who comes has to wait for the call in flight, on a machine however slow
 
 
 class Line:
@@ -25,6 +26,7 @@ class Line:
         self._slots, self._batch_tokens, self._max_tokens = slots, batch_tokens, max_tokens
         # Measured on llama.cpp: a bulk cut into half-full calls costs it 7 %, and a query between them waits a tenth.
         self._small_texts, self._small_tokens = max(1, slots // 2), max(1, batch_tokens // 4)
+        self._least_tokens = max(1, batch_tokens // 8)  # in fewer the weights are read for too little work
         self._interactive, self._bulk = Turns(), Turns()
         self._known: dict[bytes, Text] = {}
         self._again: deque[list[Text]] = deque()
@@ -98,16 +100,18 @@ class Line:
                 self.texts += 1
                 self.tokens += text.tokens
 
-    def take(self, now: float, *, hurried: bool = False, fastest: float = 0.0) -> list[Text]:
+    def take(self, now: float, *, hurried: bool = False, speed: float = 0.0, fastest: float = 0.0) -> list[Text]:
         """The next call: at most `slots` texts and `batch_tokens` tokens, and never empty while anybody waits.
 
-        `hurried`: somebody interactive was here lately, so a call with bulk is kept small. A job that cannot be done by
-        its deadline, not even at `fastest` tokens per second, fails instead.
+        `hurried`: somebody interactive was here lately, so a call with bulk is kept small. `speed`, in tokens per
+        second, if it is known: no call is to take much longer than CALL_S. A job that cannot be done by its deadline,
+        not even at `fastest` tokens per second, fails instead.
         """
         self._again_next = not self._again_next
         late = partial(_late, now, fastest)
+        most = max(self._least_tokens, int(speed * CALL_S)) if speed else self._batch_tokens
         call = self._once_more() if self._again_next else []
-        call = call or self._shared(late, now, hurried=hurried) or self._once_more()
+        call = call or self._shared(late, now, most, hurried=hurried) or self._once_more()
         for text in call:
             self._leave(text)
         return call
@@ -123,19 +127,20 @@ class Line:
                 return kept
         return []
 
-    def _shared(self, late: Late, now: float, *, hurried: bool) -> list[Text]:
+    def _shared(self, late: Late, now: float, most: int, *, hurried: bool) -> list[Text]:
         """Bulk as far as it is owed, then who is in a hurry, then bulk as far as the call's size allows."""
         waiting, hurry = self._bulk.first(late), self._interactive.first(late)
         if waiting is None:
             self._owed = 0.0
         share = _share(now - waiting.since) if waiting else 0.0
-        owed = self._bulk.fill(self._room([], self._small_texts, int(self._owed)), late, now) if self._owed > 0 else []
-        quick = self._interactive.fill(self._room(owed, self._slots, self._batch_tokens), late, now)
+        debt = min(int(self._owed), most)
+        owed = self._bulk.fill(self._room([], self._small_texts, debt), late, now) if debt > 0 else []
+        quick = self._interactive.fill(self._room(owed, self._slots, most), late, now)
         small = hurried or hurry is not None
-        most = (self._small_texts, self._small_tokens) if small else (self._slots, self._batch_tokens)
+        texts, tokens = (self._small_texts, min(most, self._small_tokens)) if small else (self._slots, most)
         if quick:  # their own call is what they wait for, too
-            most = (self._small_texts // 2, self._small_tokens // 2)
-        more = self._bulk.fill(self._room([*owed, *quick], *most), late, now)
+            texts, tokens = self._small_texts // 2, tokens // 2
+        more = self._bulk.fill(self._room([*owed, *quick], texts, tokens), late, now)
         self._owed += _tokens(quick) * share / (1 - share) - _tokens(owed)
         # What nobody else had a use for costs bulk no more than it is owed.
         self._owed = min(self._batch_tokens, max(min(self._owed, 0.0), self._owed - _tokens(more)))

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.line import AGEING_S, BULK_SHARE
+from proxy.line import AGEING_S, BULK_SHARE, CALL_S
 from proxy.work import Job
-from tests.proxy.in_line import BATCH, SLOTS, SMALL, admit, line, owners, tokens
+from tests.proxy.in_line import BATCH, LENGTHS, SLOTS, SMALL, admit, line, owners, tokens
 
 
 @given(st.lists(st.integers(1, BATCH), min_size=20, max_size=60), st.integers(0, 10), st.integers(1, SMALL))
@@ -62,6 +62,19 @@ def test_calls_with_bulk_are_small_only_while_somebody_is_in_a_hurry() -> None:
     admit(waiting, *[10] * 50)
     assert len(waiting.take(0, hurried=False)) == SLOTS
     assert len(waiting.take(0, hurried=True)) == SLOTS // 2
+
+
+@given(LENGTHS, LENGTHS, st.floats(1, 10 * BATCH / CALL_S))
+def test_a_call_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
+    bulk: list[int], queries: list[int], speed: float
+) -> None:
+    waiting = line()
+    admit(waiting, *bulk)
+    for length in queries:
+        admit(waiting, length)
+    while waiting:
+        call = waiting.take(0, speed=speed)
+        assert len(call) == 1 or tokens(call) <= max(BATCH // 8, speed * CALL_S)
 
 
 @given(
