@@ -4,22 +4,23 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from numpy.random import Generator
 
 from bench.contenders import Contender, Host, direct, resident_mib, same_vectors, trillama
 from bench.rows import Found, Row, ratio
-from launcher.load import RequestFailed, closed_loop, summary, text, texts
+from launcher.load import WORDS, RequestFailed, closed_loop, cut, summary, texts
 
 PAIRS, TEXTS = 8, 256
 CLIENTS, MEMORY_TEXTS = 64, 512
 STRESS_TEXTS = int(os.environ.get("STRESS_TEXTS", "10000"))  # the goal is about 100000: some ten minutes
 STRESS_POOL, STRESS_CLIENTS, STRESS_MOST = 3000, 32, 96
 SAME = 0.9999
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 async def serialised(host: Host, seed: int) -> Found:
@@ -71,23 +72,25 @@ def _compared(ours: Sequence[_Run], theirs: Sequence[_Run], clients: int) -> tup
 
 
 async def _floats(one: Contender, seed: list[int], clients: int) -> _Run:
-    random = np.random.default_rng(seed)
-    numbers = random.permutation(len(LETTERS) ** 3)[: TEXTS * clients]  # no text twice: it would be computed once
-    short = ["".join(LETTERS[one // len(LETTERS) ** place % len(LETTERS)] for place in range(3)) for one in numbers]
-    calls = [short[TEXTS * number :][:TEXTS] for number in range(clients)]
+    calls = cut(_distinct(np.random.default_rng(seed), CHARACTERS, 2, TEXTS * clients), TEXTS)
     before = one.processor_s()
-    found = summary(await closed_loop(one.ask("float"), iter(calls), clients=clients))
+    found = summary(await closed_loop(one.ask("float"), calls, clients=clients))
     assert not found.failed
     return _Run(found.texts_per_s, (one.processor_s() - before) / clients / TEXTS * 1e3)
+
+
+def _distinct(random: Generator, words: Sequence[str], each: int, count: int) -> Iterator[str]:
+    """`count` texts of `each` words; none twice, for it would be computed once."""
+    for one in random.permutation(len(words) ** each)[:count]:
+        yield " ".join(words[one // len(words) ** place % len(words)] for place in range(each))
 
 
 async def memory(host: Host, seed: int) -> Found:
     """The proxy's resident memory while CLIENTS clients ask for MEMORY_TEXTS texts each, in floats."""
     async with trillama(host) as one:
         before = peak = resident_mib(one.pid)
-        random = np.random.default_rng(seed)
-        calls = [[text(random, 4) for _ in range(MEMORY_TEXTS)] for _ in range(CLIENTS)]
-        load = asyncio.create_task(closed_loop(one.ask("float"), iter(calls), clients=CLIENTS))
+        calls = cut(_distinct(np.random.default_rng(seed), WORDS, 4, MEMORY_TEXTS * CLIENTS), MEMORY_TEXTS)
+        load = asyncio.create_task(closed_loop(one.ask("float"), calls, clients=CLIENTS))
         while not load.done():
             peak = max(peak, resident_mib(one.pid))
             await asyncio.sleep(0.02)

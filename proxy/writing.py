@@ -21,7 +21,8 @@ async def send(
     request: web.Request, body: object, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
     """Answer with `body` as JSON; numpy arrays are lists of numbers."""
-    skeleton, large = _without_large(body)
+    large: dict[str, Rows] = {}
+    skeleton = _without_large(body, large)
     if not large:
         return web.Response(body=_json(body), status=status, headers=headers, content_type="application/json")
     response = web.StreamResponse(status=status, headers=headers)
@@ -51,20 +52,18 @@ async def slices(skeleton: object, large: Mapping[str, Rows]) -> AsyncIterator[b
     yield rest
 
 
-def _without_large(body: object) -> tuple[object, dict[str, Rows]]:
-    """The body with each list of more than LARGE rows replaced by a name that occurs nowhere else, and those lists."""
-    large: dict[str, Rows] = {}
+def _without_large(value: object, large: dict[str, Rows]) -> object:
+    """The value with each list of more than LARGE rows put into `large`, and its name there in its place.
 
-    def replaced(value: object) -> object:
-        if isinstance(value, list) and len(value) > LARGE:
-            name = uuid.uuid4().hex
-            large[name] = value
-            return name
-        if isinstance(value, dict):
-            return {key: replaced(inner) for key, inner in value.items()}
-        return value
-
-    return replaced(body), large
+    The name occurs nowhere else.
+    """
+    if isinstance(value, list) and len(value) > LARGE:
+        name = uuid.uuid4().hex
+        large[name] = value
+        return name
+    if isinstance(value, dict):
+        return {key: _without_large(inner, large) for key, inner in value.items()}
+    return value
 
 
 def _json(value: object) -> bytes:

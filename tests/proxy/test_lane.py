@@ -1,7 +1,9 @@
 """A lane sends calls one after another, shares them, refuses what is too much, and lets go of who leaves."""
 
 import asyncio
+import tracemalloc
 
+import numpy as np
 import pytest
 
 from proxy.errors import (
@@ -25,6 +27,21 @@ async def test_requests_that_wait_together_share_a_call() -> None:
     async with serving(engine) as lane:
         await asyncio.gather(*(lane.embed([[n]]) for n in range(4)))
     assert engine.calls == [[0, 1, 2, 3]]
+
+
+async def test_a_text_that_waits_takes_little_memory() -> None:
+    engine = Engine()
+    engine.gate.clear()
+    async with serving(engine) as lane:
+        inputs = [np.array([n, 1, 2, 3], dtype=np.int32) for n in range(2000)]
+        tracemalloc.start()
+        try:
+            waiting = asyncio.create_task(lane.embed(inputs))
+            await called(engine)
+            assert tracemalloc.get_traced_memory()[0] < 1000 * len(inputs)
+        finally:
+            tracemalloc.stop()
+            waiting.cancel()
 
 
 async def test_the_next_call_is_on_its_way_before_an_answer_is_read() -> None:
