@@ -49,7 +49,10 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """One that is up. `prefix` is put before each text; `body` has what else is in a request."""
+    """One that is up. `prefix` is put before each text; `body` has what else is in a request.
+
+    `engine` is where trillama's llama-server for these requests listens.
+    """
 
     name: str
     url: str
@@ -59,6 +62,7 @@ class Contender:
     body: Mapping[str, object] = field(default_factory=dict)
     same_weights: bool = True
     computing: tuple[int, ...] = ()
+    engine: Path | None = None
 
     def processor_s(self) -> float:
         """Processor seconds that its processes have taken so far: what other work on the machine hardly changes."""
@@ -140,6 +144,7 @@ async def trillama(host: Host) -> AsyncIterator[Contender]:
             prefix="",
             body={"task": "retrieval.passage"},
             computing=(pid, engine),
+            engine=next(served.runtime.glob(f"trillama-*/{names[0]}.sock")),
         )
 
 

@@ -1,0 +1,60 @@
+"""What there is on the way to trillama's own engine without trillama: nothing, or a server that does nothing else.
+
+`python -m bench.hops SOCKET PORT` is that server: aiohttp and the proxy's own client of llama-server, and no more.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from bench.contenders import PREFIX, Contender, Program, up
+from proxy.pipe import Pipe
+from tests.proxy.stack import unused_port
+
+KEEPALIVE_S = 3.0
+
+
+@asynccontextmanager
+async def undressed(ours: Contender) -> AsyncIterator[Contender]:
+    """The same process of llama-server, asked on its socket: two processes of one engine may differ by a third."""
+    connector = aiohttp.UnixConnector(str(ours.engine), keepalive_timeout=KEEPALIVE_S)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield replace(ours, name="its llama-server", url="http://llama-server", session=session, prefix=PREFIX, body={})
+
+
+@asynccontextmanager
+async def bare(ours: Contender) -> AsyncIterator[Contender]:
+    """The same llama-server behind a server that only forwards."""
+    argv, port = [sys.executable, "-m", "bench.hops", str(ours.engine)], unused_port()
+    program = Program(name="a bare aiohttp server", argv=[*argv, str(port)], port=port, env={**os.environ})
+    async with up(program) as contender:
+        yield contender
+
+
+async def _forward(socket: Path, port: int) -> None:
+    pipe = Pipe(str(socket), headers=b"Content-Type: application/json\r\n", keepalive_s=KEEPALIVE_S)
+
+    async def embeddings(request: web.Request) -> web.Response:
+        reply = await pipe.post("/v1/embeddings", await request.read())
+        return web.Response(body=reply.content, status=reply.status, content_type="application/json")
+
+    async def health(_: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes([web.post("/v1/embeddings", embeddings), web.get("/health", health)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_forward(Path(sys.argv[1]), int(sys.argv[2])))
