@@ -44,6 +44,7 @@ MEASURES = {
     "memory": Planned(THIN, answers.memory),
     "stress": Planned(SMALL, answers.stress),
     "gateways": Planned(THIN, gateways.gateways),
+    "gateways-small": Planned(SMALL, gateways.gateways),
     "infinity": Planned(BODY4, infinity.compared),
 }
 

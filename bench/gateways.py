@@ -57,7 +57,7 @@ def _found(host: Host, found: dict[str, list[tuple[Summary, Summary]]], notes: S
     ours = figures["trillama"]["requests_per_s"]
     rows = [
         Row(
-            measure=f"requests/s of one short text, {CLIENTS} clients, vs {name}",
+            measure=f"requests/s of one short text, {CLIENTS} clients, vs {name} ({host.made.shape.name})",
             goal="≥ 5" if name.startswith("LiteLLM") else "",
             seen=f"{ours / one['requests_per_s']:.2f}",
             met=ours >= 5 * one["requests_per_s"] if name.startswith("LiteLLM") else None,
