@@ -16,7 +16,7 @@ from bench.contenders import BATCH_TOKENS, SLOTS, Contender, Host, Start, direct
 from bench.rows import Found, Row, ratio
 from launcher.load import Summary, closed_loop, cut, summary, texts
 
-ROUNDS, ROUND_TEXTS, CLIENTS = 3, 24, 24
+ROUNDS, ROUND_TEXTS, CLIENTS = 3, 48, 24
 WAIT_TEXTS = 192
 
 
