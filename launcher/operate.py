@@ -117,15 +117,19 @@ async def _watch(settings: Settings) -> None:
 
 
 def _page(view: View) -> Group:
-    table = Table(box=SIMPLE_HEAD, expand=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("backend", "state", "restarts", "queue", "tokens/s", "memory"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("model", no_wrap=True, overflow="ellipsis", ratio=1)
     for one in view.backends:
         table.add_row(*_row(one))
     title = f"trillama {view.version} at {view.url}, {view.engine.origin} llama.cpp {view.engine.version}"
-    causes = [Text(f"{one.name}: {one.cause}") for one in view.backends if one.cause and one.state is not State.READY]
-    return Group(Text(title), table, *causes)
+    return Group(Text(title), table, *(Text(_line(one)) for one in view.backends))
+
+
+def _line(one: BackendView) -> str:
+    """What is too long for a table: the model, and why it does not serve."""
+    cause = f": {one.cause}" if one.cause and one.state is not State.READY else ""
+    return f"{one.name}: {Path(one.model).name}{cause}"
 
 
 def _row(one: BackendView) -> list[Text | str]:
@@ -133,12 +137,11 @@ def _row(one: BackendView) -> list[Text | str]:
     loaded = f" {one.loaded:.0%}" if one.state is State.STARTING else ""
     return [
         one.name,
-        Text(f"{one.state}{loaded} {since}", style=COLOURS.get(one.state, "")),
+        Text(f"{one.state}{loaded} {f'{since.days} d' if since.days else since}", style=COLOURS.get(one.state, "")),
         str(one.restarts),
         "" if one.waiting_texts is None else str(one.waiting_texts),
         f"{one.tokens_per_s:,.0f}" if one.tokens_per_s else "",
         _memory(one),
-        Path(one.model).name,
     ]
 
 
