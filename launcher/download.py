@@ -32,8 +32,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, loaded lazily
 
-from launcher.errors import ModelError
+from launcher.errors import HubUnreachable, ModelError
 
+BUSY = (429, 500, 502, 503, 504)  # HTTP statuses of a hub that may answer later
 BY_HAND = "or fetch the file by other means and name its place under [models.files] in the configuration"
 
 
@@ -41,16 +42,26 @@ def fetch(repo: str, filename: str, *, report: Callable[[int, int], None], stop:
     """The file's path in the cache. Blocks. A file that is there is not looked for on the network again.
 
     `report(bytes done, bytes in all)` is called as bytes arrive. Once `stop` is set, the next bytes to arrive raise
-    CancelledError. Raises ModelError with the next step for the user.
+    CancelledError. Raises ModelError with the next step for the user, HubUnreachable where time may help.
     """
     try:
         if isinstance(cached := try_to_load_from_cache(repo, filename), str):
             return Path(cached)
         return _fetch(repo, filename, report, stop)
     except (HfHubHTTPError, HFValidationError) as error:
-        raise ModelError(_refused(error, repo, filename)) from error
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.HTTPError) as error:
-        raise ModelError(_unreachable(error, repo, filename)) from error
+        busy = isinstance(error, HfHubHTTPError) and error.response.status_code in BUSY
+        raise (HubUnreachable if busy else ModelError)(_refused(error, repo, filename)) from error
+    except OfflineModeIsEnabled as error:
+        raise ModelError(
+            f"{filename} of {repo} is not in the cache {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE forbids to fetch "
+            f"it: unset HF_HUB_OFFLINE for one start, {BY_HAND}"
+        ) from error
+    except (LocalEntryNotFoundError, httpx2.HTTPError) as error:
+        why = str(error) or type(error).__name__
+        raise HubUnreachable(
+            f"{constants.ENDPOINT} cannot be reached to fetch {filename} of {repo} ({why}): check the network and "
+            f"start again, the download goes on where it stopped; {BY_HAND}"
+        ) from error
     except OSError as error:
         raise ModelError(_not_written(error, filename)) from error
 
@@ -164,19 +175,6 @@ def _refused(error: HfHubHTTPError | HFValidationError, repo: str, filename: str
             f"set HF_TOKEN to a token of an account that may read it, {BY_HAND}"
         )
     return f"the hub answered HTTP {status} for {filename} of {repo}: try again later, {BY_HAND}"
-
-
-def _unreachable(error: Exception, repo: str, filename: str) -> str:
-    if isinstance(error, OfflineModeIsEnabled):
-        return (
-            f"{filename} of {repo} is not in the cache {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE forbids to fetch "
-            f"it: unset HF_HUB_OFFLINE for one start, {BY_HAND}"
-        )
-    why = str(error) or type(error).__name__
-    return (
-        f"{constants.ENDPOINT} cannot be reached to fetch {filename} of {repo} ({why}): check the network and start "
-        f"again, the download goes on where it stopped; {BY_HAND}"
-    )
 
 
 def _not_written(error: OSError, filename: str) -> str:

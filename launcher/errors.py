@@ -9,7 +9,7 @@ LauncherError                    1   anything not named below
 ├── NotRunning                   69  no trillama serves here that could be asked (EX_UNAVAILABLE)
 ├── CorpusError                  65  the texts to compare on are missing, too few or too long (EX_DATAERR)
 ├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
-│   └── HubUnreachable           66  nobody answers where the models come from, or we may not ask
+│   └── HubUnreachable           75  nobody answers where the models come from, or not now (EX_TEMPFAIL)
 └── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
     ├── StartError               75  it did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
     ├── ChildExited              70  it was serving and ended by itself
@@ -53,7 +53,7 @@ class ModelError(LauncherError):
 
 
 class HubUnreachable(ModelError):
-    pass
+    exit_code = 75
 
 
 class ServiceError(LauncherError):

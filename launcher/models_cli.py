@@ -22,7 +22,7 @@ from launcher.signals import until_signal
 
 EPILOG = """
 Exit codes: 0 done; 1 other failure; 2 wrong arguments; 66 a file is damaged, in use, not there or cannot be had;
-78 wrong configuration; 130 stopped before it was done.
+75 the hub is out of reach; 78 wrong configuration; 130 stopped before it was done.
 """
 
 app = typer.Typer(help="The model files: here and on the hub.", no_args_is_help=True, epilog=EPILOG)

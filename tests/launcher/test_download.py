@@ -29,7 +29,8 @@ wanted = Wanted(backend="retrieval", repo="{REPO}", filename="{FILE}", local=Non
 try:
     print("path", asyncio.run(locate(wanted, report=lambda *at: print("report", *at, flush=True))))
 except ModelError as error:
-    sys.exit(str(error))
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
 except KeyboardInterrupt:
     sys.exit("stopped")
 """
@@ -40,6 +41,7 @@ class Outcome:
     """How a fetch in a process of its own ended: the path it gave, or its last words."""
 
     path: Path | None
+    code: int
     error: str
     reports: list[tuple[str, int, int]]
 
@@ -57,6 +59,7 @@ def fetch(env: Mapping[str, str]) -> Outcome:
     lines = [line.split() for line in done.stdout.splitlines()]
     return Outcome(
         path=next((Path(words[1]) for words in lines if words[0] == "path"), None),
+        code=done.returncode,
         error=done.stderr,
         reports=[(words[1], int(words[2]), int(words[3])) for words in lines if words[0] == "report"],
     )
@@ -150,6 +153,7 @@ def test_offline_without_the_file_says_how_to_give_it_by_hand(hub: Hub, tmp_path
 
     assert "HF_HUB_OFFLINE forbids to fetch it" in outcome.error
     assert "[models.files]" in outcome.error
+    assert outcome.code == 66  # a service stays down: nothing but its user can help
     assert hub.requests == []
 
 
@@ -158,11 +162,14 @@ def test_a_hub_out_of_reach_says_how_to_give_the_file_by_hand(hub: Hub, tmp_path
 
     assert "http://127.0.0.1:9 cannot be reached" in outcome.error
     assert "[models.files]" in outcome.error
+    assert outcome.code == 75  # a service tries again: at boot the network may come later
 
 
 def test_a_hub_that_is_down_is_named_with_its_status(hub: Hub, tmp_path: Path) -> None:
     hub.status = 503
-    assert f"the hub answered HTTP 503 for {FILE}" in fetch(hub.env(tmp_path)).error
+    outcome = fetch(hub.env(tmp_path))
+    assert f"the hub answered HTTP 503 for {FILE}" in outcome.error
+    assert outcome.code == 75
 
 
 def test_a_file_the_repository_does_not_have_names_the_page_that_lists_them(hub: Hub, tmp_path: Path) -> None:
