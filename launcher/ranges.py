@@ -109,7 +109,7 @@ def _translated(repo: str, name: str) -> Iterator[None]:
     except (HfHubHTTPError, HFValidationError) as error:
         raise ModelError(_refused(error, repo, name)) from error
     except OfflineModeIsEnabled as error:
-        raise HubUnreachable(
+        raise ModelError(
             f"{name} of {repo} must be read from the hub and HF_HUB_OFFLINE forbids it: unset HF_HUB_OFFLINE for this "
             "one command, or copy what it makes from another machine"
         ) from error
