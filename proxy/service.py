@@ -111,7 +111,7 @@ class EmbedService:
         model, by_token = self.models[route.backend], self.by_token.get(route.backend)
         tokens = estimate(request.inputs)
         async with model.admitted(tokens if by_token else late.cost(tokens, len(request.inputs))):
-            texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
+            texts = await token_ids.texts_of(request.inputs, self.decode or model.decode)
             document = late.document(route.prefix, texts, self.tasks.unicode_normalization)
             read = await chunks.read(document, model, self.limits.input_tokens, truncate=request.truncate)
         return await chunks.embed(read, model, by_token, caller)
@@ -121,7 +121,7 @@ class EmbedService:
     ) -> tuple[dict[int, Ids], dict[int, ProxyError]]:
         """The token ids of each input, by index, and the errors of those that have none: of a partial request only."""
         limit, failed = self.limits.input_tokens, dict[int, ProxyError]()
-        texts = token_ids.texts_of(request.inputs, self.decode or model.decode)
+        texts = await token_ids.texts_of(request.inputs, self.decode or model.decode)
         texts = prepare.as_trained(prefix, texts, self.tasks.unicode_normalization)
         if not request.truncate:
             _refuse(prepare.huge(texts, limit, model.longest_token), limit, request, failed)

@@ -4,9 +4,12 @@ OpenAI's clients (LangChain by default) send ids of cl100k_base, which llama-ser
 what the model is to see, so ids of any vocabulary become text first; then they are tokenised like any other text.
 """
 
+import asyncio
+import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from tiktoken.load import load_tiktoken_bpe
@@ -29,27 +32,41 @@ FIX = "send text (LangChain: check_embedding_ctx_length=False)"
 Decode = Callable[[Sequence[int]], str]  # raises KeyError with the first id that the vocabulary does not have
 
 
-def texts_of(inputs: Sequence[Input], decode: Decode) -> list[str]:
-    """Each input as text. Raises Invalid naming the index of ids that are not of the vocabulary."""
-    return [one if isinstance(one, str) else _decoded(one, index, decode) for index, one in enumerate(inputs)]
+async def texts_of(inputs: Sequence[Input], decode: Decode) -> list[str]:
+    """Each input as text; ids are read in a thread. Raises Invalid naming the index of one that is not known."""
+    texts = [one for one in inputs if isinstance(one, str)]
+    return texts if len(texts) == len(inputs) else await asyncio.to_thread(_texts_of, inputs, decode)
 
 
 def cl100k() -> Decode | None:
-    """The decoder of OpenAI's vocabulary, from a file on this machine; None if there is none. Takes 0.1 s, 15 MB.
+    """The decoder of OpenAI's vocabulary, from a file on this machine; None if there is no sound one.
 
-    A text that was cut inside a character, as clients that count tokens do, has U+FFFD there.
+    The file is read when the first ids come: 0.2 s and 15 MB, and most clients send text. A text that was cut inside a
+    character, as clients that count tokens do, has U+FFFD there.
     """
-    for path in _places():
-        if path.is_file():
-            table = {rank: token for token, rank in load_tiktoken_bpe(str(path), expected_hash=SHA256).items()}
-            table |= SPECIAL
-            return lambda ids: b"".join([table[token] for token in ids]).decode(errors="replace")
-    return None
+    path = next((path for path in _places() if path.is_file() and _is_sound(path)), None)
+    if path is None:
+        return None
+    table = cache(partial(_table, path))
+    return lambda ids: b"".join([table()[token] for token in ids]).decode(errors="replace")
 
 
 def refuse(ids: Sequence[int]) -> str:
     """The decoder of a server that takes no ids. Raises Invalid with the fix for the client."""
     raise invalid("input", f"is token ids, and this server takes none: {FIX}", kind="unsupported", given=ids[:10])
+
+
+def _is_sound(path: Path) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == SHA256
+
+
+def _table(path: Path) -> dict[int, bytes]:
+    return {rank: token for token, rank in load_tiktoken_bpe(str(path)).items()} | SPECIAL
+
+
+def _texts_of(inputs: Sequence[Input], decode: Decode) -> list[str]:
+    return [one if isinstance(one, str) else _decoded(one, index, decode) for index, one in enumerate(inputs)]
 
 
 def _decoded(ids: Sequence[int], index: int, decode: Decode) -> str:

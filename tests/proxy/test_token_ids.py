@@ -101,7 +101,12 @@ async def test_a_server_can_take_the_models_own_ids_or_none(served: Stack, polic
         assert np.frombuffer(answer.body, "<f4") @ expected > 0.99999
 
 
-def test_without_the_file_there_is_no_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_without_a_sound_file_there_is_no_decoder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damaged: bool
+) -> None:
+    if damaged:
+        (tmp_path / token_ids.CACHED_AS).write_bytes(b"IQ== 0\n")
     monkeypatch.setitem(os.environ, "TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "tiktoken_ext", raising=False)
