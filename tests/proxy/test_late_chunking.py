@@ -14,7 +14,7 @@ import pytest_asyncio
 from proxy.tokenizer import load
 from tests.proxy.client import embed, vectors_of
 from tests.proxy.families import only
-from tests.proxy.stack import FAMILY_FILE, Stack, family_of, small_family, stack
+from tests.proxy.stack import BATCH_TOKENS, FAMILY_FILE, Stack, family_of, small_family, stack
 from tests.proxy.standin import Fault, front, stand_in
 from tests.reference import Reference
 from tests.tiny_models import write_model
@@ -109,10 +109,10 @@ async def test_a_hundred_chunks_of_seven_hundred_tokens_beside_other_requests(sm
 
 
 async def test_many_chunks_are_computed_token_by_token(engine_kind: str, tmp_path: Path) -> None:
-    """Three hundred chunks of two thousand tokens, by a second engine of the same file; two, the other way."""
+    """Three hundred chunks of a thousand tokens, by a second engine of the same file; two, the other way."""
     family, models = small_family(tmp_path)
-    chunks = ["".join(part) for part in np.array_split(np.array(words(880), dtype=object), 300)]
-    truth = exact(models["code"], "Passage: ", chunks, 2048)
+    chunks = ["".join(part) for part in np.array_split(np.array(words(440), dtype=object), 300)]
+    truth = exact(models["code"], "Passage: ", chunks, BATCH_TOKENS)
     async with stack(
         engine_kind, {"code": models["code"]}, family=only(family, "code", tmp_path / "code.toml"), by_token=["code"]
     ) as served:

@@ -60,7 +60,7 @@ async def test_base64_and_bits_are_of_the_same_vector(served: Stack) -> None:
 
 
 async def test_no_vector_is_wrong_and_nothing_fails_under_mixed_load(engine_kind: str, tmp_path: Path) -> None:
-    """48 clients, texts of 4 to 2000 tokens: llama-server alone gives wrong vectors and 500s here (traps T1, T2)."""
+    """48 clients, texts of 4 tokens to the longest: llama-server alone gives wrong vectors and 500s here (T1, T2)."""
     generator = random.Random(7)
     lengths = [1, 5, 20, 60, 150, 300, 700]
     texts = [" ".join(generator.choices(WORDS, k=generator.choice(lengths))) for _ in range(40)]
