@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Mapping
@@ -40,9 +41,19 @@ echo "[2/2] Linking CXX executable bin/llama-server"
 """
 
 
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python, which copies a virtual environment that was made once: pip takes three seconds to get into a new one."""
+    folder = tmp_path_factory.mktemp("python")
+    subprocess.run((sys.executable, "-m", "venv", folder / "venv"), check=True)
+    script(folder / "python", f'if [ "$2" = venv ]; then exec cp -a {folder}/venv "$3"; fi; exec {sys.executable} "$@"')
+    return folder / "python"
+
+
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Path) -> Path:
     """A machine whose package index has only a small package of the right name, and whose compilers are empty."""
+    monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path / "bin"), "/usr/bin", "/bin")))
     monkeypatch.setenv("PIP_NO_INDEX", "1")

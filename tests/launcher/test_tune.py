@@ -25,7 +25,7 @@ from launcher.tune import Bench, Measured, Setting, axes, gain, search, smaller_
 from tests.engine import found_engine
 from tests.launcher.command import trillama_serve
 from tests.launcher.trillama import commands
-from tests.proxy.stack import small_host
+from tests.proxy.stack import BATCH_TOKENS, small_host
 from tests.tiny_models import write_model
 
 FIRST = Setting(slots=16, batch_tokens=1024, threads=None, flash_attention="auto")
@@ -125,7 +125,7 @@ async def test_it_measures_and_the_next_start_uses_it(tmp_path: Path) -> None:
         done = run("tune", "--config", str(config), "--minutes", "0.02", "--write", "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    first = {"slots": 16, "batch_tokens": 2048, "threads": 2, "flash_attention": "auto"}
+    first = {"slots": 16, "batch_tokens": BATCH_TOKENS, "threads": 2, "flash_attention": "auto"}
     assert found["measured"][0]["setting"] == first
     assert found["best"]["worst_cosine"] > 0.999
     assert set(found["best"]["tokens_per_s"]) == set(LENGTHS)
