@@ -136,11 +136,10 @@ class Line:
         debt = min(int(self._owed), most)
         owed = self._bulk.fill(self._room([], self._small_texts, debt), late, now) if debt > 0 else []
         quick = self._interactive.fill(self._room(owed, self._slots, most), late, now)
-        small = hurried or hurry is not None
-        texts, tokens = (self._small_texts, min(most, self._small_tokens)) if small else (self._slots, most)
+        tokens = min(most, self._small_tokens) if hurried or hurry is not None else most
         if quick:  # their own call is what they wait for, too
-            texts, tokens = self._small_texts // 2, tokens // 2
-        more = self._bulk.fill(self._room([*owed, *quick], texts, tokens), late, now)
+            tokens //= 2
+        more = self._bulk.fill(self._room([*owed, *quick], self._slots, tokens), late, now)
         self._owed += _tokens(quick) * share / (1 - share) - _tokens(owed)
         # What nobody else had a use for costs bulk no more than it is owed.
         self._owed = min(self._batch_tokens, max(min(self._owed, 0.0), self._owed - _tokens(more)))
