@@ -34,7 +34,6 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from launcher.errors import HubUnreachable, ModelError
 
-BUSY = (429, 500, 502, 503, 504)  # HTTP statuses of a hub that may answer later
 BY_HAND = "or fetch the file by other means and name its place under [models.files] in the configuration"
 
 
@@ -49,8 +48,7 @@ def fetch(repo: str, filename: str, *, report: Callable[[int, int], None], stop:
             return Path(cached)
         return _fetch(repo, filename, report, stop)
     except (HfHubHTTPError, HFValidationError) as error:
-        busy = isinstance(error, HfHubHTTPError) and error.response.status_code in BUSY
-        raise (HubUnreachable if busy else ModelError)(_refused(error, repo, filename)) from error
+        raise refusal(error)(_refused(error, repo, filename)) from error
     except OfflineModeIsEnabled as error:
         raise ModelError(
             f"{filename} of {repo} is not in the cache {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE forbids to fetch "
@@ -64,6 +62,12 @@ def fetch(repo: str, filename: str, *, report: Callable[[int, int], None], stop:
         ) from error
     except OSError as error:
         raise ModelError(_not_written(error, filename)) from error
+
+
+def refusal(error: HfHubHTTPError | HFValidationError) -> type[ModelError]:
+    """HubUnreachable where the hub may answer later: it has too much to do, or is broken."""
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
+    return HubUnreachable if status in (408, 429) or status >= 500 else ModelError
 
 
 def _fetch(repo: str, filename: str, report: Callable[[int, int], None], stop: Event) -> Path:

@@ -8,6 +8,7 @@ import httpx2
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
+from launcher.download import refusal
 from launcher.errors import HubUnreachable, ModelError
 from launcher.family import Family, ModelSource
 from launcher.store import quantization_in
@@ -51,11 +52,9 @@ def offers(backend: str, source: ModelSource) -> tuple[Offer, ...]:
     except HFValidationError as error:
         raise ModelError(f'"{source.repo}" is no name of a repository: set repo = "owner/name"') from error
     except HfHubHTTPError as error:
-        raise ModelError(_refused(error, source.repo)) from error
+        raise refusal(error)(_refused(error, source.repo)) from error
     except OfflineModeIsEnabled as error:
-        raise HubUnreachable(
-            "the hub is not asked: HF_HUB_OFFLINE forbids it, unset it to see what there is"
-        ) from error
+        raise ModelError("the hub is not asked: HF_HUB_OFFLINE forbids it, unset it to see what there is") from error
     except (httpx2.HTTPError, OSError) as error:
         why = str(error) or type(error).__name__
         raise HubUnreachable(f"{constants.ENDPOINT} cannot be reached ({why}): check the network") from error

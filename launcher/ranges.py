@@ -24,6 +24,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, loa
     http_stream_backoff,
 )
 
+from launcher.download import refusal
 from launcher.errors import HubUnreachable, ModelError
 
 
@@ -107,7 +108,7 @@ def _translated(repo: str, name: str) -> Iterator[None]:
     try:
         yield
     except (HfHubHTTPError, HFValidationError) as error:
-        raise ModelError(_refused(error, repo, name)) from error
+        raise refusal(error)(_refused(error, repo, name)) from error
     except OfflineModeIsEnabled as error:
         raise ModelError(
             f"{name} of {repo} must be read from the hub and HF_HUB_OFFLINE forbids it: unset HF_HUB_OFFLINE for this "

@@ -135,11 +135,10 @@ class Lane:
                     if self.line and answer.error is None and not self._paused:
                         following = tasks.create_task(self._call())
                         await asyncio.sleep(0)  # the next call is on its way before this answer is read
-                    doubt = self._delivery.settle(answer)
-                    asyncio.get_running_loop().call_soon(self._end, answer)
+                    doubt = self._settle(answer)
                     answer = await following if following else Answer()
                     if doubt:
-                        self._delivery.settle(answer)
+                        self._settle(answer)
                         return doubt
         return None
 
@@ -164,24 +163,30 @@ class Lane:
                 return Answer(texts, error=error)
             finally:
                 self.in_flight = 0
-            return Answer(texts, content, len(fillers), loop.time() - started)
+            seconds = loop.time() - started
+            self.pace.saw(sum(text.tokens for text in texts), seconds)
+            return Answer(texts, content, len(fillers), seconds)
 
     def _take(self, now: float) -> list[Text]:
         hurried = now - self._turnstile.hurried < RECENT_S
         return self.line.take(now, hurried=hurried, speed=self.pace.tokens_per_s, fastest=self.pace.fastest)
+
+    def _settle(self, answer: Answer) -> BackendError | None:
+        doubt = self._delivery.settle(answer)
+        if answer.texts and answer.error is None:
+            asyncio.get_running_loop().call_soon(self._end, answer)  # when those who got their vectors had their turn
+        return doubt
 
     def _begin(self, texts: Sequence[Text], now: float) -> None:
         for text in texts:
             for job, _ in text.waiters:
                 if not job.started:
                     job.started = True
-                    self._meters.waited(now - job.arrived, interactive=job.interactive)
+                    # Who came after the call was chosen, for a text that is in it, has not waited.
+                    self._meters.waited(max(0.0, now - job.arrived), interactive=job.interactive)
 
     def _end(self, answer: Answer) -> None:
-        if answer.error is None:
-            tokens = sum(text.tokens for text in answer.texts)
-            self.pace.saw(tokens, answer.seconds)
-            self._meters.called(len(answer.texts), tokens, answer.seconds)
+        self._meters.called(len(answer.texts), sum(text.tokens for text in answer.texts), answer.seconds)
 
 
 def _written(inputs: Sequence[Ids], alone: bool) -> list[Asked]:

@@ -142,7 +142,7 @@ class Line:
         more = self._bulk.fill(self._room([*owed, *quick], self._slots, tokens), late, now)
         self._owed += _tokens(quick) * share / (1 - share) - _tokens(owed)
         # What nobody else had a use for costs bulk no more than it is owed.
-        self._owed = min(self._batch_tokens, max(min(self._owed, 0.0), self._owed - _tokens(more)))
+        self._owed = min(most, max(min(self._owed, 0.0), self._owed - _tokens(more)))
         return [*owed, *quick, *more]
 
     def _room(self, call: Sequence[Text], texts: int, tokens: int) -> Room:

@@ -17,11 +17,12 @@ class Jobs:
     So each is done no later than it would be with equal shares, most are done much earlier, and few are half done and
     hold their vectors: the fair sojourn protocol (Friedman and Henderson, SIGMETRICS 2003). `_clock` is what each of
     the sharing jobs would have had by now, in tokens, since the first came; a job's place is where that is when it
-    would be done.
+    would be done. What a job does not take itself, as it left or another took the same texts, counts when it goes.
     """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Job]] = []
+        self._left: dict[Job, int] = {}  # tokens that each came for and has not had
         self._sharing: list[float] = []  # the places of those that would not be done yet, a heap
         self._clock = 0.0
         self._order = itertools.count()
@@ -34,12 +35,22 @@ class Jobs:
         return self._heap[0][2]
 
     def join(self, job: Job) -> None:
-        place = self._clock + job.tokens
+        place, self._left[job] = self._clock + job.tokens, job.tokens
         heapq.heappush(self._heap, (place, next(self._order), job))
         heapq.heappush(self._sharing, place)
 
-    def serve(self, tokens: float) -> None:
-        """The first one gets that much; had all got their share of it, who would be done is not among them any more."""
+    def serve(self, tokens: int) -> None:
+        """The first one gets that much."""
+        self._left[self.first] -= tokens
+        self._share(tokens)
+
+    def drop(self) -> None:
+        """The first one leaves for good."""
+        _, _, job = heapq.heappop(self._heap)
+        self._share(self._left.pop(job))
+
+    def _share(self, tokens: float) -> None:
+        """All get the same of so many tokens; who would be done then is not among them any more."""
         while self._sharing:
             until_one_is_done = (self._sharing[0] - self._clock) * len(self._sharing)
             if tokens < until_one_is_done:
@@ -143,7 +154,7 @@ class Turns:
                 job = client.jobs.first
                 if job.head() is not None and not late(job):
                     return job
-                client.jobs.step_out()
+                client.jobs.drop()
             place = self._ring.step_out()
             if client.aside:
                 self._aside.append(place)

@@ -48,10 +48,24 @@ async def slices(skeleton: object, large: Mapping[str, Rows]) -> AsyncIterator[b
         before, rest = rest.split(_json(name), 1)
         yield before + b"["
         for slice_ in _sliced(rows):
-            yield _json(rows[slice_])[1:-1] + (b"," if slice_.stop < len(rows) else b"")
+            end = b"," if slice_.stop < len(rows) else b""
+            if slice_.stop - slice_.start > 1:
+                yield _json(rows[slice_])[1:-1] + end
+            else:
+                async for part in _row(rows[slice_.start]):
+                    yield part
+                yield end
             await asyncio.sleep(0)
         rest = b"]" + rest
     yield rest
+
+
+async def _row(row: object) -> AsyncIterator[bytes]:
+    """One row, which may be large itself: all vectors of a long text."""
+    large: dict[str, Rows] = {}
+    skeleton = _without_large(row, large)
+    async for part in slices(skeleton, large):
+        yield part
 
 
 def _without_large(value: object, large: dict[str, Rows]) -> object:
@@ -69,7 +83,7 @@ def _without_large(value: object, large: dict[str, Rows]) -> object:
 
 
 def _sliced(rows: Rows) -> Iterator[slice]:
-    """Rows of about SLICE floats together, or one row."""
+    """Rows of about SLICE floats together, or one row that has more."""
     start = floats = 0
     for row, here in enumerate(map(_floats, rows)):
         if row > start and floats + here > SLICE:

@@ -1,12 +1,13 @@
 """Everybody has a share: queries and bulk, keys, and the requests of a key."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.line import AGEING_S, BULK_SHARE, CALL_S
-from proxy.work import Job
-from tests.proxy.in_line import BATCH, LENGTHS, SLOTS, SMALL, admit, line, owners, tokens
+from proxy.work import Asked, Job
+from tests.proxy.in_line import BATCH, LENGTHS, NUMBERS, SLOTS, SMALL, admit, join, line, owners, tokens
 
 
 @given(st.lists(st.integers(1, BATCH), min_size=20, max_size=60), st.integers(0, 10), st.integers(1, SMALL))
@@ -77,6 +78,18 @@ def test_a_call_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
         assert len(call) == 1 or tokens(call) <= max(BATCH // 8, speed * CALL_S)
 
 
+def test_what_bulk_is_owed_from_long_calls_is_not_taken_in_many_short_ones() -> None:
+    waiting = line()
+    admit(waiting, *[1] * 3000)
+    for _ in range(200):
+        admit(waiting, *[SMALL // 2] * 2)
+        waiting.take(0)  # bulk cannot have what it is owed: it is slots that it lacks
+    admit(waiting, *[BATCH // 5] * 60)
+    query = admit(waiting, 5)
+    speed = BATCH / 4 / CALL_S
+    assert query in owners([text for _ in range(3) for text in waiting.take(0, speed=speed)])
+
+
 @given(
     st.lists(st.integers(1, BATCH), min_size=40, max_size=40),
     st.lists(st.integers(1, BATCH), min_size=40, max_size=40),
@@ -140,6 +153,35 @@ def equal_shares(arrived: dict[Job, int], sizes: dict[Job, int]) -> dict[Job, fl
         done |= {job: now for job, tokens in left.items() if tokens <= 1e-6}
         left = {job: tokens for job, tokens in left.items() if tokens > 1e-6}
     return done
+
+
+@pytest.mark.parametrize("others", ["stay", "leave", "ask for the same"])
+def test_a_long_request_is_done_although_short_ones_keep_coming(others: str) -> None:
+    waiting = line()
+
+    def come() -> list[Job]:
+        texts = [Asked(b"%d" % next(NUMBERS), BATCH) for _ in range(5)]
+        return [join(waiting, texts) for _ in range(2 if others == "ask for the same" else 1)]
+
+    short = list[Job]()
+
+    def call() -> None:
+        while len(short) < 8:
+            short.extend(come())
+        for text in waiting.take(0):
+            waiting.forget(text)
+            text.deliver(np.zeros(1, np.float32))
+        if others == "leave":
+            waiting.drop(short.pop())
+        short[:] = [job for job in short if job.left]
+
+    for _ in range(500):
+        call()
+    long, calls = admit(waiting, *[BATCH] * 50), 0
+    while long.left:
+        call()
+        calls += 1
+        assert calls <= 3 * 50 * 9  # three times as many as with equal shares, for the short ones come faster so
 
 
 def test_requests_of_a_key_are_done_one_after_another() -> None:

@@ -59,7 +59,13 @@ def test_the_vectors_are_let_go_when_they_are_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [list, lambda vectors: [list(part) for part in vectors.reshape(256, 128, 128)]], ids=["vectors", "many"]
+    "shape",
+    [
+        list,
+        lambda vectors: [list(part) for part in vectors.reshape(256, 128, 128)],
+        lambda vectors: [{"embeddings": list(vectors.reshape(-1, 128))}],
+    ],
+    ids=["a vector each", "many each", "one of many"],
 )
 async def test_others_have_a_turn_between_two_slices(shape: Callable[[NDArray[np.float32]], list[object]]) -> None:
     turns = 0
