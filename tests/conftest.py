@@ -1,5 +1,7 @@
 """Fixtures that several rooms share."""
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -18,14 +20,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("engine_kind", kinds, indirect=True, scope="session")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Who shares what is slow to start runs in one process: the tests of a stack, else those of a file."""
     for item in items:
         assert isinstance(item, pytest.Function)
         kind = item.callspec.params.get("engine_kind", "") if hasattr(item, "callspec") else ""
         group = f"served-{kind}" if "served" in item.fixturenames else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+    yield
+    grouped = all("@" in item.nodeid for item in items)
+    assert grouped or not config.getoption("loadgroup", default=False), "this pytest-xdist does not group this pytest"
 
 
 @pytest.fixture(scope="session")
