@@ -109,7 +109,8 @@ class Line:
         """
         self._again_next = not self._again_next
         late = partial(_late, now, fastest)
-        most = max(self._least_tokens, int(speed * CALL_S)) if speed else self._batch_tokens
+        quarter = max(self._least_tokens, int(speed * CALL_S)) if speed else self._batch_tokens
+        most = min(quarter, self._batch_tokens)
         call = self._once_more() if self._again_next else []
         call = call or self._shared(late, now, most, hurried=hurried) or self._once_more()
         for text in call:
@@ -147,7 +148,7 @@ class Line:
 
     def _room(self, call: Sequence[Text], texts: int, tokens: int) -> Room:
         left = 0 if any(text.alone for text in call) else texts - len(call)
-        return Room(left, min(tokens, self._batch_tokens) - _tokens(call), empty=not call)
+        return Room(left, tokens - _tokens(call), empty=not call)
 
     def _leave(self, text: Text) -> None:
         self.texts -= 1

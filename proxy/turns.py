@@ -4,39 +4,59 @@ import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from proxy.work import Job, Text
 
+T = TypeVar("T")
 Late = Callable[[Job], bool]
 MISFITS = 8  # texts passed over in one call because they find no room, before it is sent as it is
 
 
-class Jobs:
-    """The jobs of one client. First is the one that would be done first if all had equal shares of every token.
-
-    So each is done no later than it would be with equal shares, most are done much earlier, and few are half done and
-    hold their vectors: the fair sojourn protocol (Friedman and Henderson, SIGMETRICS 2003). `_clock` is what each of
-    the sharing jobs would have had by now, in tokens, since the first came; a job's place is where that is when it
-    would be done. What a job does not take itself, as it left or another took the same texts, counts when it goes.
-    """
+class Places(Generic[T]):
+    """Who waits, each with its place: the least is first, and of equal ones who came first."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Job]] = []
-        self._left: dict[Job, int] = {}  # tokens that each came for and has not had
-        self._sharing: list[float] = []  # the places of those that would not be done yet, a heap
-        self._clock = 0.0
+        self._heap: list[tuple[float, int, T]] = []
         self._order = itertools.count()
 
     def __len__(self) -> int:
         return len(self._heap)
 
     @property
-    def first(self) -> Job:
+    def first(self) -> T:
         return self._heap[0][2]
+
+    def put(self, place: float, one: T) -> None:
+        heapq.heappush(self._heap, (place, next(self._order), one))
+
+    def step_out(self) -> tuple[float, int, T]:
+        """The first one leaves; its place, should it want to come back."""
+        return heapq.heappop(self._heap)
+
+    def step_in(self, place: tuple[float, int, T]) -> None:
+        heapq.heappush(self._heap, place)
+
+
+class Jobs(Places[Job]):
+    """The jobs of one client. First is the one that would be done first if all had equal shares of every token.
+
+    So of those that are there each is done no later than with equal shares, most are done much earlier, and few are
+    half done and hold their vectors: the fair sojourn protocol (Friedman and Henderson, SIGMETRICS 2003). `_clock` is
+    what each of the sharing jobs would have had by now, in tokens, since the first came; a job's place is where that is
+    when it would be done. What a job does not take itself, as it left or another took the same texts, counts when it
+    goes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left: dict[Job, int] = {}  # tokens that each came for and has not had
+        self._sharing: list[float] = []  # the places of those that would not be done yet, a heap
+        self._clock = 0.0
 
     def join(self, job: Job) -> None:
         place, self._left[job] = self._clock + job.tokens, job.tokens
-        heapq.heappush(self._heap, (place, next(self._order), job))
+        self.put(place, job)
         heapq.heappush(self._sharing, place)
 
     def serve(self, tokens: int) -> None:
@@ -46,7 +66,7 @@ class Jobs:
 
     def drop(self) -> None:
         """The first one leaves for good."""
-        _, _, job = heapq.heappop(self._heap)
+        _, _, job = self.step_out()
         self._share(self._left.pop(job))
 
     def _share(self, tokens: float) -> None:
@@ -59,13 +79,6 @@ class Jobs:
             tokens -= until_one_is_done
             self._clock = heapq.heappop(self._sharing)
 
-    def step_out(self) -> tuple[float, int, Job]:
-        """The first one leaves; its place, should it want to come back."""
-        return heapq.heappop(self._heap)
-
-    def step_in(self, place: tuple[float, int, Job]) -> None:
-        heapq.heappush(self._heap, place)
-
 
 @dataclass(slots=True, eq=False)
 class Client:
@@ -76,7 +89,7 @@ class Client:
     aside: list[tuple[float, int, Job]] = field(default_factory=list)
 
 
-class Ring:
+class Ring(Places[Client]):
     """The clients: who had least is first. Self-clocked fair queueing: who is served n tokens stands n further back.
 
     Who is new joins where the last one served stands now: behind everybody who has waited since then, so that nobody
@@ -84,32 +97,17 @@ class Ring:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Client]] = []
+        super().__init__()
         self._clock = 0.0
-        self._order = itertools.count()
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    @property
-    def first(self) -> Client:
-        return self._heap[0][2]
 
     def join(self, one: Client) -> None:
-        heapq.heappush(self._heap, (self._clock, next(self._order), one))
+        self.put(self._clock, one)
 
     def serve(self, tokens: int) -> None:
         """The first one gets that much."""
-        had, _, one = self._heap[0]
+        had, _, one = self.step_out()
         self._clock = max(self._clock, had + tokens)
-        heapq.heapreplace(self._heap, (had + tokens, next(self._order), one))
-
-    def step_out(self) -> tuple[float, int, Client]:
-        """The first one leaves; its place, should it want to come back."""
-        return heapq.heappop(self._heap)
-
-    def step_in(self, place: tuple[float, int, Client]) -> None:
-        heapq.heappush(self._heap, place)
+        self.put(had + tokens, one)
 
 
 @dataclass(slots=True)

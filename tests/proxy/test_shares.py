@@ -75,7 +75,7 @@ def test_a_call_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
         admit(waiting, length)
     while waiting:
         call = waiting.take(0, speed=speed)
-        assert len(call) == 1 or tokens(call) <= max(BATCH // 8, speed * CALL_S)
+        assert len(call) == 1 or tokens(call) <= min(BATCH, max(BATCH // 8, speed * CALL_S))
 
 
 def test_what_bulk_is_owed_from_long_calls_is_not_taken_in_many_short_ones() -> None:
