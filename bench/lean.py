@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from launcher.lean import FLAG
+from launcher.patch import FLAG
 from tests.engine import LlamaServer, found_engine, llama_server
 from tests.tiny_models import write_model
 

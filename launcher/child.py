@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SIGILL_CODES = (-signal.SIGILL, 128 + signal.SIGILL)  # of the process itself, and of a shell that ran it
 
 
 @asynccontextmanager
@@ -64,6 +65,16 @@ def last_lines(output: Path, count: int = 5) -> str:
         lines = output.read_bytes()[-8192:].decode(errors="replace").splitlines()
         return "\n".join([line for line in lines if line.strip()][-count:])
     return ""
+
+
+def ending(code: int) -> str:
+    """How a llama-server with that return code ended, as the end of a sentence that begins with its name."""
+    if code in SIGILL_CODES:
+        return (
+            "was killed by signal 4 (SIGILL: it uses an instruction that this processor does not have; run "
+            "`trillama engine build`, which makes one for this processor)"
+        )
+    return f"exited with {code}" if code >= 0 else f"was killed by signal {-code}"
 
 
 async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:

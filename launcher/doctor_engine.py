@@ -1,8 +1,9 @@
 """What `trillama doctor` looks at in the engine, its devices and the memory."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from launcher import doctor_host
+from launcher import build_record, doctor_host, processor
 from launcher.config import Settings
 from launcher.engine import Engine, Origin
 from launcher.errors import NotEnoughMemory
@@ -12,7 +13,13 @@ from launcher.memory import GIB
 from launcher.plan import Plan
 from launcher.sizing import decide
 
-BUILD_CUDA = "trillama engine build --cuda"
+BUILD = "trillama engine build"
+BUILD_CUDA = f"{BUILD} --cuda"
+# By the instructions of a processor, the best first. Measured with Q8_0, 4 layers x 896, on two cores.
+GAINS = {
+    "amx_int8": "this processor has AMX, with which an engine built here computes about 4 times as fast",
+    "avx512f": "this processor has AVX-512, with which an engine built here is 1.2 to 1.4 times as fast",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +36,26 @@ class Machine:
 
 
 async def build(machine: Machine) -> Finding:
-    """Which engine, and which of the flags that not every engine has."""
+    """Which engine, which of the flags that not every engine has, and whether one built here would be faster."""
     known = [flag for flag in ("--no-logits-for-embeddings", "--fit") if flag in machine.engine.flags]
     text = f"{machine.engine.origin} llama.cpp {machine.engine.version}, which knows {', '.join(known) or 'no extras'}"
-    if machine.engine.origin is Origin.EMBEDDED and not machine.devices.has_gpu_backend:
-        return ok(f"{text}; `trillama engine build` makes one for this processor")
+    if machine.devices.has_gpu_backend or (machine.wants_gpu and doctor_host.pci_gpus()):
+        return ok(text)  # the processor does not decide, or `devices` says what to build
+    if gain := _gain(machine.engine, processor.instructions()):
+        return warn(f"{text}; {gain}", BUILD)
+    if machine.engine.origin is Origin.EMBEDDED:
+        return ok(f"{text}; `{BUILD}` makes one for this processor")
     return ok(text)
+
+
+def _gain(engine: Engine, here: frozenset[str]) -> str | None:
+    """What an engine built for a processor with those instructions would be better at; None for one that is."""
+    record = build_record.read(Path(engine.argv[0])) if engine.origin is Origin.BUILT else None
+    if record is None and engine.origin is not Origin.EMBEDDED:
+        return None  # nobody knows for which processor it was built
+    built_for = record.order.instructions if record else ()
+    gains = (text for instruction, text in GAINS.items() if instruction in here and instruction not in built_for)
+    return next(gains, None)
 
 
 async def flash_attention(machine: Machine) -> Finding:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from launcher import command
+from launcher import build_record, command
+from launcher.child import SIGILL_CODES, ending
 from launcher.config import cache_dir
 from launcher.errors import EngineError
 from launcher.openmp import openmp_environment
@@ -67,8 +68,10 @@ def built_path() -> Path:
 
 
 async def probe(argv: tuple[str, ...], origin: Origin, env: Mapping[str, str]) -> Engine:
-    """Ask the engine what it is. Raises EngineError if it does not run or lacks a flag."""
+    """Ask the engine what it is. Raises EngineError if it does not run, lacks a flag or is for another processor."""
     name = _name(argv, origin)
+    if foreign := build_record.why_foreign(Path(argv[0])):
+        raise EngineError(foreign)
     version = version_in(await ask(argv, "--version", env, name))
     if version is None:
         raise EngineError(f"{name} does not say a version as llama-server does: is it one? {_capital(FIX)}")
@@ -99,6 +102,8 @@ async def ask(argv: tuple[str, ...], flag: str, env: Mapping[str, str], name: st
         raise EngineError(f"{name} {flag} gave no answer in {PROBE_TIMEOUT_S:g} s; {FIX}") from error
     except OSError as error:
         raise EngineError(f"{name} cannot be run: {error.strerror}; {FIX}") from error
+    if code in SIGILL_CODES:
+        raise EngineError(f"{name} {flag} {ending(code)}", returncode=code)
     if code != 0:
         last = "\n".join(text.strip().splitlines()[-5:]) or "nothing"
         raise EngineError(f"{name} {flag} ended with {code}; {FIX}. It said:\n{last}")

@@ -4,6 +4,7 @@ LauncherError                    1   anything not named below
 ├── ConfigError                  78  a setting is missing, unknown or contradicts another (EX_CONFIG)
 ├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
+│       └── Miscompiled          70  what was built dies of SIGILL or computes wrong: the compiler, or the processor
 ├── ServiceError                 1   systemd is not there, or did not do as asked
 ├── NotEnoughMemory              75  no way to serve the models fits the memory there is (EX_TEMPFAIL)
 ├── NotRunning                   69  no trillama serves here that could be asked (EX_UNAVAILABLE)
@@ -19,9 +20,16 @@ LauncherError                    1   anything not named below
 
 
 class LauncherError(Exception):
-    """Base class. `args[0]` is one sentence for the user that says what to do next."""
+    """Base class. `args[0]` is one sentence for the user that says what to do next.
+
+    `returncode` is that of the llama-server whose end is told, where it ended by itself.
+    """
 
     exit_code = 1
+
+    def __init__(self, sentence: str, *, returncode: int | None = None) -> None:
+        super().__init__(sentence)
+        self.returncode = returncode
 
 
 class ConfigError(LauncherError):
@@ -34,6 +42,10 @@ class EngineError(LauncherError):
 
 class EngineBuildError(EngineError):
     exit_code = 70
+
+
+class Miscompiled(EngineBuildError):
+    pass
 
 
 class NotEnoughMemory(LauncherError):

@@ -11,11 +11,11 @@ import psutil
 
 from launcher import command, health
 from launcher.canary import Canary
-from launcher.child import running
+from launcher.child import ending, running
 from launcher.command import Placement
 from launcher.config import SupervisionSettings
 from launcher.engine import Engine
-from launcher.errors import ChildExited, StartError, Unresponsive, WrongAnswer
+from launcher.errors import ChildError, ChildExited, StartError, Unresponsive, WrongAnswer
 from launcher.logs import ChildLog
 from launcher.truth import fallback_in
 from launcher.watch import watch
@@ -64,7 +64,7 @@ async def run(spec: Spec, log: ChildLog, observer: Observer) -> NoReturn:
                 await spec.canary.race()
         except WrongAnswer as error:
             if child.process.returncode is not None:
-                raise StartError(await child.ended("while starting")) from error
+                raise await child.ended(StartError, "while starting") from error
             raise StartError(f"{spec.placement.name}: {error}") from error
         observer.ready()
         await _watched(spec, child)
@@ -104,7 +104,7 @@ async def _watched(spec: Spec, child: "Child") -> NoReturn:
     if code is None:
         misses, pid = policy.max_misses, child.process.pid
         raise Unresponsive(f"{placement.name}: llama-server (pid {pid}) missed {misses} health checks")
-    raise ChildExited(await child.ended("while serving"))
+    raise await child.ended(ChildExited, "while serving")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Child:
         loaded, progress = 0.0, time.monotonic()
         while not await health.backend_up(self.placement.socket):
             if self.process.returncode is not None:
-                raise StartError(await self.ended("while starting"))
+                raise await self.ended(StartError, "while starting")
             if (now := self._loaded()) > loaded:
                 loaded, progress = now, time.monotonic()
                 observer.loaded(loaded)
@@ -128,19 +128,18 @@ class Child:
                 raise StartError(self._said(f"llama-server made no progress for {stall_s:g} s"))
             await asyncio.sleep(POLL_S)
 
-    async def ended(self, when: str) -> str:
-        """A sentence on how and why it ended."""
+    async def ended(self, kind: type[ChildError], when: str) -> ChildError:
+        """The error that tells how and why it ended."""
         code = await self.process.wait()
         await self.log.complete()
-        how = f"exited with {code}" if code >= 0 else f"was killed by signal {-code}"
-        return self._said(f"llama-server {how} {when}")
+        return kind(self._said(f"llama-server {ending(code)} {when}"), returncode=code)
 
-    async def broke_off(self, when: str) -> str:
-        """A sentence on a connection that broke: mostly because it ends, which is seen a moment later."""
+    async def broke_off(self, when: str) -> ChildError:
+        """The error for a connection that broke: mostly because the process ends, which is seen a moment later."""
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
-                return await self.ended(when)
-        return self._said(f"llama-server broke off {when}")
+                return await self.ended(ChildExited, when)
+        return ChildExited(self._said(f"llama-server broke off {when}"))
 
     def _loaded(self) -> float:
         """The part of the model's file that the process has in memory, in steps of a hundredth."""

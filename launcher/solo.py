@@ -13,7 +13,7 @@ from launcher.agreement import F32
 from launcher.command import FlashAttention, Placement
 from launcher.config import SupervisionSettings, log_dir
 from launcher.engine import Engine
-from launcher.errors import ChildError, ChildExited, WrongAnswer
+from launcher.errors import ChildError, WrongAnswer
 from launcher.logs import ChildLog
 from launcher.run import started as start
 from launcher.runtime import private_folder
@@ -90,7 +90,7 @@ async def started(run: Run, name: str, model: Path) -> AsyncIterator[Embedder]:
                 async with session:
                     yield Embedder(name, session)
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise ChildExited(await child.broke_off(f"on {model}")) from error
+                raise await child.broke_off(f"on {model}") from error
 
 
 class _Nobody:

@@ -17,12 +17,13 @@ import orjson
 from pydantic import BaseModel
 
 from launcher import command
+from launcher.build_record import why_foreign
 from launcher.child import last_lines, running
 from launcher.config import cache_dir
 from launcher.engine import Engine, Origin, built_path, probe
 from launcher.health import backend_up
-from launcher.lean import FLAG
 from launcher.openmp import openmp_environment
+from launcher.patch import FLAG
 
 KINDS = ("embedded", "native")
 READY_TIMEOUT_S = 60.0
@@ -109,10 +110,12 @@ async def llama_server(
 
 
 def native_binary() -> Path:
-    """$TRILLAMA_TEST_LLAMA_SERVER, else what `trillama engine build` made. Raises EngineMissing."""
+    """$TRILLAMA_TEST_LLAMA_SERVER, else what `trillama engine build` made for this processor. Raises EngineMissing."""
     binary = Path(os.environ.get("TRILLAMA_TEST_LLAMA_SERVER", built_path()))
     if not binary.is_file():
         raise EngineMissing(f"no llama-server at {binary}; set TRILLAMA_TEST_LLAMA_SERVER")
+    if foreign := why_foreign(binary):
+        raise EngineMissing(foreign)
     return binary
 
 

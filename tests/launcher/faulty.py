@@ -100,6 +100,8 @@ def begin(fault: str) -> None:
     """What goes wrong before it listens."""
     if fault == "exits":
         sys.exit("error: out of something")
+    if fault == "dies of SIGILL":
+        os.kill(os.getpid(), signal.SIGILL)
     if fault == "loses its GPU" and "CUDA0" in sys.argv:
         sys.exit('error while handling argument "--device": invalid device: CUDA0')
     if fault == "falls back to the CPU":

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,18 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from launcher.build import Built, Progress, build, configuration, progress_in, require_compilers
+from launcher import build_record, check_models
+from launcher.build import Built, build, order_here, require_compilers, up_to_date
+from launcher.build_record import Record
+from launcher.build_steps import Progress, progress_in
+from launcher.compilation import configuration
 from launcher.engine import Origin, find
 from launcher.errors import EngineBuildError
-from launcher.lean import EDITS, FLAG
+from launcher.patch import FLAG, LEAN, TILES, Patch
+from tests.launcher.machine import have
+from tests.launcher.trillama import trillama
 
+INSTALLED = {"llama-server", "llama-server.json"}
 BACKEND = """
 from pathlib import Path
 def prepare_metadata_for_build_wheel(directory, config_settings=None):
@@ -52,7 +60,12 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Path) -> Path:
-    """A machine whose package index has only a small package of the right name, and whose compilers are empty."""
+    """A machine whose package index has only a small package of the right name, and whose compilers are empty.
+
+    Its processor has AMX. One quantisation is checked: the engine is the embedded one, which starts slowly.
+    """
+    have(tmp_path, monkeypatch, "avx512f amx_tile amx_int8")
+    monkeypatch.setattr(check_models, "QUANTIZATIONS", {"Q8_0": check_models.QUANTIZATIONS["Q8_0"]})
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path / "bin"), "/usr/bin", "/bin")))
@@ -102,12 +115,18 @@ async def test_what_is_built_is_the_engine_that_is_found_next(cache: Path) -> No
     seen: list[Progress] = []
     built = await build(cuda=False, stock=False, report=seen.append)
     path = built.path
-    assert built.note == "stock llama.cpp (it has no common/arg.cpp): it computes logits that nobody reads"
+    assert re.fullmatch(
+        r"stock llama.cpp \(it has no common/arg.cpp\): it computes logits that nobody reads; "
+        r"AMX as llama.cpp has it \(it has no ggml/src/ggml-cpu/amx/mmq.cpp\); "
+        r"its vectors agree with F32 to a cosine of 0\.999\d",
+        built.note,
+    )
     assert path == cache / "engine" / "llama-server"
-    assert remains(cache) == {"llama-server"}
+    assert remains(cache) == INSTALLED
     steps = list(dict.fromkeys(progress.step for progress in seen))
-    assert steps == ["preparing", "downloading llama.cpp", "unpacking", "configuring", "compiling"]
-    assert seen[-1] == Progress(step="compiling", done=2, total=2)
+    expected = ["preparing", "downloading llama.cpp", "unpacking", "configuring", "compiling", "checking vectors"]
+    assert steps == expected
+    assert Progress(step="compiling", done=2, total=2) in seen
     assert ((found := await find(None)).origin, found.argv) == (Origin.BUILT, (str(path),))
 
 
@@ -125,9 +144,17 @@ async def test_a_build_that_fails_tells_the_last_lines_and_leaves_the_engine_tha
 async def test_what_was_built_but_does_not_run_is_not_installed(cache: Path, tmp_path: Path) -> None:
     broken = COMPILE + 'echo \'#!/bin/sh\' >"$2/bin/llama-server"; echo exit 3 >>"$2/bin/llama-server"'
     cmake(tmp_path, compiling=broken)
-    with pytest.raises(EngineBuildError, match=r"what was built from llama-cpp-python==\S+ is of no use: .*ended with"):
+    with pytest.raises(EngineBuildError, match=r"what was built is of no use: .*--version ended with 3"):
         await build(cuda=False, stock=False, report=ignore)
     assert remains(cache) == set()
+
+
+def texts_for(*patches: Patch) -> dict[str, str]:
+    """The files that the patches fit, by path."""
+    texts: dict[str, str] = {}
+    for edit in (edit for patch in patches for edit in patch.edits):
+        texts[edit.path] = texts.get(edit.path, "") + edit.text + "\n"
+    return texts
 
 
 def editable(folder: Path, *, with_flag: str = "") -> None:
@@ -135,10 +162,7 @@ def editable(folder: Path, *, with_flag: str = "") -> None:
 
     Such an engine runs with the words `with_flag` where it is given the flag.
     """
-    texts: dict[str, str] = {}
-    for edit in EDITS:
-        texts[edit.path] = texts.get(edit.path, "") + edit.text + "\n"
-    package(folder, texts)
+    package(folder, texts_for(LEAN))
     engine = f"""
 for word; do shift; if [ "$word" = {FLAG} ]; then set -- "$@" {with_flag}; else set -- "$@" "$word"; fi; done
 if [ "$1" = --help ]; then echo "{FLAG}  as upstream's"; fi
@@ -156,22 +180,112 @@ async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same
     assert "the vectors are the same to the last bit" in built.note
     assert seen[-1] == Progress(step="checking vectors")
     assert FLAG in (await find(None)).flags
-    assert remains(cache) == {"llama-server"}
+    assert remains(cache) == INSTALLED
 
 
 async def test_an_engine_whose_vectors_change_with_our_edit_is_not_installed(cache: Path, tmp_path: Path) -> None:
     editable(tmp_path, with_flag="--pooling last")
-    with pytest.raises(EngineBuildError, match=rf"not installed: {FLAG} changes the vectors of texts of .*--stock"):
+    with pytest.raises(EngineBuildError, match=rf"other vectors with {FLAG} on Q8_0, of texts of .*--stock"):
         await build(cuda=False, stock=False, report=ignore)
     assert remains(cache) == set()
 
 
-async def test_stock_leaves_the_source_as_it_is(cache: Path, tmp_path: Path) -> None:
-    editable(tmp_path)
+async def test_stock_has_no_edit_of_ours_but_the_one_against_the_compilers_fault(cache: Path, tmp_path: Path) -> None:
+    package(tmp_path, texts_for(LEAN, TILES))
+    copy = f'cp "$2/common/arg.cpp" "$2/{TILES.edits[0].path}" {tmp_path}; exit 0'
+    cmake(tmp_path, configuring=copy, compiling=COMPILE)
     built = await build(cuda=False, stock=True, report=ignore)
     assert built.note.startswith("stock llama.cpp (as was asked)")
+    assert "gcc's fault with AMX is worked around" in built.note
     assert FLAG not in (tmp_path / "arg.cpp").read_text()
-    assert remains(cache) == {"llama-server"}
+    assert TILES.mark in (tmp_path / "mmq.cpp").read_text()
+    assert remains(cache) == INSTALLED
+
+
+def faulty_cmake(folder: Path, fault: str, *, unless: str) -> None:
+    """A compiler whose engines have the line `fault` of shell, unless `unless` is among its flags."""
+    insert = f"""
+case "$CXXFLAGS" in *"{unless}"*) ;; *) sed -i '2i {fault}' "$2/bin/llama-server" ;; esac
+"""
+    cmake(folder, compiling=COMPILE + insert)
+
+
+DIES = '[ "$1" != {} ] || kill -ILL $$'
+FAULTS = [
+    (DIES.format("--version"), "what was built dies of SIGILL when it is asked for its version"),
+    (DIES.format("--model"), "what was built dies of SIGILL on Q8_0"),
+    (
+        'case "$*" in *in-F32*) ;; *--model*) set -- "$@" --pooling last ;; esac',
+        r"what was built computes wrong vectors on Q8_0: a cosine of 0\.\d{4} to those in F32",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fault", "said"), FAULTS)
+async def test_what_is_miscompiled_is_built_again_without_amx_and_that_is_said(
+    cache: Path, tmp_path: Path, fault: str, said: str
+) -> None:
+    seen: list[Progress] = []
+    faulty_cmake(tmp_path, fault, unless="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16")
+    built = await build(cuda=False, stock=False, report=seen.append)
+    assert re.search(rf"; it does not use AMX: with it, {said}; its vectors agree", built.note)
+    assert "compiling without AMX" in {progress.step for progress in seen}
+    assert remains(cache) == INSTALLED
+    record = build_record.read(built.path)
+    assert record is not None
+    assert record.missing({"avx512f"}) == []
+
+
+async def test_an_engine_that_dies_without_amx_too_is_not_installed_and_both_are_said(
+    cache: Path, tmp_path: Path
+) -> None:
+    faulty_cmake(tmp_path, DIES.format("--model"), unless="-mno-other")
+    dies = "what was built dies of SIGILL on Q8_0"
+    with pytest.raises(EngineBuildError, match=f"^{dies}; compiled again without AMX, {dies}$"):
+        await build(cuda=False, stock=False, report=ignore)
+    assert remains(cache) == set()
+
+
+@pytest.mark.parametrize(("flags", "cuda"), [("avx512f", False), ("avx512f amx_int8", True)])
+async def test_where_amx_is_not_to_blame_nothing_is_built_again(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, cuda: bool
+) -> None:
+    have(tmp_path, monkeypatch, flags)
+    script(tmp_path / "bin" / "nvcc", "")
+    faulty_cmake(tmp_path, DIES.format("--version"), unless="-mno-amx-tile")
+    with pytest.raises(EngineBuildError, match=r"dies of SIGILL when it is asked for its version$"):
+        await build(cuda=cuda, stock=False, report=ignore)
+    assert remains(cache) == set()
+
+
+async def test_it_is_up_to_date_on_the_same_processor_with_the_same_options(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert up_to_date(cuda=False, stock=False) is None
+    built = await build(cuda=False, stock=False, report=ignore)
+    assert up_to_date(cuda=False, stock=False) == built
+    assert up_to_date(cuda=True, stock=False) is None
+    assert up_to_date(cuda=False, stock=True) is None
+    for others in ("avx512f", "avx512f amx_tile amx_int8 avx512_fp16"):  # one that lacks some, one that has more
+        with monkeypatch.context() as moved:
+            have(tmp_path, moved, others)
+            assert up_to_date(cuda=False, stock=False) is None
+    have(tmp_path, monkeypatch, "amx_int8 avx512f amx_tile hypervisor")
+    assert up_to_date(cuda=False, stock=False) == built
+    built.path.unlink()
+    assert up_to_date(cuda=False, stock=False) is None
+
+
+def test_if_needed_builds_nothing_where_the_engine_is_up_to_date(tmp_path: Path) -> None:
+    env = {"TRILLAMA_CACHE": str(tmp_path), "PATH": str(tmp_path)}  # without a compiler
+    done = trillama("engine", "build", "--if-needed", env=env)
+    assert (done.code, "there is no compiler" in done.err) == (70, True)
+    final = tmp_path / "engine" / "llama-server"
+    script(final.with_name("built"), "")
+    record = Record(order=order_here(cuda=False, stock=False), processor="p", note="a note")
+    build_record.install(final.with_name("built"), final, record)
+    done = trillama("engine", "build", "--if-needed", env=env)
+    assert (done.code, done.out) == (0, f"{final} is up to date: a note\n")
 
 
 async def test_cancelling_ends_the_compilers_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:

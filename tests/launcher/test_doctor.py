@@ -7,21 +7,24 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
-from launcher import doctor_engine, doctor_setup
+from launcher import build_record, doctor_engine, doctor_setup
+from launcher.build_record import Order, Record
 from launcher.command import REQUIRED_FLAGS
 from launcher.config import Settings, load
 from launcher.demo import demo_models
 from launcher.doctor import examine
 from launcher.doctor_engine import Machine
-from launcher.engine import Engine, Origin
+from launcher.engine import Engine, Origin, built_path
 from launcher.findings import Level
 from launcher.gpu import MIB, Device, Devices, host_memory
 from tests.launcher.command import trillama_serve
+from tests.launcher.machine import have
 from tests.proxy.stack import unused_port
 
 CARD = Device(name="CUDA0", description="a card", total_bytes=8 << 30, free_bytes=7 << 30)
@@ -193,6 +196,60 @@ async def test_devices(gpus: tuple[Device, ...], backend: bool, layers: int, lev
     found = await doctor_engine.devices(machine(host(engine={"gpu_layers": layers}), *gpus, backend=backend))
     assert found.level is level
     assert said in found.text
+
+
+def engine_of(origin: Origin, path: str = "x") -> Engine:
+    return Engine(argv=(path,), version="1", flags=REQUIRED_FLAGS, origin=origin, env={})
+
+
+@pytest.mark.parametrize(
+    ("flags", "origin", "level", "said"),
+    [
+        ("avx2", Origin.EMBEDDED, Level.OK, "`trillama engine build` makes one for this processor"),
+        ("avx512f", Origin.EMBEDDED, Level.WARN, "this processor has AVX-512, with which an engine built here is"),
+        ("avx512f amx_int8", Origin.EMBEDDED, Level.WARN, "this processor has AMX, with which an engine built here"),
+        ("avx512f amx_int8", Origin.PATH, Level.OK, "no extras"),  # nobody knows what it was built for
+    ],
+)
+async def test_an_engine_that_would_be_faster_if_it_were_built_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, origin: Origin, level: Level, said: str
+) -> None:
+    have(tmp_path, monkeypatch, flags)
+    settings = host(engine={"gpu_layers": 0})
+    found = await doctor_engine.build(replace(machine(settings), engine=engine_of(origin)))
+    assert found.level is level
+    assert said in found.text
+    assert found.fix == ("trillama engine build" if level is Level.WARN else "")
+    found = await doctor_engine.build(replace(machine(settings, CARD, backend=True), engine=engine_of(origin)))
+    assert found.level is Level.OK  # the GPU computes
+
+
+@pytest.mark.parametrize(("left_out", "level"), [((), Level.WARN), (("amx_int8",), Level.OK)])
+async def test_a_built_engine_is_told_from_one_that_was_built_without_amx_for_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_out: tuple[str, ...], level: Level
+) -> None:
+    built_for = ("avx512f", *left_out)
+    order = Order(source="s", cuda=False, stock=False, instructions=built_for)
+    (tmp_path / "built").touch()
+    record = Record(order=order, processor="p", left_out=left_out, note="n")
+    build_record.install(tmp_path / "built", tmp_path / "llama-server", record)
+    have(tmp_path, monkeypatch, "avx512f amx_int8")
+    engine = engine_of(Origin.BUILT, str(tmp_path / "llama-server"))
+    found = await doctor_engine.build(replace(machine(host(engine={"gpu_layers": 0})), engine=engine))
+    assert (found.level, "AMX" in found.text) == (level, level is Level.WARN)
+
+
+async def test_an_engine_of_another_processor_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path))
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "built").touch()
+    order = Order(source="s", cuda=False, stock=False, instructions=("amx_int8", "avx2"))
+    build_record.install(tmp_path / "built", built_path(), Record(order=order, processor="p", note="n"))
+    have(tmp_path, monkeypatch, "avx2")
+    lines = {line.name: line.finding for line in await examine(lambda: host(demo=True), deep=False)}
+    assert lines["engine"].level is Level.FAIL
+    assert "was built for another processor (p) and needs amx_int8" in lines["engine"].text
+    assert "run `trillama engine build` here" in lines["engine"].text
 
 
 async def test_what_can_never_fit_fails_and_what_does_not_fit_now_warns() -> None:

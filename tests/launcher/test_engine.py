@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher import engine
+from launcher import build_record, engine, processor
+from launcher.build_record import Order, Record
 from launcher.command import REQUIRED_FLAGS
-from launcher.engine import Origin, find, flags_in, version_in
+from launcher.engine import Origin, built_path, find, flags_in, version_in
 from launcher.errors import EngineError
+from tests.launcher.machine import have
 
 GOOD_HELP = "\n".join(f"{flag:<40}what it does" for flag in sorted(REQUIRED_FLAGS))
 
@@ -76,11 +78,58 @@ async def test_an_old_engine_on_path_is_refused_with_what_it_lacks_and_not_passe
         ("echo no such library >&2; exit 127", r"--version ended with 127; .*\nno such library"),
         ("exec /nonexistent/interpreter", "--version ended with"),
         ("kill -9 $$", "--version ended with -9"),
+        ("kill -ILL $$", r"--version was killed by signal 4 \(SIGILL: .* processor .*; run `trillama engine build`"),
+        (
+            "/bin/sh -c 'kill -ILL $$' || exit",
+            r"--version was killed by signal 4 \(SIGILL: .* run `trillama engine build`",
+        ),
     ],
 )
 async def test_what_is_no_working_llama_server_is_refused(tmp_path: Path, body: str, said: str) -> None:
     with pytest.raises(EngineError, match=said):
         await find(script(tmp_path / "other", body))
+
+
+def installed(path: Path, *, on: frozenset[str], left_out: tuple[str, ...] = (), cuda: bool = False) -> Path:
+    """An engine at `path` that `trillama engine build` made on a processor with those instructions."""
+    order = Order(source="s", cuda=cuda, stock=False, instructions=tuple(sorted(on)))
+    record = Record(order=order, processor="Other Processor", left_out=left_out, note="a note")
+    build_record.install(llama_server(path.with_name("built")), path, record)
+    return path
+
+
+@pytest.mark.parametrize("configured", [False, True])
+async def test_an_engine_of_another_processor_is_refused_by_name_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configured: bool
+) -> None:
+    llama_server(tmp_path / "path" / "llama-server")  # which is not taken in its place
+    place = tmp_path / ("mine/llama-server" if configured else "cache/engine/llama-server")
+    place.parent.mkdir(parents=True)
+    path = installed(place, on=frozenset({"avx2", "avx512f", "amx_int8"}), cuda=True)
+    script(path, f"touch {tmp_path}/run")
+    have(tmp_path, monkeypatch, "avx2")
+    with pytest.raises(
+        EngineError,
+        match=r"llama-server was built for another processor \(Other Processor\) and needs amx_int8, avx512f, which "
+        r"this one \(Some Processor\) does not have: run `trillama engine build --cuda` here",
+    ):
+        await find(path if configured else None)
+    assert not (tmp_path / "run").exists()
+
+
+async def test_an_engine_runs_where_all_that_it_uses_is_there_or_nothing_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache" / "engine").mkdir(parents=True)
+    path = installed(built_path(), on=frozenset({"avx512f", "amx_tile", "amx_int8"}), left_out=("amx_tile", "amx_int8"))
+    have(tmp_path, monkeypatch, "avx2 avx512f gfni")
+    assert (await find(None)).origin is Origin.BUILT
+    for unknown in ("", "{}", '{"order": 1}'):
+        path.with_name("llama-server.json").write_text(unknown)
+        assert (await find(None)).origin is Origin.BUILT
+    installed(path, on=frozenset({"avx10"}))
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "nowhere")  # no Linux
+    assert (await find(None)).origin is Origin.BUILT
 
 
 async def test_a_file_that_cannot_be_run_is_refused(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ async def stopped(serve: Serve) -> None:
         ("answers NaN", "not finite"),
         ("answers short vectors", "32 dimensions, not 64"),
         ("exits", "exited with 1 while starting: error: out of something"),
+        ("dies of SIGILL", "an instruction that this processor does not have; run `trillama engine build`"),
     ],
 )
 async def test_a_child_that_is_never_right_is_tried_again_and_the_others_serve(

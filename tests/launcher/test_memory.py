@@ -6,8 +6,8 @@ import psutil
 import pytest
 
 from launcher.gguf_file import Header, read_header
-from launcher.lean import FLAG
 from launcher.memory import GIB, MIB, Flags, Need, Shape, Weights, compute_bytes, kv_bytes, need, weights_of
+from launcher.patch import FLAG
 from tests.engine import EngineMissing, found_engine, llama_server
 from tests.tiny_models import write_model
 

@@ -1,7 +1,6 @@
-"""The edit of the source on made-up sources; what it does, on the engine that this machine has built with it."""
+"""Our patches on made-up sources; what LEAN does, on the engine that this machine has built with it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,16 +8,18 @@ import numpy as np
 import orjson
 import pytest
 
-from launcher.errors import EngineBuildError
-from launcher.lean import EDITS, FLAG, Edit, make_lean
-from launcher.lean_check import check
+from launcher.patch import FLAG, LEAN, TILES, Edit, Patch, apply, digest
 from tests.engine import EngineMissing, EngineRefused, LlamaServer, found_engine, llama_server
 from tests.tiny_models import write_model
 
-ONE = Edit(path="src/a.cpp", text="int a;\n", added="int b;\n")
-TWO = Edit(path="src/a.cpp", text="int b;\n", added=f"// {FLAG}\n")
-OTHER = Edit(path="b.h", text="bool c;", added=" bool d;")
+ONE = Edit(path="src/a.cpp", text="int a;\n", behind="int b;\n")
+TWO = Edit(path="src/a.cpp", text="int b;\n", before="int y;\n", behind="// marked\n")
+OTHER = Edit(path="b.h", text="bool c;", behind=" bool d;")
 MIXED = [[7] * 5, [11, 300, 12, 13] * 100, [9], list(range(3, 250)), [250, 4] * 40, [8] * 33]
+
+
+def marked(*edits: Edit) -> Patch:
+    return Patch(mark="marked", edits=edits)
 
 
 def sources(folder: Path, **texts: str) -> Path:
@@ -28,10 +29,19 @@ def sources(folder: Path, **texts: str) -> Path:
     return folder
 
 
-def test_each_edit_comes_behind_its_text_and_may_build_on_the_one_before(tmp_path: Path) -> None:
+def sources_for(folder: Path, *patches: Patch) -> Path:
+    """A source that those patches fit."""
+    for edit in (edit for patch in patches for edit in patch.edits):
+        path = folder / edit.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text((path.read_text() if path.exists() else "") + edit.text + "\n")
+    return folder
+
+
+def test_each_edit_comes_beside_its_text_and_may_build_on_the_one_before(tmp_path: Path) -> None:
     source = sources(tmp_path, a="// é\nint a;\nint z;\n", b="bool c;\n")
-    assert make_lean(source, (ONE, OTHER, TWO)) is None
-    assert (source / "src" / "a.cpp").read_text() == f"// é\nint a;\nint b;\n// {FLAG}\nint z;\n"
+    assert apply(marked(ONE, OTHER, TWO), source) is None
+    assert (source / "src" / "a.cpp").read_text() == "// é\nint a;\nint y;\nint b;\n// marked\nint z;\n"
     assert (source / "b.h").read_text() == "bool c; bool d;\n"
 
 
@@ -41,35 +51,39 @@ def test_each_edit_comes_behind_its_text_and_may_build_on_the_one_before(tmp_pat
         ("int a;\n", "none", "b.h has 'bool c;' 0 times instead of once"),
         ("int a;\n", "bool c; bool c;", "b.h has 'bool c;' 2 times instead of once"),
         ("int a;\nint a;\n", "bool c;", "src/a.cpp has 'int a;' 2 times instead of once"),
-        (f'int a;\n{{"{FLAG}"}}\n', "bool c;", f"src/a.cpp knows {FLAG} already"),
+        ("int a;\n// marked\n", "bool c;", "src/a.cpp has marked already"),
     ],
 )
 def test_a_source_that_is_not_as_expected_stays_as_it_is(tmp_path: Path, a: str, b: str, why: str) -> None:
     source = sources(tmp_path, a=a, b=b)
-    assert make_lean(source, (ONE, OTHER)) == why
+    assert apply(marked(ONE, OTHER), source) == why
     assert ((source / "src" / "a.cpp").read_text(), (source / "b.h").read_text()) == (a, b)
 
 
 def test_a_source_without_the_file_stays_as_it_is(tmp_path: Path) -> None:
     source = sources(tmp_path, a="int a;\n", b="bool c;")
-    assert make_lean(source, (ONE, Edit(path="c.h", text="x", added="y"))) == "it has no c.h"
+    assert apply(marked(ONE, Edit(path="c.h", text="x", behind="y")), source) == "it has no c.h"
     assert (source / "src" / "a.cpp").read_text() == "int a;\n"
 
 
-def test_a_second_edit_of_the_same_source_is_refused(tmp_path: Path) -> None:
-    for path in {edit.path for edit in EDITS}:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text("".join(f"{edit.text}\n" for edit in EDITS if edit.path == path))
-    assert make_lean(tmp_path) is None
-    assert make_lean(tmp_path) == f"common/arg.cpp knows {FLAG} already"
+@pytest.mark.parametrize("patch", [LEAN, TILES], ids=["LEAN", "TILES"])
+def test_each_of_ours_is_made_without_the_other_and_once(tmp_path: Path, patch: Patch) -> None:
+    source = sources_for(tmp_path, patch)
+    (other,) = {LEAN, TILES} - {patch}
+    assert apply(other, source) == f"it has no {other.edits[0].path}"
+    assert apply(patch, source) is None
+    assert apply(patch, source) == f"{patch.edits[0].path} has {patch.mark} already"
 
 
-async def test_an_engine_that_does_not_start_with_the_flag_fails_its_check(tmp_path: Path) -> None:
-    engine = await found_engine("embedded")  # which does not know it
-    with pytest.raises(
-        EngineBuildError, match=rf"not installed: with {FLAG}: llama-server exited with 1 while starting"
-    ):
-        await check(replace(engine, flags=engine.flags | {FLAG}), tmp_path)
+def test_tiles_are_written_to_memory_before_they_are_loaded(tmp_path: Path) -> None:
+    assert apply(TILES, sources_for(tmp_path, TILES)) is None
+    kept, loaded = (tmp_path / TILES.edits[0].path).read_text().strip().splitlines()
+    assert kept.strip().startswith('__asm__ volatile("" : : "m"(tc));')
+    assert loaded.strip() == "_tile_loadconfig(&tc);"
+
+
+def test_another_patch_has_another_digest() -> None:
+    assert len({digest(()), digest((LEAN,)), digest((LEAN, TILES)), digest((TILES, LEAN))}) == 4
 
 
 @pytest.fixture

@@ -1,0 +1,40 @@
+"""This machine's processor, as Linux tells it: its name, and the instructions that a compiler may use for it."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+AMX = ("amx_tile", "amx_int8", "amx_bf16")
+# Of x86's flags: what `-march=native` may put into a program by itself, and what llama.cpp asks for by name. Others
+# (virtualisation, faults and their cures) change with the kernel, and no program depends on them.
+X86_INSTRUCTIONS = re.compile(
+    r"sse.*|pni|ssse3|avx.*|amx.*|apx.*|fma4?|xop|f16c|bmi[12]|tbm|abm|popcnt|movbe|cx16|lahf_lm|v?aes|v?pclmulqdq|gfni"
+)
+ARM_NO_INSTRUCTIONS = frozenset({"cpuid", "evtstrm"})
+
+
+def instructions() -> frozenset[str]:
+    """The processor's instruction sets, by Linux's names. Empty where they are not told, as outside Linux."""
+    return instructions_in(_cpuinfo())
+
+
+def name() -> str:
+    """The processor's name; "processor" where it is not told."""
+    found = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return found[1] if found else "processor"
+
+
+def instructions_in(cpuinfo: str) -> frozenset[str]:
+    """The instruction sets in the text of /proc/cpuinfo: all cores have the same."""
+    if found := re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE):
+        return frozenset(flag for flag in found[1].split() if X86_INSTRUCTIONS.fullmatch(flag))
+    if found := re.search(r"^Features\s*:(.*)$", cpuinfo, re.MULTILINE):
+        return frozenset(found[1].split()) - ARM_NO_INSTRUCTIONS
+    return frozenset()
+
+
+def _cpuinfo() -> str:
+    with suppress(OSError):
+        return CPUINFO.read_text(encoding="utf-8", errors="replace")
+    return ""
