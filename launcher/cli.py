@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from launcher import (
     __version__,
@@ -27,6 +26,7 @@ from launcher.build import build
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
 from launcher.errors import ConfigError
+from launcher.printable import Terminal
 from launcher.service_cli import service_app
 from launcher.signals import until_signal
 
@@ -47,7 +47,7 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
 
-stdout, stderr = Console(), Console(stderr=True)
+stdout, stderr = Terminal(), Terminal(stderr=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
 Demo = Annotated[bool, typer.Option("--demo", help="Serve small demo models, made on first use: no download, no GPU.")]

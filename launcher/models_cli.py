@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from huggingface_hub import constants
-from rich.console import Console
 from rich.table import Table
 
 from launcher import catalogue, models, projector, pull, store
@@ -18,6 +16,7 @@ from launcher.config import ModelSettings, Settings, load
 from launcher.display import Display
 from launcher.errors import ConfigError, LauncherError, ModelError
 from launcher.offers import Offer, offered
+from launcher.printable import Terminal, json_line
 from launcher.signals import until_signal
 
 EPILOG = """
@@ -26,7 +25,7 @@ Exit codes: 0 done; 1 other failure; 2 wrong arguments; 66 a file is damaged, in
 """
 
 app = typer.Typer(help="The model files: here and on the hub.", no_args_is_help=True, epilog=EPILOG)
-stdout, stderr = Console(), Console(stderr=True)
+stdout, stderr = Terminal(), Terminal(stderr=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
 Quantization = Annotated[str | None, typer.Argument(help="E.g. Q8_0 [default: the config's].")]
@@ -53,7 +52,7 @@ def list_(
             "unreachable": reasons,
             "broken": store.broken(family),
         }
-        sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
+        sys.stdout.buffer.write(json_line(facts))
         return
     for row in rows:
         size = _gib(row.bytes) if row.bytes else "-"

@@ -20,7 +20,7 @@ from launcher import lora, ranges, safetensors_file
 from launcher.config import cache_dir
 from launcher.errors import ConfigError, ModelError
 from launcher.family import Family, MultiVector
-from launcher.ranges import RemoteFile
+from launcher.hub_client import RemoteFile
 from launcher.safetensors_file import F32, Tensor
 
 JSON_MOST = 16 * 2**20  # bytes of an index or a configuration; those of real models have some tens of kilobytes
@@ -160,6 +160,6 @@ def _about(family: Family, source: _Source, scale: float) -> dict[str, object]:
         "repo": source.repo,
         "commit": source.commit,
         "lora_scale": scale,
-        "files": {name: {"bytes": file.size, "etag": file.etag} for name, (file, _) in source.files.items()},
+        "files": {name: {"bytes": file.size, "etag": file.checksum} for name, (file, _) in source.files.items()},
         "tensors_sha256": source.read,
     }

@@ -13,20 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from huggingface_hub import (
-    CachedFileInfo,
-    CacheNotFound,
-    HFCacheInfo,
-    constants,
-    scan_cache_dir,
-    try_to_load_from_cache,
-)
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, constants, scan_cache_dir
 
+from launcher.cache_entry import HALF, blobs_of, cached, folder_of, sha256_named
 from launcher.errors import ModelError
 from launcher.family import Family, ModelSource
-
-HALF = ".trillama.incomplete"  # as `launcher.download` names what has arrived of a file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +79,7 @@ def halves(family: Family) -> tuple[Half, ...]:
     return tuple(
         Half(backend=backend, path=path, bytes=path.stat().st_size)
         for backend, source in family.weights.models.items()
-        for path in sorted(_blobs(source).glob(f"*{HALF}"))
+        for path in sorted(blobs_of(source.repo).glob(f"*{HALF}"))
     )
 
 
@@ -97,7 +88,7 @@ def broken(family: Family) -> tuple[str, ...]:
     links = [
         path
         for source in family.weights.models.values()
-        for path in sorted(_blobs(source).parent.glob("snapshots/*/*"))
+        for path in sorted(folder_of(source.repo).glob("snapshots/*/*"))
         if path.is_symlink() and not path.exists()
     ]
     return tuple(
@@ -109,7 +100,7 @@ def broken(family: Family) -> tuple[str, ...]:
 
 def arrived(source: ModelSource, sha256: str | None) -> int:
     """How many bytes of the content with that checksum are here already, whole or half."""
-    blobs = _blobs(source)
+    blobs = blobs_of(source.repo)
     there = [path for path in (blobs / f"{sha256}", blobs / f"{sha256}{HALF}") if sha256 and path.exists()]
     return max((path.stat().st_size for path in there), default=0)
 
@@ -162,19 +153,14 @@ def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[Kept]
     for entry in entries:
         quantization = quantization_in(source.file, entry.file_name)
         if quantization:
-            checksum = entry.blob_path.name
             yield Kept(
                 backend=backend,
                 quantization=quantization,
                 bytes=entry.size_on_disk,
-                sha256=checksum if re.fullmatch("[0-9a-f]{64}", checksum) else None,
-                current=try_to_load_from_cache(source.repo, entry.file_name) == str(entry.file_path),
+                sha256=sha256_named(entry.blob_path),
+                current=cached(source.repo, entry.file_name) == entry.file_path,
                 entry=entry,
             )
-
-
-def _blobs(source: ModelSource) -> Path:
-    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=source.repo, repo_type="model"), "blobs")
 
 
 def _remove_half(half: Half) -> bool:

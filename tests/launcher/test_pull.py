@@ -113,7 +113,7 @@ def test_a_file_over_the_limit_of_the_process_is_named_and_its_half_is_kept(plac
 
     done = trillama(*arguments, env=place.env, preexec=limit)
 
-    assert done.code == 66
+    assert done.code == 75
     assert "too large for the file system" in done.err
     assert "ulimit -f" in done.err
     assert [half.stat().st_size for half in place.halves()] == [12 * MIB]
