@@ -33,8 +33,8 @@ from launcher.signals import until_signal
 EXIT_CODES = """
 Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
 is missing or wrong; 69 no usable llama-server, or no trillama runs that could be asked; 70 the engine's build failed;
-75 it cannot serve now: the port is taken, the memory is too small, the hub is out of reach, or no model becomes ready;
-78 wrong configuration; 130 stopped before it was done.
+75 it cannot serve now: the port is taken, the memory or the disk is too small, the hub is out of reach, or no model
+becomes ready; 78 wrong configuration; 130 stopped before it was done.
 """
 
 app = typer.Typer(

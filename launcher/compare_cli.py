@@ -113,7 +113,7 @@ async def _file(settings: Settings, backend: str, name: str, display: Display) -
         offered = ", ".join(family.weights.quantizations)
         raise ModelError(f"{name}: no such file, and {family.name} is offered as {offered}")
     (wanted,) = [one for one in models.wanted(family, ModelSettings(quantization=name)) if one.backend == backend]
-    return await models.locate(wanted, report=lambda _, done, total: display.downloading(name, done, total))
+    return await models.whole(wanted, report=lambda _, done, total: display.downloading(name, done, total))
 
 
 def _print_json(files: dict[str, Path], given: Corpus, found: Comparison, faults: tuple[str, ...]) -> None:

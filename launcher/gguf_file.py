@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gguf import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGUFValueType
 
-from launcher.errors import ModelError
+from launcher.errors import DamagedFile, ModelError
 
 Scalar = int | float | bool | str
 
@@ -48,17 +48,17 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of the file. Raises ModelError if it is no GGUF, of an unknown version, or its header is damaged."""
+    """The header of the file. Raises DamagedFile if it is none of a GGUF, ModelError for one that we cannot read."""
     try:
         with path.open("rb") as file:
             if (magic := file.read(4)) != b"GGUF":
-                raise ModelError(f"{path}: not a GGUF file: it starts with {magic!r}, not b'GGUF'; download it again")
+                raise DamagedFile(f"{path}: not a GGUF file: it starts with {magic!r}, not b'GGUF'; download it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).header(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
     except (struct.error, ValueError, LookupError, ArithmeticError) as error:
-        raise ModelError(f"{path}: its GGUF header is damaged or cut off ({error}); download it again") from error
+        raise DamagedFile(f"{path}: its GGUF header is damaged or cut off ({error}); download it again") from error
 
 
 class _Reader:

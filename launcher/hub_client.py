@@ -200,7 +200,7 @@ class _Printable(logging.Filter):
     """The client logs what a hub says, as in X-HF-Warning, and writes it to stderr."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = printable(record.getMessage())[:LONGEST_REASON], ()
+        record.msg, record.args, record.exc_info = printable(record.getMessage())[:LONGEST_REASON], (), None
         return True
 
 

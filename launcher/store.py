@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import psutil
 from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, constants, scan_cache_dir
 
 from launcher.cache_entry import HALF, blobs_of, cached, folder_of, sha256_named
-from launcher.errors import ModelError
+from launcher.errors import ModelError, NotWritten
 from launcher.family import Family, ModelSource
 
 
@@ -84,18 +85,20 @@ def halves(family: Family) -> tuple[Half, ...]:
 
 
 def broken(family: Family) -> tuple[str, ...]:
-    """One sentence for each name in the cache whose content is gone: `kept` then knows no file of that repository."""
-    links = [
-        path
-        for source in family.weights.models.values()
-        for path in sorted(folder_of(source.repo).glob("snapshots/*/*"))
-        if path.is_symlink() and not path.exists()
-    ]
-    return tuple(
-        f"the content of {link} is gone, and the repository's other files are not looked at: `rm {link}`, then pull "
-        "what you need"
-        for link in links
-    )
+    """One sentence for each of the family's repositories that `kept` does not look at, because its cache is damaged."""
+    sentences = list[str]()
+    warnings = [str(warning) for warning in _scanned().warnings]
+    for source in family.weights.models.values():
+        folder = folder_of(source.repo)
+        gone = [path for path in sorted(folder.glob("snapshots/*/*")) if path.is_symlink() and not path.exists()]
+        sentences += [
+            f"the content of {link} is gone, and the repository's other files are not looked at: "
+            f"`rm {shlex.quote(str(link))}`, then pull what you need"
+            for link in gone
+        ]
+        if not gone and any(str(folder) in warning for warning in warnings):
+            sentences.append(f"{folder} is no cache of the hub's any more, and not looked at: pull what you need again")
+    return tuple(sentences)
 
 
 def arrived(source: ModelSource, sha256: str | None) -> int:
@@ -123,14 +126,19 @@ def serving(path: Path) -> tuple[int, ...]:
 def remove(files: Sequence[Kept], stopped: Sequence[Half]) -> Removed:
     """Delete them from the cache, but a download that goes on in another process.
 
-    Raises ModelError, before anything is deleted, for a file that a process serves.
+    Raises ModelError, before anything is deleted, for a file that a process serves; NotWritten for what stays.
     """
     for file in files:
         if pids := serving(file.path):
             raise ModelError(f"{file.path.name} is served by process {pids[0]}: stop it first; nothing was removed")
-    busy = tuple(half for half in stopped if not _remove_half(half))
     plan = _scanned().delete_files(*(file.entry for file in files))
-    plan.execute()
+    try:
+        busy = tuple(half for half in stopped if not _remove_half(half))
+        plan.execute()
+    except OSError as error:
+        raise NotWritten(f"{constants.HF_HUB_CACHE}: not everything could be removed: {error.strerror}") from error
+    if left := [path for path in (*plan.files, *plan.blobs) if path.exists()]:  # it only logs what it may not delete
+        raise NotWritten(f"{left[0]} could not be removed: check the permissions of its folder")
     freed = plan.expected_freed_size + sum(half.bytes for half in stopped if half not in busy)
     return Removed(freed_bytes=freed, busy=busy)
 
@@ -138,6 +146,10 @@ def remove(files: Sequence[Kept], stopped: Sequence[Half]) -> Removed:
 def _scanned() -> HFCacheInfo:
     try:
         return scan_cache_dir(constants.HF_HUB_CACHE)
+    except (OSError, ValueError) as error:  # a folder that may not be read, a file in its place, a ref that is no text
+        raise ModelError(
+            f"the cache {constants.HF_HUB_CACHE} cannot be read ({error}): correct it or HF_HOME"
+        ) from error
     except CacheNotFound:  # nothing was ever downloaded
         return HFCacheInfo(size_on_disk=0, repos=frozenset(), incomplete_files=frozenset(), warnings=[])
 
