@@ -13,10 +13,15 @@ def main() -> None:
 
 def _run() -> None:
     # Imported here, so that Ctrl-C while Python is still loading is as quiet as later.
-    from launcher.cli import app, stderr  # noqa: PLC0415
+    from launcher import environment  # noqa: PLC0415
     from launcher.errors import LauncherError  # noqa: PLC0415
+    from launcher.printable import Terminal  # noqa: PLC0415
 
+    stderr = Terminal(stderr=True)
     try:
+        environment.check()
+        from launcher.cli import app  # noqa: PLC0415
+
         app()
     except LauncherError as error:
         stderr.print(f"trillama: {error}", soft_wrap=True, markup=False, highlight=False, style="red")

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from launcher import bench as benching
@@ -16,6 +15,7 @@ from launcher.bench import Cell, Findings, Load
 from launcher.config import Settings, configs_dir, load
 from launcher.errors import ConfigError
 from launcher.oneshot import authorization, served
+from launcher.printable import Terminal
 from launcher.signals import until_signal
 
 EPILOG = """
@@ -24,7 +24,7 @@ model file is missing or wrong; 69 no usable llama-server; 75 it does not start;
 before it was done.
 """
 
-stdout, stderr = Console(), Console(stderr=True)
+stdout, stderr = Terminal(), Terminal(stderr=True)
 
 
 def bench(

@@ -1,12 +1,9 @@
 """The family's files side by side: what is here, what the hub has, what is in use, and what the disk can take."""
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-
-from huggingface_hub import constants
 
 from launcher.config import ModelSettings
 from launcher.family import Family
@@ -49,14 +46,6 @@ class Row:
 def rows(family: Family, settings: ModelSettings, files: Sequence[Kept], halves: Sequence[Half]) -> tuple[Row, ...]:
     """The files of each backend in the family's order: the one it serves first, then the others, then halves."""
     return tuple(row for backend in family.weights.models for row in _of(backend, family, settings, files, halves))
-
-
-def free_bytes() -> int:
-    """What the disk of the hub's cache can still take."""
-    folder = Path(constants.HF_HUB_CACHE)
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def by_quantization(offers: Iterable[Offer]) -> Mapping[str, Mapping[str, Offer]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from launcher import (
     __version__,
@@ -27,14 +26,15 @@ from launcher.build import build, up_to_date
 from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
 from launcher.errors import ConfigError
+from launcher.printable import Terminal
 from launcher.service_cli import service_app
 from launcher.signals import until_signal
 
 EXIT_CODES = """
 Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
 is missing or wrong; 69 no usable llama-server, or no trillama runs that could be asked; 70 the engine's build failed;
-75 it cannot serve now: the port is taken, the memory is too small, the hub is out of reach, or no model becomes ready;
-78 wrong configuration; 130 stopped before it was done.
+75 it cannot serve now: the port is taken, the memory or the disk is too small, the hub is out of reach, or no model
+becomes ready; 78 wrong configuration; 130 stopped before it was done.
 """
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
 
-stdout, stderr = Console(), Console(stderr=True)
+stdout, stderr = Terminal(), Terminal(stderr=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
 Demo = Annotated[bool, typer.Option("--demo", help="Serve small demo models, made on first use: no download, no GPU.")]

@@ -113,4 +113,5 @@ async def _embed(embedder: Embedder, run: Run, texts: Sequence[Text], report: Re
 def _shape(path: Path) -> tuple[str, int]:
     metadata = read_header(path).metadata
     architecture = str(metadata.get("general.architecture"))
-    return architecture, int(metadata.get(f"{architecture}.embedding_length", 0))
+    length = metadata.get(f"{architecture}.embedding_length")
+    return architecture, length if isinstance(length, int) else 0

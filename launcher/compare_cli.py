@@ -8,7 +8,6 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from launcher import agreement, corpus, engine, models
@@ -19,6 +18,7 @@ from launcher.corpus import Corpus
 from launcher.display import Display
 from launcher.engine import Engine
 from launcher.errors import ConfigError, ModelError
+from launcher.printable import Terminal
 from launcher.signals import until_signal
 from launcher.solo import Run
 
@@ -28,7 +28,7 @@ Exit codes: 0 go; 1 no-go; 2 wrong arguments; 65 the corpus cannot be used; 66 a
 130 stopped before it was done.
 """
 
-stdout, stderr = Console(), Console(stderr=True)
+stdout, stderr = Terminal(), Terminal(stderr=True)
 
 MODEL = "A .gguf file, or a quantisation of the family, e.g. Q8_0."
 # 0.98 is what a backend's canary asks of a restart. Random turns of that size move two of ten documents across the end
@@ -113,7 +113,7 @@ async def _file(settings: Settings, backend: str, name: str, display: Display) -
         offered = ", ".join(family.weights.quantizations)
         raise ModelError(f"{name}: no such file, and {family.name} is offered as {offered}")
     (wanted,) = [one for one in models.wanted(family, ModelSettings(quantization=name)) if one.backend == backend]
-    return await models.locate(wanted, report=lambda _, done, total: display.downloading(name, done, total))
+    return await models.whole(wanted, report=lambda _, done, total: display.downloading(name, done, total))
 
 
 def _print_json(files: dict[str, Path], given: Corpus, found: Comparison, faults: tuple[str, ...]) -> None:

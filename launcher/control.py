@@ -1,5 +1,6 @@
 """How a running launcher is asked and told: HTTP on a socket in its private folder, which only its user can enter."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from launcher.config import Settings, runtime_base
 from launcher.errors import LauncherError, NotRunning
 from launcher.lanes import Lane
 from launcher.supervisor import Fleet
+from launcher.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.view import BackendView, EngineView, View
 
 SOCKET = "control.sock"
@@ -69,19 +71,7 @@ async def ask(settings: Settings, method: str, path: str) -> View:
     Raises NotRunning if there is none that this user may ask, LauncherError with its words if it refuses.
     """
     host = settings.host
-    running, silent = dict[Path, View](), list[Path]()
-    for socket in _sockets(host.runtime_dir or runtime_base()):
-        try:
-            if view := await _asked(socket, "GET", "/status"):
-                running[socket] = view
-        except TimeoutError:
-            silent.append(socket)
-    if not running and silent:
-        raise NotRunning(
-            f"the trillama of {silent[0].parent} does not answer: it is stopped or stuck, so end it by kill"
-        )
-    if not running:
-        raise NotRunning("no trillama that you may ask runs here: start it with `trillama serve` (a service: use sudo)")
+    running = await _running(host.runtime_dir or runtime_base())
     chosen = [socket for socket, view in running.items() if view.port == host.port] or list(running)
     if len(chosen) > 1:
         urls = ", ".join(view.url for view in running.values())
@@ -90,6 +80,31 @@ async def ask(settings: Settings, method: str, path: str) -> View:
     if view is None:
         raise NotRunning("trillama ended before it answered")
     return view
+
+
+async def _running(base: Path) -> dict[Path, View]:
+    """What each of those says that this user may ask. Raises NotRunning if there is none."""
+    running, silent, foreign = dict[Path, View](), list[Path](), list[Path]()
+    for socket in _sockets(base):
+        try:
+            if not is_ours(socket) or not await asyncio.to_thread(is_served_by_its_owner, socket):
+                foreign.append(socket)
+            elif view := await _asked(socket, "GET", "/status"):
+                running[socket] = view
+        except (TimeoutError, BlockingIOError):  # it answers nobody, or accepts nobody any more
+            silent.append(socket)
+        except OSError:  # what is left of one that was killed
+            continue
+    if not running and silent:
+        raise NotRunning(
+            f"the trillama of {silent[0].parent} does not answer: it is stopped or stuck, so end it by kill"
+        )
+    if not running:
+        others = f"; {foreign[0].parent} is somebody else's and was not asked" if foreign else ""
+        raise NotRunning(
+            f"no trillama that you may ask runs here: start it with `trillama serve` (a service: use sudo){others}"
+        )
+    return running
 
 
 def _sockets(base: Path) -> list[Path]:

@@ -1,156 +1,131 @@
 """One file of a Hugging Face hub, fetched into the hub's own cache.
 
-`hf_hub_download` of huggingface_hub 2.4 throws away what it has when it is stopped. Here the half that is there stays
-beside the cache's blobs, and the next start goes on from it; its content is checked against the hub's SHA-256.
-The hub's client honours HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE.
+`hf_hub_download` of huggingface_hub 2.4 throws away what it has when it is stopped, takes any ETag for the name of a
+file, and asks the hub a second time. Here the half that is there stays beside the cache's blobs, and the next start
+continues it; the content is checked against the hub's checksum, and is never larger than the hub announced.
 """
 
 import errno
-import fcntl
 import hashlib
-import io
+import logging
 import os
-import re
-import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Self
 
 import httpx2
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-)
-from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub import constants, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, loaded lazily
 
-from launcher.errors import HubUnreachable, ModelError
+from launcher import cache_entry
+from launcher.cache_entry import HALF
+from launcher.disk import amount, free_bytes
+from launcher.errors import DamagedFile, HubUnreachable, NotWritten
+from launcher.hub_client import SHA256, Errand, RemoteFile, asking, find
+from launcher.partial_download import PartialDownload, Transfer, locked
 
 BY_HAND = "or fetch the file by other means and name its place under [models.files] in the configuration"
 
 
-def fetch(repo: str, filename: str, *, report: Callable[[int, int], None], stop: Event) -> Path:
+log = logging.getLogger(__name__)
+
+
+def fetch(repo: str, filename: str, *, report: Callable[[int, int], None], stop: Event, damaged: bool = False) -> Path:
     """The file's path in the cache. Blocks. A file that is there is not looked for on the network again.
 
+    With `damaged` what is there is not trusted: it is compared with the hub's checksum, and completed or replaced.
     `report(bytes done, bytes in all)` is called as bytes arrive. Once `stop` is set, the next bytes to arrive raise
-    CancelledError. Raises ModelError with the next step for the user, HubUnreachable where time may help.
+    CancelledError. Raises ModelError with the next step for the user, HubUnreachable where time may help, ConfigError
+    for an environment with which no hub can be asked.
     """
-    try:
-        if isinstance(cached := try_to_load_from_cache(repo, filename), str):
-            return Path(cached)
-        return _fetch(repo, filename, report, stop)
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise refusal(error)(_refused(error, repo, filename)) from error
-    except OfflineModeIsEnabled as error:
-        raise ModelError(
-            f"{filename} of {repo} is not in the cache {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE forbids to fetch "
-            f"it: unset HF_HUB_OFFLINE for one start, {BY_HAND}"
-        ) from error
-    except (LocalEntryNotFoundError, httpx2.HTTPError) as error:
-        why = str(error) or type(error).__name__
-        raise HubUnreachable(
-            f"{constants.ENDPOINT} cannot be reached to fetch {filename} of {repo} ({why}): check the network and "
-            f"start again, the download goes on where it stopped; {BY_HAND}"
-        ) from error
-    except OSError as error:
-        raise ModelError(_not_written(error, filename)) from error
+    if not damaged and (path := cache_entry.cached(repo, filename)):
+        return path
+    errand = Errand(
+        repo=repo,
+        object=filename,
+        verb="fetch",
+        otherwise=BY_HAND,
+        missing="set [models] quantization to one that is listed at {page}/tree/main",
+    )
+    with asking(errand):
+        file = find(repo, filename)
+        with _written(file):
+            return _fetched(file, Transfer(size=file.size, report=report, stop=stop), trusted=not damaged)
 
 
-def refusal(error: HfHubHTTPError | HFValidationError) -> type[ModelError]:
-    """HubUnreachable where the hub may answer later: it has too much to do, or is broken."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
-    return HubUnreachable if status in (408, 429) or status >= 500 else ModelError
-
-
-def _fetch(repo: str, filename: str, report: Callable[[int, int], None], stop: Event) -> Path:
-    url = hf_hub_url(repo, filename)
-    found = get_hf_file_metadata(url)
-    if found.etag is None or found.size is None:
-        raise ModelError(f"{url}: the answer is not a hub's (no ETag or size); check HF_ENDPOINT, {BY_HAND}")
-    blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "blobs")
+def _fetched(file: RemoteFile, transfer: Transfer, *, trusted: bool) -> Path:
+    blobs, key = cache_entry.blobs_of(file.repo), file.checksum or _key_of(file)
     blobs.mkdir(parents=True, exist_ok=True)
-    blob, size = blobs / found.etag, found.size
-    if not blob.exists():
-        half = blobs / f"{found.etag}.trillama.incomplete"
-        with _ours_alone(half, lambda done: report(done, size), stop) as partial:
-            if blob.exists():
-                partial.path.unlink(missing_ok=True)  # it did, and what we opened may be a new, empty file
-            else:
-                _complete(partial, url, size)
-                _verify(partial, found.etag)
-                partial.path.rename(blob)
-    return Path(hf_hub_download(repo, filename))  # only names the blob: the cache has its content
+    with locked(blobs / key, transfer) as partial:
+        content = cache_entry.content(file)
+        if content and _is_whole(content, file, trusted=trusted):
+            partial.path.unlink(missing_ok=True)  # another process fetched it, and what we opened may be a new file
+            return cache_entry.name(content, file)
+        began_at = partial.tell()
+        _complete(partial, file)
+        if began_at and not _is_right(partial.path, file):  # what was there is damaged, and not what came now
+            partial.empty()
+            _complete(partial, file)
+        return cache_entry.enter(partial.path, file, _verified(partial, file))
 
 
-@contextmanager
-def _ours_alone(path: Path, report: Callable[[int], None], stop: Event) -> Iterator["_Partial"]:
-    """The half that is there, locked: another launcher may be fetching the same file, and is waited for."""
-    while True:
-        with _Partial(path, report, stop) as partial:
-            fcntl.flock(partial, fcntl.LOCK_EX)
-            if _is_at(path, partial):
-                yield partial
-                return
+def _key_of(file: RemoteFile) -> str:
+    """A name for what has arrived of a content whose checksum is not known."""
+    return hashlib.sha256(f"{file.repo}\n{file.name}\n{file.commit}".encode()).hexdigest()
 
 
-def _is_at(path: Path, partial: "_Partial") -> bool:
-    """Whether what we opened still has its name; who held it may have removed it, as damaged or as no longer wanted."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(partial.fileno()))
-    except FileNotFoundError:
-        return False
+def _is_whole(content: Path, file: RemoteFile, *, trusted: bool) -> bool:
+    return content.stat().st_size == file.size and (trusted or _is_right(content, file))
 
 
-def _complete(partial: "_Partial", url: str, size: int) -> None:
-    if partial.tell() > size:
-        partial.truncate(0)
-    missing, free = size - partial.tell(), shutil.disk_usage(partial.path.parent).free
-    if missing > free:
-        raise OSError(errno.ENOSPC, f"{missing / 2**30:.1f} GiB are missing, {free / 2**30:.1f} GiB are free")
+def _is_right(content: Path, file: RemoteFile) -> bool:
+    return _digest(content, file) == file.checksum
+
+
+def _complete(partial: PartialDownload, file: RemoteFile) -> None:
+    if partial.tell() > file.size or not file.checksum:  # two halves that nobody can verify are not put together
+        partial.empty()
+    if file.size - partial.tell() > free_bytes(partial.path.parent):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    url = hf_hub_url(file.repo, file.name, revision=file.commit)
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     while True:
         before = partial.tell()
         try:
-            http_get(
-                url, partial, resume_size=before, headers=build_hf_headers(), expected_size=size, tqdm_class=_NoBar
-            )
+            http_get(url, partial, resume_size=before, headers=headers, expected_size=file.size, tqdm_class=_NoBar)
         except httpx2.ReadError:  # the one fault of the network that http_get does not resume after by itself
-            if partial.tell() == before:
+            if partial.tell() <= before:
                 raise
         else:
             return partial.flush()
 
 
-def _verify(partial: "_Partial", etag: str) -> None:
-    if not re.fullmatch("[0-9a-f]{64}", etag):  # a small file of git's own has a SHA-1 of another making
-        return
-    with partial.path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != etag:
+def _verified(partial: PartialDownload, file: RemoteFile) -> str:
+    """The checksum of what has arrived. Raises DamagedFile if it is not the hub's."""
+    found = _digest(partial.path, file)
+    if file.checksum is None:
+        log.warning(
+            "the hub names no checksum of %s: its content cannot be verified; it is kept under its own SHA-256", file
+        )
+    elif found != file.checksum:
         partial.path.unlink()
-        raise ModelError(f"the download is damaged (SHA-256 {found}, not {etag}) and has been removed; start again")
+        raise DamagedFile(
+            f"{file}: the download is damaged (its checksum is {found}, not {file.checksum}) and has been removed; "
+            "start again"
+        )
+    return found
 
 
-class _Partial(io.BufferedWriter):
-    """The half that is there, open at its end. Every write reports the bytes so far, or stops."""
-
-    def __init__(self, path: Path, report: Callable[[int], None], stop: Event) -> None:
-        super().__init__(io.FileIO(path, "ab"))
-        self.path, self._report, self._stop = path, report, stop
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]  # http_get writes nothing but bytes
-        if self._stop.is_set():
-            raise CancelledError
-        written = super().write(data)
-        self._report(self.tell())
-        return written
+def _digest(path: Path, file: RemoteFile) -> str:
+    """SHA-256, or git's SHA-1 where the hub gives that: the name of a small file, of git's own."""
+    git = file.checksum is not None and not SHA256.fullmatch(file.checksum)
+    made = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False) if git else hashlib.sha256()
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: made).hexdigest()
 
 
 class _NoBar:
@@ -166,30 +141,41 @@ class _NoBar:
     def update(self, n: int) -> None: ...
 
 
-def _refused(error: HfHubHTTPError | HFValidationError, repo: str, filename: str) -> str:
-    page = f"{constants.ENDPOINT}/{repo}"
-    if isinstance(error, HFValidationError):
-        return f'"{repo}" is no name of a repository: set repo = "owner/name" in the family file'
-    if isinstance(error, RemoteEntryNotFoundError):
-        return f"{repo} has no file {filename}: set [models] quantization to one that is listed at {page}/tree/main"
-    status = error.response.status_code
-    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
-        return (
-            f"the hub does not let us read {repo} (HTTP {status}): check the name, accept the licence at {page}, and "
-            f"set HF_TOKEN to a token of an account that may read it, {BY_HAND}"
-        )
-    return f"the hub answered HTTP {status} for {filename} of {repo}: try again later, {BY_HAND}"
+@contextmanager
+def _written(file: RemoteFile) -> Iterator[None]:
+    """Turns what the disk refuses into NotWritten; what the hub's client raises passes."""
+    try:
+        yield
+    except HfHubHTTPError:  # an OSError, but none of the disk
+        raise
+    except OSError as error:
+        if error.errno is None:  # http_get's own: fewer bytes came than were announced
+            raise HubUnreachable(
+                f"{constants.ENDPOINT} did not send the {file.size} bytes that it announced for {file}: start again, "
+                f"{BY_HAND}"
+            ) from error
+        raise NotWritten(_not_written(error, file)) from error
 
 
-def _not_written(error: OSError, filename: str) -> str:
-    where = constants.HF_HUB_CACHE
+def _not_written(error: OSError, file: RemoteFile) -> str:
+    where = Path(constants.HF_HUB_CACHE)
+    room = f"{amount(_missing(file))} are missing, {amount(free_bytes(where))} are free"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{filename}: the disk of {where} is full ({error.strerror}): make room or set HF_HOME to another disk"
+        return (
+            f"{file.name}: the disk of {where} is full ({error.strerror}): make room or set HF_HOME to a folder on "
+            f"another disk; {room}, and what has arrived is kept"
+        )
     if error.errno == errno.EFBIG:
         return (
-            f"{filename} is too large for the file system of {where} or for the limit of this process (`ulimit -f`): "
-            "raise the limit or set HF_HOME to another disk; what has arrived is kept"
+            f"{file.name} is too large for the file system of {where} or for the limit of this process (`ulimit -f`): "
+            f"raise the limit or set HF_HOME to another disk; {room}, and what has arrived is kept"
         )
-    if error.errno is not None:
-        return f"{filename} cannot be written to {where} ({error.strerror}): set HF_HOME to a folder you may write to"
-    return f"{filename}: {error}"
+    return (
+        f"{file.name} cannot be written to {where} ({error.strerror}): set HF_HOME to a folder that you may write to; "
+        f"{room}"
+    )
+
+
+def _missing(file: RemoteFile) -> int:
+    half = cache_entry.blobs_of(file.repo) / f"{file.checksum or _key_of(file)}{HALF}"
+    return file.size - (half.stat().st_size if half.is_file() else 0)

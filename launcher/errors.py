@@ -10,7 +10,9 @@ LauncherError                    1   anything not named below
 ├── NotRunning                   69  no trillama serves here that could be asked (EX_UNAVAILABLE)
 ├── CorpusError                  65  the texts to compare on are missing, too few or too long (EX_DATAERR)
 ├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
-│   └── HubUnreachable           75  nobody answers where the models come from, or not now (EX_TEMPFAIL)
+│   ├── DamagedFile              66  it is cut off, or not what it should be
+│   ├── HubUnreachable           75  nobody answers where the models come from, or not now (EX_TEMPFAIL)
+│   └── NotWritten               75  the disk cannot take it: full, read-only, not ours (EX_TEMPFAIL)
 └── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
     ├── StartError               75  it did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
     ├── ChildExited              70  it was serving and ended by itself
@@ -64,7 +66,15 @@ class ModelError(LauncherError):
     exit_code = 66
 
 
+class DamagedFile(ModelError):
+    pass
+
+
 class HubUnreachable(ModelError):
+    exit_code = 75
+
+
+class NotWritten(ModelError):
     exit_code = 75
 
 

@@ -7,7 +7,7 @@ peaks leave over (README of the GGUF repository). The host's own share beside a 
 
 from dataclasses import dataclass
 
-from launcher.gguf_file import Header
+from launcher.gguf_file import Header, Scalar
 
 MIB, GIB = 2**20, 2**30
 FLOAT, HALF = 4, 2  # bytes of a computed number, and of one in the KV cache or in the attention's mask
@@ -69,7 +69,7 @@ def weights_of(header: Header) -> Weights | None:
     prefix = metadata.get("general.architecture")
 
     def size(name: str) -> int:
-        return int(metadata[f"{prefix}.{name}"])
+        return _positive(metadata[f"{prefix}.{name}"])
 
     try:
         head = size("embedding_length") // size("attention.head_count")
@@ -77,13 +77,19 @@ def weights_of(header: Header) -> Weights | None:
             layers=size("block_count"),
             embedding_length=size("embedding_length"),
             feed_forward_length=size("feed_forward_length"),
-            kv_length=size("attention.head_count_kv") * int(metadata.get(f"{prefix}.attention.key_length", head)),
-            vocabulary=int(metadata["tokenizer.ggml.tokens"]),  # the array's length
+            kv_length=size("attention.head_count_kv") * _positive(metadata.get(f"{prefix}.attention.key_length", head)),
+            vocabulary=_positive(metadata["tokenizer.ggml.tokens"]),  # the array's length
         )
-    except (KeyError, ValueError, ZeroDivisionError):
+    except (KeyError, ValueError):
         return None
     kind = metadata.get("general.file_type")
     return Weights(file_bytes=header.file_bytes, shape=shape, unquantized=kind in UNQUANTIZED_TYPES)
+
+
+def _positive(value: Scalar) -> int:
+    if not isinstance(value, int) or value <= 0:
+        raise ValueError(f"{value!r} is no size")
+    return value
 
 
 def need(weights: Weights, flags: Flags) -> Need:

@@ -1,32 +1,33 @@
 """`trillama models`: the model files on this machine and on the hub."""
 
 import asyncio
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from huggingface_hub import constants
-from rich.console import Console
 from rich.table import Table
 
 from launcher import catalogue, models, projector, pull, store
 from launcher.catalogue import Row
 from launcher.config import ModelSettings, Settings, load
+from launcher.disk import amount, free_bytes
 from launcher.display import Display
 from launcher.errors import ConfigError, LauncherError, ModelError
 from launcher.offers import Offer, offered
+from launcher.printable import Terminal, json_line
 from launcher.signals import until_signal
 
 EPILOG = """
 Exit codes: 0 done; 1 other failure; 2 wrong arguments; 66 a file is damaged, in use, not there or cannot be had;
-75 the hub is out of reach; 78 wrong configuration; 130 stopped before it was done.
+75 the hub is out of reach, or the disk cannot take it; 78 wrong configuration; 130 stopped before it was done.
 """
 
 app = typer.Typer(help="The model files: here and on the hub.", no_args_is_help=True, epilog=EPILOG)
-stdout, stderr = Console(), Console(stderr=True)
+stdout, stderr = Terminal(), Terminal(stderr=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
 Quantization = Annotated[str | None, typer.Argument(help="E.g. Q8_0 [default: the config's].")]
@@ -47,20 +48,20 @@ def list_(
     if json:
         facts = {
             "cache": constants.HF_HUB_CACHE,
-            "free_bytes": catalogue.free_bytes(),
+            "free_bytes": free_bytes(Path(constants.HF_HUB_CACHE)),
             "local": [row.facts() for row in rows],
             "remote": [_facts(offer, rows) for offer in offers],
             "unreachable": reasons,
             "broken": store.broken(family),
         }
-        sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
+        sys.stdout.buffer.write(json_line(facts))
         return
     for row in rows:
-        size = _gib(row.bytes) if row.bytes else "-"
+        size = amount(row.bytes) if row.bytes else "-"
         _say(f"{row.backend:<14} {row.quantization or '-':<8} {size:>9}  {row.use:<12}  {row.path or ''}".rstrip())
     if offers:
         stdout.print(_matrix(tuple(family.weights.models), offers, rows))
-    _say(f"{_gib(catalogue.free_bytes())} free in {constants.HF_HUB_CACHE}")
+    _say(f"{amount(free_bytes(Path(constants.HF_HUB_CACHE)))} free in {constants.HF_HUB_CACHE}")
     for sentence in store.broken(family):
         stderr.print(sentence, soft_wrap=True, highlight=False, markup=False)
     for reason in reasons:
@@ -86,7 +87,7 @@ def pull_(
     for file in planned.own:
         _say(f"{file.backend}: {file.local} is your own file, nothing to download")
     if planned.missing:
-        size = f"{_gib(planned.bytes)} to download; " if planned.bytes else ""
+        size = f"{amount(planned.bytes)} to download; " if planned.bytes else ""
         stderr.print(f"{size}licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
     display = Display(stderr)
     with display.live():
@@ -102,7 +103,7 @@ def verify(config: ConfigFile = None) -> None:
     """Read every file again and compare it with the hub's SHA-256; needs no network."""
     settings = _settings(config)
     family, own = settings.family, settings.host.models.files
-    again = f" --config {config}" if config else ""
+    again = f" --config {shlex.quote(str(config))}" if config else ""
     for sentence in (unreadable := store.broken(family)):
         _say(f"DAMAGED  {sentence}")
     damaged = len(unreadable)
@@ -134,13 +135,13 @@ def remove(
         there = ", ".join(dict.fromkeys(file.quantization for file in here)) or "nothing"
         raise ModelError(f"nothing of {wanted} is here to remove; here is: {there}")
     for path, size in [(file.path, file.bytes) for file in files] + [(half.path, half.bytes) for half in halves]:
-        _say(f"{_gib(size):>9}  {path}")
+        _say(f"{amount(size):>9}  {path}")
     if not yes and not (sys.stdin.isatty() and typer.confirm("Remove them?")):
         raise LauncherError("nothing was removed: say --yes to remove them")
     removed = store.remove(files, halves)
     for half in removed.busy:
         _say(f"{half.backend}: a download goes on in another process, and was left alone")
-    _say(f"{_gib(removed.freed_bytes)} freed")
+    _say(f"{amount(removed.freed_bytes)} freed")
 
 
 def _settings(config: Path | None) -> Settings:
@@ -191,7 +192,7 @@ def _facts(offer: Offer, rows: Sequence[Row]) -> dict[str, object]:
         "quantization": offer.quantization,
         "bytes": offer.bytes,
         "here": _is_here(offer, rows),
-        "fits": offer.bytes <= catalogue.free_bytes(),
+        "fits": offer.bytes <= free_bytes(Path(constants.HF_HUB_CACHE)),
     }
 
 
@@ -202,16 +203,12 @@ def _is_here(offer: Offer, rows: Sequence[Row]) -> bool:
 def _matrix(backends: Sequence[str], offers: Sequence[Offer], rows: Sequence[Row]) -> Table:
     """A row per quantisation: what each backend's file takes, and whether those not here fit on the disk."""
     table = Table("on the hub", *backends, "", box=None, pad_edge=False)
-    free = catalogue.free_bytes()
+    free = free_bytes(Path(constants.HF_HUB_CACHE))
     for quantization, of in catalogue.by_quantization(offers).items():
         missing = [offer for offer in of.values() if not _is_here(offer, rows)]
         note = "here" if not missing else "" if sum(offer.bytes for offer in missing) <= free else "no room"
-        table.add_row(quantization, *(_gib(of[name].bytes) if name in of else "-" for name in backends), note)
+        table.add_row(quantization, *(amount(of[name].bytes) if name in of else "-" for name in backends), note)
     return table
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 or not size else f"{size / 2**20:.1f} MiB"
 
 
 def _say(text: str) -> None:

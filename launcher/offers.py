@@ -1,19 +1,18 @@
 """What a hub's repository really has: its files of the family, with their sizes."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import httpx2
-from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub import HfApi
+from huggingface_hub.hf_api import RepoSibling
 
-from launcher.download import refusal
-from launcher.errors import HubUnreachable, ModelError
+from launcher.errors import ConfigError, HubUnreachable, ModelError
 from launcher.family import Family, ModelSource
+from launcher.hub_client import SHA256, Errand, asking, check_client
 from launcher.store import quantization_in
 
 TIMEOUT_S = 10.0
+LARGEST = 2**50  # bytes; what claims more is no file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,47 +36,34 @@ def offered(family: Family, backends: Iterable[str]) -> tuple[tuple[Offer, ...],
     for backend in backends:
         try:
             found += offers(backend, family.weights.models[backend])
-        except HubUnreachable as error:
+        except (HubUnreachable, ConfigError) as error:
             reasons[str(error)] = None
-            break  # it would be as long in vain for the others
+            break  # it would be the same for the others
         except ModelError as error:
             reasons[str(error)] = None
     return tuple(found), tuple(reasons)
 
 
 def offers(backend: str, source: ModelSource) -> tuple[Offer, ...]:
-    """The backend's files on the hub, the largest first. Blocks. Raises ModelError with one line that says why not."""
-    try:
+    """The backend's files on the hub, the largest first. Blocks. Raises ModelError or ConfigError that says why not."""
+    with asking(Errand(repo=source.repo, object="the list of files", verb="see", otherwise="or try again later")):
+        check_client()
         info = HfApi().model_info(source.repo, files_metadata=True, timeout=TIMEOUT_S)
-    except HFValidationError as error:
-        raise ModelError(f'"{source.repo}" is no name of a repository: set repo = "owner/name"') from error
-    except HfHubHTTPError as error:
-        raise refusal(error)(_refused(error, source.repo)) from error
-    except OfflineModeIsEnabled as error:
-        raise ModelError("the hub is not asked: HF_HUB_OFFLINE forbids it, unset it to see what there is") from error
-    except (httpx2.HTTPError, OSError) as error:
-        why = str(error) or type(error).__name__
-        raise HubUnreachable(f"{constants.ENDPOINT} cannot be reached ({why}): check the network") from error
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise HubUnreachable(f"{constants.ENDPOINT} does not answer as a hub: check HF_ENDPOINT") from error
-    found = (
-        Offer(
-            backend=backend,
-            quantization=quantization,
-            bytes=file.size or 0,
-            sha256=file.lfs.sha256 if file.lfs else None,
+        found = tuple(
+            Offer(backend=backend, quantization=quantization, bytes=_size(file), sha256=_sha256(file))
+            for file in info.siblings or ()
+            if (quantization := quantization_in(source.file, file.rfilename))
         )
-        for file in info.siblings or ()
-        if (quantization := quantization_in(source.file, file.rfilename))
-    )
     return tuple(sorted(found, key=lambda offer: -offer.bytes))
 
 
-def _refused(error: HfHubHTTPError, repo: str) -> str:
-    status, page = error.response.status_code, f"{constants.ENDPOINT}/{repo}"
-    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
-        return (
-            f"the hub does not show us {repo} (HTTP {status}): check the name, accept the licence at {page}, and set "
-            "HF_TOKEN to a token of an account that may read it"
-        )
-    return f"the hub answered HTTP {status} for {repo}: try again later"
+def _size(file: RepoSibling) -> int:
+    """The hub may say anything: this raises ValueError for what is no size."""
+    if type(file.size) is not int or not 0 <= file.size <= LARGEST:
+        raise ValueError(f"a file of {file.size!r:.40} bytes")
+    return file.size
+
+
+def _sha256(file: RepoSibling) -> str | None:
+    given = file.lfs.sha256 if file.lfs else None
+    return given if isinstance(given, str) and SHA256.fullmatch(given) else None

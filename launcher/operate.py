@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +18,7 @@ from launcher.backend import State
 from launcher.config import Settings, load, log_dir
 from launcher.control import ask
 from launcher.errors import ConfigError, NotRunning
+from launcher.printable import Terminal
 from launcher.signals import until_signal
 from launcher.view import BackendView, View
 
@@ -31,7 +32,7 @@ COLOURS = {
     State.FAILED: "red",
 }
 
-stdout = Console()
+stdout = Terminal()
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
 
 
@@ -47,7 +48,7 @@ def status(
         return
     view = asyncio.run(ask(settings, "GET", "/status"))
     if json:
-        stdout.print_json(view.model_dump_json())
+        stdout.print_json(view.model_dump_json(), ensure_ascii=True)  # foreign text stays what it is, in escapes
     else:
         stdout.print(_page(view))
     if any(one.state not in (State.READY, State.SLEEPING) for one in view.backends):

@@ -59,6 +59,6 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> d
     paths = {}
     for wanted in models.wanted(family, settings.host.models):
         if wanted.backend in names:
-            paths[wanted.backend] = path = await models.locate(wanted, report=display.downloading)
+            paths[wanted.backend] = path = await models.whole(wanted, report=display.downloading)
             models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
     return paths

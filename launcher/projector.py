@@ -18,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from launcher import lora, ranges, safetensors_file
 from launcher.config import cache_dir
-from launcher.errors import ConfigError, ModelError
+from launcher.disk import amount, free_bytes
+from launcher.errors import ConfigError, ModelError, NotWritten
 from launcher.family import Family, MultiVector
-from launcher.ranges import RemoteFile
+from launcher.hub_client import RemoteFile
 from launcher.safetensors_file import F32, Tensor
 
 JSON_MOST = 16 * 2**20  # bytes of an index or a configuration; those of real models have some tens of kilobytes
@@ -114,7 +115,18 @@ def fetch(family: Family) -> Projector:
 
 
 def keep(projector: Projector, path: Path) -> None:
-    """Write it, whole or not at all. Raises OSError."""
+    """Write it, whole or not at all. Raises NotWritten."""
+    try:
+        _write(projector, path)
+    except OSError as error:
+        free = amount(free_bytes(path.parent))
+        raise NotWritten(
+            f"{path} cannot be written ({error.strerror}): some 2 MB are needed, {free} are free; make room, or set "
+            "TRILLAMA_CACHE to another folder"
+        ) from error
+
+
+def _write(projector: Projector, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     matrices = {f"weight.{backend}": values for backend, values in projector.weights.items()}
     about = np.array(json.dumps(projector.about, sort_keys=True))
@@ -160,6 +172,6 @@ def _about(family: Family, source: _Source, scale: float) -> dict[str, object]:
         "repo": source.repo,
         "commit": source.commit,
         "lora_scale": scale,
-        "files": {name: {"bytes": file.size, "etag": file.etag} for name, (file, _) in source.files.items()},
+        "files": {name: {"bytes": file.size, "etag": file.checksum} for name, (file, _) in source.files.items()},
         "tensors_sha256": source.read,
     }

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants
 
 from launcher import models, store
-from launcher.catalogue import free_bytes
+from launcher.cache_entry import cached
 from launcher.config import ModelSettings
+from launcher.disk import amount, free_bytes
 from launcher.display import Display
-from launcher.errors import ModelError
+from launcher.errors import DamagedFile, ModelError, NotWritten
 from launcher.family import Family
 from launcher.models import Wanted
 from launcher.offers import Offer, offered
@@ -44,14 +45,14 @@ def plan(family: Family, settings: ModelSettings, quantization: str | None, back
         if backend in backends
     ]
     own = tuple(file for file in files if file.local)
-    here = tuple(file for file in files if not file.local and _is_cached(file))
+    here = tuple(file for file in files if not file.local and _is_here(file))
     missing = tuple(file for file in files if file not in own and file not in here)
     offers, _ = offered(family, [file.backend for file in missing])
     _check_offered(family, name, missing, offers)
     coming = _bytes_to_come(family, name, offers)
-    if coming > (free := free_bytes()):
-        raise ModelError(
-            f"{len(missing)} files of {name} need {coming / 2**30:.2f} GiB, the disk has {free / 2**30:.2f} GiB free: "
+    if coming > (free := free_bytes(cache := Path(constants.HF_HUB_CACHE))):
+        raise NotWritten(
+            f"{len(missing)} files of {name} need {amount(coming)}, the disk of {cache} has {amount(free)} free: "
             "make room, take a smaller quantisation, or set HF_HOME to another disk"
         )
     return Plan(here=here, missing=missing, own=own, bytes=coming)
@@ -64,13 +65,19 @@ async def run(family: Family, planned: Plan, display: Display) -> dict[str, Path
     """
     paths = {}
     for file in (*planned.here, *planned.missing):
-        paths[file.backend] = path = await models.locate(file, report=display.downloading)
+        thorough = file in planned.here  # what comes now is verified as it comes
+        paths[file.backend] = path = await models.whole(file, report=display.downloading, thorough=thorough)
         models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
     return paths
 
 
-def _is_cached(file: Wanted) -> bool:
-    return isinstance(try_to_load_from_cache(file.repo, file.filename), str)
+def _is_here(file: Wanted) -> bool:
+    """Whether it is in the cache with all that it names: a cut-off one is still to come."""
+    path = cached(file.repo, file.filename)
+    try:
+        return path is not None and bool(models.check_whole(path))
+    except DamagedFile:
+        return False
 
 
 def _check_offered(family: Family, name: str, missing: Sequence[Wanted], offers: Sequence[Offer]) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from launcher import ranges
 from launcher.errors import ModelError
-from launcher.ranges import RemoteFile
+from launcher.hub_client import RemoteFile
 
 F32 = NDArray[np.float32]
 Size = Annotated[int, Field(ge=0)]

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from launcher import service, systemd
 from launcher.config import Settings, load
 from launcher.errors import ConfigError, ServiceError
+from launcher.printable import Terminal
 from launcher.service import SERVICE, SOCKET, Installation
 from launcher.systemd import Manager
 
@@ -22,7 +22,7 @@ configuration, or files that the service could not read.
 """
 
 service_app = typer.Typer(help="Run as a systemd service.", no_args_is_help=True, epilog=SERVICE_EXIT_CODES)
-stdout = Console()
+stdout = Terminal()
 
 User = Annotated[bool, typer.Option("--user", help="A service of your own, not the system's.")]
 ConfigFile = Annotated[

@@ -7,26 +7,18 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from huggingface_hub import (
-    CachedFileInfo,
-    CacheNotFound,
-    HFCacheInfo,
-    constants,
-    scan_cache_dir,
-    try_to_load_from_cache,
-)
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, constants, scan_cache_dir
 
-from launcher.errors import ModelError
+from launcher.cache_entry import HALF, blobs_of, cached, folder_of, sha256_named
+from launcher.errors import ModelError, NotWritten
 from launcher.family import Family, ModelSource
-
-HALF = ".trillama.incomplete"  # as `launcher.download` names what has arrived of a file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,28 +80,30 @@ def halves(family: Family) -> tuple[Half, ...]:
     return tuple(
         Half(backend=backend, path=path, bytes=path.stat().st_size)
         for backend, source in family.weights.models.items()
-        for path in sorted(_blobs(source).glob(f"*{HALF}"))
+        for path in sorted(blobs_of(source.repo).glob(f"*{HALF}"))
     )
 
 
 def broken(family: Family) -> tuple[str, ...]:
-    """One sentence for each name in the cache whose content is gone: `kept` then knows no file of that repository."""
-    links = [
-        path
-        for source in family.weights.models.values()
-        for path in sorted(_blobs(source).parent.glob("snapshots/*/*"))
-        if path.is_symlink() and not path.exists()
-    ]
-    return tuple(
-        f"the content of {link} is gone, and the repository's other files are not looked at: `rm {link}`, then pull "
-        "what you need"
-        for link in links
-    )
+    """One sentence for each of the family's repositories that `kept` does not look at, because its cache is damaged."""
+    sentences = list[str]()
+    warnings = [str(warning) for warning in _scanned().warnings]
+    for source in family.weights.models.values():
+        folder = folder_of(source.repo)
+        gone = [path for path in sorted(folder.glob("snapshots/*/*")) if path.is_symlink() and not path.exists()]
+        sentences += [
+            f"the content of {link} is gone, and the repository's other files are not looked at: "
+            f"`rm {shlex.quote(str(link))}`, then pull what you need"
+            for link in gone
+        ]
+        if not gone and any(str(folder) in warning for warning in warnings):
+            sentences.append(f"{folder} is no cache of the hub's any more, and not looked at: pull what you need again")
+    return tuple(sentences)
 
 
 def arrived(source: ModelSource, sha256: str | None) -> int:
     """How many bytes of the content with that checksum are here already, whole or half."""
-    blobs = _blobs(source)
+    blobs = blobs_of(source.repo)
     there = [path for path in (blobs / f"{sha256}", blobs / f"{sha256}{HALF}") if sha256 and path.exists()]
     return max((path.stat().st_size for path in there), default=0)
 
@@ -132,14 +126,19 @@ def serving(path: Path) -> tuple[int, ...]:
 def remove(files: Sequence[Kept], stopped: Sequence[Half]) -> Removed:
     """Delete them from the cache, but a download that goes on in another process.
 
-    Raises ModelError, before anything is deleted, for a file that a process serves.
+    Raises ModelError, before anything is deleted, for a file that a process serves; NotWritten for what stays.
     """
     for file in files:
         if pids := serving(file.path):
             raise ModelError(f"{file.path.name} is served by process {pids[0]}: stop it first; nothing was removed")
-    busy = tuple(half for half in stopped if not _remove_half(half))
     plan = _scanned().delete_files(*(file.entry for file in files))
-    plan.execute()
+    try:
+        busy = tuple(half for half in stopped if not _remove_half(half))
+        plan.execute()
+    except OSError as error:
+        raise NotWritten(f"{constants.HF_HUB_CACHE}: not everything could be removed: {error.strerror}") from error
+    if left := [path for path in (*plan.files, *plan.blobs) if path.exists()]:  # it only logs what it may not delete
+        raise NotWritten(f"{left[0]} could not be removed: check the permissions of its folder")
     freed = plan.expected_freed_size + sum(half.bytes for half in stopped if half not in busy)
     return Removed(freed_bytes=freed, busy=busy)
 
@@ -147,6 +146,10 @@ def remove(files: Sequence[Kept], stopped: Sequence[Half]) -> Removed:
 def _scanned() -> HFCacheInfo:
     try:
         return scan_cache_dir(constants.HF_HUB_CACHE)
+    except (OSError, ValueError) as error:  # a folder that may not be read, a file in its place, a ref that is no text
+        raise ModelError(
+            f"the cache {constants.HF_HUB_CACHE} cannot be read ({error}): correct it or HF_HOME"
+        ) from error
     except CacheNotFound:  # nothing was ever downloaded
         return HFCacheInfo(size_on_disk=0, repos=frozenset(), incomplete_files=frozenset(), warnings=[])
 
@@ -162,19 +165,14 @@ def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[Kept]
     for entry in entries:
         quantization = quantization_in(source.file, entry.file_name)
         if quantization:
-            checksum = entry.blob_path.name
             yield Kept(
                 backend=backend,
                 quantization=quantization,
                 bytes=entry.size_on_disk,
-                sha256=checksum if re.fullmatch("[0-9a-f]{64}", checksum) else None,
-                current=try_to_load_from_cache(source.repo, entry.file_name) == str(entry.file_path),
+                sha256=sha256_named(entry.blob_path),
+                current=cached(source.repo, entry.file_name) == entry.file_path,
                 entry=entry,
             )
-
-
-def _blobs(source: ModelSource) -> Path:
-    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=source.repo, repo_type="model"), "blobs")
 
 
 def _remove_half(half: Half) -> bool:

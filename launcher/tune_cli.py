@@ -12,7 +12,6 @@ import orjson
 import psutil
 import typer
 from rich.bar import Bar
-from rich.console import Console
 from rich.table import Table
 
 from launcher import engine, gpu, health, profile, sizing
@@ -23,6 +22,7 @@ from launcher.errors import ConfigError, LauncherError
 from launcher.launch import url_of
 from launcher.load import LENGTHS
 from launcher.prepare import files
+from launcher.printable import Terminal
 from launcher.profile import Profile, usable_cores
 from launcher.signals import until_signal
 from launcher.solo import Run
@@ -34,7 +34,7 @@ missing or wrong; 69 no usable llama-server; 70 the engine does not work with th
 too small; 78 wrong configuration; 130 stopped before it was done.
 """
 
-stdout, stderr = Console(), Console(stderr=True)
+stdout, stderr = Terminal(), Terminal(stderr=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,13 +13,16 @@ Where llama.cpp and the original Hugging Face tokenizer part, this follows llama
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
 import tokenizers
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from tokenizers import decoders, models, pre_tokenizers
 
 from proxy.gguf_values import BadGGUF, read_values
+
+T = TypeVar("T")
+Listed = Annotated[list[T], FailFast()]  # one wrong item is enough to know, and a stranger's file may have a million
 
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SHORT_FORMS = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
@@ -86,7 +89,7 @@ class Tokenizer:
 
 
 def load(model_file: Path) -> Tokenizer:
-    """The tokenizer in a GGUF file; 0.6 s for 151,936 tokens. Raises UnsupportedTokenizer if it is not of our kind."""
+    """The tokenizer in a GGUF file; 0.6 s for 151,936 tokens. Raises UnsupportedTokenizer if we cannot reproduce it."""
     try:
         head = _Head.model_validate(read_values(model_file, _KEYS))
     except (BadGGUF, OSError) as error:
@@ -95,14 +98,13 @@ def load(model_file: Path) -> Tokenizer:
         faults = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in error.errors(include_input=False))
         raise UnsupportedTokenizer(faults) from error
     if head.pre not in _KINDS:
-        raise UnsupportedTokenizer(f'pre-tokenizer "{head.pre}" is not one that we compute')
+        raise UnsupportedTokenizer(f"pre-tokenizer {head.pre[:40]!r} is not one that we compute")
     kind = _KINDS[head.pre]
     begins = kind.begins if head.add_bos_token is None else head.add_bos_token
-    return Tokenizer(
-        _built(kind, head),
-        before=[head.bos_token_id] if begins else [],
-        after=[head.eos_token_id] if head.add_eos_token else [],
-    )
+    before, after = [head.bos_token_id] if begins else [], [head.eos_token_id] if head.add_eos_token else []
+    if any(token >= len(head.tokens) for token in (*before, *after)):
+        raise UnsupportedTokenizer(f"BOS or EOS is none of the {len(head.tokens)} tokens")
+    return Tokenizer(_built(kind, head), before=before, after=after)
 
 
 class _Head(BaseModel):
@@ -112,11 +114,11 @@ class _Head(BaseModel):
 
     model: Literal["gpt2"]
     pre: str
-    tokens: list[str]
-    merges: list[str]
-    token_type: list[int] = []
-    bos_token_id: int = 11
-    eos_token_id: int = 11
+    tokens: Annotated[Listed[str], Field(min_length=1)]
+    merges: Listed[str]
+    token_type: Listed[int] = []
+    bos_token_id: Annotated[int, Field(ge=0)] = 11
+    eos_token_id: Annotated[int, Field(ge=0)] = 11
     add_bos_token: bool | None = None
     add_eos_token: bool = False
 
@@ -142,7 +144,14 @@ def _built(kind: _Kind, head: _Head) -> tokenizers.Tokenizer:
 
 def _merging(kind: _Kind, head: _Head) -> models.BPE:
     vocabulary = {token: i for i, token in enumerate(head.tokens)}
+    if len(vocabulary) < len(head.tokens):
+        raise UnsupportedTokenizer(f"{len(head.tokens) - len(vocabulary)} tokens are in the vocabulary twice")
     merges = [_pair(merge) for merge in head.merges]
+    for left, right in merges:
+        # tokenizers would panic on some of these: a BaseException, and a stack trace on stderr.
+        if not (left in vocabulary and right in vocabulary and left + right in vocabulary):
+            merge = f"{left[:40]!r} + {right[:40]!r}"
+            raise UnsupportedTokenizer(f"vocabulary and merges do not fit together: a token of {merge} is missing")
     try:
         return models.BPE(vocab=vocabulary, merges=merges, ignore_merges=kind.whole_words_first)
     except Exception as error:  # tokenizers raises no narrower one

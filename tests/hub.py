@@ -10,7 +10,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import cast
@@ -42,6 +42,11 @@ class Hub:
     status: int = 200  # of every answer, unless 200
     elsewhere: bool = False  # content is kept on another host, to which a request is sent on, as the real one does
     no_ranges: bool = False  # a Range is ignored: the answer is the whole, with status 200
+    etag: str | None = None  # instead of the SHA-256
+    commit: str = COMMIT
+    header: tuple[str, str] | None = None  # one more, on every answer
+    more_bytes: int = 0  # of each download, beyond what was announced
+    shifted: bool = False  # what comes for a Range is from another place, and the answer says so
     lost_bytes: int = 0  # of each Range: that many fewer come, and the answer says so
     requests: list[Request] = field(default_factory=list)
     sent_bytes: int = 0  # of files' content
@@ -49,6 +54,12 @@ class Hub:
 
     def add(self, repo: str, filename: str, content: bytes) -> None:
         self.files[f"{repo}/{filename}"] = content
+
+    def reset(self) -> None:
+        """Forget every file, request and fault."""
+        for one in fields(self):
+            if one.name not in ("url", "closing"):
+                setattr(self, one.name, getattr(Hub(), one.name))
 
     def env(self, home: Path, *, token: str | None = None) -> dict[str, str]:
         """What a client's environment must have to use this hub, with its cache in `home`."""
@@ -112,6 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
             start, end = self._range(len(content))
             partial = start > 0 or end < len(content)
             self._head(206 if partial else 200, content, length=end - start, start=start)
+            if self.hub.shifted and start:
+                content = content[:start] + content[: end - start]
             self._send(content[: end - 1] + b"?" if self.hub.damaged else content[:end], start)
 
     def _range(self, size: int) -> tuple[int, int]:
@@ -151,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
             token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
             self.hub.requests.append(Request(method, self.path, self.headers["Range"], token))
             return content
-        found = content is not None and revision in ("main", COMMIT)
+        found = content is not None and revision in ("main", self.hub.commit)
         refusal = self._refusal(method, repo) or ((404, "EntryNotFound") if not found else None)
         if refusal:
             self._refuse(*refusal)
@@ -163,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _redirect(self, content: bytes) -> None:
         self.send_response(302)
         self.send_header("Location", self.hub.url.replace("127.0.0.1", "localhost") + "/elsewhere" + self.path)
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.hub.commit)
         self.send_header("X-Linked-ETag", f'"{_sha256(content)}"')
         self.send_header("X-Linked-Size", str(len(content)))
         self.send_header("Content-Length", "0")
@@ -189,9 +202,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _head(self, status: int, content: bytes, *, length: int, start: int = 0) -> None:
         self.send_response(status)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{_sha256(content)}"')
-        self.send_header("Content-Length", str(length))
+        self.send_header("X-Repo-Commit", self.hub.commit)
+        self.send_header("ETag", f'"{self.hub.etag or _sha256(content)}"')
+        if self.hub.header:
+            self.send_header(*self.hub.header)
+        if self.command == "GET" and self.hub.more_bytes:
+            self.send_header("Connection", "close")  # the length is what comes
+        else:
+            self.send_header("Content-Length", str(length))
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{start + length - 1}/{len(content)}")
         self.end_headers()
@@ -202,11 +220,13 @@ class _Handler(BaseHTTPRequestHandler):
         part = content[start : cut or reset or stall]
         hub.sent_bytes += len(part)
         self.wfile.write(part)
+        if hub.more_bytes:
+            self.wfile.write(bytes(hub.more_bytes))
         if reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if stall:
             hub.closing.wait()
-        self.close_connection = bool(cut or reset)
+        self.close_connection = bool(cut or reset or hub.more_bytes)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # http.server's own name
         """Silent."""

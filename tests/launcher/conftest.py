@@ -33,10 +33,7 @@ def place(shared_place: Place, small: dict[str, bytes]) -> Place:
     place, hub = shared_place, shared_place.hub
     shutil.rmtree(place.home, ignore_errors=True)
     place.configure()
-    hub.files.clear()
-    hub.requests.clear()
-    hub.gated = hub.damaged = hub.elsewhere = hub.no_ranges = False
-    hub.lost_bytes = hub.sent_bytes = 0
+    hub.reset()
     for backend in BACKENDS:
         place.put(backend, "Q4_K_M", small[backend])
         place.put(backend, "Q8_0", small[backend] + b"larger")

@@ -207,7 +207,8 @@ def test_a_file_larger_than_the_disk_is_refused_before_its_first_byte(hub: Hub, 
 
     error = fetch(hub.env(tmp_path)).error
 
-    assert f"the disk of {tmp_path / 'hub'} is full (1073741824.0 GiB are missing" in error
+    assert f"the disk of {tmp_path / 'hub'} is full (No space left on device): make room" in error
+    assert "1073741824.00 GiB are missing" in error
     assert hub.downloads() == []
 
 

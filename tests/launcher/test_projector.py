@@ -156,7 +156,7 @@ def test_bytes_that_are_no_safetensors_file_are_refused(place: Place, original: 
 def test_offline_it_says_what_forbids_it(place: Place, original: Checkpoint) -> None:
     done = place.models(*PULL, HF_HUB_OFFLINE="1")
     assert (done.code, place.hub.requests) == (66, [])
-    assert "HF_HUB_OFFLINE forbids it: unset HF_HUB_OFFLINE for this one command" in done.err
+    assert "HF_HUB_OFFLINE forbids to read it: unset HF_HUB_OFFLINE for this one command" in done.err
 
 
 def test_it_fetches_no_model_and_so_takes_none(place: Place) -> None:

@@ -1,0 +1,208 @@
+"""The border to the hub's client: what a hub may answer, and what the client's errors mean to a user.
+
+A hub may be a mirror, a captive portal, or an enemy: a name of its goes into a path only if it is a digest, and a text
+of its reaches the terminal without control characters. The client honours HF_HOME, HF_TOKEN, HF_ENDPOINT,
+HF_HUB_OFFLINE and the usual proxy variables, and leaves the token behind where a hub sends on to another host.
+"""
+
+import logging
+import os
+import re
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx2
+from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from launcher.errors import ConfigError, HubUnreachable, LauncherError, ModelError
+from launcher.printable import printable
+
+SHA256, GIT_SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+WRONG_ADDRESS = (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, UnicodeError)
+LONGEST_REASON = 300  # characters of a foreign error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """A file of a repository at one commit. `checksum` is the hub's: SHA-256, or git's SHA-1 of a small one.
+
+    Without `checksum`, what the hub called its ETag is no digest, and the content cannot be verified.
+    """
+
+    repo: str
+    name: str
+    commit: str
+    size: int
+    checksum: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.repo}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """What the hub is asked for, in words: to `verb` the `object`; `otherwise` is what else its user can do."""
+
+    repo: str
+    object: str
+    verb: str = "read"
+    otherwise: str = "or start again later"
+    missing: str = "see {page}/tree/main and name it as it is there in the family file"
+
+
+def find(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
+    """The file as it is at that commit, the newest by default. Blocks. Call it inside `asking`."""
+    if not _is_inside(name):
+        raise ModelError(f"{name!r} is no file of a repository: correct `file` in the family file")
+    url = hf_hub_url(repo, name, revision=commit)
+    check_client()
+    found = get_hf_file_metadata(url)
+    if not found.etag or found.size is None or found.size < 0 or not GIT_SHA1.fullmatch(found.commit_hash or ""):
+        raise HubUnreachable(
+            f"{url}: the answer is not a hub's (no commit, ETag or size): check HF_ENDPOINT, and whether this network "
+            "asks you to log in"
+        )
+    known = SHA256.fullmatch(found.etag) or GIT_SHA1.fullmatch(found.etag)
+    return RemoteFile(
+        repo=repo, name=name, commit=str(found.commit_hash), size=found.size, checksum=found.etag if known else None
+    )
+
+
+def check_client() -> None:
+    """Raises ConfigError where the environment names a proxy or a certificate that the client cannot use."""
+    try:
+        get_session()
+    except Exception as error:  # an ImportError, a ValueError, an OSError: whatever making a client takes
+        for name, value in _proxies().items():
+            if fault := _fault(value):
+                raise ConfigError(
+                    f"the hub cannot be asked through the proxy in {name}: {fault}, or unset {name}"
+                ) from error
+        raise ConfigError(
+            f"no connection to the hub can be made ({_reason(error)}): check SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from error
+
+
+@contextmanager
+def asking(errand: Errand) -> Iterator[None]:
+    """Whatever the hub's client raises in the block becomes a LauncherError with the user's next step."""
+    try:
+        yield
+    except (LauncherError, CancelledError):
+        raise
+    except Exception as error:  # a foreign client and a foreign answer: it may be anything
+        raise translated(error, errand) from error
+
+
+def translated(error: Exception, errand: Errand) -> LauncherError:
+    """What an error of the hub's client means to the user, with the next step."""
+    if isinstance(error, (HfHubHTTPError, HFValidationError)):
+        return _refused(error, errand)
+    if isinstance(error, OfflineModeIsEnabled):
+        return ModelError(
+            f"{errand.object} of {errand.repo} is not here and HF_HUB_OFFLINE forbids to {errand.verb} it: unset "
+            f"HF_HUB_OFFLINE for this one command, {errand.otherwise}"
+        )
+    if isinstance(error, WRONG_ADDRESS) and not isinstance(error, UnicodeDecodeError):
+        # Not in the client's words: they may quote the token.
+        return ConfigError(
+            f"no hub can be asked with HF_ENDPOINT={constants.ENDPOINT} and this HF_TOKEN ({type(error).__name__}): "
+            "correct them, or unset them"
+        )
+    if isinstance(error, httpx2.HTTPError):
+        return HubUnreachable(_out_of_reach(error, errand))
+    return HubUnreachable(  # a captive portal's HTML, a mirror's own JSON: the client raises what it stumbles on
+        f"{constants.ENDPOINT} does not answer as a hub does ({_reason(error)}): check HF_ENDPOINT, and whether this "
+        f"network asks you to log in, {errand.otherwise}"
+    )
+
+
+def _is_inside(name: str) -> bool:
+    parts = name.split("/")
+    return not any(part in ("", ".", "..") for part in parts) and not re.search(r"[\\\x00-\x1f\x7f]", name)
+
+
+def _refused(error: HfHubHTTPError | HFValidationError, errand: Errand) -> ModelError:
+    """HubUnreachable where the hub may answer later: it has too much to do, or is broken."""
+    if isinstance(error, HFValidationError):
+        return ModelError(f'"{errand.repo}" is no name of a repository: set repo = "owner/name" in the family file')
+    page, status = f"{constants.ENDPOINT}/{errand.repo}", error.response.status_code
+    if isinstance(error, RemoteEntryNotFoundError):
+        return ModelError(f"{errand.repo} has no file {errand.object}: {errand.missing.format(page=page)}")
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
+        return ModelError(
+            f"the hub does not let us read {errand.repo} (HTTP {status}): check the name, accept the licence "
+            f"at {page}, and set HF_TOKEN to a token of an account that may read it, {errand.otherwise}"
+        )
+    kind = HubUnreachable if status in (408, 407, 429) or status >= 500 else ModelError
+    return kind(
+        f"the hub answered HTTP {status} for {errand.object} of {errand.repo}: try again later, {errand.otherwise}"
+    )
+
+
+def _out_of_reach(error: httpx2.HTTPError, errand: Errand) -> str:
+    proxy = _proxy_of(constants.ENDPOINT)
+    through = f" through the proxy in {proxy}" if proxy else ""
+    check = f"check the network and {proxy}" if proxy else "check the network"
+    if "CERTIFICATE" in str(error).upper():
+        check = "name your network's own certificates in SSL_CERT_FILE"
+    return (
+        f"{constants.ENDPOINT} cannot be reached{through} to {errand.verb} {errand.object} of {errand.repo} "
+        f"({_reason(error)}): {check} and start again, {errand.otherwise}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    words = f"{type(error).__name__}: {error}" if not isinstance(error, httpx2.HTTPError) else str(error)
+    return " ".join(words.split())[:LONGEST_REASON] or type(error).__name__
+
+
+def _proxies() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.lower() in PROXIES and value}
+
+
+def _proxy_of(url: str) -> str | None:
+    """The name of the variable whose proxy is asked for that address. Its value may hold a password."""
+    try:
+        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
+    except ValueError:
+        return None
+    if urllib.request.proxy_bypass(host):
+        return None
+    names = {name.lower(): name for name in _proxies()}
+    return names.get(f"{scheme}_proxy") or names.get("all_proxy")
+
+
+def _fault(proxy: str) -> str | None:
+    """Why the client cannot use that proxy, with what to do; not in its own words, which may quote a password."""
+    try:
+        httpx2.Client(proxy=proxy if "://" in proxy else f"http://{proxy}", trust_env=False).close()
+    except ImportError:
+        return "SOCKS needs the package socksio, so run `pip install socksio`"
+    except Exception:  # noqa: BLE001 # whatever it is, it is this proxy that the client cannot use
+        return "it must be an address like http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, so correct it"
+    return None
+
+
+class _Printable(logging.Filter):
+    """The client logs what a hub says, as in X-HF-Warning, and writes it to stderr."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args, record.exc_info = printable(record.getMessage())[:LONGEST_REASON], (), None
+        return True
+
+
+for _handler in logging.getLogger("huggingface_hub").handlers:
+    _handler.addFilter(_Printable())
