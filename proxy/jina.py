@@ -47,7 +47,7 @@ class EmbeddingsBody(Wire):
         description="What the vectors are for: it chooses the model and the prefix.",
     )
     prompt_name: TaskName | None = Field(
-        None, description="`query` or `passage`, beside a bare `task`.", examples=["query"]
+        None, description="`query` or `passage`, beside a bare `task`.", examples=["retrieval.query"]
     )
     encodings: Encodings = Field(
         (Encoding.FLOAT,),

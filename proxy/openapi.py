@@ -126,14 +126,19 @@ def _schemas(doors: Sequence[Door]) -> dict[str, JsonSchemaValue]:
 
 def _names(served: Served) -> dict[str, object]:
     """What the wire models refer to, as it is on this server."""
-    tasks, models = served.table.task_names, served.table.model_names
+    model, tasks = served.table.model, list(served.table.tasks)
+    more = ", ".join(f"`{name}`" for name in served.table.task_names if name not in tasks)
+    named = [model, *(f"{model}:{task}" for task in tasks)]
     return {
-        "TaskName": {"type": "string", "enum": tasks, "description": "Every name of a task."},
-        "ModelName": {"type": "string", "enum": models, "description": "Every name of the model."},
+        "TaskName": {"type": "string", "enum": tasks, "description": f"A task. Other names are taken too: {more}."},
+        "ModelName": {"type": "string", "enum": named, "examples": [model], "description": MODEL_NAMES},
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
         "TokenId": TOKEN_IDS[served.token_ids],
     }
+
+
+MODEL_NAMES = "The model, with or without a task. Other names are taken too: those that the settings map to it."
 
 
 def _door(one: Door, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
@@ -207,8 +212,8 @@ def example(schema: JsonSchemaValue, schemas: Mapping[str, JsonSchemaValue]) -> 
         schema = schemas[schema["$ref"].removeprefix(SCHEMAS)]
     if "examples" in schema:
         return schema["examples"][0]
-    if "anyOf" in schema and "required" not in schema["anyOf"][0]:
+    if "anyOf" in schema:
         return example(schema["anyOf"][0], schemas)
-    needed = (each.get("anyOf", [each])[0] for each in schema.get("allOf", [schema]))
+    needed = [schema, *(each["anyOf"][0] for each in schema.get("allOf", ()))]
     names = [name for each in needed for name in each.get("required", ())]
     return {name: example(schema["properties"][name], schemas) for name in names} if names else "hello"
