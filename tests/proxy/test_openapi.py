@@ -15,7 +15,8 @@ from proxy.handlers import DOORS, ROUTES
 from tests.proxy.stack import Stack, small_family, stack
 
 KEY = {"Authorization": "Bearer right"}
-SECOND_PATHS = r"^(/v2/\{endpoint\}/.*|/embeddings|/models|/)$"  # of handlers that have a first one
+# Of handlers that have a first one.
+SECOND_PATHS = r"^(/v2/\{endpoint\}/.*|/openai/.*|/v1beta/openai/.*|/v1/models/.*:.*|/embeddings|/models|/)$"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -61,7 +62,8 @@ async def test_the_example_of_each_door_is_answered(small: Stack, path: str) -> 
     content = (await described(small))[path]["post"]["requestBody"]
     assert isinstance(content, dict)
     example = content["content"]["application/json"]["example"]
-    assert (await small.post(example, path.replace("{endpoint}", "e"), **KEY)).status == 200
+    asked = path.replace("{endpoint}", "e").replace("{model}", "jina-embeddings-v4")
+    assert (await small.post(example, asked, **KEY)).status == 200
 
 
 @pytest.mark.parametrize(
