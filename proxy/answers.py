@@ -104,6 +104,13 @@ class ErrorAnswer(BaseModel):
     errors: list[FaultAnswer] | None = None
 
 
+class SizeAnswer(BaseModel):
+    """0 where it is not known, as before the model's first start."""
+
+    parameters: int
+    bytes: int
+
+
 class ProvenanceAnswer(BaseModel):
     """What makes the vectors. Two vectors can be compared if and only if their `space` is the same."""
 
@@ -111,6 +118,7 @@ class ProvenanceAnswer(BaseModel):
     quantization: str
     engine: str
     space: str
+    size: SizeAnswer
 
 
 class ModelRow(BaseModel):

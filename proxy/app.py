@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from aiohttp import web
 
-from proxy import control, handlers, jobs, middleware, openapi, token_ids
+from proxy import control, handlers, jobs, middleware, openapi, pages, token_ids
 from proxy.backend import Backend, connect_as
 from proxy.cache import opened as opened_cache
 from proxy.config import BackendSettings, Family, ProxyConfig, TokenIds
@@ -138,10 +138,10 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
     app[middleware.API_KEYS] = config.api_keys
     app[middleware.STOPPING] = asyncio.Event()
     app[middleware.REFUSALS] = handlers.REFUSALS
-    app[handlers.SERVICE] = service
+    app[pages.SERVICE] = service
     app[handlers.JOBS] = working
-    app[handlers.FAMILY] = family
-    app[handlers.NOTICE] = config.notice or ""
+    app[pages.FAMILY] = family
+    app[pages.NOTICE] = config.notice or ""
     served = openapi.Served(
         table=service.tasks,
         dimensions=family.dimensions,

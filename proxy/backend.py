@@ -13,7 +13,7 @@ import pybase64
 from numpy.typing import NDArray
 
 from proxy.config import BackendSettings
-from proxy.embedding import Ids, Matrix
+from proxy.embedding import Ids, Matrix, ModelSize
 from proxy.errors import BackendError, BackendLoading, BackendLost, BackendUnavailable
 from proxy.pipe import NotPlain, NotThere, Pipe, Reply
 
@@ -78,6 +78,16 @@ class Backend:
             return {name: value.removeprefix("(guessed) ") for name, value in found.items()}
         except (orjson.JSONDecodeError, TypeError) as error:
             raise BackendError(f"backend {self.name} answered /props with something that is not JSON") from error
+
+    async def size(self) -> ModelSize:
+        """How large its model is, as the engine reports it in /v1/models; 0 for what it leaves out."""
+        async with self._translated(), self.session.get(f"{self.base}/v1/models", timeout=QUICK) as response:
+            content = await response.read()
+        try:
+            meta = orjson.loads(content)["data"][0]["meta"]
+            return ModelSize(parameters=int(meta["n_params"]), bytes=int(meta["size"]))
+        except (KeyError, TypeError, ValueError, IndexError):  # nothing depends on it but what lists of models show
+            return ModelSize()
 
     async def check(self) -> None:
         """Return if it answers /health with 200; raise BackendLoading or another BackendError if not."""

@@ -48,6 +48,14 @@ class EmbedRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """How many parameters a model has, and how many bytes its tensors take; 0 where that is not known."""
+
+    parameters: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """What made a vector. Two vectors can be compared if and only if their `space` is the same."""
 
@@ -55,6 +63,7 @@ class Provenance:
     quantization: str
     engine: str
     space: str
+    size: ModelSize = ModelSize()
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,4 +190,4 @@ def invalid(field: str, message: str, *, kind: str = "value_error", given: objec
 def shown(given: object) -> str:
     """What came, short, however large or deep it is."""
     text = given if isinstance(given, str) else reprlib.repr(given)
-    return text[:80]
+    return text[:80].encode(errors="replace").decode()  # a header need not be text

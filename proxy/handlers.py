@@ -1,33 +1,24 @@
-"""One function per route: parse, call, render."""
+"""Every route and its handler. Those of the dialects parse, call and render."""
 
 import asyncio
+import functools
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import orjson
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from proxy import cohere, docs, jina, metrics, ollama, openapi, provenance, raw_floats, runpod, tei
-from proxy.config import Family
+from proxy import cohere, docs, gemini, jina, metrics, ollama, openapi, pages, provenance, raw_floats, runpod, tei
 from proxy.embedding import EmbedResult
-from proxy.errors import BackendError, Invalid, ModelNotServed, NotJson, invalid
+from proxy.errors import Invalid, NotJson, invalid
 from proxy.jobs import Job, Jobs
 from proxy.middleware import CLIENT, SUMMARY, Handler
-from proxy.model import ServedModel
-from proxy.opening import State
-from proxy.service import EmbedService
-from proxy.tasks import Route
+from proxy.pages import SERVICE
 from proxy.wire import Asked, Door, Parse, Refuse
 from proxy.writing import send
 
-SERVICE = web.AppKey("service", EmbedService)
 JOBS = web.AppKey("jobs", Jobs)
-FAMILY = web.AppKey("family", Family)
-NOTICE = web.AppKey("notice", str)
-STARTED = int(time.time())
 
 
 def door(parse: Parse) -> Handler:
@@ -35,7 +26,7 @@ def door(parse: Parse) -> Handler:
 
     async def embed(request: web.Request) -> web.StreamResponse:
         asked = _called(request, parse(await _json(request)))
-        raw = raw_floats.wanted(request.headers.get("Accept", ""))
+        raw = raw_floats.wanted(",".join(request.headers.getall("Accept", ())))
         if raw and asked.request.multivector:
             message = "has no raw form, as each text has its own number of vectors: leave out `Accept`"
             raise invalid("return_multivector", message, kind="unsupported", given="true")
@@ -64,6 +55,16 @@ def job_door(parse: Parse) -> Handler:
     return submit
 
 
+def with_body(page: pages.Asked) -> Handler:
+    """The handler of a page that is asked with a JSON body."""
+
+    @functools.wraps(page)
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await page(request, await _json(request))
+
+    return answer
+
+
 async def job_status(request: web.Request) -> web.StreamResponse:
     """`GET /status/{id}`: a job of `/run`, with its output once it is completed."""
     return await _job_answer(request, request.app[JOBS].fetch(request.match_info["id"]))
@@ -72,64 +73,6 @@ async def job_status(request: web.Request) -> web.StreamResponse:
 async def cancel_job(request: web.Request) -> web.StreamResponse:
     """`POST /cancel/{id}`: stop a job of `/run`."""
     return await _job_answer(request, request.app[JOBS].cancel(request.match_info["id"]))
-
-
-async def ollama_tags(request: web.Request) -> web.StreamResponse:
-    """`GET /api/tags`: the names of `/v1/models`, as Ollama lists them."""
-    models = request.app[SERVICE].models
-    made = {name: models[row.backend].provenance for name, row in _rows(request).items()}
-    return await send(request, ollama.tags(request.app[FAMILY].name, made))
-
-
-async def ollama_version(request: web.Request) -> web.StreamResponse:
-    """`GET /api/version`: the version of Ollama whose API is spoken here."""
-    return await send(request, {"version": ollama.API_VERSION})
-
-
-async def tei_info(request: web.Request) -> web.StreamResponse:
-    """`GET /info`: the model of the default task, as text-embeddings-inference tells it."""
-    service = request.app[SERVICE]
-    made = service.models[service.tasks.route(None, None).backend].provenance
-    limits = service.limits
-    return await send(
-        request, tei.info(request.app[FAMILY].hugging_face_id, made, tokens=limits.input_tokens, items=limits.items)
-    )
-
-
-async def models(request: web.Request) -> web.StreamResponse:
-    """`GET /v1/models`: the family, and one name per task for clients that can set only the model."""
-    return await send(
-        request, {"object": "list", "data": [_model(request, name, row) for name, row in _rows(request).items()]}
-    )
-
-
-async def model(request: web.Request) -> web.StreamResponse:
-    """`GET /v1/models/{id}`: one of them."""
-    name, rows = request.match_info["id"], _rows(request)
-    if name not in rows:
-        raise ModelNotServed(f"model {name!r} is not served here; served are: {', '.join(rows)}", param="model")
-    return await send(request, _model(request, name, rows[name]))
-
-
-async def health(request: web.Request) -> web.StreamResponse:
-    """`GET /health`: the proxy is alive."""
-    return await send(request, {"status": "ok"})
-
-
-async def ready(request: web.Request) -> web.StreamResponse:
-    """`GET /ready`: 200 if every backend would serve a request now, else 503 with each one's reason."""
-    served = request.app[SERVICE].models
-    reasons = await asyncio.gather(*(_reason(model) for model in served.values()))
-    status = 200 if not any(reasons) else 503
-    backends = {name: reason or "ready" for name, reason in zip(served, reasons, strict=True)}
-    return await send(
-        request, {"status": "ready" if status == 200 else "not ready", "backends": backends}, status=status
-    )
-
-
-async def prometheus(_: web.Request) -> web.StreamResponse:
-    """`GET /metrics`, for Prometheus."""
-    return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def _json(request: web.Request) -> object:
@@ -142,13 +85,23 @@ async def _json(request: web.Request) -> object:
 
 
 def _called(request: web.Request, asked: Asked) -> Asked:
-    """What was asked, with who asks and until when it makes sense to answer. Raises Invalid."""
-    client, timeout_s = request.get(CLIENT, ""), None
-    if given := request.headers.get("X-Request-Timeout"):
-        timeout_s = _seconds(given)
-    if not client and timeout_s is None:
-        return asked
-    return Asked(replace(asked.request, client=client, timeout_s=timeout_s), asked.render)
+    """What was asked, with which model the path names, who asks and how long they wait. Raises Invalid."""
+    given = request.headers.get("X-Request-Timeout")
+    called = replace(
+        asked.request,
+        model=_model(request, asked.request.model),
+        client=request.get(CLIENT, ""),
+        timeout_s=_seconds(given) if given else None,
+    )
+    return replace(asked, request=called)
+
+
+def _model(request: web.Request, of_body: str | None) -> str | None:
+    """The path's model, as in Azure's and Gemini's paths; a deployment of another name leaves it to the body."""
+    of_path = request.match_info.get("model")
+    if of_path and (not of_body or request.app[SERVICE].tasks.has_model(of_path)):
+        return of_path
+    return of_body
 
 
 def _seconds(given: str) -> float:
@@ -157,33 +110,9 @@ def _seconds(given: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise invalid("X-Request-Timeout", "must be a number of seconds above 0", kind="out_of_range", given=given)
+        message = "must be a finite number of seconds above 0"
+        raise invalid("X-Request-Timeout", message, kind="out_of_range", given=given)
     return seconds
-
-
-def _model(request: web.Request, name: str, row: Route) -> dict[str, object]:
-    service, family, notice = request.app[SERVICE], request.app[FAMILY], request.app[NOTICE]
-    return {
-        "id": name,
-        "object": "model",
-        "created": STARTED,
-        "owned_by": family.owned_by,
-        "context_length": service.limits.input_tokens,
-        "hugging_face_id": family.hugging_face_id,
-        "dimensions": family.dimensions,
-        "trained_dimensions": family.trained_dimensions,
-        "licence": family.licence,
-        "task": row.task,
-        "prefix": row.prefix,
-        "provenance": service.models[row.backend].provenance,
-        **({"notice": notice} if notice else {}),
-    }
-
-
-def _rows(request: web.Request) -> dict[str, Route]:
-    """The family's name, and one name per task."""
-    tasks, name = request.app[SERVICE].tasks, request.app[FAMILY].name
-    return {name: tasks.route(None, None), **{f"{name}:{task}": route for task, route in tasks.tasks.items()}}
 
 
 async def _job_answer(request: web.Request, job: Job) -> web.StreamResponse:
@@ -196,38 +125,32 @@ def _observe(request: web.Request, result: EmbedResult) -> None:
     metrics.TOKENS.labels(result.task).inc(result.tokens)
 
 
-async def _reason(model: ServedModel) -> str | None:
-    if model.report().state is State.HELD:  # it comes when it is asked for, or in a moment: a request waits
-        return None
-    try:
-        await model.check()
-    except BackendError as error:
-        return error.message
-    return None
-
-
-DOORS: Sequence[Door] = (jina.DOOR, *runpod.DOORS, *ollama.DOORS, tei.DOOR, *cohere.DOORS)
+DOORS: Sequence[Door] = (jina.DOOR, *runpod.DOORS, *ollama.DOORS, tei.DOOR, *cohere.DOORS, *gemini.DOORS)
 ROUTES: Sequence[web.RouteDef] = (
     *(web.post(path, (job_door if one.later else door)(one.parse)) for one in DOORS for path in one.paths),
     *(web.get(prefix + "/status/{id}", job_status) for prefix in runpod.PREFIXES),
     *(web.post(prefix + "/cancel/{id}", cancel_job) for prefix in runpod.PREFIXES),
-    web.get("/api/tags", ollama_tags),
-    web.get("/api/version", ollama_version),
-    web.get("/info", tei_info),
-    web.get("/v1/models", models),
-    web.get("/v1/models/{id}", model),
-    web.get("/models", models),
-    web.get("/health", health),
-    web.get("/ready", ready),
-    web.get("/metrics", prometheus),
+    web.get("/", pages.ollama_root),
+    web.get("/api/tags", pages.ollama_tags),
+    web.get("/api/ps", pages.ollama_running),
+    web.post("/api/show", with_body(pages.ollama_show)),
+    web.post("/api/pull", with_body(pages.ollama_pull)),
+    web.get("/api/version", pages.ollama_version),
+    web.get("/info", pages.tei_info),
+    *(web.get(path, pages.models) for path in pages.LISTS),
+    web.get("/v1/models/{id}", pages.model),
+    web.get("/health", pages.health),
+    web.get("/ready", pages.ready),
+    web.get("/metrics", pages.prometheus),
     web.get("/openapi.json", openapi.document_json),
     web.get("/docs", docs.page),
 )
 
-# Who writes the errors of a route; everywhere else it is the common body.
+# Who writes the errors of a route, or of what is not found below a path; everywhere else it is the common body.
 REFUSALS: Mapping[str, Refuse] = {
     **{path: one.refuse for one in DOORS if one.refuse for path in one.paths},
     **{prefix + path: runpod.refuse for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")},
-    **dict.fromkeys(("/api/tags", "/api/version"), ollama.refuse),
+    **dict.fromkeys(("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version", "/api/"), ollama.refuse),
+    "/v1beta/": gemini.refuse,
     "/info": tei.refuse,
 }

@@ -47,7 +47,7 @@ class EmbeddingsBody(Wire):
         description="What the vectors are for: it chooses the model and the prefix.",
     )
     prompt_name: TaskName | None = Field(
-        None, description="`query` or `passage`, beside a bare `task`.", examples=["query"]
+        None, description="`query` or `passage`, beside a bare `task`.", examples=["retrieval.query"]
     )
     encodings: Encodings = Field(
         (Encoding.FLOAT,),
@@ -140,7 +140,14 @@ def render(
 
 
 DOOR = Door(
-    paths=("/v1/embeddings", "/embeddings", "/v2/{endpoint}/openai/v1/embeddings"),  # the last is RunPod's
+    paths=(
+        "/v1/embeddings",
+        "/embeddings",
+        "/v2/{endpoint}/openai/v1/embeddings",  # RunPod's
+        "/openai/deployments/{model}/embeddings",  # Azure's: whatever its `api-version`
+        "/openai/v1/embeddings",
+        "/v1beta/openai/embeddings",  # Gemini's
+    ),
     summary="Embed texts: the API of Jina and of OpenAI",
     parse=parse,
     body=EmbeddingsBody,

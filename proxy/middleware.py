@@ -35,11 +35,13 @@ STOPPING = web.AppKey("stopping", asyncio.Event)
 REQUEST_ID = web.RequestKey("request_id", str)
 SUMMARY = web.RequestKey("summary", str)
 CLIENT = web.RequestKey("client", str)  # stands for the API key, which nobody else needs to know
-REFUSALS = web.AppKey("refusals", Mapping[str, Refuse])  # by route, for dialects that have an error body of their own
+REFUSALS = web.AppKey(
+    "refusals", Mapping[str, Refuse]
+)  # by route or `/first/`: dialects with an error body of their own
 
-OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json", "/docs"})  # they hold no secrets
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/docs"})  # to read: they hold no secrets
 PROBES = frozenset({"/health", "/ready", "/metrics"})  # asked often: in the log only when they do not say 200
-KEY_HEADERS = ("X-API-Key", "api-key")  # NIM and others; Azure's OpenAI client
+KEY_HEADERS = ("X-API-Key", "api-key", "x-goog-api-key")  # NIM and others; Azure's OpenAI client; Gemini's
 SAFE_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -86,7 +88,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let a request pass that brings one of the configured keys; without configured keys, every request."""
     keys = request.app[API_KEYS]
-    if keys and request.path not in OPEN_PATHS:
+    if keys and not is_open(request.method, request.path):
         key = _given_key(request)
         if True not in [hmac.compare_digest(_bytes(key), _bytes(known)) for known in keys]:  # no early end to time
             raise Unauthorized("the API key is not one of those that this server accepts")
@@ -94,18 +96,30 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
     return await handler(request)
 
 
+def is_open(method: str, path: str) -> bool:
+    """Whether this needs no key."""
+    return path in OPEN_PATHS and method in {"GET", "HEAD"}
+
+
 def _bytes(key: str) -> bytes:
     return key.encode(errors="surrogateescape")  # what a client sends need not be text
 
 
 def _refused(error: ProxyError, request: web.Request) -> web.Response:
-    refusal = request.app[REFUSALS].get(_route(request), common_refusal)(error, request[REQUEST_ID])
+    refusal = _refuse(request)(error, request[REQUEST_ID])
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.queue_tokens is not None:
         headers["X-Queue-Tokens"] = str(error.queue_tokens)
     request[SUMMARY] = f" {error.code}"
     body = orjson.dumps(refusal.body)
     return web.Response(body=body, status=refusal.status, headers=headers, content_type="application/json")
+
+
+def _refuse(request: web.Request) -> Refuse:
+    """Who writes an error of this route; for a path without one, or another method, the dialect of its neighbours."""
+    refusals, resource = request.app[REFUSALS], request.match_info.route.resource
+    names = [resource.canonical] if resource else [request.path, f"/{request.path.split('/')[1]}/"]
+    return next((refusals[name] for name in names if name in refusals), common_refusal)
 
 
 def common_refusal(error: ProxyError, request_id: str) -> Refusal:
@@ -126,6 +140,8 @@ def _given_key(request: web.Request) -> str:
         if key := request.headers.get(header):
             return key
     authorization = request.headers.get("Authorization")
+    if not authorization and (key := request.query.get("key")):  # Gemini's; the log has no queries
+        return key
     if not authorization:
         raise MissingKey("no API key: send `Authorization: Bearer <key>`")
     scheme, _, key = authorization.partition(" ")

@@ -10,10 +10,10 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaValue, models_json_schema
 
-from proxy import ollama, raw_floats, runpod, tei
+from proxy import ollama, pages, raw_floats, runpod, tei
 from proxy.answers import ErrorAnswer, HealthAnswer, ModelsAnswer, ReadyAnswer
 from proxy.config import TokenIds
-from proxy.middleware import OPEN_PATHS
+from proxy.middleware import is_open
 from proxy.tasks import TaskTable
 from proxy.wire import Door
 
@@ -23,17 +23,23 @@ DOCUMENT: web.AppKey[Mapping[str, object]] = web.AppKey("document", Mapping)
 SCHEMAS = "#/components/schemas/"
 JOBS = [prefix + path for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")]
 ANSWERS: Mapping[str, type[BaseModel]] = {
-    **dict.fromkeys(["/v1/models", "/models"], ModelsAnswer),
+    **dict.fromkeys(pages.LISTS, ModelsAnswer),
     **dict.fromkeys(JOBS, runpod.RunAnswer),
     "/health": HealthAnswer,
     "/ready": ReadyAnswer,
 }
+PAGE_BODIES: Mapping[str, type[BaseModel]] = {"/api/show": ollama.OllamaShowBody, "/api/pull": ollama.OllamaPullBody}
 PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
     **dict.fromkeys(JOBS, runpod.FailedAnswer),
-    **dict.fromkeys(["/api/tags", "/api/version"], ollama.OllamaError),
-    "/info": tei.TeiError,
+    **dict.fromkeys(["/api/tags", "/api/ps", "/api/version", *PAGE_BODIES], ollama.OllamaError),
+    **dict.fromkeys(["/", "/info"], tei.TeiError),
 }
-TEXTS = {"/metrics": "text/plain", "/docs": "text/html"}
+JSON = ("application/json",)
+TYPES: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(["/", "/metrics"], ("text/plain",)),
+    "/docs": ("text/html",),
+    "/api/pull": ("application/x-ndjson", *JSON),
+}
 ERRORS = {
     400: "The body is not JSON, a text is too long, or the model is not served.",
     401: "The API key is missing or wrong.",
@@ -82,15 +88,15 @@ class Served:
 def document(routes: Sequence[web.RouteDef], doors: Sequence[Door], served: Served) -> dict[str, object]:
     """The document of a server with those routes, for the names of tasks and models that it answers."""
     schemas = _schemas(doors)
-    by_path = {path: one for one in doors for path in one.paths}
+    by_path = {("POST", path): one for one in doors for path in one.paths}
     paths: dict[str, dict[str, object]] = {}
     for route in routes:
-        one = by_path.get(route.path)
-        operation = _door(one, schemas) if one else _page(route)
+        one = by_path.get((route.method, route.path))
+        operation = _door(one, schemas) if one else _page(route, schemas)
         named = {
             "operationId": _identifier(route),
             "parameters": _parameters(route.path),
-            "security": _security(route.path, locked=served.locked),
+            "security": _security(route, locked=served.locked),
         }
         paths.setdefault(route.path, {})[route.method.lower()] = {**operation, **named}
     return {
@@ -116,7 +122,8 @@ async def document_json(request: web.Request) -> web.Response:
 def _schemas(doors: Sequence[Door]) -> dict[str, JsonSchemaValue]:
     """Of every wire model and answer, by name."""
     answers = [*(one.answer for one in doors), *(one.error or ErrorAnswer for one in doors), *ANSWERS.values()]
-    taken: list[Described] = [(one.body, "validation") for one in doors]
+    bodies = [*(one.body for one in doors), *PAGE_BODIES.values()]
+    taken: list[Described] = [(body, "validation") for body in bodies]
     given: list[Described] = [(model, "serialization") for model in answers]
     defined: dict[str, JsonSchemaValue] = models_json_schema(
         list(dict.fromkeys([*taken, *given])), ref_template=SCHEMAS + "{model}"
@@ -126,25 +133,29 @@ def _schemas(doors: Sequence[Door]) -> dict[str, JsonSchemaValue]:
 
 def _names(served: Served) -> dict[str, object]:
     """What the wire models refer to, as it is on this server."""
-    tasks, models = served.table.task_names, served.table.model_names
+    model, tasks = served.table.model, list(served.table.tasks)
+    more = ", ".join(f"`{name}`" for name in served.table.task_names if name not in tasks)
+    named = [model, *(f"{model}:{task}" for task in tasks)]
     return {
-        "TaskName": {"type": "string", "enum": tasks, "description": "Every name of a task."},
-        "ModelName": {"type": "string", "enum": models, "description": "Every name of the model."},
+        "TaskName": {"type": "string", "enum": tasks, "description": f"A task. Other names are taken too: {more}."},
+        "ModelName": {"type": "string", "enum": named, "examples": [model], "description": MODEL_NAMES},
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
         "TokenId": TOKEN_IDS[served.token_ids],
     }
 
 
+MODEL_NAMES = "The model, with or without a task. Other names are taken too: those that the settings map to it."
+
+
 def _door(one: Door, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
-    body = {"schema": _ref(one.body), "example": example(_ref(one.body), schemas)}
     content: dict[str, object] = {"application/json": {"schema": _ref(one.answer)}}
     headers = {} if one.later else _headers(MADE_BY)
     if one.raw:
         content |= {raw_floats.RAW: {}, raw_floats.NPY: {}}
     return {
         "summary": one.summary,
-        "requestBody": {"required": True, "content": {"application/json": body}},
+        "requestBody": _body(one.body, schemas),
         "responses": {
             "200": {"description": "The job." if one.later else "The vectors.", "headers": headers, "content": content},
             **{str(status): _error(status, one.error or ErrorAnswer) for status in ERRORS},
@@ -152,20 +163,29 @@ def _door(one: Door, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object
     }
 
 
-def _page(route: web.RouteDef) -> dict[str, object]:
+def _body(model: type[BaseModel], schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
+    content = {"schema": _ref(model), "example": example(_ref(model), schemas)}
+    return {"required": True, "content": {"application/json": content}}
+
+
+def _page(route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
     """A route without a wire model: what its handler's docstring and the tables above say."""
     said = re.sub("^`[A-Z]+ [^`]+`[:,] ", "", (route.handler.__doc__ or "").partition("\n")[0])
     answer, error = ANSWERS.get(route.path), PAGE_ERRORS.get(route.path, ErrorAnswer)
     content = {"schema": _ref(answer)} if answer else {}
-    answered = {"description": "OK", "content": {TEXTS.get(route.path, "application/json"): content}}
+    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(route.path, JSON), content)}
     responses = {"200": answered, "500": _error(500, error)}
+    described: dict[str, object] = {"summary": said[:1].upper() + said[1:], "responses": responses}
+    if body := PAGE_BODIES.get(route.path):
+        described["requestBody"] = _body(body, schemas)
+        responses |= {str(status): _error(status, error) for status in (400, 404, 413, 422)}
     if route.path == "/ready":
         responses["503"] = {**answered, "description": "Not ready: the reasons."}
-    if route.path not in OPEN_PATHS:
+    if not is_open(route.method, route.path):
         responses["401"] = _error(401, error)
     if "{" in route.path:
         responses["404"] = _error(404, error)
-    return {"summary": said[:1].upper() + said[1:], "responses": responses}
+    return described
 
 
 def _error(status: int, body: type[BaseModel] = ErrorAnswer) -> dict[str, object]:
@@ -184,21 +204,24 @@ def _ref(model: type[BaseModel]) -> JsonSchemaValue:
     return {"$ref": SCHEMAS + model.__name__}
 
 
-def _security(path: str, *, locked: bool) -> list[dict[str, list[str]]]:
+def _security(route: web.RouteDef, *, locked: bool) -> list[dict[str, list[str]]]:
     """Any one of them is enough; the empty one says that none is needed."""
-    if path in OPEN_PATHS:
+    if is_open(route.method, route.path):
         return []
     keys: list[dict[str, list[str]]] = [{name: []} for name in SECURITY]
     return keys if locked else [*keys, {}]
 
 
 def _parameters(path: str) -> list[object]:
+    kinds: dict[str, JsonSchemaValue] = {"model": {"$ref": SCHEMAS + "ModelName"}}
     names = re.findall(r"{(\w+)", path)
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    return [
+        {"name": name, "in": "path", "required": True, "schema": kinds.get(name, {"type": "string"})} for name in names
+    ]
 
 
 def _identifier(route: web.RouteDef) -> str:
-    return f"{route.method.lower()}{re.sub('[^a-z0-9]+', '_', route.path)}"
+    return f"{route.method.lower()}{re.sub('[^a-zA-Z0-9]+', '_', route.path)}"
 
 
 def example(schema: JsonSchemaValue, schemas: Mapping[str, JsonSchemaValue]) -> object:
@@ -207,8 +230,8 @@ def example(schema: JsonSchemaValue, schemas: Mapping[str, JsonSchemaValue]) -> 
         schema = schemas[schema["$ref"].removeprefix(SCHEMAS)]
     if "examples" in schema:
         return schema["examples"][0]
-    if "anyOf" in schema and "required" not in schema["anyOf"][0]:
+    if "anyOf" in schema:
         return example(schema["anyOf"][0], schemas)
-    needed = (each.get("anyOf", [each])[0] for each in schema.get("allOf", [schema]))
+    needed = [schema, *(each["anyOf"][0] for each in schema.get("allOf", ()))]
     names = [name for each in needed for name in each.get("required", ())]
     return {name: example(schema["properties"][name], schemas) for name in names} if names else "hello"

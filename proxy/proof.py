@@ -67,6 +67,7 @@ async def _provenance(backend: Backend, family: Family) -> Provenance:
         quantization=properties.get("model_ftype", UNKNOWN),
         engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
         space=UNKNOWN if digest == UNKNOWN else space_of(digest, family, backend.name),
+        size=await backend.size(),
     )
 
 

@@ -7,14 +7,15 @@ import numpy as np
 from aiohttp import web
 
 from proxy.embedding import EmbedResult
+from proxy.negotiation import preferred
 
-RAW, NPY = "application/octet-stream", "application/x-npy"
+JSON, RAW, NPY = "application/json", "application/octet-stream", "application/x-npy"
 
 
 def wanted(accept: str) -> str | None:
-    """The first raw type that an Accept header names; None if it names none (`*/*` is JSON)."""
-    named = [part.split(";")[0].strip().lower() for part in accept.split(",")]
-    return next((name for name in named if name in (RAW, NPY)), None)
+    """The raw type that an Accept header prefers; None where it prefers JSON, or has no preference."""
+    best = preferred(accept, (JSON, RAW, NPY))
+    return None if best == JSON else best
 
 
 def response(kind: str, result: EmbedResult, headers: Mapping[str, str]) -> web.Response:

@@ -19,19 +19,23 @@ def as_accepted(schema: JsonSchemaValue, fields: Mapping[str, FieldInfo]) -> Jso
     A required field is one whose names are, one of them at least, there and not null.
     """
     properties: dict[str, JsonSchemaValue] = {}
+    required: list[str] = []
     demands: list[JsonSchemaValue] = []
     for field, info in fields.items():
         names = _names(field, info)
         own: JsonSchemaValue = schema["properties"][names[0]]
         own.pop("title", None)
+        if info.is_required() and len(names) == 1:
+            properties[names[0]] = own
+            required.append(names[0])
+            continue
         properties[names[0]] = _or_null(own)
         other = {key: value for key, value in own.items() if key not in ABOUT}
         properties |= {name: _or_null({**other, "description": f"The same as `{names[0]}`."}) for name in names[1:]}
         if info.is_required():
-            demands.append(_one_of(names, other))
-    schema["properties"] = properties
-    schema.pop("required", None)
-    return {**schema, **({"allOf": demands} if len(demands) > 1 else demands[0] if demands else {})}
+            demands.append({"anyOf": [{"required": [name], "properties": {name: other}} for name in names]})
+    accepted = {**schema, "properties": properties, "required": required, "allOf": demands}
+    return {key: value for key, value in accepted.items() if value or key not in {"required", "allOf"}}
 
 
 def _names(field: str, info: FieldInfo) -> list[str]:
@@ -39,11 +43,6 @@ def _names(field: str, info: FieldInfo) -> list[str]:
     if isinstance(alias, AliasChoices):
         return [name for name in alias.choices if isinstance(name, str)]
     return [alias if isinstance(alias, str) else field]
-
-
-def _one_of(names: list[str], schema: JsonSchemaValue) -> JsonSchemaValue:
-    demands: list[JsonSchemaValue] = [{"required": [name], "properties": {name: schema}} for name in names]
-    return {"anyOf": demands} if len(demands) > 1 else demands[0]
 
 
 def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:

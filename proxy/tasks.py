@@ -55,6 +55,10 @@ class TaskTable:
         """Every name that the model is known by, those with a task in them too."""
         return list(self._models)
 
+    def has_model(self, name: str) -> bool:
+        """Whether the model is known by that name."""
+        return name in self._models
+
     def route(
         self, model: str | None, task: str | None, role: str | None = None, *, default: str | None = None
     ) -> Route:

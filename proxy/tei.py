@@ -20,8 +20,8 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-Side = Literal["left", "right", "Left", "Right"]
-Direction = Annotated[Literal["left", "right"], BeforeValidator(_lower, json_schema_input_type=Side)]
+Side = Literal["left", "right"]  # in any case
+Direction = Annotated[Side, BeforeValidator(_lower, json_schema_input_type=Side)]
 
 
 class TeiBody(Wire):
@@ -32,7 +32,7 @@ class TeiBody(Wire):
     truncate: bool = False
     truncation_direction: Direction = Field("right", description="`left` beside `truncate` is not supported.")
     prompt_name: TaskName | None = Field(
-        None, description="A task by any of its names, as `query`.", examples=["query"]
+        None, description="A task by any of its names, as `query`.", examples=["retrieval.query"]
     )
     dimensions: Dimensions | None = None
 

@@ -40,6 +40,7 @@ def _python(name: str, environment: str, more: str) -> Client:
 CLIENTS = (
     _python("openai-python", "openai", "tokens short float ubinary empty models error"),
     _python("openai-async", "openai", "short error"),
+    _python("openai-azure", "openai", "tokens short models error"),
     Client("openai-node", NodeEnvironment("openai-node"), frozenset("tokens short float empty error".split()), "mjs"),
     _python("langchain-openai", "langchain-openai", "short empty error"),
     _python("langchain-jina", "langchain-community", "empty error"),
@@ -47,7 +48,8 @@ CLIENTS = (
     _python("llama-index-openai", "llama-index-openai", "short float error"),
     _python("voyage", "voyageai", "tokens short float ubinary binary error"),
     _python("cohere", "cohere", "tokens short ubinary binary empty error"),
-    _python("ollama", "ollama", "tokens short empty error"),
+    _python("gemini", "google-genai", "tokens short"),
+    _python("ollama", "ollama", "tokens short empty models error"),
     _python("haystack-jina", "haystack", "question tokens short error"),
     _python("haystack-openai", "haystack", "question tokens short"),
     _python("python-requests", "requests", "tokens short ubinary binary empty error"),

@@ -70,6 +70,11 @@ class Stack:
 
 async def raw_status(url: str, headers: bytes, body: bytes = b"") -> int:
     """The status of a POST of bytes that no client library would send."""
+    return int((await raw_answer(url, headers, body)).split()[1])
+
+
+async def raw_answer(url: str, headers: bytes, body: bytes = b"") -> bytes:
+    """The whole answer to it."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers)
@@ -77,7 +82,7 @@ async def raw_status(url: str, headers: bytes, body: bytes = b"") -> int:
     answer = await reader.read()
     writer.close()
     await writer.wait_closed()
-    return int(answer.split()[1])
+    return answer
 
 
 def family_of(path: Path) -> Family:

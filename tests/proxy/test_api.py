@@ -17,6 +17,7 @@ from tests.proxy.stack import (
     Stack,
     family_of,
     proxy,
+    raw_answer,
     raw_status,
     unused_port,
 )
@@ -209,6 +210,7 @@ KEYS: list[tuple[dict[str, str], str | None]] = [
     ({"Authorization": "Bearer right"}, None),
     ({"X-API-Key": "right"}, None),
     ({"api-key": "also right"}, None),
+    ({"x-goog-api-key": "right"}, None),
 ]
 
 
@@ -218,7 +220,11 @@ async def test_keys_are_asked_for_when_configured(served: Stack) -> None:
     async with proxy(config) as url:
         locked = Stack(url=url, models=served.models, engines=served.engines)
         assert (await locked.get("/health")).status == 200
+        assert (await locked.get("/")).status == 200
+        assert (await locked.post({"inputs": "a"}, "/")).status == 401
         assert await raw_status(url, b"Authorization: Bearer \xff\xfe\r\n") == 401
+        for query, status in {"?key=right": 200, "?key=wrong": 401, "?key=": 401, "?key=%FF": 401}.items():
+            assert (await locked.post({"input": "a", "dimensions": 2}, f"/v1/embeddings{query}")).status == status
         for headers, code in KEYS:
             answer = await locked.post({"input": "a", "dimensions": 2}, **headers)
             assert (answer.status, answer.json.get("code")) == (401 if code else 200, code), headers
@@ -248,6 +254,35 @@ async def test_raw_floats_are_the_same_matrix(served: Stack) -> None:
     matrix = np.frombuffer(raw.body, dtype="<f4").reshape(3, 7)
     np.testing.assert_allclose(matrix, np.load(io.BytesIO(npy.body)), atol=1e-4)
     np.testing.assert_allclose(matrix, np.array(expected, dtype=np.float32), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (["application/octet-stream;q=0, application/json"], "application/json"),
+        (["application/octet-stream;q=0.5, */*"], "application/json"),
+        (["application/json;q=0.5", "application/octet-stream"], "application/octet-stream"),
+        (["application/octet-stream;q=\xff,image/png"], "application/json"),
+    ],
+)
+async def test_accept_is_read_by_weight_and_order_and_is_never_an_error(
+    served: Stack, accept: list[str], kind: str
+) -> None:
+    headers = b"".join(b"Accept: %b\r\n" % one.encode("latin-1") for one in accept)
+    answer = await raw_answer(served.url, headers, b'{"input": "a", "dimensions": 2}')
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"\r\nContent-Type: %b" % kind.encode() in answer
+
+
+@pytest.mark.parametrize("given", [b"\xff\xfe", "é".encode(), b"9" * 400, b"1e-1 s"])
+async def test_a_deadline_that_is_no_number_is_a_422_that_names_it(served: Stack, given: bytes) -> None:
+    answer = await raw_answer(served.url, b"X-Request-Timeout: %b\r\n" % given, b'{"input": "a"}')
+    assert answer.startswith(b"HTTP/1.1 422")
+    assert b'"param":"X-Request-Timeout"' in answer
+
+
+async def test_an_empty_deadline_is_none(served: Stack) -> None:
+    assert await raw_status(served.url, b"X-Request-Timeout: \r\n", b'{"input": "a"}') == 200
 
 
 async def test_the_headers_say_what_served_a_request(served: Stack) -> None:

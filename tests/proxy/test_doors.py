@@ -42,7 +42,9 @@ def test_the_page_names_every_door() -> None:
 
 
 def test_every_error_body_of_a_dialect_belongs_to_a_route() -> None:
-    assert REFUSALS.keys() <= {route.path for route in ROUTES}
+    routes = {route.path for route in ROUTES}
+    assert all(any(path.startswith(key) for path in routes) for key in REFUSALS)
+    assert {key for key in REFUSALS if not key.endswith("/")} <= routes
 
 
 @pytest.mark.parametrize("path", FIELDS)
@@ -86,6 +88,35 @@ async def test_voyages_nulls_and_whole_numbers(served: Stack) -> None:
 async def test_nims_words_for_truncation(served: Stack, word: str, status: int) -> None:
     answer = await served.post({"input": "x " * 9000, "input_type": "query", "truncate": word})
     assert answer.status == status
+
+
+DEPLOYED = "/openai/deployments/{}/embeddings?api-version=2024-10-21"
+
+
+@pytest.mark.parametrize(
+    ("deployment", "model", "task"),
+    [
+        ("jina-embeddings-v4:code.query", None, "code.query"),
+        ("jina-embeddings-v4%3Acode.query", None, "code.query"),
+        ("jinaai%2Fjina-embeddings-v4", None, "text-matching"),
+        ("jina-embeddings-v4:code.query", "text-embedding-ada-002", "code.query"),  # LangChain's default beside it
+        ("our-own-name", "jina-embeddings-v4:code.query", "code.query"),
+    ],
+)
+async def test_azures_deployment_is_the_model(served: Stack, deployment: str, model: str | None, task: str) -> None:
+    answer = await served.post({"input": ["a"], "model": model}, DEPLOYED.format(deployment))
+    assert same(embeddings(answer), await expected(served, "a", task=task))
+
+
+async def test_a_deployment_that_is_no_model_is_named(served: Stack) -> None:
+    answer = await served.post({"input": ["a"]}, DEPLOYED.format("gpt-4"))
+    assert (answer.status, answer.json["code"]) == (400, "INPUT_MODEL_NOT_FOUND")
+    assert "'gpt-4' is not served here" in str(answer.json["detail"])
+
+
+@pytest.mark.parametrize("path", ["/openai/v1/embeddings", "/v1beta/openai/embeddings"])
+async def test_the_paths_of_openais_api_elsewhere(served: Stack, path: str) -> None:
+    assert len(embeddings(await served.post({"input": ["a", "b"], "dimensions": 2}, path))) == 2
 
 
 async def test_requests_for_older_models_are_answered_where_the_names_are_mapped(served: Stack) -> None:

@@ -1,11 +1,17 @@
 """Ollama's doors."""
 
+import re
+from datetime import UTC, datetime
+
+import orjson
 import pytest
 
 from tests.proxy.doors import expected, same
 from tests.proxy.stack import BATCH_TOKENS, Stack
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+
+DETAILS = {"parent_model", "format", "family", "families", "parameter_size", "quantization_level"}
 
 
 @pytest.mark.parametrize("model", ["jina-embeddings-v4", "jina-embeddings-v4:latest", None])
@@ -67,8 +73,23 @@ async def test_errors_are_one_string(served: Stack, path: str, body: object, sta
     assert error in str(got["error"])
 
 
-async def test_a_wrong_method_is_an_error_all_the_same(served: Stack) -> None:
-    assert (await served.get("/api/embed")).status == 405
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/api/embed", 405), ("POST", "/api/tags", 405), ("POST", "/api/nothing", 404), ("GET", "/api/", 404)],
+)
+async def test_errors_of_other_methods_and_paths_are_one_string_too(
+    served: Stack, method: str, path: str, status: int
+) -> None:
+    answer = await served.request(method, path, None, {})
+    assert answer.status == status
+    assert isinstance(answer.json["error"], str)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_the_address_itself_says_that_it_is_running(served: Stack, method: str) -> None:
+    """AnythingLLM gives up unless it is 2xx; others look for Ollama's words."""
+    answer = await served.request(method, "/", None, {})
+    assert (answer.status, answer.body) == (200, b"Ollama is running" if method == "GET" else b"")
 
 
 async def test_the_models_are_listed_with_a_tag_each(served: Stack) -> None:
@@ -78,5 +99,48 @@ async def test_the_models_are_listed_with_a_tag_each(served: Stack) -> None:
     for one in models:
         assert (await served.post({"model": one["model"], "input": "a"}, "/api/embed")).status == 200
         assert len(one["digest"]) == 64
+        assert one["size"] > 10**6
+        assert datetime.fromisoformat(one["modified_at"]) <= datetime.now(UTC)
+        assert one["details"].keys() == DETAILS
+        assert re.fullmatch(r"[\d.]+M", one["details"]["parameter_size"])
     version = (await served.get("/api/version")).json["version"]
     assert isinstance(version, str)
+
+
+async def test_loaded_models_are_listed_with_when_they_go(served: Stack) -> None:
+    loaded, listed = [(await served.get(path)).json["models"] for path in ("/api/ps", "/api/tags")]
+    assert isinstance(loaded, list)
+    assert isinstance(listed, list)
+    assert [one["name"] for one in loaded] == [one["name"] for one in listed]
+    for one in loaded:
+        assert datetime.fromisoformat(one["expires_at"]).astimezone() > datetime.now(UTC)
+        assert {"size", "size_vram", "digest", "context_length"} <= one.keys()
+
+
+@pytest.mark.parametrize("field", ["model", "name"])
+async def test_a_model_shows_what_clients_choose_by(served: Stack, field: str) -> None:
+    """Langflow keeps models with the capability, Roo Code reads the details and the length."""
+    shown = (await served.post({field: "jina-embeddings-v4:code.passage"}, "/api/show")).json
+    assert (shown["capabilities"], shown["template"]) == (["embedding"], "Passage: {{ .Prompt }}")
+    details, about = shown["details"], shown["model_info"]
+    assert isinstance(details, dict)
+    assert isinstance(about, dict)
+    assert details.keys() == DETAILS
+    kind = about["general.architecture"]
+    assert (about[f"{kind}.embedding_length"], about[f"{kind}.context_length"]) == (2048, BATCH_TOKENS)
+    assert about["general.parameter_count"] > 10**6
+
+
+async def test_a_model_that_is_served_is_pulled_already(served: Stack) -> None:
+    pulled = await served.post({"model": "jina-embeddings-v4:latest"}, "/api/pull")
+    assert pulled.headers["Content-Type"] == "application/x-ndjson"
+    assert orjson.loads(pulled.body.splitlines()[-1]) == {"status": "success"}
+    at_once = await served.post({"name": "jina-embeddings-v4", "stream": False}, "/api/pull")
+    assert at_once.json == {"status": "success"}
+
+
+@pytest.mark.parametrize("path", ["/api/show", "/api/pull"])
+async def test_a_model_that_is_not_served_is_a_404_in_one_string(served: Stack, path: str) -> None:
+    answer = await served.post({"model": "llama3"}, path)
+    assert (answer.status, set(answer.json)) == (404, {"error"})
+    assert "llama3" in str(answer.json["error"])

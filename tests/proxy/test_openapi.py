@@ -4,7 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import jsonschema_rs
@@ -15,7 +15,8 @@ from proxy.handlers import DOORS, ROUTES
 from tests.proxy.stack import Stack, small_family, stack
 
 KEY = {"Authorization": "Bearer right"}
-SECOND_PATHS = r"^(/v2/\{endpoint\}/.*|/embeddings|/models|/)$"  # of handlers that have a first one
+# Of handlers that have a first one.
+SECOND_PATHS = r"^(/v2/\{endpoint\}/.*|/openai/.*|/v1beta/openai/.*|/v1/models/.*:.*|/embeddings|/models|/)$"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -61,7 +62,8 @@ async def test_the_example_of_each_door_is_answered(small: Stack, path: str) -> 
     content = (await described(small))[path]["post"]["requestBody"]
     assert isinstance(content, dict)
     example = content["content"]["application/json"]["example"]
-    assert (await small.post(example, path.replace("{endpoint}", "e"), **KEY)).status == 200
+    asked = path.replace("{endpoint}", "e").replace("{model}", "jina-embeddings-v4")
+    assert (await small.post(example, asked, **KEY)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ async def test_the_example_of_each_door_is_answered(small: Stack, path: str) -> 
         ({"input": "a"}, True),
         ({"content": ["a", {"text": "b"}, [1, 2]], "input": None}, True),
         ({"texts": [5, 6], "encoding_format": ["base64", "binary"], "user": "u"}, True),
-        ({"input": "a", "embedding_types": "ubinary", "output_dimensionality": 3, "task_type": "query"}, True),
+        ({"input": "a", "embedding_types": "ubinary", "output_dimensionality": 3, "task_type": "code.query"}, True),
         ({"input": "a", "truncation": True, "input_type": None, "normalized": None, "late_chunking": False}, True),
         ({"input": "a", "model": "jina-embeddings-v4:code.query", "dimensions": None}, True),
         ({}, False),
@@ -93,6 +95,42 @@ async def test_the_schema_and_the_server_agree(small: Stack, body: object, valid
     schema = {"$ref": "#/components/schemas/EmbeddingsBody", "components": document["components"]}
     assert jsonschema_rs.is_valid(schema, body) is valid
     assert ((await small.post(body, **KEY)).status == 200) is valid
+
+
+async def test_no_two_values_of_an_enum_are_one_constant_to_a_generator(small: Stack) -> None:
+    """openapi-python-client makes constants of them, and ends where two are the same."""
+    enums = list(found((await small.get("/openapi.json")).json, "enum"))
+    assert len(enums) > 3
+    for values in enums:
+        assert isinstance(values, list)
+        constants = [re.sub(r"\W", "_", str(value)).upper() for value in values]
+        assert len(set(constants)) == len(constants), values
+
+
+async def test_the_other_names_of_a_task_are_told_and_taken(small: Stack) -> None:
+    (told,) = found((await small.get("/openapi.json")).json, "TaskName")
+    names = re.findall("`([^`]+)`", str(told))
+    assert {"query", "search_document", "RETRIEVAL_QUERY", "CLASSIFICATION"} <= set(names)
+    for name in names:
+        assert (await small.post({"input": "a", "task": name}, **KEY)).status == 200
+
+
+async def test_every_field_of_a_body_is_described(small: Stack) -> None:
+    document = (await small.get("/openapi.json")).json
+    for body in {one.body for one in DOORS}:
+        (schema,) = found(document, body.__name__)
+        (properties,) = found(schema, "properties")
+        assert isinstance(properties, dict)
+        assert len(properties) >= len(body.model_fields), body
+
+
+def found(value: object, key: str) -> Iterator[object]:
+    """What stands under that key anywhere in a JSON value."""
+    inner = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+    if isinstance(value, dict) and key in value:
+        yield value[key]
+    for one in inner:
+        yield from found(one, key)
 
 
 async def test_the_page_shows_every_path_and_loads_nothing(small: Stack) -> None:

@@ -25,7 +25,14 @@ found = {
     "alone": [embed(text).embeddings[0] for text in texts],
     "short": embed(texts, dimensions=128).embeddings,
     "empty": embed("").embeddings,
+    "models": [
+        row.model.removesuffix(":latest")
+        for row in client.list().models
+        if row.modified_at and "embedding" in client.show(row.model).capabilities
+    ],
 }
+assert client.pull("jina-embeddings-v4").status == "success"
+assert len(client.ps().models) == len(found["models"])
 try:
     embed([texts[0], too_long], truncate=False)
 except ollama.ResponseError as error:
