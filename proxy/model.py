@@ -12,7 +12,7 @@ from proxy.backend import Backend
 from proxy.cache import Cache, through
 from proxy.config import Family
 from proxy.embedding import Ids, Provenance
-from proxy.errors import BackendError, BackendLoading, invalid
+from proxy.errors import BackendError, BackendLoading, BackendLost, invalid
 from proxy.lane import Lane, Turnstile
 from proxy.line import Line
 from proxy.opening import Opening, State, Waiting
@@ -215,6 +215,8 @@ class ServedModel:
             try:
                 proof = await proven(self.backend, self._family)
             except BackendError as error:
+                if isinstance(error, BackendLost):  # it ends by itself
+                    self.lane.suspects.ended_without()
                 if self._released.is_set():
                     self._opening.enter(self._opening.state, error)
                 await asyncio.sleep(POLL_S)
@@ -223,6 +225,8 @@ class ServedModel:
         return None
 
     def _open(self, proof: Proof) -> None:
+        if proof.provenance != self.provenance:
+            self.lane.suspects.clear()
         self._proof, self.provenance, self._noise = proof, proof.provenance, None
         if self._opening.open():
             self.lane.open()
