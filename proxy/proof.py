@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from proxy.embedding import Ids, Provenance
 from proxy.errors import BackendLost, BackendUnavailable, BadVector
 from proxy.prepare import parts
 from proxy.provenance import UNKNOWN, digest_of, space_of
+from proxy.rounding import RoundingCheck
 from proxy.tokenizer import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Proof:
     tokenize: Tokenize
     tokenizer: Tokenizer | None
     provenance: Provenance
+    rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
 async def proven(backend: Backend, family: Family) -> Proof:

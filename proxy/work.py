@@ -26,11 +26,15 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """For whom a request is: its API key's stand-in, the loop's time when it gives up, what it does with errors."""
+    """For whom a request is: its API key's stand-in, the loop's time when it gives up, what it does with errors.
+
+    `first`: before the client's other requests, within the client's share.
+    """
 
     client: str = ""
     deadline: float = math.inf
     partial: bool = False
+    first: bool = False
 
 
 ANYBODY = Caller()
