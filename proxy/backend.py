@@ -44,12 +44,14 @@ class Backend:
             await self.send([orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY) for ids in inputs]), len(inputs)
         )
 
-    async def send(self, texts: Sequence[bytes]) -> bytes:
+    async def send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
         """One call of texts, each a JSON list of token ids; `read` reads what comes back.
 
-        Raises BackendLost where the call may be what ended the engine, so that the caller can find out.
+        Raises BackendLost where the call may be what ended the engine, so that the caller can find out. Unless it is
+        to be sent `once`, it was sent twice then: the connection may have been stale.
         """
-        return await self._post("/v1/embeddings", b'{"input":[%b],%b' % (b",".join(texts), RAW_BASE64))
+        post = self._post_once if once else self._post
+        return await post("/v1/embeddings", b'{"input":[%b],%b' % (b",".join(texts), RAW_BASE64))
 
     def read(self, answer: bytes, count: int) -> Matrix:
         """The vectors in the answer to a call of `count` texts; see `embed`. Raises BackendError."""

@@ -59,11 +59,13 @@ async def embed(document: Read, model: ServedModel, by_token: ServedModel | None
     """
     if document.failed and not (caller.partial and document.spans):
         raise document.failed[min(document.failed)]
-    lost = late.too_fine(document.spans, await model.noise())
+    lost = late.too_fine(document.spans, await model.noise(caller))
     lengths = late.lengths(document.spans)
     if by_token and (lost or late.by_token_is_quicker(lengths, len(document.ids), _speeds(model, by_token))):
         try:
             return await _by_token(document, by_token, caller)
+        except PoisonedInput:
+            pass  # the beginnings tell which chunk it is
         except BackendError:
             if lost:
                 raise
@@ -89,17 +91,16 @@ async def _by_token(document: Read, model: ServedModel, caller: Caller) -> Serve
 
 
 async def _by_beginnings(document: Read, lengths: Sequence[int], model: ServedModel, caller: Caller) -> Served:
-    outcome = await model.embed([document.ids[:n] for n in lengths], caller, alone=True)
-    for row, error in sorted(outcome.failed.items()):
-        raise _named(error, lengths[row], document.spans)
+    try:
+        outcome = await model.embed([document.ids[:n] for n in lengths], replace(caller, partial=False), alone=True)
+    except PoisonedInput as error:
+        raise _named(lengths[error.index], document.spans) from error
     pooled = dict(zip(lengths, outcome.rows, strict=True))
     return Served(late.means(document.spans, pooled), len(document.ids), document.failed)
 
 
-def _named(error: ProxyError, length: int, spans: Mapping[int, Span]) -> ProxyError:
-    """The line knows a beginning of the document; the caller knows the chunk at its end."""
-    if not isinstance(error, PoisonedInput):
-        return error
+def _named(length: int, spans: Mapping[int, Span]) -> PoisonedInput:
+    """Maps the beginning of the document that failed, of so many tokens, back to the chunk that the caller sent."""
     return PoisonedInput(next(index for index, span in spans.items() if span.end >= length))
 
 

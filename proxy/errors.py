@@ -136,6 +136,7 @@ class PoisonedInput(Invalid):
     def __init__(self, index: int) -> None:
         message = "the model cannot compute this text: it ends the engine or has no finite vector; leave it out"
         super().__init__(Fault(field=f"input.{index}", message=message, type="poisoned", input=""))
+        self.index = index
 
 
 class Overloaded(ProxyError):

@@ -3,23 +3,25 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
+import numpy as np
 import orjson
 
 from proxy import metrics
 from proxy.delivery import Answer, Delivery, Embedder
 from proxy.embedding import Ids
-from proxy.errors import BackendError, BackendLost, Overloaded, PoisonedInput, ProxyError
+from proxy.errors import BackendError, BackendLost, BackendUnavailable, Overloaded, PoisonedInput, ProxyError
 from proxy.line import Line
 from proxy.pace import Pace
-from proxy.poison import Quarantine
+from proxy.poison import Suspects
 from proxy.work import ANYBODY, Asked, Caller, Job, Outcome, Text
 
 RECENT_S = 10.0  # how long after an interactive request calls with bulk are still kept small
 # llama.cpp's kernels round otherwise in a batch of fewer (measured on a CPU): a shorter text that goes alone is filled.
 ALONE_TOKENS = 64
+KNOWN = b"[64]"  # a token that every vocabulary has: a text that ends no engine
 LARGE = 50_000  # tokens from which writing the ids is worth a thread: about 2 ms of the loop
 
 
@@ -42,9 +44,10 @@ class Lane:
         self._call_timeout_s = call_timeout_s
         self._arrived = asyncio.Event()
         self._paused = False
-        self._quarantine = Quarantine()
         self._meters = metrics.LaneMeters(backend.name)
-        self._delivery = Delivery(backend, line, self._quarantine, dimensions)
+        self.suspects = Suspects()
+        self._delivery = Delivery(backend, line, self.suspects, dimensions)
+        self._opened = -math.inf
         self._closed: Callable[[], ProxyError] | None = None
         self.line = line
         self.pace = Pace()
@@ -104,10 +107,8 @@ class Lane:
         return error
 
     def _admit(self, job: Job, asked: Sequence[Asked], now: float) -> None:
-        if self._quarantine:
-            for index, one in enumerate(asked):
-                if self._quarantine.holds(one.ids, now):
-                    job.fail_input(index, PoisonedInput(index))
+        if self.suspects:
+            asked = self._examined(job, asked, now)
         if job.done.done():
             return
         if self.line.is_interactive(asked):
@@ -118,18 +119,28 @@ class Lane:
         self._meters.deduplicated.inc(shared)
         self._arrived.set()
 
-    async def serve(self) -> BackendError | None:
-        """Send one call after another. Returns what makes the backend doubtful: gone, hung or wrong; None: paused.
+    def _examined(self, job: Job, asked: Sequence[Asked], now: float) -> list[Asked]:
+        """The inputs with what is held against them; poison fails."""
+        examined = [one._replace(quiet_s=self.suspects.quiet_before(one.ids, now)) for one in asked]
+        for index, one in enumerate(examined):
+            if one.quiet_s == math.inf:
+                job.fail_input(index, PoisonedInput(index))
+        return examined
 
-        Nobody in line has lost anything by then: what was in flight is in line again.
+    async def serve(self) -> BackendError | None:
+        """Send one call after another to a backend that was just verified.
+
+        Returns what makes it doubtful: gone, hung or wrong; None: paused. Nothing that waited is lost by then: what was
+        in flight is in line again.
         """
         self._paused = False
+        self._opened = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as tasks:
             while not self._paused:
                 self._arrived.clear()
                 answer = await self._call() if self.line else Answer()
                 if not answer.texts and not self._paused:
-                    await self._arrived.wait()
+                    await self._until_needed()
                 while answer.texts:
                     following = None
                     if self.line and answer.error is None and not self._paused:
@@ -142,8 +153,15 @@ class Lane:
                         return doubt
         return None
 
+    async def _until_needed(self) -> None:
+        """Wait until there is something new to do, or a suspect may be tried."""
+        lived_s = asyncio.get_running_loop().time() - self._opened
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.line.suspect_in_s(lived_s)):
+                await self._arrived.wait()
+
     async def _call(self) -> Answer:
-        """The next call, decided at the last moment; a backend that never answers must not hold the line for ever."""
+        """The next call, decided at the last moment. A backend that never answers does not hold up the line."""
         async with self._turnstile.gate:
             loop = asyncio.get_running_loop()
             started = loop.time()
@@ -151,25 +169,42 @@ class Lane:
                 return Answer()
             self.in_flight = len(texts)
             loop.call_soon(self._begin, texts, started)  # when the call is on its way: it does not wait for our books
-            fillers = _fillers(texts)
+            fillers, tokens = _fillers(texts), sum(text.tokens for text in texts)
             try:
-                async with asyncio.timeout(self._call_timeout_s):
-                    content = await self._backend.send([*(text.ids for text in texts), *fillers])
-            except TimeoutError as error:
-                lost = BackendLost(f"the backend did not answer within {self._call_timeout_s:g} s", retry_after_s=5)
-                lost.__cause__ = error
-                return Answer(texts, error=lost)
+                if texts[0].quiet_s:
+                    await self._check()
+                content = await self._sent([*(text.ids for text in texts), *fillers], once=texts[0].quiet_s is not None)
             except BackendError as error:
-                return Answer(texts, error=error)
+                speed = self.pace.tokens_per_s
+                seconds = max(loop.time() - started, tokens / speed if speed else 0.0)
+                return Answer(texts, error=error, seconds=seconds)
             finally:
                 self.in_flight = 0
             seconds = loop.time() - started
-            self.pace.saw(sum(text.tokens for text in texts), seconds)
+            self.pace.saw(tokens, seconds)
             return Answer(texts, content, len(fillers), seconds)
+
+    async def _sent(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
+        try:
+            async with asyncio.timeout(self._call_timeout_s):
+                return await self._backend.send(texts, once=once)
+        except TimeoutError as error:
+            message = f"the backend did not answer within {self._call_timeout_s:g} s"
+            raise BackendLost(message, retry_after_s=5) from error
+
+    async def _check(self) -> None:
+        """Directly before a text that may be poison: the backend is right without it. Raises BackendUnavailable."""
+        try:
+            vectors = self._backend.read(await self._sent([KNOWN]), 1)
+        except BackendError as error:
+            raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
+        if not np.isfinite(vectors).all():
+            raise BackendUnavailable(f"backend {self._backend.name} gives no finite vector for any text")
 
     def _take(self, now: float) -> list[Text]:
         hurried = now - self._turnstile.hurried < RECENT_S
-        return self.line.take(now, hurried=hurried, speed=self.pace.tokens_per_s, fastest=self.pace.fastest)
+        speed, lived_s = self.pace.tokens_per_s, now - self._opened
+        return self.line.take(now, hurried=hurried, speed=speed, fastest=self.pace.fastest, lived_s=lived_s)
 
     def _settle(self, answer: Answer) -> BackendError | None:
         doubt = self._delivery.settle(answer)

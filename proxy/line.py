@@ -5,8 +5,9 @@ llama-server must never hold more than one batch that fits its slots and its phy
 interactive and goes first; the rest is bulk, goes in small pieces while anybody is in a hurry, and has its share.
 """
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from proxy.errors import DeadlineExceeded
@@ -31,6 +32,7 @@ class Line:
         self._known: dict[bytes, Text] = {}
         self._again: deque[list[Text]] = deque()
         self._again_next = False
+        self._suspects: list[Text] = []  # each is to be tried alone when the engine has lived for its `quiet_s`
         self._owed = 0.0  # tokens that bulk has before interactive
         self.texts = 0
         self.tokens = 0
@@ -40,7 +42,7 @@ class Line:
 
     def waiting(self) -> list[Job]:
         """The jobs that wait for more than what is in flight."""
-        aside = {job: None for group in self._again for text in group for job, _ in text.waiters}
+        aside = {job: None for group in self.aside() for text in group for job, _ in text.waiters}
         known = {job: None for text in self._known.values() if not text.taken for job, _ in text.waiters}
         return [*(aside | known)]
 
@@ -62,10 +64,11 @@ class Line:
         tokens = sum(one.tokens for one in new.values())
         if tokens and not self.has_room(tokens):
             return None
-        self._known |= {ids: Text(ids, one.tokens, one.alone) for ids, one in new.items()}
+        self._known |= {ids: Text(ids, one.tokens, one.alone, quiet_s=one.quiet_s) for ids, one in new.items()}
         for index, one in asked:
             self._known[one.ids].waiters.append((job, index))
         job.texts = [self._known[ids] for ids in dict.fromkeys(one.ids for _, one in asked)]
+        self._set_aside([self._known[ids] for ids, one in new.items() if one.quiet_s is not None])
         job.tokens = sum(text.tokens for text in job.texts if not text.taken)
         self.texts += len(new)
         self.tokens += tokens
@@ -84,7 +87,7 @@ class Line:
 
     def aside(self) -> list[list[Text]]:
         """The calls that are to be made once more."""
-        return [list(group) for group in self._again]
+        return [*map(list, self._again), *([text] for text in self._suspects)]
 
     def forget(self, text: Text) -> None:
         """It is done, one way or another: who asks for the same is a new text."""
@@ -95,31 +98,48 @@ class Line:
     def put_back(self, groups: Sequence[Sequence[Text]]) -> None:
         """Texts of a call that went wrong: each group is to be a call of its own, every other call at most."""
         for group in groups:
-            self._again.append(list(group))
             for text in group:
                 self.texts += 1
                 self.tokens += text.tokens
+            if group[0].quiet_s is None:
+                self._again.append(list(group))
+            else:
+                self._set_aside(group)
 
-    def take(self, now: float, *, hurried: bool = False, speed: float = 0.0, fastest: float = 0.0) -> list[Text]:
+    def hold_back(self, text: Text, now: float) -> None:
+        """The texts that go alone for the same jobs are tried after it: they are longer beginnings of one document."""
+        others = [other for job, _ in text.waiters for other in job.texts if other.alone and not other.taken]
+        for other in others:
+            other.take(now)
+            other.quiet_s = text.quiet_s
+        self._set_aside(others)
+
+    def suspect_in_s(self, lived_s: float) -> float | None:
+        """How long until the next one may be tried that waits until the engine has lived long enough; None without."""
+        return max(0.0, min(text.quiet_s or 0.0 for text in self._suspects) - lived_s) if self._suspects else None
+
+    def take(
+        self, now: float, *, hurried: bool = False, speed: float = 0.0, fastest: float = 0.0, lived_s: float = math.inf
+    ) -> list[Text]:
         """The next call: at most `slots` texts and `batch_tokens` tokens, and never empty while anybody waits.
 
         `hurried`: somebody interactive was here lately, so a call with bulk is kept small. `speed`, in tokens per
         second, if it is known: no call is to take much longer than CALL_S. A job that cannot be done by its deadline,
-        not even at `fastest` tokens per second, fails instead.
+        not even at `fastest` tokens per second, fails instead. Texts that wait for the engine to have lived longer than
+        `lived_s` are no part of it.
         """
         self._again_next = not self._again_next
         late = partial(_late, now, fastest)
         quarter = max(self._least_tokens, int(speed * CALL_S)) if speed else self._batch_tokens
         most = min(quarter, self._batch_tokens)
-        call = self._once_more() if self._again_next else []
-        call = call or self._shared(late, now, most, hurried=hurried) or self._once_more()
+        call = self._once_more(lived_s) if self._again_next else []
+        call = call or self._shared(late, now, most, hurried=hurried) or self._once_more(lived_s)
         for text in call:
             self._leave(text)
         return call
 
-    def _once_more(self) -> list[Text]:
-        while self._again:
-            group = self._again.popleft()
+    def _once_more(self, lived_s: float) -> list[Text]:
+        while group := self._next_again(lived_s):
             for text in group:
                 if not text.waiters:
                     self._leave(text)
@@ -127,6 +147,20 @@ class Line:
             if kept := [text for text in group if text.waiters]:
                 return kept
         return []
+
+    def _next_again(self, lived_s: float) -> list[Text]:
+        if self._again:
+            return self._again.popleft()
+        for text in self._suspects:
+            if (text.quiet_s or 0.0) <= lived_s:
+                self._suspects.remove(text)
+                return [text]
+        return []
+
+    def _set_aside(self, texts: Iterable[Text]) -> None:
+        for text in texts:
+            text.taken = True
+            self._suspects.append(text)
 
     def _shared(self, late: Late, now: float, most: int, *, hurried: bool) -> list[Text]:
         """Bulk as far as it is owed, then who is in a hurry, then bulk as far as the call's size allows."""

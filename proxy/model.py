@@ -1,18 +1,18 @@
 """One served model: a backend, its line, and its tokenizer; opens when the backend is up and proves to be right."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
-from proxy import late, metrics
+from proxy import metrics
 from proxy.backend import Backend
 from proxy.cache import Cache, through
 from proxy.config import Family
 from proxy.embedding import Ids, Provenance
-from proxy.errors import BackendError, BackendLoading, invalid
+from proxy.errors import BackendError, BackendLoading, BackendLost, invalid
 from proxy.lane import Lane, Turnstile
 from proxy.line import Line
 from proxy.opening import Opening, State, Waiting
@@ -22,8 +22,6 @@ from proxy.report import LaneReport
 from proxy.token_level import TokenBackend
 from proxy.tokenizer import Tokenizer
 from proxy.work import ANYBODY, Caller, Outcome
-
-log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 LONGEST_TOKEN = 1024  # bytes; longer than any in a vocabulary that we have seen
@@ -57,7 +55,6 @@ class ServedModel:
         self._cache = cache
         self._waiting = waiting
         self._proof: Proof | None = None
-        self._noise: float | None = None  # known from the first late chunking on
         reason = BackendLoading(f"backend {backend.name} is not up yet", retry_after_s=2)
         self._opening = Opening(
             State.HELD if settings.on_demand else State.DOWN, reason, waiting, lambda: self.waiting_tokens
@@ -123,14 +120,12 @@ class ServedModel:
             raise invalid(field, lacking, kind="unsupported")
         return self._proof.tokenizer
 
-    async def noise(self) -> float:
-        """How far this engine's means are from exact ones, relative; measured once, in line. See `late.noise`."""
-        if self._noise is None:
-            lengths = [n for n in late.NOISE_LENGTHS if n <= self.backend.settings.batch_tokens]
-            outcome = await self.embed([[late.NOISE_TOKEN] * n for n in lengths], alone=True)
-            self._noise = late.noise(outcome.rows)
-            log.info("backend %s: means are exact to %.1e", self.backend.name, self._noise)
-        return self._noise
+    async def noise(self, caller: Caller) -> float:
+        """How far this engine's means are from exact ones, relative; see `RoundingCheck`."""
+        if self._proof is None:
+            raise self._opening.refusal()
+        embed = partial(self.embed, caller=replace(caller, first=True, partial=False), alone=True)
+        return await self._proof.rounding.error(self.backend.name, self.backend.settings.batch_tokens, embed)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids of the model's own vocabulary. Raises KeyError with the first id that it does not have."""
@@ -215,6 +210,8 @@ class ServedModel:
             try:
                 proof = await proven(self.backend, self._family)
             except BackendError as error:
+                if isinstance(error, BackendLost):  # it ends by itself
+                    self.lane.suspects.ended_without()
                 if self._released.is_set():
                     self._opening.enter(self._opening.state, error)
                 await asyncio.sleep(POLL_S)
@@ -223,7 +220,9 @@ class ServedModel:
         return None
 
     def _open(self, proof: Proof) -> None:
-        self._proof, self.provenance, self._noise = proof, proof.provenance, None
+        if proof.provenance != self.provenance:
+            self.lane.suspects.clear()
+        self._proof, self.provenance = proof, proof.provenance
         if self._opening.open():
             self.lane.open()
 

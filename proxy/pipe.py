@@ -1,4 +1,4 @@
-"""One kept-alive HTTP connection to a llama-server on this machine, for one call at a time.
+"""Kept-alive HTTP connections to a llama-server on this machine, each for one call at a time.
 
 Half a millisecond less per call than aiohttp's client (measured), which is for everybody and is still asked for all
 else. It understands what llama-server sends, an answer with its length, and says so of anything else: `NotPlain`.
@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length:"
+CONNECTIONS = 8  # at most: more than the server has threads, and one waits for up to 35 s (trap T3)
 
 
 class NotThere(ConnectionError):
@@ -25,18 +26,27 @@ class Reply(NamedTuple):
 
 
 class Pipe:
-    """POSTs to one UNIX socket. A connection that was idle for `keepalive_s` is not used again."""
+    """POSTs to one UNIX socket; calls may overlap. A connection that was idle for `keepalive_s` is not used again."""
 
     def __init__(self, socket: str, *, headers: bytes, keepalive_s: float) -> None:
         self._socket = socket
         self._headers = headers
         self._keepalive_s = keepalive_s
-        self._connection: _Connection | None = None
-        self._used = 0.0
+        self._room = asyncio.Semaphore(CONNECTIONS)
+        self._idle: list[_Idle] = []  # the one that was used last is the last
 
     async def post(self, path: str, data: bytes) -> Reply:
         """The answer. Raises NotThere, ConnectionResetError if it ended before the answer did, NotPlain."""
-        connection = self._idle() or await self._connect()
+        async with self._room:
+            return await self._post(path, data)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            self._idle.pop().connection.close()
+
+    async def _post(self, path: str, data: bytes) -> Reply:
+        connection = self._kept() or await self._connect()
         reply = connection.ask(
             b"POST %b HTTP/1.1\r\nHost: llama-server\r\n%bContent-Length: %d\r\n\r\n%b"
             % (path.encode(), self._headers, len(data), data)
@@ -45,22 +55,19 @@ class Pipe:
             answer = await reply
         except BaseException:  # cancelled, too
             connection.close()  # what may still come belongs to nobody
+            self.close()  # if the server ended, the others are stale, too: who asks again gets a new one
             raise
-        self._connection, self._used = connection, asyncio.get_running_loop().time()
+        self._idle.append(_Idle(connection, asyncio.get_running_loop().time()))
         return answer
 
-    def close(self) -> None:
-        if self._connection:
-            self._connection.close()
-
-    def _idle(self) -> "_Connection | None":
-        """The last call's connection, if it can be used once more; it is taken out for the call."""
-        connection, self._connection = self._connection, None
-        if connection and connection.open and asyncio.get_running_loop().time() - self._used < self._keepalive_s:
-            return connection
-        if connection:
-            connection.close()
-        return None
+    def _kept(self) -> "_Connection | None":
+        """The latest call's connection, if it can be used once more; it is taken out for the call. Stale ones go."""
+        usable_from = asyncio.get_running_loop().time() - self._keepalive_s
+        stale = [one for one in self._idle if not one.connection.open or one.used <= usable_from]
+        self._idle = [one for one in self._idle if one not in stale]
+        for one in stale:
+            one.connection.close()
+        return self._idle.pop().connection if self._idle else None
 
     async def _connect(self) -> "_Connection":
         try:
@@ -68,6 +75,11 @@ class Pipe:
         except OSError as error:
             raise NotThere(str(error)) from error
         return connection
+
+
+class _Idle(NamedTuple):
+    connection: "_Connection"
+    used: float
 
 
 class _Connection(asyncio.Protocol):

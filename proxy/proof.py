@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -12,13 +12,15 @@ import numpy as np
 from proxy.backend import Backend
 from proxy.config import Family
 from proxy.embedding import Ids, Provenance
-from proxy.errors import BackendUnavailable, BadVector
+from proxy.errors import BackendLost, BackendUnavailable, BadVector
 from proxy.prepare import parts
 from proxy.provenance import UNKNOWN, digest_of, space_of
+from proxy.rounding import RoundingCheck
 from proxy.tokenizer import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
 
 log = logging.getLogger(__name__)
 
+KNOWN_TEXT = "Query: trillama"
 TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 PART = 1_000_000  # characters tokenised at a time: about 100 MB while that lasts
 LARGE_TEXT = 20_000  # characters from which tokenising is worth a thread: about 5 ms of the loop
@@ -35,13 +37,17 @@ class Proof:
     tokenize: Tokenize
     tokenizer: Tokenizer | None
     provenance: Provenance
+    rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
 async def proven(backend: Backend, family: Family) -> Proof:
-    """Ask the backend for its proof. Raises BackendError with what is wrong, or missing yet."""
+    """Ask the backend for its proof. Raises BackendError with what is wrong, or missing yet.
+
+    It is BackendLost only if it was up and ended meanwhile.
+    """
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            await backend.check()
+            await _up(backend)
             tokenizer = await _own_tokenizer(backend)
             tokenize: Tokenize = _Local(tokenizer) if tokenizer else _Engine(backend)
             await _vector_is_right(backend, family, tokenize)
@@ -50,8 +56,15 @@ async def proven(backend: Backend, family: Family) -> Proof:
         raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
 
 
+async def _up(backend: Backend) -> None:
+    try:
+        await backend.check()
+    except BackendLost as error:
+        raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
+
+
 async def _vector_is_right(backend: Backend, family: Family, tokenize: Tokenize) -> None:
-    vectors = await backend.embed(await tokenize(["Query: trillama"]))
+    vectors = await backend.embed(await tokenize([KNOWN_TEXT]))
     if vectors.shape != (1, family.dimensions):
         message = f"backend {backend.name} gives {vectors.shape[1]} dimensions, the family has"
         raise BadVector(f"{message} {family.dimensions}: wrong model file?")

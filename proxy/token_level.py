@@ -30,9 +30,10 @@ class TokenBackend(Backend):
             rows.append(self.read(packed, 1).reshape(len(ids), -1).mean(axis=0, dtype=np.float64))
         return np.array(rows, dtype=np.float32)
 
-    async def send(self, texts: Sequence[bytes]) -> bytes:
+    async def send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
         """The states of the one text's tokens as float32. Raises BackendLost, BackendError."""
-        answer = await self._post("/embeddings", b'{"input":[%b],"embd_normalize":-1}' % b",".join(texts))
+        post = self._post_once if once else self._post
+        answer = await post("/embeddings", b'{"input":[%b],"embd_normalize":-1}' % b",".join(texts))
         try:
             return await asyncio.to_thread(_packed, answer)
         except (TypeError, ValueError) as error:

@@ -55,7 +55,7 @@ class Jobs(Places[Job]):
         self._clock = 0.0
 
     def join(self, job: Job) -> None:
-        place, self._left[job] = self._clock + job.tokens, job.tokens
+        place, self._left[job] = self._clock + (0 if job.caller.first else job.tokens), job.tokens
         self.put(place, job)
         heapq.heappush(self._sharing, place)
 

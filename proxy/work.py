@@ -15,21 +15,26 @@ from proxy.errors import ProxyError
 class Asked(NamedTuple):
     """One input as it is sent: its token ids as a JSON list, which is also its key, and how many they are.
 
-    `alone`: no other text may be in its call; see `lane.ALONE_TOKENS`.
+    `alone`: no other text may be in its call; see `lane.ALONE_TOKENS`. `quiet_s`: see Text.
     """
 
     ids: bytes
     tokens: int
     alone: bool = False
+    quiet_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """For whom a request is: its API key's stand-in, the loop's time when it gives up, what it does with errors."""
+    """For whom a request is: its API key's stand-in, the loop's time when it gives up, what it does with errors.
+
+    `first`: before the client's other requests, within the client's share.
+    """
 
     client: str = ""
     deadline: float = math.inf
     partial: bool = False
+    first: bool = False
 
 
 ANYBODY = Caller()
@@ -51,8 +56,8 @@ class Outcome:
 class Text:
     """One distinct text, computed once for everybody in `waiters`: each a job and the index that it has there.
 
-    `taken`: it is in flight, or is kept aside to be tried again; the jobs in line pass it over. `strikes` counts the
-    calls that went wrong with it.
+    `taken`: it is in flight, or is kept aside to be tried again; the jobs in line pass it over. `quiet_s`: it may be
+    what ends the engine, so it goes alone, when the engine has lived for so long; None: nothing is held against it.
     """
 
     ids: bytes
@@ -60,7 +65,7 @@ class Text:
     alone: bool = False
     waiters: "list[tuple[Job, int]]" = field(default_factory=list)
     taken: bool = False
-    strikes: int = 0
+    quiet_s: float | None = None
 
     def take(self, now: float) -> None:
         self.taken = True

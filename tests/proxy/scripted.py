@@ -7,19 +7,22 @@ from contextlib import asynccontextmanager
 import numpy as np
 import orjson
 
+from proxy import lane as lane_module
 from proxy.embedding import Ids, Matrix
-from proxy.errors import (
-    BackendError,
-)
+from proxy.errors import BackendError, BackendLost
 from proxy.lane import Lane, Turnstile
 from proxy.line import Line
 from proxy.work import ANYBODY, Caller
 
 SLOTS, BATCH = 4, 100
+KNOWN = orjson.loads(lane_module.KNOWN)[0]  # what is sent before a text that may be poison
 
 
 class Engine:
-    """A scripted backend: the vector of [a, b, …] is [a, count]; the guilty text fails, or is NaN, `times` times."""
+    """A scripted backend: the vector of [a, b, …] is [a, count]; the guilty text fails, or is NaN, `times` times.
+
+    It is killed during the calls that `kills` numbers, whatever is in them.
+    """
 
     name = "scripted"
 
@@ -28,13 +31,16 @@ class Engine:
         self.log: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.kills = set[int]()
         self._guilty, self._error, self._times = guilty, error, times
 
-    async def send(self, texts: Sequence[bytes]) -> bytes:
+    async def send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:  # noqa: ARG002 # nothing is stale
         inputs = [orjson.loads(text) for text in texts]
         self.calls.append([ids[0] for ids in inputs])
         self.log.append(f"send {len(self.calls)}")
         await self.gate.wait()
+        if len(self.calls) in self.kills:
+            raise BackendLost("killed from outside")
         rows = [[float(ids[0]), len(ids)] for ids in inputs]
         if self._times and any(ids[0] == self._guilty for ids in inputs):
             self._times -= 1
@@ -55,6 +61,7 @@ async def serving(
     """A lane that is being served for as long as the block lasts; after each doubt it goes on, as a model does."""
     line = Line(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
     lane = Lane(engine, line, Turnstile(), dimensions=dimensions, call_timeout_s=0.1)
+    lane.suspects.quiet_s = 0.02
 
     async def serve() -> None:
         while True:

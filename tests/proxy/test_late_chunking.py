@@ -144,6 +144,24 @@ async def test_an_engine_that_rounds_its_means_serves_no_chunk_it_spoils(small: 
         await embed(served, ["".join(words(30)), "".join(words(30))], late_chunking=True)
 
 
+@pytest.mark.parametrize("options", [{}, {"on_error": "partial"}])
+async def test_the_chunk_that_the_engine_cannot_compute_is_named(
+    small: Stack, tmp_path: Path, options: dict[str, str]
+) -> None:
+    """The third; of what lies behind it only the two are tried that were on their way."""
+    family, models = small_family(tmp_path)
+    engine = small.engines["retrieval"]
+    (*_, token) = await engine.tokenize("Query: a xyzzy")
+    async with stand_in(engine) as one, front(one.url, family, models["retrieval"]) as served:
+        one.fault = lambda ids: Fault.NAN if token in ids else None
+        body = {"input": ["one ", "two ", "a xyzzy", *words(9)], "late_chunking": True, **options}
+        answer = await served.post(body)
+    assert (answer.status, answer.json["code"]) == (422, "INPUT_POISONED")
+    assert "input.2" in str(answer.json["detail"])
+    tried = {len(ids) for call in one.calls for ids in call if token in ids}
+    assert len(tried) <= 3
+
+
 async def test_a_decomposed_accent_belongs_to_the_letter_before(small: Stack) -> None:
     composed = await embed(small, ["café", " au lait"], late_chunking=True)
     decomposed = await embed(small, ["cafe", "\u0301 au lait"], late_chunking=True)

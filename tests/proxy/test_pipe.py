@@ -11,7 +11,7 @@ import pytest
 from proxy.backend import Backend, connect
 from proxy.config import BackendSettings
 from proxy.errors import BackendError, BackendLost, BackendUnavailable
-from proxy.pipe import NotPlain, NotThere, Pipe, Reply
+from proxy.pipe import CONNECTIONS, NotPlain, NotThere, Pipe, Reply
 
 PLAIN = b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhello"
 LAST = b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 5\r\n\r\nhello"
@@ -76,6 +76,37 @@ async def test_a_call_that_is_given_up_leaves_no_answer_to_the_next() -> None:
                 await one.post("/", b"")
         assert await one.post("/", b"") == Reply(200, b"hello")
         one.close()
+
+
+async def test_calls_that_overlap_have_connections_of_their_own_few_of_them_and_none_is_left_open() -> None:
+    opened, most, gate = set[asyncio.StreamWriter](), 0, asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal most
+        opened.add(writer)
+        most = max(most, len(opened))
+        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                await gate.wait()
+                writer.write(PLAIN)
+        opened.discard(writer)
+
+    with tempfile.TemporaryDirectory(prefix="trillama-") as folder:
+        socket = Path(folder, "s")
+        async with await asyncio.start_unix_server(serve, socket):
+            one = pipe(socket)
+            calls = [asyncio.ensure_future(one.post("/", b"")) for _ in range(3 * CONNECTIONS)]
+            async with asyncio.timeout(5):
+                while len(opened) < CONNECTIONS:
+                    await asyncio.sleep(0.001)
+            gate.set()
+            assert await asyncio.gather(*calls) == [Reply(200, b"hello")] * len(calls)
+            await one.post("/", b"")
+            one.close()
+            async with asyncio.timeout(5):
+                while opened:
+                    await asyncio.sleep(0.001)
+    assert most == CONNECTIONS
 
 
 @asynccontextmanager

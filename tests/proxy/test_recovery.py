@@ -11,8 +11,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from proxy.backend import connect
+from proxy.config import BackendSettings
+from proxy.model import ServedModel
+from proxy.opening import State, Waiting
+from proxy.proof import KNOWN_TEXT
 from tests.engine import LlamaServer, llama_server
-from tests.proxy.stack import Answer, Stack
+from tests.proxy.stack import BATCH_TOKENS, Answer, Stack, family_of
 from tests.proxy.standin import Fault, StandIn, Tiny, front, stand_in, tiny_engine
 
 POISON = "xyzzy plugh"
@@ -102,6 +107,32 @@ async def test_an_engine_that_gives_nan_for_everything_is_told_from_a_text_that_
             await asyncio.sleep(0.01)
         one.wedged = False  # it was started again
         assert (await asked).status == 200
+
+
+async def test_an_engine_that_also_ends_at_its_verification_makes_nobody_suspect(tiny: Tiny) -> None:
+    """With the text alone, then at the verification, then with the text alone once more: it is served after that."""
+    async with stand_in(tiny.engine) as one, asyncio.TaskGroup() as tasks:
+        settings = BackendSettings(url=one.url, batch_tokens=BATCH_TOKENS, model_file=tiny.model)
+        async with connect("sick", settings) as backend:
+            waiting = Waiting(tokens=10_000, call_s=60, start_s=60, recovery_s=60)
+            model = ServedModel(backend, family_of(tiny.family), waiting)
+            model.lane.suspects.quiet_s = 0.01
+            working = tasks.create_task(model.serve())
+            while model.report().state is not State.READY:
+                await asyncio.sleep(0.005)
+            text, known = [list(ids) for ids in await model.tokenize(["harmless", KNOWN_TEXT])]
+            ends = [text, known, text]
+
+            def fault(given: list[int]) -> Fault | None:
+                if ends and given == ends[0]:
+                    del ends[0]
+                    return Fault.DIE
+                return None
+
+            one.fault = fault
+            assert len((await model.embed([text])).rows) == 1
+            assert not ends
+            working.cancel()
 
 
 async def test_who_waits_for_an_engine_that_does_not_come_back_is_told_when_to_return(tiny: Tiny) -> None:

@@ -1,13 +1,15 @@
 """Everybody has a share: queries and bulk, keys, and the requests of a key."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.line import AGEING_S, BULK_SHARE, CALL_S
-from proxy.work import Asked, Job
-from tests.proxy.in_line import BATCH, LENGTHS, NUMBERS, SLOTS, SMALL, admit, join, line, owners, tokens
+from proxy.work import Asked, Caller, Job
+from tests.proxy.in_line import BATCH, LENGTHS, NOBODYS_LOOP, NUMBERS, SLOTS, SMALL, admit, join, line, owners, tokens
 
 
 @given(st.lists(st.integers(1, BATCH), min_size=20, max_size=60), st.integers(0, 10), st.integers(1, SMALL))
@@ -218,3 +220,14 @@ def test_keys_that_come_again_and_again_do_not_overtake_one_that_was_served_befo
         admit(waiting, BATCH, client=f"new {number}")
         had += tokens(waiting.take(0), old)
     assert had >= 4 * BATCH  # one in each round, while more and more wait
+
+
+def test_a_request_that_goes_first_passes_those_of_its_own_key_and_takes_nothing_from_another() -> None:
+    waiting = line()
+    of = {client: [admit(waiting, 5, client=client) for _ in range(20)] for client in "ab"}
+    urgent = Job(1, asyncio.Future(loop=NOBODYS_LOOP), Caller(client="a", first=True))
+    waiting.admit(urgent, [Asked(b"urgent", SMALL)])
+    calls = [waiting.take(0) for _ in range(6)]
+    assert urgent in owners(calls[0])
+    had = {client: sum(tokens(call, *jobs) for call in calls) for client, jobs in of.items()}
+    assert abs(had["a"] + SMALL - had["b"]) <= SMALL
