@@ -32,7 +32,8 @@ class TokenBackend(Backend):
 
     async def send(self, texts: Sequence[bytes]) -> bytes:
         """The states of the one text's tokens as float32. Raises BackendLost, BackendError."""
-        answer = await self._post("/embeddings", b'{"input":[%b],"embd_normalize":-1}' % b",".join(texts))
+        async with self.turn:
+            answer = await self._post("/embeddings", b'{"input":[%b],"embd_normalize":-1}' % b",".join(texts))
         try:
             return await asyncio.to_thread(_packed, answer)
         except (TypeError, ValueError) as error:

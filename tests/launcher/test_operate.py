@@ -109,7 +109,7 @@ async def test_a_wrong_configuration_is_refused_and_the_old_one_stays(family: di
             ({"modells": {}}, "modells"),
             ({"engine": {"llama_server": "/no/such"}}, "/no/such"),
             ({"port": 1}, "another port needs a new start"),
-            ({"proxy": {"api_keyz": []}}, "[proxy] in the configuration: api_keyz"),
+            ({"proxy": {"api_keyz": []}}, "proxy.api_keyz: there is no such setting; did you mean api_keys?"),
             ({"proxy": {"default_task": "dance"}}, "dance"),
             ({"models": {"files": dict.fromkeys(BACKENDS, "/no/such.gguf")}}, "/no/such.gguf"),
         ):
@@ -119,6 +119,55 @@ async def test_a_wrong_configuration_is_refused_and_the_old_one_stays(family: di
             assert message in serve.output[-1]
         write(serve, {**family, "modells": {}})
         assert {one.pid for one in serve.children()} == before
+
+
+async def test_a_reload_beside_second_backends_that_give_every_token(family: dict[str, object]) -> None:
+    config = {**family, "late_chunking": {"token_level": True}}
+    async with trillama_serve(config) as serve:
+        before = await backends(serve)
+        files = dict(family["models"]["files"])  # type: ignore[index] # made above
+        write(serve, {**config, "models": {"files": {**files, "code": files["retrieval"]}}})
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        after = await backends(serve)
+        assert {name for name in before if before[name]["model"] != after[name]["model"]} == {"code", "code-tokens"}
+        assert {name for name in BACKENDS if before[name]["pid"] != after[name]["pid"]} == {"code"}
+
+
+async def test_no_request_is_refused_while_keys_are_added_one_after_the_other(family: dict[str, object]) -> None:
+    keys = [f"a-key-of-some-length-{number}" for number in range(6)]
+    config: dict[str, object] = {**family, "proxy": {"api_keys": keys[:1], "log_level": "warning"}}
+    body = {"input": ["a text"], "task": "code.query", "encoding_format": "base64"}
+    seen: list[tuple[int, str]] = []
+    async with trillama_serve(config) as serve, aiohttp.ClientSession() as kept, asyncio.TaskGroup() as tasks:
+        done = asyncio.Event()
+
+        async def ask_once(session: aiohttp.ClientSession, key: str) -> None:
+            headers = {"Authorization": f"Bearer {key}"}
+            async with session.post(f"{serve.url}/v1/embeddings", json=body, headers=headers) as answer:
+                seen.append((answer.status, await answer.text()))
+
+        async def ask(*, anew: bool) -> None:
+            while not done.is_set():
+                if anew:
+                    async with aiohttp.ClientSession() as session:
+                        await ask_once(session, keys[0])
+                else:
+                    await ask_once(kept, keys[0])
+
+        asking = [tasks.create_task(ask(anew=anew)) for anew in (True, True, False)]
+        for number in range(2, 7):
+            write(serve, {**config, "proxy": {"api_keys": keys[:number], "log_level": "warning"}})
+            code, output = await serve.command("reload")
+            assert code == 0, output
+            await ask_once(kept, keys[number - 1])
+        async with asyncio.timeout(30):
+            while len(seen) < 200:
+                await asyncio.sleep(0.05)
+        done.set()
+        await asyncio.wait(asking)
+    assert {status for status, _ in seen} == {200}
+    assert len({json.loads(text)["data"][0]["embedding"] for _, text in seen}) == 1
 
 
 async def test_a_changed_family_file_counts_when_it_is_read_again_and_not_before(
