@@ -12,6 +12,7 @@ import tomli_w
 
 from launcher.backend import restart_delay
 from launcher.child import running
+from launcher.config import SupervisionSettings
 from launcher.errors import ConfigError, StartError
 from launcher.lanes import Lane, ProxyAdmin
 from launcher.launch import Launch
@@ -20,7 +21,8 @@ from launcher.watch import watch
 
 log = logging.getLogger(__name__)
 
-MAX_STARTS = 3  # of one that never was up: whatever it lacks is not there a fourth time
+START_S = 30.0  # to load Python and our packages
+MAX_STARTS = 3  # of one that exits before it ever was up: what it lacks is not there a fourth time
 
 
 class ProxyProcess:
@@ -54,14 +56,15 @@ class ProxyProcess:
             failures = 0
             while True:
                 started = time.monotonic()
-                what = await self._ended()
+                code, what = await self._ended()
                 if self._finishing:
                     return
                 policy = self.launch.settings.host.supervision
                 steady = self._was_up and time.monotonic() - started > policy.stable_s
                 failures = 1 if steady else failures + 1
                 delay = restart_delay(policy, failures, was_ready=True)
-                if delay is None or not self.accepting or (not self._was_up and failures >= MAX_STARTS):
+                hopeless = code is not None and not self._was_up and failures >= MAX_STARTS
+                if delay is None or hopeless or not self.accepting:
                     raise StartError(f"the proxy {what}; its reason is above")
                 log.warning("the proxy %s and is started again in %g s", what, delay)
                 await asyncio.sleep(delay)
@@ -83,15 +86,15 @@ class ProxyProcess:
         self._finishing = True
         await self.admin.tell("finish")
 
-    async def _ended(self) -> str:
-        """How a run ended. Raises ConfigError if it refuses its settings."""
+    async def _ended(self) -> tuple[int | None, str]:
+        """How a run ended: its exit code, None if it hung, and words. Raises ConfigError if it refuses its settings."""
         try:
             code = await self._run_once()
         except OSError as error:  # a full disk, no more processes: that may pass, and the models stay loaded
-            return f"cannot be started: {error}"
+            return None, f"cannot be started: {error}"
         if code == ConfigError.exit_code:
             raise ConfigError("the proxy refused its settings, [proxy] in the configuration; its reason is above")
-        return "does not answer" if code is None else f"exited with {code}"
+        return code, "does not answer" if code is None else f"exited with {code}"
 
     async def _run_once(self) -> int | None:
         """Its exit code; None if it hangs."""
@@ -102,7 +105,12 @@ class ProxyProcess:
         how = () if self.accepting else ("--take-over",)
         grace_s = policy.grace_s + 2  # its own bound is grace_s: `drain_s` of its settings
         async with running((*argv, *how), env=os.environ, grace_s=grace_s, pass_fds=(fd,)) as process:
-            return await watch(process, self._probe, lambda: self.launch.settings.host.supervision)
+            return await watch(process, self._probe, self._policy)
+
+    def _policy(self) -> SupervisionSettings:
+        """A slow machine takes its time to load Python, whatever is right for a model's file."""
+        policy = self.launch.settings.host.supervision
+        return policy.model_copy(update={"stall_s": max(policy.stall_s, START_S)})
 
     async def _probe(self) -> bool:
         up = bool(await self.look())

@@ -18,6 +18,7 @@ from launcher.logs import ChildLog
 from launcher.runtime import private_folder
 
 POLL_S = 0.05
+HANGS_S = 1.0  # /health is answered within milliseconds beside the largest batch
 
 
 class Fleet:
@@ -143,8 +144,19 @@ class Fleet:
                 self.told.discard(name)
 
     async def _hold(self, name: str) -> None:
+        """Return when nothing is in flight there any more, or when it hangs, so that what is never ends."""
         self.held.add(name)
-        await self.agree(name)
+        async with asyncio.TaskGroup() as tasks:
+            waiting = [tasks.create_task(self.agree(name)), tasks.create_task(self._until_it_hangs(name))]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+
+    async def _until_it_hangs(self, name: str) -> None:
+        answers = True
+        while answers:
+            await asyncio.sleep(HANGS_S)
+            answers = await health.backend_up(self.backends[name].spec.placement.socket)
 
     def _heard(self, status: Status) -> None:
         self._let_go(status)

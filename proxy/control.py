@@ -61,7 +61,7 @@ def _application(models: Mapping[str, ServedModel], server: Server) -> web.Appli
         return web.Response()
 
     async def finish(_: web.Request) -> web.Response:
-        server.finish()
+        await server.finish()
         return web.Response()
 
     app = web.Application()

@@ -26,7 +26,7 @@ class Server:
         )
         self._site: web.SockSite | None = None
         self._stop = stop
-        self._leaving = asyncio.Event()
+        self._leaving, self._left = asyncio.Event(), asyncio.Event()
 
     async def setup(self) -> None:
         await self._runner.setup()
@@ -37,9 +37,10 @@ class Server:
             self._site = web.SockSite(self._runner, self._listener, backlog=BACKLOG)
             await self._site.start()
 
-    def finish(self) -> None:
-        """Take no more connections, answer every request on those there are, and stop."""
+    async def finish(self) -> None:
+        """Take no more connections, answer what has come on those there are, and stop; returns when no more comes."""
         self._leaving.set()
+        await self._left.wait()
 
     async def finish_when_told(self) -> None:
         """Do what `finish` says, once it was said."""
@@ -47,6 +48,7 @@ class Server:
         await self.leave()
         if server := self._runner.server:
             server.pre_shutdown()  # closes those without a request at once, the others after their answer
+            self._left.set()
             while server.connections:  # noqa: ASYNC110 # aiohttp has no event for it
                 await asyncio.sleep(0.01)
         self._stop.set()

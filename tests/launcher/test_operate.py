@@ -134,40 +134,19 @@ async def test_a_reload_beside_second_backends_that_give_every_token(family: dic
         assert {name for name in BACKENDS if before[name]["pid"] != after[name]["pid"]} == {"code"}
 
 
-async def test_no_request_is_refused_while_keys_are_added_one_after_the_other(family: dict[str, object]) -> None:
-    keys = [f"a-key-of-some-length-{number}" for number in range(6)]
-    config: dict[str, object] = {**family, "proxy": {"api_keys": keys[:1], "log_level": "warning"}}
-    body = {"input": ["a text"], "task": "code.query", "encoding_format": "base64"}
-    seen: list[tuple[int, str]] = []
-    async with trillama_serve(config) as serve, aiohttp.ClientSession() as kept, asyncio.TaskGroup() as tasks:
-        done = asyncio.Event()
-
-        async def ask_once(session: aiohttp.ClientSession, key: str) -> None:
-            headers = {"Authorization": f"Bearer {key}"}
-            async with session.post(f"{serve.url}/v1/embeddings", json=body, headers=headers) as answer:
-                seen.append((answer.status, await answer.text()))
-
-        async def ask(*, anew: bool) -> None:
-            while not done.is_set():
-                if anew:
-                    async with aiohttp.ClientSession() as session:
-                        await ask_once(session, keys[0])
-                else:
-                    await ask_once(kept, keys[0])
-
-        asking = [tasks.create_task(ask(anew=anew)) for anew in (True, True, False)]
-        for number in range(2, 7):
-            write(serve, {**config, "proxy": {"api_keys": keys[:number], "log_level": "warning"}})
-            code, output = await serve.command("reload")
-            assert code == 0, output
-            await ask_once(kept, keys[number - 1])
-        async with asyncio.timeout(30):
-            while len(seen) < 200:
-                await asyncio.sleep(0.05)
-        done.set()
-        await asyncio.wait(asking)
-    assert {status for status, _ in seen} == {200}
-    assert len({json.loads(text)["data"][0]["embedding"] for _, text in seen}) == 1
+async def test_other_supervision_and_another_mode_restart_nothing(family: dict[str, object]) -> None:
+    async with trillama_serve(family) as serve:
+        before = {one.pid for one in serve.children()}
+        write(serve, {**family, "supervision": {"max_misses": 7, "canary_interval_s": 0.2}})
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        assert {one.pid for one in serve.children()} == before
+        write(serve, {**family, "backends": {"code": {"mode": "on-demand", "idle_s": 0.1}}})
+        serve.process.send_signal(signal.SIGHUP)
+        await serve.until("code: sleeping")
+        write(serve, family)
+        serve.process.send_signal(signal.SIGHUP)
+        await serve.until("code: ready")
 
 
 async def test_a_changed_family_file_counts_when_it_is_read_again_and_not_before(
