@@ -1,43 +1,61 @@
 """Keeps the backends and the proxy's lines in step: who is held, who is woken, who is put to sleep."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 from launcher.backend import Backend, State
 from launcher.config import BackendOptions
-from launcher.demand import Tenant, decide
+from launcher.demand import Decision, Tenant, decide
 from launcher.lanes import Lane
 
 if TYPE_CHECKING:
     from launcher.supervisor import Fleet
 
 POLL_S = 0.25
+Act = Callable[[str], Coroutine[None, None, None]]
+Do = Callable[[str, Act], None]
 RESIDENT = frozenset({State.STARTING, State.READY, State.BACKOFF})
 
 
 async def attend(fleet: "Fleet") -> None:
-    """Look at the lines and act, until cancelled. It starts from what is so each time: either side may start anew."""
-    while True:
-        await asyncio.sleep(POLL_S)
-        if fleet.told or any(one.spec.on_demand for one in fleet.backends.values()):
-            lanes = await fleet.lanes.look()
-            for name, lane in lanes.items():
-                if lane.held or name in fleet.held:  # again while it is held: those who wait learn how far it is
-                    await fleet.agree(name)
-            await _decide(fleet, lanes)
+    """Look at the queues and act, until cancelled. It starts from what is so each time: either side may be restarted.
+
+    What is done for one backend does not wait for another: one that hangs may take half a minute to be paused.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        doing: dict[str, asyncio.Task[None]] = {}
+
+        def do(name: str, act: Act) -> None:
+            if name not in doing or doing[name].done():
+                doing[name] = tasks.create_task(act(name))
+
+        while True:
+            await asyncio.sleep(POLL_S)
+            if fleet.told or any(one.spec.on_demand for one in fleet.backends.values()):
+                _act(fleet, await fleet.lanes.look(), do)
 
 
-async def _decide(fleet: "Fleet", lanes: dict[str, Lane]) -> None:
+def _act(fleet: "Fleet", lanes: dict[str, Lane], do: Do) -> None:
+    for name, lane in lanes.items():
+        if lane.held or name in fleet.held:  # again while it is held: those who wait learn how far it is
+            do(name, fleet.agree)
+        else:
+            fleet.told.discard(name)
+    decision = _decision(fleet, lanes)
+    for name in decision.sleep:
+        do(name, fleet.sleep)
+    for name in decision.wake:
+        fleet.wake(name)
+
+
+def _decision(fleet: "Fleet", lanes: dict[str, Lane]) -> Decision:
     tenants = [
         _tenant(one, lanes[name], fleet.launch.settings.backend(name))
         for name, one in fleet.backends.items()
         if name in lanes
     ]
-    decision = decide(tenants, fleet.launch.capacity)
-    for name in decision.sleep:
-        await fleet.sleep(name)
-    for name in decision.wake:
-        fleet.wake(name)
+    return decide(tenants, fleet.launch.capacity)
 
 
 def _tenant(backend: Backend, lane: Lane, options: BackendOptions) -> Tenant:

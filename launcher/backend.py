@@ -92,12 +92,13 @@ class Backend:
             self._settled.clear()
 
     def change(self, spec: Spec) -> None:
-        """From now on run this spec."""
-        self.spec = spec
+        """From now on run this spec; what runs is ended only if it is not equal."""
+        changed, self.spec = spec != self.spec, spec
         if not spec.on_demand and not self._wanted.is_set():
             self._settled.clear()
             self._wanted.set()
-        self.restart()
+        if changed:
+            self.restart()
 
     @property
     def state_s(self) -> float:
@@ -150,7 +151,7 @@ class Backend:
                 self._change(State.STARTING, pid=None, loaded=0.0)  # it takes its memory from here on
                 await gpu.until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
             self._ran = True
-            await run(self.spec, self.log, self)
+            await run(lambda: self.spec, self.log, self)
         except (OSError, EngineError) as error:
             raise StartError(f"{self.spec.placement.name}: llama-server cannot be run: {error}") from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from launcher import processor
-from launcher.family import Strict
+from proxy.config import Strict
 
 
 class Order(Strict):

@@ -109,6 +109,7 @@ async def _file(settings: Settings, backend: str, name: str, display: Display) -
     family = settings.family
     if name.endswith(".gguf") or Path(name).is_file():
         return Path(name)
+    name = family.weights.named(name)
     if name not in family.weights.quantizations:
         offered = ", ".join(family.weights.quantizations)
         raise ModelError(f"{name}: no such file, and {family.name} is offered as {offered}")

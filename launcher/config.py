@@ -2,25 +2,25 @@
 
 import os
 import tempfile
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from platformdirs import user_cache_path, user_log_path
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field
 
 from launcher.command import FlashAttention
-from launcher.credentials import api_keys, with_api_keys
+from launcher.credentials import api_keys
 from launcher.errors import ConfigError
-from launcher.family import Family, Positive, Strict
+from launcher.family import BY_TOKEN, Family
+from proxy import settings_file
+from proxy.config import Positive, ProxyConfig, ProxyOptions, Strict
+from proxy.settings_file import LocalPath, home_path
 
 T = TypeVar("T", bound=BaseModel)
-BY_TOKEN = "-tokens"  # noqa: S105 # ends the name of a model's second backend, which gives the state of every token
 Seconds = Annotated[float, Field(gt=0)]
-LocalPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class EngineSettings(Strict):
@@ -89,14 +89,8 @@ class ModelSettings(Strict):
     files: dict[str, LocalPath] = Field(default_factory=dict)
 
 
-# Of the proxy's settings those that the launcher writes itself.
-PROXY_OWN = frozenset(
-    "family backends token_backends host port control drain_s max_input_tokens notice".split()  # noqa: SIM905 # a table
-)
-
-
 class HostConfig(Strict):
-    """The host's file, whole. `proxy` is handed on to the proxy, which checks it: see `proxy/config.py`."""
+    """The host's file, whole."""
 
     family: str = "jina-embeddings-v4"
     demo: bool = False
@@ -110,13 +104,7 @@ class HostConfig(Strict):
     backends: dict[str, BackendOptions] = Field(default_factory=dict)
     late_chunking: LateChunkingSettings = LateChunkingSettings()
     supervision: SupervisionSettings = SupervisionSettings()
-    proxy: dict[str, object] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _owned_by_the_launcher(self) -> Self:
-        if taken := sorted(PROXY_OWN & self.proxy.keys()):
-            raise ValueError(f"[proxy] must not set {', '.join(taken)}: this file has it elsewhere, for all")
-        return self
+    proxy: ProxyOptions = ProxyOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +136,44 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Se
 
     API keys that systemd hands over are added to those of the file. Raises ConfigError naming the file and the field.
     """
+    where = path or "the arguments"
     given = {} if path is None else _read(path)
     given |= {key: value for key, value in (overrides or {}).items() if value is not None}
-    host = _validated(HostConfig, given, path or "the arguments")
-    host = host.model_copy(update={"proxy": with_api_keys(host.proxy, api_keys())})
+    _refuse_what_is_ours(given.get("proxy"), where)
+    host = _validated(HostConfig, given, where)
     family_file = _family_path(host.family, path)
     family = _validated(Family, _read(family_file), family_file)
-    if unknown := sorted(host.backends.keys() - family.weights.models.keys()):
-        raise ConfigError(
-            f"{path}: backends.{unknown[0]}: no such backend; there are {', '.join(family.weights.models)}"
-        )
-    return Settings(host, family, family_file)
+    _check_agreement(host, family, where)
+    return Settings(_completed(host, family), family, family_file)
+
+
+def _refuse_what_is_ours(proxy: object, where: Path | str) -> None:
+    """Raises ConfigError for a setting of the proxy's that the launcher writes."""
+    ours = ProxyConfig.model_fields.keys() - ProxyOptions.model_fields.keys()
+    if isinstance(proxy, Mapping) and (taken := sorted(ours & proxy.keys())):
+        raise ConfigError(f"{where}: [proxy] must not set {', '.join(taken)}: this file has it elsewhere, for all")
+
+
+def _check_agreement(host: HostConfig, family: Family, where: Path | str) -> None:
+    """Raises ConfigError where the host's file names what the family does not have."""
+    there = family.weights.models
+    for table, named in (("backends", host.backends), ("models.files", host.models.files)):
+        if unknown := sorted(named.keys() - there.keys()):
+            raise ConfigError(f"{where}: {table}.{unknown[0]}: no such backend; there are {', '.join(there)}")
+    try:
+        host.proxy.check(family)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [proxy] {error}") from error
+
+
+def _completed(host: HostConfig, family: Family) -> HostConfig:
+    """With systemd's API keys, and the quantisation in the family's own spelling."""
+    handed_over = api_keys()
+    keys = {"api_keys": (*host.proxy.api_keys, *handed_over)} if handed_over else {}
+    named = host.models.quantization
+    own = None if named is None else "auto" if named.casefold() == "auto" else family.weights.named(named)
+    models = host.models.model_copy(update={"quantization": own})
+    return host.model_copy(update={"proxy": host.proxy.model_copy(update=keys), "models": models})
 
 
 def configs_dir() -> Path:
@@ -197,21 +212,21 @@ def _family_path(family: str, beside: Path | None) -> Path:
         if not path.is_file():
             raise ConfigError(f'family = "{family}": no such file {path}; give a name of configs/ or a path to a .toml')
         return path
-    return (beside.parent if beside else Path()) / Path(family).expanduser()
+    try:
+        return (beside.parent if beside else Path()) / home_path(Path(family))
+    except ValueError as error:
+        raise ConfigError(f"family: {error}") from error
 
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        return settings_file.read(path)
+    except settings_file.ConfigError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _validated(model: type[T], given: Mapping[str, object], where: Path | str) -> T:
     try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{where}: {faults}") from error
+        return settings_file.validated(model, given, where)
+    except settings_file.ConfigError as error:
+        raise ConfigError(str(error)) from error

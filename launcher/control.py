@@ -1,6 +1,7 @@
 """How a running launcher is asked and told: HTTP on a socket in its private folder, which only its user can enter."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +28,8 @@ LOOK = aiohttp.ClientTimeout(total=5)
 ACT = aiohttp.ClientTimeout(total=None, sock_connect=2)  # loading models takes what it takes
 
 Reload = Callable[[], Awaitable[None]]
+
+log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -140,8 +143,18 @@ async def _refused(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except (LauncherError, OSError) as error:
-        return web.Response(text=str(error), status=409)
+    except web.HTTPException:
+        raise
+    except Exception as error:  # noqa: BLE001 # whoever asked is told, and what runs is not touched
+        return web.Response(text=reason_of(error), status=409)
+
+
+def reason_of(error: Exception) -> str:
+    """What is said of an error: ours and the system's explain themselves, any other has its traceback in the log."""
+    if isinstance(error, LauncherError | OSError):
+        return str(error)
+    log.error("unexpected error", exc_info=error)
+    return f"unexpected error: {error!r}; please report it with the traceback in the log"
 
 
 def _view(fleet: Fleet, lanes: Mapping[str, Lane], started: float) -> View:

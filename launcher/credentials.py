@@ -17,7 +17,7 @@ def api_keys(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
         return ()
     file = Path(folder, "api_keys")
     try:
-        keys = keys_in(file.read_text(encoding="utf-8"))
+        keys = keys_in(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return ()
     except (OSError, UnicodeDecodeError) as error:
@@ -31,9 +31,3 @@ def keys_in(text: str) -> tuple[str, ...]:
     """The keys of a file: a line each, spaces around it ignored; empty lines and those that begin with # are none."""
     lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
-
-
-def with_api_keys(proxy: Mapping[str, object], keys: tuple[str, ...]) -> dict[str, object]:
-    """The `[proxy]` table with these keys added to its own; one whose api_keys is no list is left to be refused."""
-    own = proxy.get("api_keys", [])
-    return {**proxy, "api_keys": [*own, *keys]} if keys and isinstance(own, list) else dict(proxy)

@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -75,8 +74,7 @@ async def stale_folders(settings: Settings) -> Finding:
 
 async def exposure(settings: Settings) -> Finding:
     """Who may ask, and whether the keys are worth the name."""
-    host, keys = settings.host, settings.host.proxy.get("api_keys")
-    known = [key for key in keys if isinstance(key, str)] if isinstance(keys, Sequence) else []
+    host, known = settings.host, settings.host.proxy.api_keys
     set_keys = 'set api_keys under [proxy], e.g. to "$(openssl rand -hex 24)"'
     if host.host not in LOOPBACK and not known:
         return warn(f"anyone who reaches {host.host}:{host.port} is served", set_keys)

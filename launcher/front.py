@@ -1,144 +1,117 @@
-"""The proxy's life: started beside the backends, and again when it ends; the loaded models do not notice."""
+"""The proxies: one serves, and hands over to the next when its settings change; the loaded models do not notice."""
 
 import asyncio
-import logging
-import os
-import sys
-import time
-from functools import partial
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
-import tomli_w
-
-from launcher import health
-from launcher.backend import restart_delay
-from launcher.child import running
-from launcher.config import BY_TOKEN
-from launcher.errors import ConfigError, StartError
-from launcher.launch import Launch, socket_of
-from launcher.projector import path_of
-from launcher.scope import Scope
-from launcher.watch import watch
-
-log = logging.getLogger(__name__)
+from launcher.errors import LauncherError, StartError
+from launcher.lanes import ProxyAdmin
+from launcher.launch import Launch
+from launcher.proxy_process import ProxyProcess
 
 POLL_S = 0.05
+VERIFY_S = 120.0  # for the new proxy to read the vocabularies, and to look at every backend
 
-
-def control_socket(folder: Path) -> Path:
-    """Where the proxy is asked and told: see `launcher.lanes`."""
-    return folder / "lanes.sock"
+Held = Callable[[], Collection[str]]
 
 
 class Front:
-    """Keeps the proxy running on the launch's listening socket, with the files that it writes into `folder`."""
+    """Keeps a proxy running on the launch's listening socket, with the files that it writes into `folder`.
 
-    def __init__(self, launch: Launch, folder: Path) -> None:
-        self._launch = launch
+    `held` tells which backends a proxy has to begin with paused.
+    """
+
+    def __init__(self, launch: Launch, folder: Path, held: Held) -> None:
         self._folder = folder
-        # As it was read: a family file that is being edited must not reach a proxy that is started anew.
-        self._family = self._checked = launch.settings.family_file.read_bytes()
-        self._family_file = folder / "family.toml"
-        self._runs = 0
-        self._scope = Scope()
+        self._held = held
+        self._started = 1
+        self._current = ProxyProcess(launch, folder, self._started, held)
+        self._leaving: ProxyProcess | None = None
+        self._tasks = asyncio.TaskGroup()
+        self._keeping: dict[ProxyProcess, asyncio.Task[None]] = {}
+
+    @property
+    def admins(self) -> list[ProxyAdmin]:
+        """Of the proxy that serves, and of the one that finishes, if there is one."""
+        return [self._current.admin, *([self._leaving.admin] if self._leaving else [])]
 
     async def serve(self) -> None:
         """Keep it running until cancelled. Raises ConfigError or StartError where starting it again would not help."""
-        while True:
-            await self._scope.run(self._live)
-
-    async def check(self, launch: Launch) -> None:
-        """Raises ConfigError, with the proxy's own words, if it would refuse these settings; OSError on a full disk."""
-        config, family = self._folder / "proxy.new.toml", self._folder / "family.new.toml"
-        self._checked = launch.settings.family_file.read_bytes()
-        family.write_bytes(self._checked)
-        config.write_text(tomli_w.dumps({**self._settings(launch), "family": str(family)}), encoding="utf-8")
-        argv = (sys.executable, "-P", "-m", "proxy", "--config", str(config), "--check")
-        process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
-        _, words = await process.communicate()
-        if process.returncode:
-            reason = words.decode(errors="replace").strip().rpartition(f"{config}: ")[2]
-            reason = reason.replace(str(family), str(launch.settings.family_file))
-            raise ConfigError(f"[proxy] in the configuration: {reason}")
+        self._current.accepting = True
+        async with self._tasks:
+            self._keep(self._current)
+            await asyncio.Event().wait()
 
     async def change(self, launch: Launch) -> None:
-        """Start it again if the launch, which was checked, gives it other settings, and wait until it answers.
+        """Hand over to a proxy with the settings of that launch, if they are others.
 
-        Connections wait in the socket meanwhile; requests that wait in its lines are sent home with a 503.
+        It serves once it has verified the backends as far as the old one has; that one takes no more connections then,
+        and answers all that has come. Raises StartError or ConfigError if the new one does not come up: the old one
+        serves on.
         """
-        same = self._settings(launch) == self._settings(self._launch) and self._family == self._checked
-        self._launch, self._family = launch, self._checked
-        runs = self._runs
-        if same or not self._scope.end():
+        if self._current.serves(launch):
+            self._current.launch = launch
             return
-        while self._runs == runs or not await health.proxy_up(launch.url):  # noqa: ASYNC110 # another process
-            await asyncio.sleep(POLL_S)
+        await self.alone()
+        self._started += 1
+        new, old = ProxyProcess(launch, self._folder, self._started, self._held), self._current
+        keeping = self._keep(new)
+        try:
+            await self._until_verified(new, old)
+            await new.accept()
+        except BaseException:
+            await _end(keeping)
+            raise
+        self._current, self._leaving = new, old
+        await old.finish()
 
-    async def _live(self) -> None:
-        policy, failures = self._launch.settings.host.supervision, 0
-        while True:
-            started = time.monotonic()
-            try:
-                code = await self._run_once()
-                what = "does not answer" if code is None else f"exited with {code}"
-            except OSError as error:  # a full disk, no more processes: that may pass, and the models stay loaded
-                code, what = None, f"cannot be started: {error}"
-            if code == ConfigError.exit_code:
-                raise ConfigError("the proxy refused its settings, [proxy] in the configuration; its reason is above")
-            failures = 1 if time.monotonic() - started > policy.stable_s else failures + 1
-            delay = restart_delay(policy, failures, was_ready=True)
-            if delay is None:
-                raise StartError(f"the proxy {what}; its reason is above")
-            log.warning("the proxy %s and is started again in %g s", what, delay)
-            await asyncio.sleep(delay)
+    async def alone(self, within_s: float | None = None) -> None:
+        """Wait until the proxy before this one has answered all; after that time, and in the end after the longest
+        that a request may take, what it has left is refused.
+        """
+        if old := self._leaving:
+            longest = old.launch.settings.host.proxy.request_timeout_s
+            with suppress(TimeoutError):
+                async with asyncio.timeout(longest if within_s is None else min(within_s, longest)):
+                    await old.ended.wait()
+            await _end(self._keeping[old])
+            self._leaving = None
 
-    async def _run_once(self) -> int | None:
-        """Its exit code; None if it hangs."""
-        config = self._folder / "proxy.toml"
-        self._family_file.write_bytes(self._family)
-        config.write_text(tomli_w.dumps(self._settings(self._launch)), encoding="utf-8")
-        fd, policy = self._launch.listener.fileno(), self._launch.settings.host.supervision
-        # -P: never a folder `proxy` of the user's
-        argv = (sys.executable, "-P", "-m", "proxy", "--config", str(config), "--listen-fd", str(fd))
-        grace_s = policy.grace_s + 2  # its own bound is grace_s: `drain_s` below
-        async with running(argv, env=os.environ, grace_s=grace_s, pass_fds=(fd,)) as process:
-            self._runs += 1
-            return await watch(process, partial(health.proxy_up, self._launch.url), policy)
+    def _keep(self, proxy: ProxyProcess) -> asyncio.Task[None]:
+        self._keeping = {one: task for one, task in self._keeping.items() if not task.done()}
+        self._keeping[proxy] = task = self._tasks.create_task(self._kept(proxy))
+        return task
 
-    def _settings(self, launch: Launch) -> dict[str, object]:
-        """The proxy's file: the user's `[proxy]` table and what only the launcher knows. See proxy/config.py."""
-        host = launch.settings.host
-        backends = {
-            name: {
-                "url": f"unix://{socket_of(self._folder, name)}",
-                "slots": host.engine.slots,
-                "batch_tokens": launch.settings.max_input_tokens,
-                "on_demand": name in launch.models and launch.on_demand(name),
-                **({"model_file": str(launch.models[name])} if name in launch.models else {}),
-            }
-            for name in launch.settings.family.weights.models
-        }
-        family = launch.settings.family
-        # Not for the demo: the original's projector knows nothing of its models' states.
-        projector = {"multivector_file": str(path_of(family))} if family.multivector and not host.demo else {}
-        second = {name: name + BY_TOKEN for name in launch.models if name + BY_TOKEN in launch.processes}
-        token_backends = {
-            name: {**backends[name], "url": f"unix://{socket_of(self._folder, other)}", "slots": 1, "on_demand": True}
-            for name, other in second.items()
-        }
-        notice = {"notice": host.notice} if host.notice else {}
-        return {
-            # Cores compute one batch faster than three at a time.
-            "serial_backends": not (host.engine.gpu_layers and launch.devices.gpus),
-            **projector,
-            **host.proxy,
-            **notice,
-            "family": str(self._family_file),
-            "host": host.host,
-            "port": host.port,
-            "control": str(control_socket(self._folder)),
-            "drain_s": host.supervision.grace_s,
-            "max_input_tokens": launch.settings.max_input_tokens,
-            "backends": backends,
-            "token_backends": token_backends,
-        }
+    async def _kept(self, proxy: ProxyProcess) -> None:
+        try:
+            await proxy.keep()
+        except LauncherError:
+            if proxy is self._current:
+                raise
+        # one that never served is missed by who waits for it; one that has finished leaves nothing
+        if proxy is self._leaving:
+            self._leaving = None
+
+    async def _until_verified(self, new: ProxyProcess, old: ProxyProcess) -> None:
+        try:
+            async with asyncio.timeout(VERIFY_S):
+                while not await _is_as_far(new, old):
+                    if new.ended.is_set():
+                        raise StartError("the new proxy ended before it took over; its reason is above")
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise StartError(f"the new proxy did not get ready within {VERIFY_S:g} s") from None
+
+
+async def _is_as_far(new: ProxyProcess, old: ProxyProcess) -> bool:
+    """Whether the new one serves all that the old one does, but for what is paused on purpose."""
+    lanes, before = await new.look(), await old.look()
+    ready = {name for name, lane in lanes.items() if lane.state in ("ready", "held")}
+    return bool(lanes) and {name for name, lane in before.items() if lane.state == "ready"} <= ready
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError, LauncherError):
+        await task

@@ -1,5 +1,7 @@
 """The proxy's lines, asked and told over its control socket; the launcher's side of `proxy/control.py`."""
 
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,36 +41,46 @@ LANES = TypeAdapter(dict[str, Lane])
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
-    """Every method does without a proxy that is down: there are no lines then, and nobody waits in them."""
+class ProxyAdmin:
+    """One proxy's control socket. A proxy that is down has no queues, and hears nothing."""
 
     socket: Path
 
     async def look(self) -> dict[str, Lane]:
-        """Every backend's line; empty if the proxy does not answer."""
+        """Every backend's queue; empty if the proxy does not answer."""
         try:
             async with self._session(ASK) as session, session.get("http://proxy/lanes") as response:
                 return LANES.validate_json(await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError, ValidationError):
             return {}
 
-    async def hold(self, name: str, progress: str) -> bool:
-        """True when nothing of that backend is in flight any more; its requests wait, and learn `progress`."""
-        return await self._tell(f"{name}/hold", progress, HOLD)
-
-    async def release(self, name: str) -> bool:
-        """Let its requests go on; True if the proxy heard it."""
-        return await self._tell(f"{name}/release", "", ASK)
-
-    async def _tell(self, path: str, body: str, patience: aiohttp.ClientTimeout) -> bool:
+    async def tell(self, path: str, body: str = "", patience: aiohttp.ClientTimeout = ASK) -> bool:
+        """Whether the proxy heard it, and has done it."""
         try:
-            async with (
-                self._session(patience) as session,
-                session.post(f"http://proxy/lanes/{path}", data=body) as response,
-            ):
+            async with self._session(patience) as session, session.post(f"http://proxy/{path}", data=body) as response:
                 return response.status == 200
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
 
     def _session(self, patience: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket)), timeout=patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """The queues of the proxy that serves, and of one that finishes beside it: `admins` has that one first."""
+
+    admins: Callable[[], Sequence[ProxyAdmin]]
+
+    async def look(self) -> dict[str, Lane]:
+        """Every backend's queue; empty if the proxy does not answer."""
+        return await self.admins()[0].look()
+
+    async def hold(self, name: str, progress: str) -> None:
+        """Return when nothing of that backend is in flight any more; its requests wait, and learn `progress`."""
+        await asyncio.gather(*(one.tell(f"lanes/{name}/hold", progress, HOLD) for one in self.admins()))
+
+    async def release(self, name: str) -> bool:
+        """Let its requests continue; True if the proxy that serves heard it."""
+        heard = await asyncio.gather(*(one.tell(f"lanes/{name}/release") for one in self.admins()))
+        return heard[0]

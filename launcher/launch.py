@@ -7,8 +7,9 @@ from socket import socket
 
 from launcher.canary import Canary, golden_path
 from launcher.command import Placement
-from launcher.config import BY_TOKEN, HostConfig, Mode, Settings, state_dir
+from launcher.config import HostConfig, Mode, Settings, state_dir
 from launcher.engine import Engine
+from launcher.family import BY_TOKEN
 from launcher.gpu import Devices
 from launcher.plan import Placed
 from launcher.run import Spec

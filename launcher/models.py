@@ -12,7 +12,7 @@ from pathlib import Path
 from launcher.cache_entry import sha256_named
 from launcher.config import ModelSettings
 from launcher.download import fetch
-from launcher.errors import ConfigError, DamagedFile, ModelError
+from launcher.errors import DamagedFile, ModelError
 from launcher.family import Family
 from launcher.gguf_file import Header, read_header
 from launcher.store import sha256_of
@@ -33,12 +33,10 @@ class Wanted:
 def wanted(family: Family, settings: ModelSettings) -> tuple[Wanted, ...]:
     """One file per backend of the family, in its order.
 
-    Raises ModelError for a quantisation that is not offered, ConfigError for a file of an unknown backend.
+    Raises ModelError for a quantisation that is not offered.
     """
     weights = family.weights
-    if unknown := sorted(settings.files.keys() - weights.models.keys()):
-        raise ConfigError(f"[models.files] {', '.join(unknown)}: no such model; there are {', '.join(weights.models)}")
-    quantization = settings.quantization or weights.quantization
+    quantization = weights.named(settings.quantization or weights.quantization)
     if quantization not in weights.quantizations:
         offered = ", ".join(weights.quantizations)
         raise ModelError(f'[models] quantization = "{quantization}": {family.name} is offered as {offered}')

@@ -127,7 +127,8 @@ def remove(
     """Delete a quantisation's files from the cache, and halves of downloads that were stopped."""
     settings = _settings(config)
     backends = _chosen(settings, backend)
-    wanted = quantization or settings.host.models.quantization or settings.family.weights.quantization
+    weights = settings.family.weights
+    wanted = weights.named(quantization or settings.host.models.quantization or weights.quantization)
     here = [file for file in store.kept(settings.family) if file.backend in backends]
     files = [file for file in here if file.quantization == wanted]
     halves = [half for half in store.halves(settings.family) if half.backend in backends]

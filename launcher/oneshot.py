@@ -71,7 +71,7 @@ async def _started(settings: Settings, task: str | None, use: Callable[[str], Aw
     settings = settings.with_host(
         host="127.0.0.1",
         port=0,
-        proxy={**settings.host.proxy, "log_level": "warning"},
+        proxy=settings.host.proxy.model_copy(update={"log_level": "warning"}),
         supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # one call: no second try
     )
     answers: list[T] = []
@@ -105,8 +105,7 @@ async def _ask(host: HostConfig, wanted: Wanted, url: str) -> Answer:
 
 def authorization(host: HostConfig) -> dict[str, str]:
     """The header with a key of the user's, or of the configuration; none where there is none."""
-    keys = host.proxy.get("api_keys")
-    key = os.environ.get("TRILLAMA_API_KEY") or (keys[0] if isinstance(keys, list) and keys else None)
+    key = os.environ.get("TRILLAMA_API_KEY") or next(iter(host.proxy.api_keys), None)
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 

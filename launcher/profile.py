@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from launcher.command import FlashAttention
 from launcher.config import Settings, cache_dir
 from launcher.engine import Engine
-from launcher.family import Positive, Strict
 from launcher.gpu import Devices
+from proxy.config import Positive, Strict
 
 TUNED = ("slots", "threads", "flash_attention")  # of `[engine]`; what the host's file sets stays
 

@@ -33,7 +33,7 @@ def plan(family: Family, settings: ModelSettings, quantization: str | None, back
     Asks the hub if something is missing; a hub out of reach is left to the download to report. Blocks. Raises
     ModelError for a quantisation that is not offered, naming those that are, and for a disk that cannot take all.
     """
-    name = quantization or settings.quantization or family.weights.quantization
+    name = family.weights.named(quantization or settings.quantization or family.weights.quantization)
     files = [
         Wanted(
             backend=backend,

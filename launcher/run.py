@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
@@ -25,17 +25,17 @@ POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What one backend runs and how it is looked after: as long as it is the same, nothing has to be restarted.
+    """What one backend runs and how it is looked after: as long as they are equal, nothing has to be restarted.
 
-    `memory` is what it is planned to take, in bytes by device: another sum alone restarts nothing. `on_gpu` says that
-    only a GPU will do.
+    How it is looked after, when it sleeps and the `memory` that it is planned to take, in bytes by device, are no part
+    of that. `on_gpu` says that only a GPU will do.
     """
 
     engine: Engine
     placement: Placement
-    policy: SupervisionSettings
-    canary: Canary
-    on_demand: bool = False
+    policy: SupervisionSettings = field(compare=False)
+    canary: Canary = field(compare=False)
+    on_demand: bool = field(default=False, compare=False)
     on_gpu: bool = False
     memory: Mapping[str, int] = field(default_factory=dict, compare=False)
 
@@ -50,11 +50,13 @@ class Observer(Protocol):
     def ready(self) -> None: ...
 
 
-async def run(spec: Spec, log: ChildLog, observer: Observer) -> NoReturn:
+async def run(asked: Callable[[], Spec], log: ChildLog, observer: Observer) -> NoReturn:
     """Run one process from start to end; always ends by raising a ChildError, or by being cancelled.
 
-    It is StartError for a run that was never ready.
+    It is StartError for a run that was never ready. `asked` gives the spec: equal ones while it runs, whose policy may
+    change.
     """
+    spec = asked()
     async with started(spec.engine, spec.placement, spec.policy, log, observer) as child:
         if spec.on_gpu and (fallback := fallback_in(log.tail)):
             raise StartError(f"{spec.placement.name}: {fallback}")
@@ -67,7 +69,7 @@ async def run(spec: Spec, log: ChildLog, observer: Observer) -> NoReturn:
                 raise await child.ended(StartError, "while starting") from error
             raise StartError(f"{spec.placement.name}: {error}") from error
         observer.ready()
-        await _watched(spec, child)
+        await _watched(asked, child)
 
 
 @asynccontextmanager
@@ -87,22 +89,23 @@ async def started(
         yield child
 
 
-async def _watched(spec: Spec, child: "Child") -> NoReturn:
+async def _watched(asked: Callable[[], Spec], child: "Child") -> NoReturn:
     """Look at it until it ends or goes wrong."""
-    placement, policy, checked = spec.placement, spec.policy, time.monotonic()
+    placement, checked = asked().placement, time.monotonic()
 
     async def probe() -> bool:
         nonlocal checked
         if not await health.backend_up(placement.socket):
             return False
-        if time.monotonic() - checked > policy.canary_interval_s and await spec.canary.idle():
+        spec = asked()
+        if time.monotonic() - checked > spec.policy.canary_interval_s and await spec.canary.idle():
             await spec.canary.sing()
             checked = time.monotonic()
         return True
 
-    code = await watch(child.process, probe, policy)
+    code = await watch(child.process, probe, lambda: asked().policy)
     if code is None:
-        misses, pid = policy.max_misses, child.process.pid
+        misses, pid = asked().policy.max_misses, child.process.pid
         raise Unresponsive(f"{placement.name}: llama-server (pid {pid}) missed {misses} health checks")
     raise await child.ended(ChildExited, "while serving")
 

@@ -13,7 +13,7 @@ from launcher import __version__, control, health, notify, supervisor
 from launcher.backend import Status
 from launcher.config import Settings
 from launcher.display import Display, losing_lines
-from launcher.errors import ConfigError, LauncherError
+from launcher.errors import ConfigError
 from launcher.launch import Launch
 from launcher.listen import listen
 from launcher.prepare import prepare
@@ -79,8 +79,8 @@ class _Session:
             hung_up.clear()
             try:
                 await reload()
-            except (LauncherError, OSError) as error:  # a full disk, a file that is gone: what runs is not touched
-                self._display.say(f"the old configuration stays: {error}")
+            except Exception as error:  # noqa: BLE001 # whatever a reload meets, what runs is not its to end
+                self._display.say(f"reload failed, the old configuration stays active: {control.reason_of(error)}")
             else:
                 self._display.say("the configuration has been read again")
 
@@ -109,12 +109,12 @@ def _announce(launch: Launch, out: Console) -> None:
     host, family = launch.settings.host, launch.settings.family
     if host.notice:
         out.print(host.notice, style="yellow", soft_wrap=True, highlight=False)
-    if host.host not in LOOPBACK and not host.proxy.get("api_keys"):
+    if host.host not in LOOPBACK and not host.proxy.api_keys:
         warning = f"anyone who reaches {host.host}:{host.port} is served: set api_keys under [proxy]"
         out.print(warning, style="yellow", soft_wrap=True, highlight=False)
     served = f"{family.name}, {launch.engine.origin} llama.cpp {launch.engine.version}"
     out.print(f"trillama {__version__} is ready at {launch.url} ({served})", soft_wrap=True, highlight=False)
-    key = ' -H "Authorization: Bearer $KEY"' if host.proxy.get("api_keys") else ""
+    key = ' -H "Authorization: Bearer $KEY"' if host.proxy.api_keys else ""
     body = f'{{"model":"{family.name}","task":"retrieval.query","input":["overheating lightsaber"]}}'
     command = f"curl {launch.url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
     out.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)

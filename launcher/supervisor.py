@@ -11,20 +11,22 @@ from launcher.attend import attend, progress
 from launcher.backend import Backend, Report, State, Status
 from launcher.config import runtime_base
 from launcher.errors import ConfigError, StartError, cause_of
-from launcher.front import Front, control_socket
+from launcher.front import Front
 from launcher.lanes import Lanes
 from launcher.launch import Launch
 from launcher.logs import ChildLog
 from launcher.runtime import private_folder
 
 POLL_S = 0.05
+HANGS_S = 1.0  # /health is answered within milliseconds beside the largest batch
 
 
 class Fleet:
     """The running set: what it is doing, and what it can be told.
 
     `held` are the backends that the proxy must send nothing to, because they sleep or are started on purpose; `told`
-    are those that it may still hold.
+    are those that it may still hold. `_behind` are those that the proxy knows with settings which they do not have yet:
+    it began with them paused, and stays so until they were restarted.
     """
 
     def __init__(self, launch: Launch, folder: Path, report: Report) -> None:
@@ -33,12 +35,13 @@ class Fleet:
         self._report = report
         self._all_failed = asyncio.Event()
         self._changing = asyncio.Lock()
+        self._restarting = {name: asyncio.Lock() for name in launch.processes}
         self._agreeing = {name: asyncio.Lock() for name in launch.processes}
-        self._front = Front(launch, folder)
-        self.lanes = Lanes(control_socket(folder))
         self.held = {name for name in launch.processes if launch.on_demand(name)}
         self.told = set(self.held)
-        self._swapped = set[str]()  # have another file than the proxy says: held until it has been told
+        self._behind = set[str]()
+        self._front = Front(launch, folder, lambda: self.held | self._behind)
+        self.lanes = Lanes(lambda: self._front.admins)
         self.backends = {
             name: Backend(launch.spec(name, folder), log=ChildLog(launch.logs / f"{name}.log"), report=self._heard)
             for name in launch.processes
@@ -79,8 +82,7 @@ class Fleet:
         """Start one backend again and wait until it is ready or has failed. Raises ConfigError for an unknown name."""
         if name not in self.backends:
             raise ConfigError(f"there is no backend {name}; there are {', '.join(self.backends)}")
-        async with self._changing:
-            await self._anew(name, self.backends[name].restart)
+        await self._restart_paused(name, self.backends[name].restart)
 
     def wake(self, name: str) -> None:
         """Start a backend that sleeps."""
@@ -92,35 +94,48 @@ class Fleet:
         self.backends[name].sleep()
 
     async def change(self, launch: Launch) -> None:
-        """Go on with another launch of the same models: what it leaves as it is runs on, the rest is started again,
-        one after the other. Raises ConfigError if the proxy refuses its settings; nothing has changed then.
+        """Serve another launch of the same models: what it leaves as it is runs on, the rest is restarted, one after
+        the other. Raises ConfigError or StartError if the proxy does not come up with its settings; nothing has changed
+        then.
         """
         async with self._changing:
-            await self._front.check(launch)
             specs = {name: launch.spec(name, self.folder) for name in self.backends}
-            shorter = launch.settings.max_input_tokens < self.launch.settings.max_input_tokens
-            self._swapped = {name for name in self.backends if launch.models[name] != self.launch.models[name]}
-            self.launch = launch
-            if shorter:  # the proxy must not send what a backend can no longer take
+            restarted = [name for name, spec in specs.items() if spec != self.backends[name].spec]
+            self._behind = {name for name in restarted if self._must_wait(name, launch)}
+            try:
                 await self._front.change(launch)
-            for name, backend in self.backends.items():
-                if specs[name] != backend.spec:
-                    await self._anew(name, partial(backend.change, specs[name]))
-            await self._front.change(launch)
-            swapped, self._swapped = self._swapped, set()
-            for name in swapped:
-                self._let_go(self.backends[name].status)
-                await self.agree(name)
+                self.launch = launch
+                self.told |= self.backends.keys()
+                if restarted:  # the old proxy's requests are for the llama-servers as they were
+                    await self._front.alone(launch.settings.host.proxy.start_wait_s / 2)
+            except BaseException:
+                self._behind = set()
+                raise
+            for name in restarted:
+                await self._restart_paused(name, partial(self.backends[name].change, specs[name]))
+            for name in specs.keys() - set(restarted):
+                self.backends[name].change(specs[name])
 
-    async def _anew(self, name: str, begin: Callable[[], None]) -> None:
-        """Start one again while its requests wait, until it is ready or has failed."""
-        await self._hold(name)
-        begin()
-        await self.backends[name].settled()
-        await self.agree(name)
+    def _must_wait(self, name: str, launch: Launch) -> bool:
+        """Whether the proxy of that launch may send the llama-server nothing before it was restarted: its vectors would
+        be told as another file's, or its texts be too long.
+        """
+        longer = launch.settings.max_input_tokens > self.launch.settings.max_input_tokens
+        return longer or launch.processes[name] != self.launch.processes[name]
+
+    async def _restart_paused(self, name: str, begin: Callable[[], None]) -> None:
+        """Restart one while its requests wait, until it is ready or has failed."""
+        async with self._restarting[name]:
+            self._behind.discard(name)
+            await self._hold(name)
+            begin()
+            await self.backends[name].settled()
+            await self.agree(name)
 
     async def agree(self, name: str) -> None:
-        """Make the proxy hold a backend, or go on, as it should: it may have been started anew."""
+        """Make the proxy pause a backend, or continue, as it should: it may have been started again."""
+        if name in self._behind:
+            return
         async with self._agreeing[name]:
             self.told.add(name)
             if name in self.held:
@@ -129,8 +144,19 @@ class Fleet:
                 self.told.discard(name)
 
     async def _hold(self, name: str) -> None:
+        """Return when nothing is in flight there any more, or when it hangs, so that what is never ends."""
         self.held.add(name)
-        await self.agree(name)
+        async with asyncio.TaskGroup() as tasks:
+            waiting = [tasks.create_task(self.agree(name)), tasks.create_task(self._until_it_hangs(name))]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+
+    async def _until_it_hangs(self, name: str) -> None:
+        answers = True
+        while answers:
+            await asyncio.sleep(HANGS_S)
+            answers = await health.backend_up(self.backends[name].spec.placement.socket)
 
     def _heard(self, status: Status) -> None:
         self._let_go(status)
@@ -139,7 +165,7 @@ class Fleet:
             self._all_failed.set()
 
     def _let_go(self, status: Status) -> None:
-        if status.state in (State.READY, State.BACKOFF, State.FAILED) and status.name not in self._swapped:
+        if status.state in (State.READY, State.BACKOFF, State.FAILED):
             self.held.discard(status.name)
 
     async def _until_lost(self) -> None:

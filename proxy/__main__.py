@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 from proxy import config
-from proxy.app import BACKLOG, serving, table_of
+from proxy.app import serving
+from proxy.server import BACKLOG
+from proxy.settings_file import ConfigError
 
 EX_CONFIG = 78  # sysexits.h
 EX_TEMPFAIL = 75
@@ -20,30 +22,28 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT. Exit codes: 0 stopped, 78 wrong config, 75 the port is taken."""
     parser = argparse.ArgumentParser(prog="proxy", description="Jina's and OpenAI's embeddings API over llama-servers")
     parser.add_argument("--config", type=Path, required=True, help="the proxy's TOML file")
+    parser.add_argument("--take-over", action="store_true", help="accept only when told to, on the control socket")
     parser.add_argument("--listen-fd", type=int, help="serve on this listening socket instead of opening one")
-    parser.add_argument("--check", action="store_true", help="only look whether the configuration is right")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # One text is tokenised in microseconds; waking a pool of threads for it costs more, and the cores are the engine's.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         settings, family = config.load(arguments.config)
-        table_of(settings, family)
-        if not arguments.check:
-            asyncio.run(_run(settings, family, arguments.listen_fd))
-    except config.ConfigError as error:
+        asyncio.run(_run(settings, family, arguments.listen_fd, accepting=not arguments.take_over))
+    except ConfigError as error:
         sys.exit(_fail(EX_CONFIG, str(error)))
     except OSError as error:
         sys.exit(_fail(EX_TEMPFAIL, f"cannot listen: {error}"))
 
 
-async def _run(settings: config.ProxyConfig, family: config.Family, listen_fd: int | None) -> None:
+async def _run(settings: config.ProxyConfig, family: config.Family, listen_fd: int | None, *, accepting: bool) -> None:
     logging.getLogger().setLevel(settings.log_level.upper())
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     with _listener(settings, listen_fd) as listener:
-        async with serving(settings, family, listener):
+        async with serving(settings, family, listener, stop=stop, accepting=accepting):
             logging.getLogger("proxy").info("listening on %s port %d", *listener.getsockname()[:2])
             await stop.wait()
 

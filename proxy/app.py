@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
@@ -15,6 +15,7 @@ from proxy.config import BackendSettings, Family, ProxyConfig, TokenIds
 from proxy.lane import Turnstile
 from proxy.model import ServedModel
 from proxy.opening import Waiting
+from proxy.server import Server
 from proxy.service import EmbedService, Limits
 from proxy.tasks import TaskTable
 from proxy.token_ids import Decode
@@ -23,61 +24,41 @@ from proxy.token_states import ModelStates, MultiVectors
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 1024
-LINGER_S = 0.5
-
 
 @asynccontextmanager
-async def serving(config: ProxyConfig, family: Family, listener: socket.socket) -> AsyncIterator[None]:
+async def serving(
+    config: ProxyConfig, family: Family, listener: socket.socket, *, stop: asyncio.Event, accepting: bool = True
+) -> AsyncIterator[None]:
     """Serve what connects to `listener` for as long as the block lasts. Raises ConfigError.
 
-    Leaving the block sends home who waits, lets the calls in flight finish for `drain_s`, then lets go of the backends.
+    Without `accepting` it takes connections only once it is told to, on the control socket; told there to finish, it
+    answers what has come and sets `stop`. On exit, waiting requests get 503, batches in flight get `drain_s` to finish,
+    then the connections to the backends close.
     """
-    async with (
-        _service(config, family) as service,
-        control.answering(config.control, service.all_models),
-        jobs.working(service.embed) as working,
-    ):
+    async with _service(config, family) as service, jobs.working(service.embed) as working:
         app = _application(config, family, service, working)
-        runner = web.AppRunner(
-            app,
-            handler_cancellation=True,  # a client that leaves takes its request out of the line
-            access_log=None,  # the middleware writes the one line
-            shutdown_timeout=config.drain_s,
-        )
-        await runner.setup()
+        server = Server(app, listener, drain_s=config.drain_s, stop=stop)
+        await server.setup()
         try:
-            site = web.SockSite(runner, listener, backlog=BACKLOG)
-            await site.start()
-            yield
-            await site.stop()  # others may hold the socket: from here on connections wait in the kernel
+            async with (
+                control.answering(config.control, service.all_models, server),
+                asyncio.TaskGroup() as tasks,
+            ):
+                if accepting:
+                    await server.accept()
+                finishing = tasks.create_task(server.finish_when_told())
+                yield
+                finishing.cancel()
         finally:
-            app[middleware.STOPPING].set()
             for model in service.all_models.values():
                 model.drain()
-            await _hear_out(runner)
-            await runner.cleanup()
-
-
-def table_of(config: ProxyConfig, family: Family) -> TaskTable:
-    """Which task goes where. Raises ConfigError if the settings contradict the family's."""
-    return TaskTable(
-        family, config.backends.keys(), default_task=config.default_task, model_aliases=config.model_aliases
-    )
-
-
-async def _hear_out(runner: web.AppRunner) -> None:
-    """Give connections that were taken last the time to send their request: aiohttp would hang up on them."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
-            await asyncio.sleep(0.02)  # one accepted this moment is not among the connections yet
-            while runner.server and runner.server.connections:  # noqa: ASYNC110 # aiohttp has no event for it
-                await asyncio.sleep(0.01)
+            await server.leave()
+            await server.close()
 
 
 @asynccontextmanager
 async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedService]:
-    table = table_of(config, family)
+    table = TaskTable(family, default_task=config.default_task, model_aliases=config.model_aliases)
     waiting = Waiting(
         tokens=config.max_queued_tokens,
         call_s=config.request_timeout_s,

@@ -1,8 +1,8 @@
 """One llama-server, spoken to over HTTP. The only file that knows its wire; its errors become ours here."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing, nullcontext
+from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from proxy.config import BackendSettings
 from proxy.embedding import Ids, Matrix, ModelSize
 from proxy.errors import BackendError, BackendLoading, BackendLost, BackendUnavailable
+from proxy.file_lock import FileLock
 from proxy.pipe import NotPlain, NotThere, Pipe, Reply
 
 # llama-server closes an idle connection after 5 s; ours must be gone before (one reset in 300 seen otherwise).
@@ -33,6 +34,7 @@ class Backend:
     session: aiohttp.ClientSession
     base: str
     pipe: Pipe | None = None
+    turn: AbstractAsyncContextManager[object, bool | None] = field(default_factory=nullcontext)
 
     async def embed(self, inputs: Sequence[Ids]) -> Matrix:
         """The raw mean-pooled vectors of token-id inputs, in their order: float32, shape (n, n_embd), not normalised.
@@ -51,7 +53,8 @@ class Backend:
         to be sent `once`, it was sent twice then: the connection may have been stale.
         """
         post = self._post_once if once else self._post
-        return await post("/v1/embeddings", b'{"input":[%b],%b' % (b",".join(texts), RAW_BASE64))
+        async with self.turn:
+            return await post("/v1/embeddings", b'{"input":[%b],%b' % (b",".join(texts), RAW_BASE64))
 
     def read(self, answer: bytes, count: int) -> Matrix:
         """The vectors in the answer to a call of `count` texts; see `embed`. Raises BackendError."""
@@ -174,12 +177,10 @@ async def connect_as(kind: type[B], name: str, settings: BackendSettings) -> Asy
     # No clock for a batch here: the scheduler has one.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
-        pipe = _pipe(url.path, headers) if url.scheme == "unix" else None
-        try:
-            yield kind(name, settings, session, base, pipe)
-        finally:
-            if pipe:
-                pipe.close()
+        with ExitStack() as stack:
+            pipe = stack.enter_context(closing(_pipe(url.path, headers))) if url.scheme == "unix" else None
+            turn = stack.enter_context(closing(FileLock(settings.lock))) if settings.lock else nullcontext()
+            yield kind(name, settings, session, base, pipe, turn)
 
 
 def _pipe(socket: str, headers: Mapping[str, str]) -> Pipe:

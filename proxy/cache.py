@@ -18,8 +18,8 @@ from typing import TypeVar
 import numpy as np
 
 from proxy import metrics
-from proxy.config import ConfigError
 from proxy.embedding import Ids, Matrix, Vector
+from proxy.settings_file import ConfigError
 from proxy.work import Outcome
 
 log = logging.getLogger(__name__)

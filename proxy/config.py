@@ -1,19 +1,19 @@
-"""The proxy's settings and its part of the family file. Read once, frozen, strict."""
+"""The proxy's settings and its part of the family file. Read once, frozen, strict.
 
-import tomllib
+The launcher imports these too: they are all that it knows of the proxy, beside HTTP.
+"""
+
+from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-T = TypeVar("T", bound=BaseModel)
+from proxy.settings_file import ConfigError, LocalPath, read, validated
+
 Positive = Annotated[int, Field(gt=0)]
 UnicodeForm = Literal["NFC", "NFKC"]
-
-
-class ConfigError(Exception):
-    """A setting is missing, unknown or contradicts another; the message names file and field."""
 
 
 class Strict(BaseModel):
@@ -54,6 +54,39 @@ class Family(BaseModel):
     model_aliases: dict[str, str] = {}
     multivector: MultiVector | None = None
 
+    @model_validator(mode="after")
+    def _names_lead_somewhere(self) -> Self:
+        for name, size in enumerate(self.trained_dimensions):
+            if size > self.dimensions:
+                raise ValueError(f"trained_dimensions.{name} = {size} is more than dimensions = {self.dimensions}")
+        self.check_task(self.default_task, "default_task")
+        for alias, task in self.task_aliases.items():
+            if task not in self.tasks:
+                raise ValueError(
+                    f"task_aliases.{alias} names the task {task!r}, but there are: {', '.join(self.tasks)}"
+                )
+        self.check_aliases(self.model_aliases)
+        return self
+
+    def check_task(self, task: str, where: str) -> None:
+        """Raises ValueError unless it is a task, or an alias of one."""
+        if task not in {**self.task_aliases, **self.tasks}:
+            raise ValueError(f"{where} names the task {task!r}, but there are: {', '.join(self.tasks)}")
+
+    def check_aliases(self, aliases: dict[str, str]) -> None:
+        """Raises ValueError for another name of a model that is not this one."""
+        for alias, model in aliases.items():
+            if model != self.name:
+                raise ValueError(f"model_aliases.{alias} names the model {model!r}, but {self.name!r} is served")
+
+    def check_backends(self, backends: Collection[str]) -> None:
+        """Raises ValueError for a task whose backend does not exist."""
+        for task, row in self.tasks.items():
+            if row.backend not in backends:
+                raise ValueError(
+                    f"tasks.{task}.backend names {row.backend!r}, but there are: {', '.join(backends) or 'none'}"
+                )
+
 
 class TokenIds(StrEnum):
     """Which vocabulary token ids in a request are of."""
@@ -66,30 +99,34 @@ class TokenIds(StrEnum):
 class BackendSettings(Strict):
     """One llama-server. `slots` and `batch_tokens` are its `--parallel` and `--ubatch-size`.
 
-    `on_demand`: it is not there until somebody asks for it.
+    `on_demand`: it is not there until somebody asks for it. `lock` is a file that all proxies in front of it share.
     """
 
     url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]
     slots: Positive = 4
     batch_tokens: Positive = 512
-    model_file: Path | None = None
+    model_file: LocalPath | None = None
     api_key: str | None = None
     on_demand: bool = False
+    lock: Path | None = None
 
 
-class ProxyConfig(Strict):
-    """The proxy's file, whole."""
+def _some(keys: tuple[str, ...]) -> tuple[str, ...]:
+    if not keys:
+        raise ValueError("is empty, and would serve everybody: write a key, or leave the line out to ask for none")
+    return keys
 
-    family: Path
-    backends: dict[str, BackendSettings]
-    token_backends: dict[str, BackendSettings] = {}  # the same models with `--pooling none`
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+ApiKeys = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_some)]
+
+
+class ProxyOptions(Strict):
+    """What is the user's to set: `[proxy]` in the host's file, and the top of the proxy's own."""
+
+    api_keys: ApiKeys = ()
     default_task: str | None = None
     model_aliases: dict[str, str] = {}
     token_ids: TokenIds = TokenIds.CL100K
-    max_input_tokens: Positive | None = None
     max_items: Positive = 2048
     max_body_bytes: Positive = 32 * 2**20
     max_queued_tokens: Positive = 2**22  # about what a fast GPU computes within request_timeout_s
@@ -98,12 +135,29 @@ class ProxyConfig(Strict):
     recovery_s: Annotated[float, Field(ge=0)] = 60.0
     serial_backends: bool = False
     cache_bytes: Annotated[int, Field(ge=0)] = 0
-    cache_file: Path | None = None
+    cache_file: LocalPath | None = None
+    multivector_file: LocalPath | None = None  # what `trillama models pull --multivector` makes
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def check(self, family: Family) -> None:
+        """Raises ValueError where it contradicts the family."""
+        if self.default_task is not None:
+            family.check_task(self.default_task, "default_task")
+        family.check_aliases(self.model_aliases)
+
+
+class ProxyConfig(ProxyOptions):
+    """The proxy's file, whole. A launcher writes the rest: see `launcher.proxy_settings`."""
+
+    family: LocalPath
+    backends: dict[str, BackendSettings]
+    token_backends: dict[str, BackendSettings] = {}  # the same models with `--pooling none`
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    max_input_tokens: Positive | None = None
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     control: Path | None = None
-    multivector_file: Path | None = None  # what `trillama models pull --multivector` makes
     notice: str | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:
@@ -122,17 +176,12 @@ class ProxyConfig(Strict):
 
 def load(path: Path) -> tuple[ProxyConfig, Family]:
     """The settings in `path` and the family they name. Raises ConfigError."""
-    config = _validated(ProxyConfig, path)
-    return config, _validated(Family, path.parent / config.family.expanduser())
-
-
-def _validated(model: type[T], path: Path) -> T:
+    config = validated(ProxyConfig, read(path), path)
+    family_file = path.parent / config.family
+    family = validated(Family, read(family_file), family_file)
     try:
-        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path}: {faults}") from error
+        config.check(family)
+        family.check_backends(config.backends.keys())
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config, family

@@ -1,9 +1,11 @@
-"""What a launcher asks and tells the proxy, on a UNIX socket of their own: what the lines do, and to hold one.
+"""What a launcher asks and tells the proxy, on a UNIX socket of their own: what the queues do, to pause one, to leave.
 
 - `GET /lanes`: a LaneReport for each backend.
 - `POST /lanes/{name}/hold`: send it nothing more; answered when nothing is in flight there. Its requests wait; the
   body, a text, is what those are told that wait in vain.
 - `POST /lanes/{name}/release`: go on.
+- `POST /accept`: take connections, if it was started not to.
+- `POST /finish`: take no more, answer all that has come, and end.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -14,15 +16,16 @@ import orjson
 from aiohttp import web
 
 from proxy.model import ServedModel
+from proxy.server import Server
 
 
 @asynccontextmanager
-async def answering(socket: Path | None, models: Mapping[str, ServedModel]) -> AsyncIterator[None]:
+async def answering(socket: Path | None, models: Mapping[str, ServedModel], server: Server) -> AsyncIterator[None]:
     """Answer on the socket for as long as the block lasts; without one, do nothing."""
     if socket is None:
         yield
         return
-    runner = web.AppRunner(_application(models), access_log=None, shutdown_timeout=0)
+    runner = web.AppRunner(_application(models, server), access_log=None, shutdown_timeout=0)
     await runner.setup()
     try:
         socket.unlink(missing_ok=True)  # of a proxy before this one
@@ -32,7 +35,7 @@ async def answering(socket: Path | None, models: Mapping[str, ServedModel]) -> A
         await runner.cleanup()
 
 
-def _application(models: Mapping[str, ServedModel]) -> web.Application:
+def _application(models: Mapping[str, ServedModel], server: Server) -> web.Application:
     def named(request: web.Request) -> ServedModel:
         name = request.match_info["name"]
         if name not in models:
@@ -53,8 +56,22 @@ def _application(models: Mapping[str, ServedModel]) -> web.Application:
         named(request).release()
         return web.Response()
 
+    async def accept(_: web.Request) -> web.Response:
+        await server.accept()
+        return web.Response()
+
+    async def finish(_: web.Request) -> web.Response:
+        await server.finish()
+        return web.Response()
+
     app = web.Application()
     app.add_routes(
-        [web.get("/lanes", lanes), web.post("/lanes/{name}/hold", hold), web.post("/lanes/{name}/release", release)]
+        [
+            web.get("/lanes", lanes),
+            web.post("/lanes/{name}/hold", hold),
+            web.post("/lanes/{name}/release", release),
+            web.post("/accept", accept),
+            web.post("/finish", finish),
+        ]
     )
     return app

@@ -55,6 +55,7 @@ class ServedModel:
         self._cache = cache
         self._waiting = waiting
         self._proof: Proof | None = None
+        self._verifying: asyncio.Timeout | None = None
         reason = BackendLoading(f"backend {backend.name} is not up yet", retry_after_s=2)
         self._opening = Opening(
             State.HELD if settings.on_demand else State.DOWN, reason, waiting, lambda: self.waiting_tokens
@@ -175,6 +176,8 @@ class ServedModel:
             self._opening.unless_open_in(self._waiting.start_s, lambda: self.lane.dismiss(self._opening.refusal))
             self._show_wanted()
             self.lane.pause()
+            if self._verifying:
+                self._verifying.reschedule(0)  # one that hangs would take minutes
         await self._resting.wait()
 
     def release(self) -> None:
@@ -208,7 +211,10 @@ class ServedModel:
         """Ask until it is right; None if it is held meanwhile."""
         while self._released.is_set():
             try:
-                proof = await proven(self.backend, self._family)
+                async with asyncio.timeout(None) as self._verifying:
+                    proof = await proven(self.backend, self._family)
+            except TimeoutError:
+                return None  # it is held meanwhile
             except BackendError as error:
                 if isinstance(error, BackendLost):  # it ends by itself
                     self.lane.suspects.ended_without()
@@ -217,6 +223,8 @@ class ServedModel:
                 await asyncio.sleep(POLL_S)
             else:
                 return proof if self._released.is_set() else None
+            finally:
+                self._verifying = None
         return None
 
     def _open(self, proof: Proof) -> None:

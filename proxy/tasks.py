@@ -1,9 +1,9 @@
 """The family's table: (model, task) as the caller wrote them → backend and prefix. Checked when it is built."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from proxy.config import ConfigError, Family
+from proxy.config import Family
 from proxy.errors import Invalid, ModelNotFound, invalid
 
 # NIM's way of choosing the role where a client can set only the model.
@@ -22,23 +22,18 @@ class Route:
 class TaskTable:
     """Every name a caller may use for a model or a task, resolved once at start.
 
-    Raises ConfigError at construction for an entry that leads nowhere: a backend that does not exist, an alias of an
-    unknown task or model, an unknown default.
+    The names were checked when the settings were read: see `proxy.config`.
     """
 
     def __init__(
-        self,
-        family: Family,
-        backends: Collection[str],
-        *,
-        default_task: str | None = None,
-        model_aliases: Mapping[str, str] | None = None,
+        self, family: Family, *, default_task: str | None = None, model_aliases: Mapping[str, str] | None = None
     ) -> None:
         self.model = family.name
         self.unicode_normalization = family.unicode_normalization
-        self._routes = _routes(family, backends)
-        self._default = _existing(default_task or family.default_task, self._routes, "default_task")
-        self._models = dict(_model_names(family, {**family.model_aliases, **(model_aliases or {})}, self._routes))
+        self._routes = _routes(family)
+        self._default = self._routes[default_task or family.default_task]
+        aliases = (*family.model_aliases, *(model_aliases or {}))
+        self._models = dict(_model_names((family.name, *aliases), self._routes))
 
     @property
     def tasks(self) -> dict[str, Route]:
@@ -91,30 +86,15 @@ class TaskTable:
         return invalid("task", f"unknown task {task!r}; allowed are: {', '.join(self.tasks)}", kind="enum", given=task)
 
 
-def _routes(family: Family, backends: Collection[str]) -> dict[str, Route]:
-    routes = {}
-    for name, row in family.tasks.items():
-        if row.backend not in backends:
-            raise ConfigError(f"task {name!r} names the backend {row.backend!r}, but there are: {', '.join(backends)}")
-        routes[name] = Route(task=name, backend=row.backend, prefix=row.prefix)
-    aliases = {alias: _existing(task, routes, f"task_aliases.{alias}") for alias, task in family.task_aliases.items()}
-    return {**aliases, **routes}
+def _routes(family: Family) -> dict[str, Route]:
+    """Each task, and each other name of one."""
+    routes = {name: Route(task=name, backend=row.backend, prefix=row.prefix) for name, row in family.tasks.items()}
+    return {**{alias: routes[task] for alias, task in family.task_aliases.items()}, **routes}
 
 
-def _existing(task: str, routes: Mapping[str, Route], where: str) -> Route:
-    if task not in routes:
-        raise ConfigError(f"{where} names the task {task!r}, but there are: {', '.join(routes)}")
-    return routes[task]
-
-
-def _model_names(
-    family: Family, aliases: Mapping[str, str], routes: Mapping[str, Route]
-) -> Iterator[tuple[str, str | None]]:
+def _model_names(names: Iterable[str], routes: Mapping[str, Route]) -> Iterator[tuple[str, str | None]]:
     """Each model name that is answered, with the task its suffix stands for."""
-    for alias, target in aliases.items():
-        if target != family.name:
-            raise ConfigError(f"model_aliases.{alias} names the model {target!r}, but {family.name!r} is served")
-    for name in (family.name, *aliases):
+    for name in names:
         yield name, None
         yield from ((f"{name}:{task}", task) for task in routes)
         yield from ((name + suffix, role) for suffix, role in ROLE_SUFFIXES.items() if role in routes)

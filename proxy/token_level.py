@@ -33,7 +33,8 @@ class TokenBackend(Backend):
     async def send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
         """The states of the one text's tokens as float32. Raises BackendLost, BackendError."""
         post = self._post_once if once else self._post
-        answer = await post("/embeddings", b'{"input":[%b],"embd_normalize":-1}' % b",".join(texts))
+        async with self.turn:
+            answer = await post("/embeddings", b'{"input":[%b],"embd_normalize":-1}' % b",".join(texts))
         try:
             return await asyncio.to_thread(_packed, answer)
         except (TypeError, ValueError) as error:

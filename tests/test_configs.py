@@ -24,8 +24,8 @@ def test_a_hosts_file_loads(name: str) -> None:
 
 
 def test_the_proxys_file_loads_with_its_family() -> None:
-    config, family = load_proxy(CONFIGS / "proxy.toml")
-    assert set(TaskTable(family, config.backends.keys()).tasks) == set(family.tasks)
+    _, family = load_proxy(CONFIGS / "proxy.toml")
+    assert set(TaskTable(family).tasks) == set(family.tasks)
 
 
 def test_the_readmes_settings_load(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     request_queue_size = 64
 
 
+BUSY = threading.Lock()
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     fault = ""
@@ -46,9 +49,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.fault == "answers garbage":
             self._answer(200, "<html>hello</html>")
             return
+        if self.fault == "hangs in a batch" and len(body["input"]) > 4:
+            time.sleep(3600)
+        if self.fault == "takes one batch at a time" and not BUSY.acquire(blocking=False):
+            self._answer(500, "it computes another batch")
+            return
         vector = self._vector(as_bytes=body.get("encoding_format") == "base64")
         if self.fault == "is slow":
             time.sleep(0.5)
+        if self.fault == "takes one batch at a time":
+            time.sleep(0.02)
+            BUSY.release()
         self._answer(
             200,
             {

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.credentials import api_keys, keys_in, with_api_keys
+from launcher.config import load
+from launcher.credentials import api_keys, keys_in
 from launcher.errors import ConfigError
 from tests.launcher.command import quick_engine, trillama_serve
 from tests.proxy.stack import small_family
@@ -45,15 +46,11 @@ def test_without_the_file_there_are_none(tmp_path: Path) -> None:
     assert api_keys({}) == api_keys({"CREDENTIALS_DIRECTORY": str(tmp_path)}) == ()
 
 
-def test_the_keys_of_both_places_count() -> None:
-    assert with_api_keys({"api_keys": ["a"], "log_level": "info"}, ("b",)) == {
-        "api_keys": ["a", "b"],
-        "log_level": "info",
-    }
-
-
-def test_a_table_whose_keys_are_no_list_is_left_to_be_refused() -> None:
-    assert with_api_keys({"api_keys": "one"}, ("k",)) == {"api_keys": "one"}
+def test_the_keys_of_both_places_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "api_keys").write_bytes(b"\xef\xbb\xbfb\r\n")  # as an editor of Windows writes it
+    (tmp_path / "host.toml").write_text('[proxy]\napi_keys = ["a"]\n', encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert load(tmp_path / "host.toml").host.proxy.api_keys == ("a", "b")
 
 
 @given(st.lists(st.text("abc#-_ ", min_size=1).map(str.strip).filter(lambda key: key and not key.startswith("#"))))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.config import ModelSettings, load
-from launcher.errors import ConfigError, ModelError
+from launcher.errors import ModelError
 from launcher.models import Wanted, check, locate, wanted
 
 FAMILY = load(None).family
@@ -45,11 +45,6 @@ def test_every_backend_gets_its_file_in_the_wanted_quantisation() -> None:
 def test_a_quantisation_that_is_not_offered_is_refused_with_those_that_are() -> None:
     with pytest.raises(ModelError, match=r'"Q9_X".* offered as F16, .*Q4_K_M'):
         wanted(FAMILY, ModelSettings(quantization="Q9_X"))
-
-
-def test_a_file_for_an_unknown_backend_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"retreival: no such model; there are retrieval, code, text-matching"):
-        wanted(FAMILY, ModelSettings(files={"retreival": Path("/models/mine.gguf")}))
 
 
 async def test_the_users_own_file_is_taken_as_it_is() -> None:

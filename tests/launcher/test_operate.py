@@ -109,7 +109,7 @@ async def test_a_wrong_configuration_is_refused_and_the_old_one_stays(family: di
             ({"modells": {}}, "modells"),
             ({"engine": {"llama_server": "/no/such"}}, "/no/such"),
             ({"port": 1}, "another port needs a new start"),
-            ({"proxy": {"api_keyz": []}}, "[proxy] in the configuration: api_keyz"),
+            ({"proxy": {"api_keyz": []}}, "proxy.api_keyz: there is no such setting; did you mean api_keys?"),
             ({"proxy": {"default_task": "dance"}}, "dance"),
             ({"models": {"files": dict.fromkeys(BACKENDS, "/no/such.gguf")}}, "/no/such.gguf"),
         ):
@@ -119,6 +119,34 @@ async def test_a_wrong_configuration_is_refused_and_the_old_one_stays(family: di
             assert message in serve.output[-1]
         write(serve, {**family, "modells": {}})
         assert {one.pid for one in serve.children()} == before
+
+
+async def test_a_reload_beside_second_backends_that_give_every_token(family: dict[str, object]) -> None:
+    config = {**family, "late_chunking": {"token_level": True}}
+    async with trillama_serve(config) as serve:
+        before = await backends(serve)
+        files = dict(family["models"]["files"])  # type: ignore[index] # made above
+        write(serve, {**config, "models": {"files": {**files, "code": files["retrieval"]}}})
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        after = await backends(serve)
+        assert {name for name in before if before[name]["model"] != after[name]["model"]} == {"code", "code-tokens"}
+        assert {name for name in BACKENDS if before[name]["pid"] != after[name]["pid"]} == {"code"}
+
+
+async def test_other_supervision_and_another_mode_restart_nothing(family: dict[str, object]) -> None:
+    async with trillama_serve(family) as serve:
+        before = {one.pid for one in serve.children()}
+        write(serve, {**family, "supervision": {"max_misses": 7, "canary_interval_s": 0.2}})
+        code, output = await serve.command("reload")
+        assert code == 0, output
+        assert {one.pid for one in serve.children()} == before
+        write(serve, {**family, "backends": {"code": {"mode": "on-demand", "idle_s": 0.1}}})
+        serve.process.send_signal(signal.SIGHUP)
+        await serve.until("code: sleeping")
+        write(serve, family)
+        serve.process.send_signal(signal.SIGHUP)
+        await serve.until("code: ready")
 
 
 async def test_a_changed_family_file_counts_when_it_is_read_again_and_not_before(

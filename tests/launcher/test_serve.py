@@ -63,7 +63,7 @@ async def test_it_serves_every_backend_on_private_sockets(config: dict[str, obje
         assert folder.stat().st_mode & 0o777 == 0o700
         assert {path.name for path in folder.glob("*.sock")} == {
             "control.sock",
-            "lanes.sock",
+            "proxy-1.sock",
             *(f"{name}.sock" for name in BACKENDS),
         }
         listening = [c for one in serve.children() for c in one.net_connections("inet") if c.status == "LISTEN"]

@@ -18,7 +18,8 @@ import tomli_w
 
 from launcher.child import last_lines, running
 from launcher.health import backends_ready
-from proxy.config import Family, ProxyConfig, load
+from proxy.config import Family, ProxyConfig
+from proxy.settings_file import read, validated
 from tests.engine import LlamaServer, llama_server
 from tests.tiny_models import write_model
 
@@ -87,10 +88,7 @@ async def raw_answer(url: str, headers: bytes, body: bytes = b"") -> bytes:
 
 def family_of(path: Path) -> Family:
     """The proxy's part of a family file."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "proxy.toml")
-        file.write_text(tomli_w.dumps({"family": str(path), "backends": {}}), encoding="utf-8")
-        return load(file)[1]
+    return validated(Family, read(path), path)
 
 
 def write_models(folder: Path) -> dict[str, Path]:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.cache import OVERHEAD_BYTES, Cache, key_of, opened, through
-from proxy.config import ConfigError
 from proxy.embedding import Ids, Matrix
 from proxy.errors import PoisonedInput
+from proxy.settings_file import ConfigError
 from proxy.work import Outcome
 from tests.proxy.stack import Stack, small_family, stack
 

@@ -229,3 +229,17 @@ async def test_holding_finishes_the_call_in_flight_and_keeps_the_rest_in_line(
     assert model.wanted.is_set()
     model.release()
     assert await asked == 12
+
+
+async def test_holding_one_that_hangs_while_it_is_verified_does_not_wait_for_it(
+    held: tuple[ServedModel, StandIn],
+) -> None:
+    model, one = held
+    one.gate.clear()
+    model.release()
+    await one.called(1)
+    async with asyncio.timeout(2):
+        await model.hold()
+    one.gate.set()
+    model.release()
+    assert await embed(model, "a") == 1

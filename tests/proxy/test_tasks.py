@@ -4,18 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import ConfigError, Family
 from proxy.errors import Invalid, ModelNotFound
 from proxy.tasks import TaskTable
 from tests.proxy.stack import family_of
 
 FAMILY = family_of(Path(__file__).parents[2] / "configs" / "jina-embeddings-v4.toml")
-BACKENDS = ("retrieval", "code", "text-matching")
 
 
 @pytest.fixture(scope="module")
 def table() -> TaskTable:
-    return TaskTable(FAMILY, BACKENDS)
+    return TaskTable(FAMILY)
 
 
 @pytest.mark.parametrize(
@@ -71,21 +69,6 @@ def test_an_unknown_model_names_the_served_ones(table: TaskTable) -> None:
 
 
 def test_other_model_names_can_be_mapped_and_take_suffixes() -> None:
-    table = TaskTable(FAMILY, BACKENDS, model_aliases={"text-embedding-3-small": "jina-embeddings-v4"})
+    table = TaskTable(FAMILY, model_aliases={"text-embedding-3-small": "jina-embeddings-v4"})
     assert table.route("text-embedding-3-small", None).backend == "text-matching"
     assert table.route("text-embedding-3-small:code.query", None).backend == "code"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"tasks": {"x": {"backend": "nowhere", "prefix": ""}}}, "'nowhere'"),
-        ({"task_aliases": {"y": "nothing"}}, r"task_aliases\.y names the task 'nothing'"),
-        ({"default_task": "nothing"}, "default_task names the task 'nothing'"),
-        ({"model_aliases": {"z": "other"}}, r"model_aliases\.z names the model 'other'"),
-    ],
-)
-def test_an_entry_that_leads_nowhere_fails_at_start(change: dict[str, object], message: str) -> None:
-    broken = Family.model_validate({**FAMILY.model_dump(), **change})
-    with pytest.raises(ConfigError, match=message):
-        TaskTable(broken, BACKENDS)

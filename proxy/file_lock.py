@@ -1,0 +1,54 @@
+"""A lock that proxies share by a file, so that a backend has one batch in flight while one takes over from another."""
+
+import asyncio
+import fcntl
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+POLL_S = 0.002  # only while another process has it
+
+
+class FileLock:
+    """Processes that want it get it in turn; one that ends lets it go. A few microseconds while nobody else has it.
+
+    There are two files: whoever has the second one is the next to get the first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._held = path.open("wb")
+        self._next = path.with_suffix(".next").open("wb")
+        self._own = asyncio.Lock()  # a process has a file's lock as often as it asks for it
+
+    def close(self) -> None:
+        self._held.close()
+        self._next.close()
+
+    async def __aenter__(self) -> Self:
+        await self._own.acquire()
+        try:
+            await _locked(self._next)
+            try:
+                await _locked(self._held)
+            finally:
+                fcntl.flock(self._next, fcntl.LOCK_UN)
+        except BaseException:  # cancelled, too
+            self._own.release()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        fcntl.flock(self._held, fcntl.LOCK_UN)
+        self._own.release()
+
+
+async def _locked(file: BinaryIO) -> None:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.sleep(POLL_S)  # not a thread that waits: it could not be cancelled
+        else:
+            return
