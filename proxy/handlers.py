@@ -55,7 +55,7 @@ def job_door(parse: Parse) -> Handler:
     return submit
 
 
-def with_body(page: pages.Asked) -> Handler:
+def with_body(page: pages.Page) -> Handler:
     """The handler of a page that is asked with a JSON body."""
 
     @functools.wraps(page)

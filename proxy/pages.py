@@ -26,7 +26,7 @@ NOTICE = web.AppKey("notice", str)
 STARTED = int(time.time())
 LISTS = ("/v1/models", "/models", "/openai/models", "/openai/v1/models", "/v1beta/openai/models")  # Azure's, Gemini's
 
-Asked = Callable[[web.Request, object], Awaitable[web.StreamResponse]]  # with the JSON body of the request
+Page = Callable[[web.Request, object], Awaitable[web.StreamResponse]]  # with the JSON body of the request
 
 
 async def ollama_root(_: web.Request) -> web.StreamResponse:
