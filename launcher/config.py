@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -200,9 +201,13 @@ def runtime_base() -> Path:
 
 
 def log_dir() -> Path:
-    """Where each backend's output goes: systemd's LOGS_DIRECTORY, else the user's log folder. It exists."""
-    folder = Path(os.environ.get("LOGS_DIRECTORY", "").split(":")[0] or user_log_path("trillama"))
-    folder.mkdir(parents=True, exist_ok=True)
+    """Where each backend's output goes: systemd's LOGS_DIRECTORY, else the user's private log folder. It exists."""
+    given = os.environ.get("LOGS_DIRECTORY", "").split(":")[0]
+    folder = Path(given or user_log_path("trillama"))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not given:
+        with suppress(OSError):  # one that an earlier version made
+            folder.chmod(0o700)
     return folder
 
 

@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -20,7 +21,7 @@ END_S = 1.0  # for a pipe that a process which outlived its parent still holds
 class ChildLog:
     """The log of one backend: `path` holds this run's lines, `path`.1 those of the run before, up to EARLIER_FILES.
 
-    A run that writes more than FILE_BYTES goes on in a new file.
+    A run that writes more than FILE_BYTES continues in a new file. All are private: a line may quote a user's text.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,7 +47,10 @@ class ChildLog:
         self._tail.clear()
         file = _File(self.path, maxBytes=FILE_BYTES, backupCount=EARLIER_FILES, encoding="utf-8", delay=True)
         with suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for one in self.path.parent.glob(f"{self.path.name}*"):
+                if one.is_file():  # of a version that let others read them
+                    one.chmod(0o600)
             if self.path.stat().st_size:
                 file.doRollover()
         reader, writer = os.pipe()
@@ -80,8 +84,15 @@ def telling_line(lines: Sequence[str]) -> str:
 
 
 class _File(RotatingFileHandler):
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=_opened)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 # logging's signature
         """A full disk loses lines of a log; the child and the other backends go on."""
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class _Lines(asyncio.Protocol):

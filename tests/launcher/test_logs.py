@@ -1,6 +1,7 @@
 """What a child writes is kept, bounded, and never holds it up."""
 
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -29,6 +30,16 @@ async def test_each_run_has_its_own_file(tmp_path: Path) -> None:
     texts = {path.name: path.read_text(encoding="utf-8").strip() for path in tmp_path.iterdir()}
     earlier = {f"code.log.{n}": f"run {last - n}" for n in range(1, EARLIER_FILES + 1)}
     assert texts == {"code.log": f"run {last}", **earlier}
+
+
+async def test_others_cannot_read_what_a_child_wrote(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    log = ChildLog(folder / "code.log")
+    assert await written(log, "print('a text of a user')") == 0
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    log.path.chmod(0o644)  # as earlier versions made it
+    assert await written(log, "print('another')") == 0
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
 async def test_a_flood_is_bounded_and_its_end_is_kept(tmp_path: Path) -> None:
