@@ -18,8 +18,8 @@ from bench.environments import REQUIREMENTS
 from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, Shape, made
 from bench.rows import Circumstances, Found, save
 from launcher import command, engine
-from launcher.config import cache_dir
 from launcher.engine import Engine, Origin
+from launcher.folders import cache_dir
 
 Measure = Callable[[Host, int], Awaitable[Found]]
 

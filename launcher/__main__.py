@@ -1,14 +1,23 @@
 """The only place of the launcher that exits: errors become one line on stderr and the exit code of their class."""
 
 import sys
+from io import TextIOWrapper
 
 
 def main() -> None:
     """Run the `trillama` command; see `trillama --help` for the exit codes."""
+    _write_anything()
     try:
         _run()
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _write_anything() -> None:
+    """No locale keeps a line from being written: what its encoding lacks is written as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run() -> None:
@@ -27,8 +36,11 @@ def _run() -> None:
         stderr.print(f"trillama: {error}", soft_wrap=True, markup=False, highlight=False, style="red")
         sys.exit(error.exit_code)
     except OSError as error:  # a folder that cannot be written, a full disk: the system's words say which
-        stderr.print(f"trillama: {error}", soft_wrap=True, markup=False, highlight=False, style="red")
-        sys.exit(1)
+        from launcher.folders import explained  # noqa: PLC0415
+
+        known = explained(error)
+        stderr.print(f"trillama: {known or error}", soft_wrap=True, markup=False, highlight=False, style="red")
+        sys.exit(known.exit_code if known else 1)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from launcher import build_record, patch, processor
 from launcher.build_record import Order, Record
 from launcher.build_steps import Report, Steps
 from launcher.compilation import Compiled, compiled, nvcc
-from launcher.engine import built_path
+from launcher.engine import ELSEWHERE, built_path
 from launcher.errors import EngineBuildError
+from launcher.folders import noexec
 from launcher.patch import FLAG, LEAN, TILES
 
 # A release of this package carries one state of llama.cpp's source: pinned, as our traps were measured on this one.
@@ -56,6 +57,8 @@ async def build(*, cuda: bool, stock: bool, report: Report) -> Built:
     """
     require_compilers(os.environ.get("PATH", os.defpath), cuda=cuda)
     final, order = built_path(), order_here(cuda=cuda, stock=stock)
+    if noexec(final.parent):
+        raise EngineBuildError(f"no program may run in {final.parent} (noexec): {ELSEWHERE}")
     with _exclusive(final.parent) as folder:
         path = os.pathsep.join((os.environ.get("PATH", os.defpath), str(folder.bin)))
         steps = Steps(env={**os.environ, "PATH": path}, log=folder.path / "log", report=report)

@@ -34,7 +34,7 @@ EXIT_CODES = """
 Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
 is missing or wrong; 69 no usable llama-server, or no trillama runs that could be asked; 70 the engine's build failed;
 75 it cannot serve now: the port is taken, the memory or the disk is too small, the hub is out of reach, or no model
-becomes ready; 78 wrong configuration; 130 stopped before it was done.
+becomes ready; 78 wrong configuration, or a folder that cannot be written; 130 stopped before it was done.
 """
 
 app = typer.Typer(
@@ -100,7 +100,8 @@ def embed(
     url: Annotated[str | None, typer.Option(help="The running server to ask [default: the config's].")] = None,
 ) -> None:
     """Embed texts: ask the running server, or start what is needed just for this call."""
-    wanted = oneshot.Wanted(texts=tuple(text), task=task, dimensions=dimensions)
+    texts = tuple(os.fsencode(one).decode(errors="replace") for one in text)  # UTF-8, whatever the locale says
+    wanted = oneshot.Wanted(texts=texts, task=task, dimensions=dimensions)
     session = oneshot.run(load(_config_file(config, demo)), wanted, url=url, err=stderr)
     answer = asyncio.run(until_signal(session))
     if answer is None:

@@ -10,14 +10,15 @@ import orjson
 import typer
 from rich.progress import Progress, TaskID
 
-from launcher import agreement, corpus, engine, models
+from launcher import agreement, corpus, engine, gpu, models, truth
 from launcher import compare as comparing
 from launcher.agreement import Comparison, Ranking, Thresholds
-from launcher.config import HostConfig, ModelSettings, Settings, load, runtime_base
+from launcher.config import HostConfig, ModelSettings, Settings, load
 from launcher.corpus import Corpus
 from launcher.display import Display
 from launcher.engine import Engine
 from launcher.errors import ConfigError, ModelError
+from launcher.folders import runtime_base
 from launcher.printable import Terminal
 from launcher.signals import until_signal
 from launcher.solo import Run
@@ -77,7 +78,10 @@ async def _run(
     files = dict(zip("AB", paths, strict=True))
     texts = comparing.as_trained(given, settings.family, backend)
     most = comparing.batch_tokens(texts, settings.max_input_tokens)
-    run = _how(settings.host, most, await engine.find(settings.host.engine.llama_server))
+    found = await engine.find(settings.host.engine.llama_server)
+    if settings.host.engine.gpu_layers:
+        settings = truth.as_computed(settings, await gpu.read(found))
+    run = _how(settings.host, most, found)
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         lines: dict[str, TaskID] = {}
 

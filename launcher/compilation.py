@@ -13,6 +13,7 @@ from launcher import command
 from launcher.build_record import Order
 from launcher.build_steps import Progress, Steps
 from launcher.child import SIGILL_CODES
+from launcher.cores import usable_cores
 from launcher.engine import Engine, Origin, probe
 from launcher.engine_check import check
 from launcher.errors import EngineBuildError, EngineError, Miscompiled
@@ -85,7 +86,8 @@ async def _attempt(source: Path, build: Path, order: Order, steps: Steps) -> tup
     configure = ("-S", str(source), "-B", str(build), "-G", "Ninja")
     compiler = nvcc(os.environ.get("PATH", os.defpath)) if order.cuda else None
     await steps.run("configuring", "cmake", *configure, *configuration(compiler))
-    await steps.run("compiling", "cmake", "--build", str(build), "--target", "llama-server")
+    jobs = str(usable_cores())  # ninja's own choice counts cores that we may not use
+    await steps.run("compiling", "cmake", "--build", str(build), "--target", "llama-server", "--parallel", jobs)
     engine = await _asked(build / "bin" / "llama-server")
     steps.report(Progress(step="checking vectors"))
     return engine, await check(engine, build / "check")

@@ -1,15 +1,11 @@
 """The host's settings, and the family that they name. Read once, frozen, strict."""
 
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from platformdirs import user_cache_path, user_log_path
 from pydantic import BaseModel, Field
 
 from launcher.command import FlashAttention
@@ -181,34 +177,6 @@ def configs_dir() -> Path:
     """The folder `configs/`: inside the installed package, or beside it in a checkout."""
     installed = Path(__file__).parent / "configs"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
-
-
-def cache_dir() -> Path:
-    """Where built engines and demo models are kept: $TRILLAMA_CACHE, else the user's cache folder."""
-    return Path(os.environ["TRILLAMA_CACHE"]) if "TRILLAMA_CACHE" in os.environ else user_cache_path("trillama")
-
-
-def state_dir() -> Path:
-    """Where the golden vectors are kept, which no cleaning of caches may lose: systemd's folder, else the cache's."""
-    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return Path(given) if given else cache_dir()
-
-
-def runtime_base() -> Path:
-    """The parent of the private folder with our sockets: systemd's folder, the user's runtime folder, or /tmp."""
-    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_RUNTIME_DIR", "")
-    return Path(given) if given and Path(given).is_dir() else Path(tempfile.gettempdir())
-
-
-def log_dir() -> Path:
-    """Where each backend's output goes: systemd's LOGS_DIRECTORY, else the user's private log folder. It exists."""
-    given = os.environ.get("LOGS_DIRECTORY", "").split(":")[0]
-    folder = Path(given or user_log_path("trillama"))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not given:
-        with suppress(OSError):  # one that an earlier version made
-            folder.chmod(0o700)
-    return folder
 
 
 def _family_path(family: str, beside: Path | None) -> Path:

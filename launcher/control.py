@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from launcher import __version__
 from launcher.backend import Backend
-from launcher.config import Settings, runtime_base
+from launcher.config import Settings
 from launcher.errors import LauncherError, NotRunning
+from launcher.folders import runtime_base
 from launcher.lanes import Lane
 from launcher.supervisor import Fleet
 from launcher.trusted_socket import is_ours, is_served_by_its_owner

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from launcher import doctor_engine, doctor_host, doctor_setup, engine, gpu
+from launcher import doctor_engine, doctor_host, doctor_limits, doctor_setup, engine, gpu
 from launcher.config import Settings
 from launcher.doctor_engine import Machine
 from launcher.errors import LauncherError
@@ -15,6 +15,10 @@ HOST: dict[str, Callable[[], Finding]] = {
     "python": doctor_host.python,
     "packages": doctor_host.packages,
     "nvidia driver": doctor_host.nvidia_driver,
+    "system": doctor_host.system,
+    "processors": doctor_limits.processors,
+    "memory": doctor_limits.memory,
+    "folders": doctor_limits.folders,
     "clock": doctor_host.clock,
     "open files": doctor_host.open_files,
     "systemd": doctor_host.systemd,
@@ -29,6 +33,7 @@ ENGINE: dict[str, Callable[[Machine], Awaitable[Finding]]] = {
     "engine": doctor_engine.build,
     "flash attention": doctor_engine.flash_attention,
     "devices": doctor_engine.devices,
+    "threads": doctor_engine.threads,
     "memory plan": doctor_engine.memory_plan,
 }
 FILES: dict[str, Callable[[Settings, bool], Awaitable[Finding]]] = {

@@ -1,17 +1,20 @@
 """What `trillama doctor` looks at in the engine, its devices and the memory."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import build_record, doctor_host, processor
+from launcher import build_record, doctor_host, processor, wsl
 from launcher.config import Settings
+from launcher.cores import engine_threads, physical_cores, usable_cores
 from launcher.engine import Engine, Origin
 from launcher.errors import NotEnoughMemory
 from launcher.findings import Finding, fail, ok, warn
 from launcher.gpu import Devices
 from launcher.memory import GIB
 from launcher.plan import Plan
-from launcher.sizing import decide
+from launcher.sizing import decide, unified_note
+from launcher.truth import as_computed
 
 BUILD = "trillama engine build"
 BUILD_CUDA = f"{BUILD} --cuda"
@@ -71,24 +74,42 @@ async def devices(machine: Machine) -> Finding:
         for one in machine.devices.gpus
     )
     if listed and machine.wants_gpu:
-        return ok(listed)
+        return ok("; ".join((listed, *_of_memory(machine.devices))))
     if listed:
         return warn(f"{listed}; it is not used", "set gpu_layers = 99 under [engine]")
     if not machine.wants_gpu:
         return ok("gpu_layers = 0: the CPU computes")
     if machine.devices.has_gpu_backend:
+        fix = f"export LD_LIBRARY_PATH={wsl.LIBRARIES}  # Windows' driver" if wsl.wsl() else "nvidia-smi"
         return fail(
             "the engine can use a GPU but finds none, so the CPU would compute, in silence",
-            "nvidia-smi  # mend the driver, or set gpu_layers = 0 under [engine]",
+            f"{fix}  # repair the driver, or set gpu_layers = 0 under [engine]",
         )
     if built_in := doctor_host.pci_gpus():
         return warn(f"a GPU is here ({', '.join(built_in)}) that this engine cannot use", BUILD_CUDA)
     return ok("there is no GPU: the CPU computes")
 
 
+def _of_memory(devices: Devices) -> Iterator[str]:
+    if devices.unified:
+        yield unified_note(devices)
+    for one in devices.unused:
+        yield f"{one.name} {one.description} is not used: its memory is the host's"
+
+
+async def threads(machine: Machine) -> Finding:
+    """The threads that compute, against the cores that there are for them."""
+    wanted, cores = machine.settings.host.engine.threads, usable_cores()
+    if wanted and wanted > cores:
+        text = f"threads = {wanted}, but {cores} cores may be used: threads without a core hold up all others"
+        return warn(text, f"set threads = {physical_cores()} under [engine], or leave it out")
+    chosen = wanted or engine_threads()
+    return ok(f"{chosen} for each model" if chosen else "the engine's own choice: the physical cores")
+
+
 async def memory_plan(machine: Machine) -> Finding:
     """What `trillama plan` would say."""
-    settings = machine.settings
+    settings = as_computed(machine.settings, machine.devices)
     try:
         decision = decide(settings, machine.engine, machine.devices, tuple(settings.family.weights.models))
     except NotEnoughMemory as error:

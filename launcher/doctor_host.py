@@ -1,5 +1,6 @@
 """What `trillama doctor` looks at in the machine itself, whatever the configuration says."""
 
+import platform
 import re
 import resource
 import shutil
@@ -9,7 +10,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from launcher import __version__
+from launcher import __version__, wsl
 from launcher.findings import Finding, fail, ok, warn
 
 MIN_PYTHON = (3, 11)
@@ -48,15 +49,27 @@ def packages() -> Finding:
 def nvidia_driver() -> Finding:
     """Whether an NVIDIA GPU that is built in can be used: driver, devices."""
     cards = pci_gpus().count("NVIDIA")
-    if not (tool := shutil.which("nvidia-smi")):
+    if not (tool := shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=str(wsl.LIBRARIES))):
         if cards:
             return fail(
                 f"{cards} NVIDIA GPU on the PCI bus, but no driver", "apt-get install nvidia-driver, and reboot"
             )
         return ok("there is no NVIDIA GPU and no nvidia-smi")
+    said = _said_by(tool)
+    if isinstance(said, Finding):
+        return said
+    if not wsl.wsl() and not list(Path("/dev").glob("nvidia[0-9]*")):
+        return fail("the driver is here, but no /dev/nvidia0", "nvidia-modprobe -c 0 -u")
+    return ok("; ".join(said.splitlines()))
+
+
+def _said_by(tool: str) -> str | Finding:
+    """What nvidia-smi says of the GPUs, or what is wrong with it."""
     asked = (tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+        answer = subprocess.run(asked, capture_output=True, text=True, errors="replace", timeout=20, check=False)
+    except OSError as error:
+        return fail(f"{tool} cannot be run: {error.strerror}", "install the driver again")
     except subprocess.TimeoutExpired:
         return fail("nvidia-smi gives no answer", "reboot: the driver hangs")
     if answer.returncode != 0:
@@ -64,9 +77,7 @@ def nvidia_driver() -> Finding:
         return fail(
             f"nvidia-smi failed: {said[0] if said else answer.returncode}", "reboot, or install the driver again"
         )
-    if not list(Path("/dev").glob("nvidia[0-9]*")):
-        return fail("the driver is here, but no /dev/nvidia0", "nvidia-modprobe -c 0 -u")
-    return ok("; ".join(answer.stdout.strip().splitlines()))
+    return answer.stdout.strip()
 
 
 def clock(now_s: float | None = None) -> Finding:
@@ -90,8 +101,19 @@ def open_files() -> Finding:
 
 def systemd() -> Finding:
     """Whether a unit is installed; it need not be."""
-    here = [str(path) for path in UNITS if path.expanduser().is_file()]
+    here = [str(path) for path in UNITS if _is_file(path)]
     return ok(f"installed: {', '.join(here)}" if here else "no unit is installed: it starts when you start it")
+
+
+def system(version: Path = wsl.VERSION, device: Path = wsl.DEVICE) -> Finding:
+    """The operating system, and what is to be known where it runs inside Windows."""
+    text = f"{platform.system()} {platform.release()} on {platform.machine()}, {' '.join(platform.libc_ver()).strip()}"
+    kind = wsl.wsl(version)
+    if kind is wsl.Wsl.ONE:
+        return warn(f"{text} (WSL1): there is no GPU, and files are slow", "wsl --set-version DISTRIBUTION 2")
+    if kind and not device.exists():
+        return warn(f"{text} (WSL2): Windows shows it no GPU", "wsl --update, and a current driver, both in Windows")
+    return ok(f"{text} (WSL2): the GPU's driver is Windows' own, in {wsl.LIBRARIES}" if kind else text.rstrip(", "))
 
 
 def pci_gpus(devices: Path = PCI) -> list[str]:
@@ -105,6 +127,13 @@ def pci_gpus(devices: Path = PCI) -> list[str]:
         if kind.startswith(DISPLAY_CLASS) and vendor in VENDORS:
             found.append(VENDORS[vendor])
     return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.expanduser().is_file()
+    except (RuntimeError, OSError):  # there is no home, or it is not ours to enter
+        return False
 
 
 def _installed(name: str) -> bool:

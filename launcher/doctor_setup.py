@@ -9,20 +9,19 @@ import socket
 import time
 from pathlib import Path
 
-import psutil
 from huggingface_hub import constants, try_to_load_from_cache
 
-from launcher import health, models
-from launcher.config import Settings, runtime_base
+from launcher import health, models, processes
+from launcher.config import Settings
 from launcher.errors import LauncherError, StartError
 from launcher.findings import Finding, fail, ok, warn
+from launcher.folders import LONGEST_BASE, fits_sockets, obstacle, runtime_base
 from launcher.launch import url_of
 from launcher.listen import listen
 from launcher.models import Wanted
 from launcher.serve import LOOPBACK
-from launcher.sizing import AUTO
+from launcher.wishes import AUTO
 
-MAX_SOCKET_PATH = 107  # bytes, of sockaddr_un on Linux
 STALE_S = 60.0  # a folder younger than that may be one of a launcher that is just starting
 MIN_KEY = 16  # letters; a shorter one can be guessed by trying
 GIB = 2**30
@@ -51,21 +50,18 @@ async def port(settings: Settings) -> Finding:
 async def runtime_folder(settings: Settings) -> Finding:
     """Where the sockets will be: can be written, and short enough for a socket's path."""
     base = settings.host.runtime_dir or runtime_base()
-    longest = max(settings.family.weights.models, key=len)
-    length = len(os.fsencode(base / "trillama-12345678" / f"{longest}.sock"))
-    if length > MAX_SOCKET_PATH:
-        text = f"{base}: a socket's path would have {length} bytes, and {MAX_SOCKET_PATH} is the most"
+    if not fits_sockets(base):
+        text = f"{base} is too long a path for sockets: it may have {LONGEST_BASE} bytes"
         return fail(text, 'set runtime_dir to a shorter folder, e.g. "/run/trillama"')
-    there = next(one for one in (base, *base.absolute().parents) if one.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
-        return fail(f"{base}: {there} cannot be written", f"chown {os.getuid()} {there}, or set runtime_dir to another")
+    if reason := obstacle(base):
+        return fail(f"{base}: {reason}", "set runtime_dir to a folder that can be written")
     return ok(str(base))
 
 
 async def stale_folders(settings: Settings) -> Finding:
     """Folders of a launcher that is gone; each has a small shell that removes it, unless that was killed too."""
     base = settings.host.runtime_dir or runtime_base()
-    used = {word for one in psutil.process_iter(["cmdline"]) for word in one.info["cmdline"] or ()}
+    used = {word for one in processes.running(["cmdline"]) for word in one.info["cmdline"] or ()}
     left = [path for path in base.glob("trillama-????????") if path.is_dir() and str(path) not in used]
     if stale := [path for path in left if _is_old_and_ours(path) and not _answers(path)]:
         return warn(f"{len(stale)} in {base}, of a launcher that is gone", f"rm -r {' '.join(map(str, stale))}")

@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+from launcher.cores import physical_cores
 
 if TYPE_CHECKING:
     from typing import TypedDict
@@ -99,8 +100,10 @@ def _print_devices() -> int:
 def _devices() -> "list[DeviceInfo]":
     import xllamacpp  # noqa: PLC0415
 
-    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
-    return [one for one in xllamacpp.get_device_info() if one["type"] != cpu]
+    kinds = xllamacpp.ggml_backend_dev_type
+    found = [one for one in xllamacpp.get_device_info() if one["type"] != kinds.GGML_BACKEND_DEVICE_TYPE_CPU]
+    cards = any(one["type"] == kinds.GGML_BACKEND_DEVICE_TYPE_GPU for one in found)  # beside one no integrated is used
+    return [one for one in found if not (cards and one["type"] == kinds.GGML_BACKEND_DEVICE_TYPE_IGPU)]
 
 
 def _parse(arguments: Sequence[str]) -> Options:
@@ -151,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--list-devices", action="store_true", help="print list of available devices and exit")
     add("--device", help="devices to use for offloading; here all there are, or `none` where there is none")
     add("--tensor-split", type=_proportions, help="fraction of the model to offload to each device, comma-separated")
-    add("--threads", type=int, default=_physical_cores(), help="threads that compute (default: physical cores)")
+    add("--threads", type=int, default=physical_cores(), help="threads that compute (default: physical cores)")
     add("--threads-http", type=int, default=-1, help="threads that answer HTTP")
     add("--verbosity", type=int, default=3, help="1: errors, 2: warnings, 3: info")
     for flag in ("--embedding", "--kv-unified", "--metrics", "--no-ui", "--offline"):
@@ -161,15 +164,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _proportions(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
-
-
-def _physical_cores() -> int:
-    """llama-server's own default, which the wheel leaves out: sibling threads of a core only get in its way."""
-    if sys.platform != "linux":
-        return os.cpu_count() or 1
-    topology = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings")
-    usable = len(os.sched_getaffinity(0))
-    return min(len({path.read_text() for path in topology}) or usable, usable)
 
 
 def _start(options: Options) -> "Server":

@@ -1,6 +1,7 @@
 """Which llama-server computes: the configured one, the one built here, the one on PATH, or the embedded one."""
 
 import asyncio
+import errno
 import os
 import re
 import shutil
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from launcher import build_record, command
 from launcher.child import SIGILL_CODES, ending
-from launcher.config import cache_dir
 from launcher.errors import EngineError
+from launcher.folders import cache_dir, noexec
 from launcher.openmp import openmp_environment
 
 PROBE_TIMEOUT_S = 60.0  # a CUDA engine on a cold disk takes seconds to say its version
+ELSEWHERE = "set TRILLAMA_CACHE to a folder on another disk, and build it there"
 FIX = "run `trillama engine build`, or set llama_server under [engine] to a newer one"
 
 
@@ -101,7 +103,9 @@ async def ask(argv: tuple[str, ...], flag: str, env: Mapping[str, str], name: st
     except TimeoutError as error:  # an OSError too, so it comes first
         raise EngineError(f"{name} {flag} gave no answer in {PROBE_TIMEOUT_S:g} s; {FIX}") from error
     except OSError as error:
-        raise EngineError(f"{name} cannot be run: {error.strerror}; {FIX}") from error
+        forbidden = error.errno == errno.EACCES and noexec(Path(argv[0]).parent)
+        fix = f"no program may run on its disk (noexec): {ELSEWHERE}" if forbidden else FIX
+        raise EngineError(f"{name} cannot be run: {error.strerror}; {fix}") from error
     if code in SIGILL_CODES:
         raise EngineError(f"{name} {flag} {ending(code)}", returncode=code)
     if code != 0:

@@ -15,9 +15,10 @@ import numpy as np
 from launcher import check_models
 from launcher.agreement import F32, drift
 from launcher.child import SIGILL_CODES
-from launcher.config import SupervisionSettings, runtime_base
+from launcher.config import SupervisionSettings
 from launcher.engine import Engine
 from launcher.errors import ChildError, EngineBuildError, Miscompiled, WrongAnswer
+from launcher.folders import runtime_base
 from launcher.patch import FLAG
 from launcher.solo import Run, started
 

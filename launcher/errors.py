@@ -6,6 +6,7 @@ LauncherError                    1   anything not named below
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
 │       └── Miscompiled          70  what was built dies of SIGILL or computes wrong: the compiler, or the processor
 ├── ServiceError                 1   systemd is not there, or did not do as asked
+├── DiskError                    75  a folder of ours is on a full or read-only disk (EX_TEMPFAIL)
 ├── NotEnoughMemory              75  no way to serve the models fits the memory there is (EX_TEMPFAIL)
 ├── NotRunning                   69  no trillama serves here that could be asked (EX_UNAVAILABLE)
 ├── CorpusError                  65  the texts to compare on are missing, too few or too long (EX_DATAERR)
@@ -48,6 +49,10 @@ class EngineBuildError(EngineError):
 
 class Miscompiled(EngineBuildError):
     pass
+
+
+class DiskError(LauncherError):
+    exit_code = 75
 
 
 class NotEnoughMemory(LauncherError):

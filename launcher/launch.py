@@ -7,9 +7,11 @@ from socket import socket
 
 from launcher.canary import Canary, golden_path
 from launcher.command import Placement
-from launcher.config import HostConfig, Mode, Settings, state_dir
+from launcher.config import HostConfig, Mode, Settings
+from launcher.cores import engine_threads
 from launcher.engine import Engine
 from launcher.family import BY_TOKEN
+from launcher.folders import state_dir
 from launcher.gpu import Devices
 from launcher.plan import Placed
 from launcher.run import Spec
@@ -59,7 +61,7 @@ class Launch:
             pooling="none" if by_token else "mean",
             batch_tokens=self.settings.max_input_tokens,
             gpu_layers=host.engine.gpu_layers,
-            threads=host.engine.threads,
+            threads=host.engine.threads or engine_threads(),
             flash_attention=host.engine.flash_attention,
             extra_flags=host.engine.extra_flags,
             devices=placed.devices if placed else gpus,
@@ -70,7 +72,7 @@ class Launch:
             dimensions=self.settings.family.dimensions,
             golden=golden_path(state_dir() / "golden", model),
             timeout_s=host.supervision.canary_timeout_s,
-            least_tokens_per_s=host.supervision.gpu_tokens_per_s if on_gpu else 0.0,
+            least_tokens_per_s=host.supervision.gpu_tokens_per_s if on_gpu and not self.devices.unified else 0.0,
             by_token=by_token,
         )
         return Spec(

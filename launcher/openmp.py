@@ -27,7 +27,9 @@ def bundled_environment(env: Mapping[str, str], folder: Path) -> Mapping[str, st
     """
     library = _bundled()
     if library is None:
-        raise EngineError(f"{SONAME} is missing, which the embedded llama.cpp needs: apt-get install libgomp1")
+        raise EngineError(
+            f"{SONAME} is missing, which the embedded llama.cpp needs: apt-get install libgomp1, or apk add libgomp"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / f"{SONAME}.{os.getpid()}"
     link.unlink(missing_ok=True)

@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.backend import State
-from launcher.config import Settings, load, log_dir
+from launcher.config import Settings, load
 from launcher.control import ask
 from launcher.errors import ConfigError, NotRunning
+from launcher.folders import log_dir
 from launcher.printable import Terminal
 from launcher.signals import until_signal
 from launcher.view import BackendView, View

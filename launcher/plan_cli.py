@@ -2,20 +2,28 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
 
-from launcher import engine, gpu
-from launcher.config import Settings, cache_dir
+from launcher import choices, engine, gpu
+from launcher.candidates import Room, Wish
+from launcher.choices import Length
+from launcher.config import Settings
 from launcher.demo import demo_models
+from launcher.devices import Device
 from launcher.errors import ConfigError, NotEnoughMemory
-from launcher.gpu import Device, Devices
+from launcher.folders import cache_dir
+from launcher.gpu import Devices
+from launcher.lack import missing, size
 from launcher.memory import GIB, MIB
-from launcher.plan import Plan, Room, Wish, missing, place
-from launcher.sizing import room_of, wish_of
+from launcher.plan import Plan, place
+from launcher.sizing import room_of, settled, unified_note
+from launcher.truth import as_computed
+from launcher.wishes import wish_of
 
 UNITS = {"G": GIB, "M": MIB}
 
@@ -31,6 +39,9 @@ class Memory:
     ram: int | None
 
 
+REAL = Memory(vram=None, ram=None)
+
+
 def memory_of(vram: str | None, ram: str | None) -> Memory:
     """The two options, read. Raises ConfigError."""
     return Memory(
@@ -41,30 +52,43 @@ def memory_of(vram: str | None, ram: str | None) -> Memory:
 
 def show(settings: Settings, wanted: Memory, out: Console) -> None:
     """Print the plan for that memory. Raises NotEnoughMemory, after the table of what each quantisation lacks."""
-    settings = _with_demo_files(settings)
     found = asyncio.run(engine.find(settings.host.engine.llama_server))
+    real = asyncio.run(gpu.read(found))
+    if wanted.vram is None:
+        settings = as_computed(settings, real)
+    settings = _with_demo_files(settings)
     wish = wish_of(settings, found.flags, tuple(settings.family.weights.models))
     if wish is None:
         raise ConfigError(
             f"[models] quantization = {settings.host.models.quantization!r}: its size is not known before it is here; "
             'choose one that the family\'s file has figures of, or "auto"'
         )
-    devices = _devices(asyncio.run(gpu.read(found)), wanted)
+    devices = _devices(real, wanted)
     head = f"{found.origin} llama.cpp {found.version}; {'; '.join(_described(one) for one in _used(wish, devices))}"
     out.print(head, highlight=False, soft_wrap=True)
     room = room_of(devices)
+    before = choices.length(settings.family.name) if wanted == REAL else None
+    considered = partial(_considered, wish, devices, before)
     choosable = bool(wish.weights.keys() - settings.host.models.files.keys())  # a file of the user's own is what it is
     try:
-        plan = place(wish, room)
+        plan = place(settled(wish, devices, before), room)
     except NotEnoughMemory:
         if choosable:
-            out.print(_alternatives(wish, room, None))
+            out.print(considered(None))
         raise
     out.print(_placements(settings, plan, room))
     if choosable:
-        out.print(_alternatives(wish, room, plan))
-    for reason in plan.reasons:
+        out.print(considered(plan))
+    for reason in (*plan.reasons, *_of_memory(wish, devices)):
         out.print(f"- {reason}", highlight=False, soft_wrap=True)
+
+
+def _of_memory(wish: Wish, devices: Devices) -> Iterator[str]:
+    """What is to be known of a GPU without memory of its own."""
+    if devices.unified and wish.gpu_layers:
+        yield unified_note(devices)
+    for one in devices.unused:
+        yield f"{one.name} ({one.description}) is not used: its memory is the host's, and there is a GPU with its own"
 
 
 def _size(option: str, text: str) -> int:
@@ -86,11 +110,12 @@ def _with_demo_files(settings: Settings) -> Settings:
 def _devices(real: Devices, wanted: Memory) -> Devices:
     """The real ones with what the user asked about in their place."""
     gpus, ram = real.gpus, real.ram
+    unused = real.unused
     if wanted.vram is not None:
-        gpus = tuple(_empty(f"GPU{number}", size) for number, size in enumerate(wanted.vram))
+        gpus, unused = tuple(_empty(f"GPU{number}", size) for number, size in enumerate(wanted.vram)), ()
     if wanted.ram is not None:
         ram = _empty("RAM", wanted.ram)
-    return replace(real, gpus=gpus, ram=ram)
+    return replace(real, gpus=gpus, ram=ram, unused=unused)
 
 
 def _empty(name: str, size: int) -> Device:
@@ -132,8 +157,9 @@ def _rooms(plan: Plan, room: Room) -> Mapping[str, int]:
     return {**(room.gpus if used else {}), "RAM": room.ram}
 
 
-def _alternatives(wish: Wish, room: Room, plan: Plan | None) -> Table:
+def _considered(wish: Wish, devices: Devices, before: Length | None, plan: Plan | None) -> Table:
     """Each quantisation alone: whether all fit at once with texts as long as wished, and else the best that goes."""
+    room = room_of(devices)
     table = Table("quantisation", f"all, {wish.tokens} tokens", "else", title="considered", title_justify="left")
     known = [name for names in wish.ranking for name in names] or ([wish.quantization] if wish.quantization else [])
     for name in known:
@@ -141,8 +167,8 @@ def _alternatives(wish: Wish, room: Room, plan: Plan | None) -> Table:
         chosen = plan is not None and plan.quantization == name
         table.add_row(
             f"{name} (chosen)" if chosen else name,
-            "fits" if not lacks else f"lacks {lacks / GIB:.1f} GiB",
-            "" if not lacks else _otherwise(replace(wish, quantization=name), room),
+            "fits" if not lacks else f"lacks {size(lacks)}",
+            "" if not lacks else _otherwise(settled(replace(wish, quantization=name), devices, before), room),
         )
     return table
 

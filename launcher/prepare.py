@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launcher import command, engine, gpu, models, profile, sizing, truth
-from launcher.config import Settings, cache_dir, log_dir
+from launcher.config import Settings
 from launcher.demo import demo_models
 from launcher.display import Display
+from launcher.folders import LOGS, cache_dir, made
 from launcher.launch import Launch
 
 
@@ -34,8 +35,9 @@ async def prepare(
     wanted = settings.host.engine
     devices = await gpu.read(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
     truth.check_devices(wanted, devices, found)
+    settings = truth.as_computed(settings, devices)
     decision = sizing.decide(settings, found, devices, names, ours=ours)
-    for note in decision.notes:
+    for note in (*decision.notes, *sizing.keep(settings, decision)):
         display.say(note)
     paths = await files(decision.settings, names, display)
     return Launch(
@@ -46,7 +48,7 @@ async def prepare(
         placements=decision.placements,
         capacity=decision.capacity,
         devices=devices,
-        logs=log_dir(),
+        logs=made(LOGS),
     )
 
 

@@ -4,16 +4,17 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import tomli_w
 from pydantic import ValidationError
 
+from launcher import processor
 from launcher.command import FlashAttention
-from launcher.config import Settings, cache_dir
+from launcher.config import Settings
+from launcher.cores import usable_cores
 from launcher.engine import Engine
+from launcher.folders import cache_dir
 from launcher.gpu import Devices
 from proxy.config import Positive, Strict
 
@@ -99,16 +100,7 @@ def origin_of(settings: Settings, engine: Engine, devices: Devices, model: Path)
 
 def _processor() -> str:
     """By name and by the cores that we may use."""
-    name = "processor"
-    with suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        name = found[1] if found else name
-    return f"{name}, {usable_cores()} of {os.cpu_count()} cores"
-
-
-def usable_cores() -> int:
-    """Logical cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
+    return f"{processor.name()}, {usable_cores()} of {os.cpu_count()} cores"
 
 
 def _identity(model: Path) -> str:

@@ -17,10 +17,10 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from launcher import lora, ranges, safetensors_file
-from launcher.config import cache_dir
 from launcher.disk import amount, free_bytes
 from launcher.errors import ConfigError, ModelError, NotWritten
 from launcher.family import Family, MultiVector
+from launcher.folders import cache_dir
 from launcher.hub_client import RemoteFile
 from launcher.safetensors_file import F32, Tensor
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from launcher.config import HostConfig, Settings, configs_dir
 from launcher.errors import ConfigError
+from launcher.folders import home
 
 MARK = (
     "# Written by `trillama service install`, which will write over it: put changes into a drop-in (`systemctl edit`)."
@@ -52,14 +53,12 @@ def unit_folder(user: bool, environ: Mapping[str, str] = os.environ) -> Path:
     """Where an administrator's or a user's own units live (systemd.unit(5), "Unit File Load Path")."""
     if not user:
         return Path("/etc/systemd/system")
-    return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "systemd/user")
+    return Path(environ.get("XDG_CONFIG_HOME") or home() / ".config", "systemd/user")
 
 
 def settings_folder(user: bool, environ: Mapping[str, str] = os.environ) -> Path:
     """Where `host.toml` and `api_keys` are looked for."""
-    return (
-        Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "trillama") if user else Path("/etc/trillama")
-    )
+    return Path(environ.get("XDG_CONFIG_HOME") or home() / ".config", "trillama") if user else Path("/etc/trillama")
 
 
 def with_setting(text: str, name: str, value: str) -> str:

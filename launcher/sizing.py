@@ -1,34 +1,32 @@
 """Settings + engine + devices → the plan, or the reason why there is none."""
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-
-from launcher.config import Mode, Settings, cache_dir
+from launcher import choices
+from launcher.candidates import MIN_TOKENS, Room, Wish
+from launcher.choices import Length
+from launcher.config import Settings
+from launcher.devices import Device
 from launcher.engine import Engine
-from launcher.errors import ConfigError, ModelError, NotEnoughMemory
-from launcher.family import Family
-from launcher.gguf_file import read_header
-from launcher.gpu import Device, Devices
-from launcher.memory import GIB, MIB, Shape, Weights, weights_of
-from launcher.plan import Placed, Plan, Room, Wish, place
-from launcher.ranking import ranking
+from launcher.errors import NotEnoughMemory
+from launcher.gpu import Devices
+from launcher.memory import MIB
+from launcher.plan import Placed, Plan, place
+from launcher.wishes import AUTO, wish_of
 
-AUTO = "auto"
-UNQUANTIZED = frozenset({"F32", "F16", "BF16"})
 # Left alone on each device: what our sums do not see (alignment, fragments, the desktop), and what others ask for.
 RESERVE_PART, RESERVE_BYTES = 0.05, 256 * MIB
+OURS_OF_RAM = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """`settings` as they are to be served: quantisation and length are the plan's. `notes` are lines for the user.
 
-    `short`: what is free is not enough.
+    `short`: what is free is not enough. `length`: the longest text, where it was for us to choose.
     """
 
     settings: Settings
@@ -36,6 +34,7 @@ class Decision:
     notes: tuple[str, ...] = ()
     short: bool = False
     room: Room | None = None
+    length: Length | None = None
 
     @property
     def capacity(self) -> dict[str, int]:
@@ -53,52 +52,87 @@ def decide(
 ) -> Decision:
     """What to serve of `names` on these devices. `ours` are bytes by device that our own models hold.
 
-    What "auto" has chosen once it chooses again as long as that fits: another quantisation gives other vectors.
+    What "auto" has chosen once it chooses again as long as that fits: another quantisation gives other vectors. The
+    longest text, if the user has set none, is that of `settled`. `keep` makes both last.
     Raises NotEnoughMemory only where the whole memory of the GPUs would not do: what others hold may come back, and a
     process may get by with less RAM than it asks for. Demo models are not planned: they fit anywhere.
     """
     auto = settings.host.models.quantization == AUTO
-    planned = tuple(settings.family.weights.models) if auto else names  # a call for one model gets what a server serves
-    if settings.host.demo or (wish := wish_of(settings, engine.flags, planned)) is None:
+    every = tuple(settings.family.weights.models)  # a call for one model gets what a server of all serves
+    if settings.host.demo or (wish := wish_of(settings, engine.flags, every if auto else names)) is None:
         return Decision(settings=_served(settings, None), plan=None)
+    whole = wish if tuple(wish.weights) == every else wish_of(settings, engine.flags, every) or wish
     devices = _with(devices if wish.gpu_layers else replace(devices, gpus=()), ours or {})
-    if not auto:
-        return chosen(settings, wish, devices)
-    memory = cache_dir() / "auto" / f"{settings.family.name}.txt"
-    decision = _chosen_again(settings, wish, devices, memory) or chosen(settings, wish, devices)
-    if decision.plan and (unkept := _unkept(memory, decision.plan.quantization)):
-        return replace(decision, notes=(*decision.notes, unkept))
-    return decision
+    before = choices.quantization(settings.family.name) if auto else None
+    if before in {name for names_ in wish.ranking for name in names_}:
+        again, whole_again = (replace(one, quantization=before) for one in (wish, whole))
+        with suppress(NotEnoughMemory):
+            if (decision := _decided(settings, again, whole_again, devices)).plan:
+                return decision
+    return _decided(settings, wish, whole, devices)
 
 
-def _unkept(memory: Path, quantization: str) -> str | None:
-    """Keep the choice; a note where that fails, for it can be served without. What is there is never half replaced."""
-    unfinished = memory.with_suffix(".unfinished")
+def keep(settings: Settings, decision: Decision) -> tuple[str, ...]:
+    """Make the next start choose the same; a note where that fails, for it can be served without."""
+    auto = settings.host.models.quantization == AUTO
+    quantization = decision.plan.quantization if decision.plan and auto else None
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(quantization, encoding="utf-8")
-        unfinished.replace(memory)
+        choices.keep(settings.family.name, quantization, decision.length)
     except OSError as error:
-        return f"the choice of {quantization} cannot be kept ({error}): set it as quantization under [models]"
-    return None
+        what = f"the choice of {quantization}" if quantization else "the length of the longest text"
+        fix = "quantization under [models], and max_input_tokens" if quantization else "max_input_tokens"
+        return (f"{what} cannot be kept for the next start ({error}): set {fix}",)
+    return ()
 
 
-def _chosen_again(settings: Settings, wish: Wish, devices: Devices, memory: Path) -> Decision | None:
-    with suppress(OSError, NotEnoughMemory):
-        before = memory.read_text(encoding="utf-8")
-        if before in {name for names in wish.ranking for name in names}:
-            decision = chosen(settings, replace(wish, quantization=before), devices)
-            return decision if decision.plan else None
-    return None
+def settled(wish: Wish, devices: Devices, before: Length | None) -> Wish:
+    """The wish with the longest text decided for good, from the memory there is in all, whoever uses it now.
+
+    What was chosen `before` for the same models and devices stays.
+    """
+    if wish.fixed_tokens:
+        return wish
+    if before and before.holds_for(_models_of(wish, wish.quantization), _totals(devices)):
+        tokens = min(wish.tokens, before.max_input_tokens)
+    else:
+        try:
+            tokens = place(wish, _lasting(devices)).batch_tokens
+        except NotEnoughMemory:
+            tokens = min(wish.tokens, MIN_TOKENS)
+    return replace(wish, tokens=tokens, fixed_tokens=True, asked=wish.tokens)
+
+
+def _decided(settings: Settings, wish: Wish, whole: Wish, devices: Devices) -> Decision:
+    """As `decide`; `whole` is the wish for all models, for which the length is chosen."""
+    length = settled(whole, devices, choices.length(settings.family.name))
+    decision = chosen(settings, replace(wish, tokens=length.tokens, fixed_tokens=True, asked=length.asked), devices)
+    if whole.fixed_tokens or decision.plan is None:
+        return decision
+    served = _models_of(whole, decision.plan.quantization)
+    kept = Length(max_input_tokens=length.tokens, served=served, totals=_totals(devices))
+    return replace(decision, length=kept)
+
+
+def _models_of(wish: Wish, quantization: str | None) -> str:
+    """What of a wish decides how long a text may be, in words."""
+    turns = f", {' and '.join(sorted(wish.on_demand))} on demand" if wish.on_demand else ""
+    how = f"{'with logits' if wish.logits else 'lean'}, {wish.gpu_layers} layers on a GPU"
+    return f"{', '.join(wish.weights)} at {quantization}{turns}, up to {wish.tokens} tokens; {how}"
+
+
+def _totals(devices: Devices) -> dict[str, int]:
+    return {one.name: one.total_bytes // MIB for one in (*devices.gpus, devices.ram)}
 
 
 def _with(devices: Devices, ours: Mapping[str, int]) -> Devices:
     """The devices as they are once our own models let go of them."""
+    shared = sum(ours.get(one.name, 0) for one in devices.gpus if one.integrated)
 
-    def freed(one: Device) -> Device:
-        return replace(one, free_bytes=min(one.total_bytes, one.free_bytes + ours.get(one.name, 0)))
+    def freed(one: Device, bytes_: int) -> Device:
+        return replace(one, free_bytes=min(one.total_bytes, one.free_bytes + bytes_))
 
-    return replace(devices, gpus=tuple(freed(one) for one in devices.gpus), ram=freed(devices.ram))
+    gpus = tuple(freed(one, ours.get(one.name, 0)) for one in devices.gpus)
+    return replace(devices, gpus=gpus, ram=freed(devices.ram, ours.get("RAM", 0) + shared))
 
 
 def chosen(settings: Settings, wish: Wish, devices: Devices) -> Decision:
@@ -109,61 +143,59 @@ def chosen(settings: Settings, wish: Wish, devices: Devices) -> Decision:
     except NotEnoughMemory as error:
         short = str(error)
     else:
-        auto, spilt = settings.host.models.quantization == AUTO, set(plan.on_demand) - wish.on_demand
-        notes = (_capital("; ".join(plan.reasons)),) if auto or plan.batch_tokens < wish.tokens or spilt else ()
+        notes = tuple(_notes(settings, wish, plan, devices))
         return Decision(settings=_served(settings, plan), plan=plan, notes=notes, room=room)
     whole = Room(
         gpus={one.name: one.total_bytes for one in devices.gpus},
-        ram=sys.maxsize if on_gpu else devices.ram.total_bytes,
+        ram=sys.maxsize if on_gpu and not devices.unified else devices.ram.total_bytes,
+        unified=devices.unified,
     )
     try:
         plan = place(wish, whole)
     except NotEnoughMemory:
         if on_gpu:
             raise
-        return Decision(
-            settings=_served(settings, None), plan=None, notes=(f"memory may run out: {short}",), short=True
-        )
+        settings = _with_length(_served(settings, None), wish.tokens)
+        return Decision(settings=settings, plan=None, notes=(f"memory may run out: {short}",), short=True)
     notes = (f"a model may fail to start: {short}",)
     return Decision(settings=_served(settings, plan), plan=plan, notes=notes, short=True, room=whole)
 
 
+def _notes(settings: Settings, wish: Wish, plan: Plan, devices: Devices) -> Iterator[str]:
+    spilt = set(plan.on_demand) - wish.on_demand
+    if settings.host.models.quantization == AUTO or plan.batch_tokens < (wish.asked or wish.tokens) or spilt:
+        yield _capital("; ".join(plan.reasons))
+    if devices.unified and wish.gpu_layers:
+        yield unified_note(devices)
+
+
+def unified_note(devices: Devices) -> str:
+    """What it means that a GPU has no memory of its own."""
+    (gpu,) = devices.gpus
+    return f"{gpu.name} ({gpu.description}) computes in the host's own memory: what the models take there is RAM too"
+
+
 def room_of(devices: Devices) -> Room:
     """What of the free memory a plan may take: all but a reserve on each device."""
-    return Room(gpus={one.name: _usable(one) for one in devices.gpus}, ram=_usable(devices.ram))
+    ram = _usable(devices.ram.free_bytes)
+    gpus = {one.name: _usable(one.free_bytes) for one in devices.gpus}
+    return _room(devices, gpus, ram)
 
 
-def wish_of(settings: Settings, flags: Collection[str], names: Sequence[str]) -> Wish | None:
-    """What is to be planned; None where the size of a file cannot be known before it is here.
-
-    `flags` are the engine's. Raises ConfigError for "auto" where the family has no published figures, and ModelError
-    for a local file that cannot be read.
-    """
-    host, offered = settings.host, settings.family.weights
-    classes = ranking(offered.published.quantizations) if offered.published else ()
-    auto = host.models.quantization == AUTO
-    if auto and not classes:
-        raise ConfigError(f'[models] quantization = "auto": {settings.family.name} has no published figures; name one')
-    quantization = None if auto else host.models.quantization or offered.quantization
-    considered = {one for names_ in classes for one in names_} | ({quantization} if quantization else set())
-    weights = {name: _weights(settings, name, considered) for name in names}
-    known = considered.intersection(*weights.values())
-    if quantization is not None and quantization not in known:
-        return None
-    return Wish(
-        weights=weights,
-        ranking=tuple(kept for one in classes if (kept := tuple(name for name in one if name in known))),
-        quantization=quantization,
-        tokens=settings.max_input_tokens,
-        fixed_tokens=host.max_input_tokens is not None,
-        gpu_layers=host.engine.gpu_layers,
-        logits="--no-logits-for-embeddings" not in flags,
-        on_demand=frozenset(name for name in names if settings.backend(name).mode is Mode.ON_DEMAND),
-    )
+def _lasting(devices: Devices) -> Room:
+    """What can be counted on at any time: the GPUs but for the reserve, and most of RAM, which others use as well."""
+    gpus = {one.name: _usable(one.total_bytes) for one in devices.gpus}
+    return _room(devices, gpus, round(devices.ram.total_bytes * OURS_OF_RAM))
 
 
-def _usable(device: Device) -> int:
-    return max(0, round(device.free_bytes * (1 - RESERVE_PART)) - RESERVE_BYTES)
+def _room(devices: Devices, gpus: Mapping[str, int], ram: int) -> Room:
+    if devices.unified:
+        gpus = {name: min(size, ram) for name, size in gpus.items()}
+    return Room(gpus=gpus, ram=ram, unified=devices.unified)
+
+
+def _usable(bytes_: int) -> int:
+    return max(0, round(bytes_ * (1 - RESERVE_PART)) - RESERVE_BYTES)
 
 
 def _served(settings: Settings, plan: Plan | None) -> Settings:
@@ -172,37 +204,11 @@ def _served(settings: Settings, plan: Plan | None) -> Settings:
     quantization = plan.quantization if plan else settings.family.weights.quantization
     if host.models.quantization == AUTO:
         settings = settings.with_host(models=host.models.model_copy(update={"quantization": quantization}))
-    if plan and plan.batch_tokens < settings.max_input_tokens:
-        settings = settings.with_host(max_input_tokens=plan.batch_tokens)
-    return settings
+    return _with_length(settings, plan.batch_tokens) if plan else settings
 
 
-def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> dict[str, Weights]:
-    """One backend's file at each quantisation: the user's own, else what is in the cache, else as it was published."""
-    if local := settings.host.models.files.get(name):
-        own = weights_of(read_header(local))
-        return dict.fromkeys(quantizations, own) if own else {}
-    found = {one: _cached(settings.family, name, one) or _published(settings.family, one) for one in quantizations}
-    return {quantization: weights for quantization, weights in found.items() if weights}
-
-
-def _cached(family: Family, name: str, quantization: str) -> Weights | None:
-    source = family.weights.models[name]
-    path = try_to_load_from_cache(source.repo, source.file.format(quantization=quantization))
-    with suppress(ModelError):  # a damaged one is found, and said, when it is to be served
-        return weights_of(read_header(Path(path))) if isinstance(path, str) else None
-    return None
-
-
-def _published(family: Family, quantization: str) -> Weights | None:
-    offered = family.weights
-    if offered.shape is None or offered.published is None or quantization not in offered.published.quantizations:
-        return None
-    return Weights(
-        file_bytes=round(offered.published.quantizations[quantization].file_gib * GIB),
-        shape=Shape(**offered.shape.model_dump()),
-        unquantized=quantization in UNQUANTIZED,
-    )
+def _with_length(settings: Settings, tokens: int) -> Settings:
+    return settings.with_host(max_input_tokens=tokens) if tokens < settings.max_input_tokens else settings
 
 
 def _capital(sentence: str) -> str:

@@ -11,9 +11,11 @@ import orjson
 
 from launcher.agreement import F32
 from launcher.command import FlashAttention, Placement
-from launcher.config import SupervisionSettings, log_dir
+from launcher.config import SupervisionSettings
+from launcher.cores import engine_threads
 from launcher.engine import Engine
 from launcher.errors import ChildError, WrongAnswer
+from launcher.folders import LOGS, made
 from launcher.logs import ChildLog
 from launcher.run import started as start
 from launcher.runtime import private_folder
@@ -81,7 +83,7 @@ class Embedder:
 async def started(run: Run, name: str, model: Path) -> AsyncIterator[Embedder]:
     """A llama-server on that file for the block. Raises StartError, or ChildExited if it ends within the block."""
     async with private_folder(run.runtime) as folder:
-        log, placement = ChildLog(log_dir() / run.log), _placement(run, name, model, folder / "solo.sock")
+        log, placement = ChildLog(made(LOGS) / run.log), _placement(run, name, model, folder / "solo.sock")
         async with start(run.engine, placement, run.policy, log, _Nobody()) as child:
             # A new connection for each call: llama-server closes one after 5 s or 100 calls, whatever is on its way.
             connector = aiohttp.UnixConnector(str(placement.socket), force_close=True)
@@ -111,7 +113,7 @@ def _placement(run: Run, name: str, model: Path, socket: Path) -> Placement:
         slots=run.slots,
         batch_tokens=run.batch_tokens,
         gpu_layers=run.gpu_layers,
-        threads=run.threads,
+        threads=run.threads or engine_threads(),
         flash_attention=run.flash_attention,
         devices=run.devices,
         tensor_split=run.tensor_split,

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, constants, scan_cache_dir
 
+from launcher import processes
 from launcher.cache_entry import HALF, blobs_of, cached, folder_of, sha256_named
 from launcher.errors import ModelError, NotWritten
 from launcher.family import Family, ModelSource
@@ -120,7 +121,7 @@ def sha256_of(path: Path) -> str:
 def serving(path: Path) -> tuple[int, ...]:
     """The processes whose command line names this file: the llama-servers that serve it, ours or not."""
     target = path.resolve()
-    return tuple(process.pid for process in psutil.process_iter() if target in _named_by(process))
+    return tuple(process.pid for process in processes.running() if target in _named_by(process))
 
 
 def remove(files: Sequence[Kept], stopped: Sequence[Half]) -> Removed:

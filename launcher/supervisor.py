@@ -9,8 +9,8 @@ from pathlib import Path
 from launcher import health
 from launcher.attend import attend, progress
 from launcher.backend import Backend, Report, State, Status
-from launcher.config import runtime_base
 from launcher.errors import ConfigError, StartError, cause_of
+from launcher.folders import runtime_base
 from launcher.front import Front
 from launcher.lanes import Lanes
 from launcher.launch import Launch

@@ -7,7 +7,7 @@ the command line, which makes its absence an error; what the engine says is read
 import re
 from collections.abc import Iterable
 
-from launcher.config import EngineSettings
+from launcher.config import EngineSettings, Settings
 from launcher.engine import Engine
 from launcher.errors import EngineError, StartError
 from launcher.gpu import Devices
@@ -33,6 +33,17 @@ def check_devices(settings: EngineSettings, devices: Devices, engine: Engine) ->
             f"require_gpu = true, but {engine.name} computes on the CPU only: run `trillama engine build --cuda`"
         )
     raise StartError(f"{engine.name} finds no GPU, and would compute on the CPU in silence: {FIX}")
+
+
+def as_computed(settings: Settings, devices: Devices) -> Settings:
+    """The settings with no layers for a GPU where the engine has no code for one.
+
+    Asked for them it would do the same, but warn of it in three lines for each model.
+    """
+    engine = settings.host.engine
+    if not engine.gpu_layers or not devices.only_cpu:
+        return settings
+    return settings.with_host(engine=engine.model_copy(update={"gpu_layers": 0}))
 
 
 def fallback_in(lines: Iterable[str]) -> str | None:

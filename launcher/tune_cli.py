@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Annotated
 
 import orjson
-import psutil
 import typer
 from rich.bar import Bar
 from rich.table import Table
 
-from launcher import engine, gpu, health, profile, sizing
+from launcher import engine, gpu, health, profile, sizing, truth
 from launcher import tune as tuning
-from launcher.config import Settings, configs_dir, load, runtime_base
+from launcher.config import Settings, configs_dir, load
+from launcher.cores import physical_cores, usable_cores
 from launcher.display import Display
 from launcher.errors import ConfigError, LauncherError
+from launcher.folders import runtime_base
 from launcher.launch import url_of
 from launcher.load import LENGTHS
 from launcher.prepare import files
 from launcher.printable import Terminal
-from launcher.profile import Profile, usable_cores
+from launcher.profile import Profile
 from launcher.signals import until_signal
 from launcher.solo import Run
 from launcher.tune import Bench, Measured, Outcome, Setting, gain
@@ -81,7 +82,7 @@ async def _run(settings: Settings, backend: str, *, minutes: float, seed: int) -
     first = Setting(
         slots=run.slots, batch_tokens=run.batch_tokens, threads=run.threads, flash_attention=run.flash_attention
     )
-    ways = tuning.axes(first, physical=psutil.cpu_count(logical=False) or usable_cores(), usable=usable_cores())
+    ways = tuning.axes(first, physical=physical_cores(), usable=usable_cores())
     count = 1 + sum(map(len, ways)) + len(ways)  # for each axis about one is measured once more
     bench = Bench(run, model, seed=seed, kind_s=tuning.kind_seconds(minutes, count))
     with stderr.status("starting") as status:
@@ -101,6 +102,7 @@ async def _prepared(settings: Settings, backend: str, display: Display) -> tuple
     """What is served, as `launcher.prepare` decides it, for one backend."""
     found = await engine.find(settings.host.engine.llama_server)
     devices = await gpu.read(found) if settings.host.engine.gpu_layers else gpu.without_gpus()
+    settings = truth.as_computed(settings, devices)
     decision = sizing.decide(settings, found, devices, (backend,))
     settings, placed = decision.settings, decision.placements.get(backend)
     model = (await files(settings, (backend,), display))[backend]

@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from launcher import command
 from launcher.build_record import why_foreign
 from launcher.child import last_lines, running
-from launcher.config import cache_dir
 from launcher.engine import Engine, Origin, built_path, probe
+from launcher.folders import cache_dir
 from launcher.health import backend_up
 from launcher.openmp import openmp_environment
 from launcher.patch import FLAG

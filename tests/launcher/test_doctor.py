@@ -18,11 +18,15 @@ from launcher.build_record import Order, Record
 from launcher.command import REQUIRED_FLAGS
 from launcher.config import Settings, load
 from launcher.demo import demo_models
+from launcher.devices import MIB, Device
 from launcher.doctor import examine
 from launcher.doctor_engine import Machine
 from launcher.engine import Engine, Origin, built_path
+from launcher.errors import ConfigError
 from launcher.findings import Level
-from launcher.gpu import MIB, Device, Devices, host_memory
+from launcher.folders import LONGEST_BASE
+from launcher.gpu import Devices, host_memory
+from launcher.runtime import private_folder
 from tests.launcher.command import trillama_serve
 from tests.launcher.machine import have
 from tests.proxy.stack import unused_port
@@ -73,7 +77,7 @@ async def test_a_good_machine_ends_with_0_and_json_has_every_line(tmp_path: Path
     code, output = await doctor("--config", str(config), "--json", env={"TRILLAMA_CACHE": str(tmp_path)})
     rows = orjson.loads(output)
     assert (code, [row["check"] for row in rows if row["level"] == "fail"]) == (0, [])
-    assert len(rows) == 17
+    assert len(rows) == 22
     assert all(bool(row["fix"]) == (row["level"] != "ok") for row in rows)
 
 
@@ -119,11 +123,14 @@ async def test_a_port_is_free_taken_or_served_by_us() -> None:
 
 async def test_a_runtime_folder_may_be_too_deep_for_a_socket(folder: Path) -> None:
     assert (await doctor_setup.runtime_folder(host(runtime_dir=str(folder)))).level is Level.OK
-    longest = f"/{'x' * (107 - len('//trillama-12345678/text-matching.sock'))}"
+    longest = f"/{'x' * (LONGEST_BASE - 1)}"
     assert (await doctor_setup.runtime_folder(host(runtime_dir=longest))).level is Level.OK
     found = await doctor_setup.runtime_folder(host(runtime_dir=f"{longest}x"))
     assert found.level is Level.FAIL
-    assert "108 bytes, and 107 is the most" in found.text
+    assert f"it may have {LONGEST_BASE} bytes" in found.text
+    with pytest.raises(ConfigError, match="too long a path for sockets"):  # and so says what serves
+        async with private_folder(Path(f"{longest}x")):
+            pass
 
 
 async def test_a_folder_is_stale_when_nobody_listens_in_it_and_nobody_will_remove_it(folder: Path) -> None:
@@ -250,6 +257,21 @@ async def test_an_engine_of_another_processor_fails_by_name(tmp_path: Path, monk
     assert lines["engine"].level is Level.FAIL
     assert "was built for another processor (p) and needs amx_int8" in lines["engine"].text
     assert "run `trillama engine build` here" in lines["engine"].text
+
+
+async def test_a_gpu_in_the_host_s_memory_is_said_to_be() -> None:
+    shared = replace(CARD, integrated=True)
+    alone = machine(host(), shared)
+    assert "RAM too" in (await doctor_engine.devices(alone)).text
+    beside = replace(alone, devices=replace(alone.devices, gpus=(CARD,), unused=(shared,)))
+    assert "CUDA0 a card is not used: its memory is the host's" in (await doctor_engine.devices(beside)).text
+
+
+async def test_threads_without_a_core_are_a_warning() -> None:
+    cores = os.cpu_count() or 1
+    assert (await doctor_engine.threads(machine(host()))).level is Level.OK
+    found = await doctor_engine.threads(machine(host(engine={"threads": cores + 1})))
+    assert (found.level, f"threads = {cores + 1}" in found.text) == (Level.WARN, True)
 
 
 async def test_what_can_never_fit_fails_and_what_does_not_fit_now_warns() -> None:

@@ -29,6 +29,25 @@ def test_a_driver_that_does_not_work(
     assert said in found.text
 
 
+@pytest.mark.parametrize(
+    ("version", "gpu", "level", "said"),
+    [
+        ("Linux version 6.6.87.2-microsoft-standard-WSL2 (root@x) #1 SMP", True, Level.OK, "driver is Windows' own"),
+        ("Linux version 6.6.87.2-microsoft-standard-WSL2 (root@x) #1 SMP", False, Level.WARN, "shows it no GPU"),
+        ("Linux version 4.4.0-19041-Microsoft (Microsoft@Microsoft.com)", False, Level.WARN, "WSL1"),
+        ("Linux version 6.1.0-13-amd64 (debian-kernel@lists.debian.org)", False, Level.OK, "Linux"),
+        (None, False, Level.OK, "Linux"),
+    ],
+)
+def test_linux_inside_windows_is_known(tmp_path: Path, version: str | None, gpu: bool, level: Level, said: str) -> None:
+    if version:
+        (tmp_path / "version").write_text(version)
+    if gpu:
+        (tmp_path / "dxg").touch()
+    found = doctor_host.system(tmp_path / "version", tmp_path / "dxg")
+    assert (found.level, said in found.text) == (level, True)
+
+
 def test_gpus_are_found_on_the_pci_bus(tmp_path: Path) -> None:
     for name, kind, vendor in (("0", "0x030200", "0x10de"), ("1", "0x020000", "0x10de"), ("2", "0x030000", "0x1002")):
         (tmp_path / name).mkdir()

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.candidates import MIN_TOKENS, Room, Wish
 from launcher.config import load
 from launcher.errors import NotEnoughMemory
+from launcher.lack import missing, size
 from launcher.memory import GIB
 from launcher.packing import SPLIT_MARGIN
-from launcher.plan import MIN_TOKENS, Placed, Plan, Room, Wish, missing, place
-from launcher.sizing import wish_of
+from launcher.plan import Placed, Plan, place
+from launcher.wishes import wish_of
 
 BACKENDS = ("retrieval", "code", "text-matching")
 JINA = wish_of(load(None), frozenset(), BACKENDS)
@@ -106,11 +108,16 @@ def test_an_empty_host_is_refused_with_the_numbers(wish: Wish) -> None:
 
 @given(wishes, rooms)
 def test_what_is_said_to_lack_is_nothing_if_and_only_if_it_fits(wish: Wish, room: Room) -> None:
+    assert size(1) == "1 MiB"  # never 0.0 GiB
     for quantization in ("F16", "IQ1_S"):
         alone = replace(wish, quantization=quantization, fixed_tokens=True)
         plan = planned(alone, room)
         fits = plan is not None and not plan.on_demand and not any(one.tensor_split for one in plan.placed)
-        assert (missing(alone, room, quantization) == 0) is fits
+        lacks = missing(alone, room, quantization)
+        assert (lacks == 0) is fits
+        if lacks and room.gpus:  # and with that much more of each it does
+            more = Room(gpus={name: bytes_ + lacks for name, bytes_ in room.gpus.items()}, ram=room.ram + lacks)
+            assert missing(alone, more, quantization) == 0
 
 
 def test_a_card_with_room_gets_the_fastest_of_the_best_with_the_longest_texts() -> None:
@@ -146,9 +153,20 @@ def test_without_a_gpu_everything_is_ram() -> None:
     assert all(one.need.vram == 0 for one in plan.placed)
 
 
+def test_memory_that_the_gpu_shares_with_the_host_is_counted_once() -> None:
+    fixed = replace(AUTO, quantization="Q4_K_M", tokens=2048, fixed_tokens=True)
+    need = sum(one.need.vram + one.need.ram for one in place(fixed, room(100, ram=100)).placed)
+    enough, half = (Room(gpus={"Vulkan0": 100 * GIB}, ram=size, unified=True) for size in (need, need // 2))
+    assert not place(fixed, enough).on_demand
+    assert place(fixed, half).on_demand
+    assert not place(fixed, replace(half, unified=False)).on_demand
+
+
 def test_several_gpus_share_the_models_and_a_model_is_split_only_when_none_holds_it() -> None:
     fixed = replace(AUTO, quantization="Q4_K_M", tokens=2048, fixed_tokens=True)
     assert [one.devices for one in place(fixed, room(4.5, 4.5, 4.5)).placed] == [("CUDA0",), ("CUDA1",), ("CUDA2",)]
+    assert [one.devices for one in place(fixed, room(24, 12)).placed] == [("CUDA0",), ("CUDA0",), ("CUDA1",)]
+    assert {one.devices for one in place(fixed, room(24, 4.5)).placed} == {("CUDA0",)}  # the other is far slower
     one = replace(fixed, weights={"retrieval": AUTO.weights["retrieval"]}, quantization="F16")
     (whole,) = place(one, room(8, 9)).placed
     assert (whole.devices, whole.tensor_split) == (("CUDA1",), ())

@@ -1,15 +1,19 @@
 """What the host's settings come to on a machine: kept, filled in, lowered, warned of or refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launcher.config import Settings, load
+from launcher.devices import Device
 from launcher.engine import Engine, Origin
 from launcher.errors import ConfigError, NotEnoughMemory
-from launcher.gpu import Device, Devices, without_gpus
+from launcher.gpu import Devices, without_gpus
 from launcher.memory import GIB
-from launcher.sizing import Decision, chosen, decide, wish_of
+from launcher.sizing import Decision, chosen, decide, keep
+from launcher.truth import as_computed
+from launcher.wishes import wish_of
 from tests.proxy.stack import BACKENDS
 from tests.tiny_models import write_model
 
@@ -122,8 +126,84 @@ def test_auto_chooses_again_what_it_chose_before(tmp_path: Path, monkeypatch: py
     settings = settings.with_host(engine=settings.host.engine.model_copy(update={"gpu_layers": 0}))
     first = decide(settings, engine, without_gpus(), BACKENDS)
     assert first.plan
+    assert keep(settings, first) == ()
     kept = tmp_path / "auto" / "jina-embeddings-v4.txt"
     assert kept.read_text(encoding="utf-8") == first.plan.quantization == "Q8_0"
     kept.write_text("Q4_K_M", encoding="utf-8")
     again = decide(settings, engine, without_gpus(), BACKENDS)
     assert again.settings.host.models.quantization == "Q4_K_M"
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Any engine, and a cache of its own."""
+    monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path / "cache"))
+    return Engine(argv=("/bin/false",), version="1", flags=frozenset(), origin=Origin.PATH, env={})
+
+
+def test_the_longest_text_does_not_depend_on_who_uses_memory_now(engine: Engine) -> None:
+    for free in (12, 11, 8, 5):
+        for names in (BACKENDS, BACKENDS[:1]):  # one call gets what a server of all serves
+            decision = decide(host(), engine, devices((free, 12)), names)
+            assert decision.settings.max_input_tokens == 1024
+    busy = decide(host(), engine, devices((3, 12)), BACKENDS)
+    assert busy.settings.max_input_tokens == 1024
+    assert busy.short
+    assert "the longest text is 1024 tokens: with 8192 it does not fit" in decision.notes[0] + busy.notes[0]
+
+
+def test_without_a_gpu_the_longest_text_comes_from_the_ram_there_is(engine: Engine) -> None:
+    cpu = host(engine={"gpu_layers": 0})
+    lengths = {decide(cpu, engine, devices(ram=(free, 24)), BACKENDS).settings.max_input_tokens for free in (23, 12, 2)}
+    assert lengths == {2048}
+
+
+def test_the_longest_text_is_remembered_until_models_or_machine_are_others(engine: Engine, tmp_path: Path) -> None:
+    def length(settings: Settings, total: float) -> int:
+        decision = decide(settings, engine, devices((total, total)), BACKENDS)
+        assert keep(settings, decision) == ()
+        return decision.settings.max_input_tokens
+
+    assert length(host(), 12) == 1024
+    kept = tmp_path / "cache/auto/jina-embeddings-v4-length.toml"
+    kept.write_text(kept.read_text().replace("1024", "512", 1))
+    assert length(host(), 12.1) == 512  # a driver's update changes a few MiB
+    assert length(host("IQ1_S"), 12.1) == 2048
+    assert length(host(), 24) == 4096
+    assert length(host(max_input_tokens=700), 24) == 700
+    kept.write_text("damaged")
+    assert length(host(), 12) == 1024
+
+
+def test_a_length_that_cannot_be_kept_is_said(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    decision = decide(host(), engine, devices((12, 12)), BACKENDS)
+    (note,) = keep(host(), decision)
+    assert "cannot be kept" in note
+    assert "set max_input_tokens" in note
+
+
+def test_a_machine_of_one_memory_counts_it_once_and_says_so(engine: Engine) -> None:
+    found = devices((60, 60), ram=(38, 40))
+    shared = replace(found, gpus=tuple(replace(one, integrated=True) for one in found.gpus))
+    apart, together = (decide(host("Q8_0"), engine, one, BACKENDS) for one in (found, shared))
+    assert together.settings.max_input_tokens < apart.settings.max_input_tokens == 8192
+    assert "RAM too" in together.notes[-1]
+    held = decide(host("Q8_0"), engine, replace(shared, ram=replace(shared.ram, free_bytes=0)), BACKENDS)
+    assert held.short
+    again = decide(host("Q8_0"), engine, held_by_us(shared), BACKENDS, ours={"CUDA0": 60 * GIB})
+    assert again.plan
+    assert not again.short
+
+
+def held_by_us(found: Devices) -> Devices:
+    """The same with nothing free."""
+    gpus = tuple(replace(one, free_bytes=0) for one in found.gpus)
+    return replace(found, gpus=gpus, ram=replace(found.ram, free_bytes=0))
+
+
+def test_layers_are_asked_only_of_an_engine_that_has_code_for_a_gpu() -> None:
+    bare = replace(without_gpus(), listed=True)
+    assert as_computed(host(), bare).host.engine.gpu_layers == 0
+    for found in (without_gpus(), replace(bare, has_gpu_backend=True), replace(devices((8, 8)), listed=True)):
+        assert as_computed(host(), found).host.engine.gpu_layers == 99
