@@ -1,6 +1,7 @@
 """Small models with random weights, for every kind of matrix that a processor has kernels of its own for.
 
-Sizes are those that llama.cpp's AMX kernels ask for: rows a multiple of 256 wide, and a multiple of 32 of them.
+Sizes are those that llama.cpp's AMX kernels ask for: rows a multiple of 256 wide, and a multiple of 32 of them. Rows of
+1024 are four blocks of a K-quant, so that sums are begun, continued and ended.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ QUANTIZATIONS: dict[str, tuple[Kind, ...]] = {
     "Q5_K_M": (Kind.Q5_K, Kind.Q6_K),
     "IQ4_XS": (Kind.IQ4_XS, Kind.Q5_K),
 }
-LAYERS, DIMENSIONS, UNITS, HEADS, KV_HEADS, CONTEXT, VOCABULARY = 3, 256, 512, 4, 2, 32768, 260
+LAYERS, DIMENSIONS, UNITS, HEADS, KV_HEADS, CONTEXT, VOCABULARY = 3, 256, 1024, 4, 2, 32768, 260
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def _one_quantization(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_an_engine_that_computes_right_passes(engine_kind: str, tmp_path: Path) -> None:
-    assert 0.999 < await check(await found_engine(engine_kind), tmp_path) < 1
+    assert 0.998 < await check(await found_engine(engine_kind), tmp_path) < 1
 
 
 async def test_an_engine_that_does_not_start_with_the_flag_does_not_serve(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ async def test_an_engine_that_does_not_start_with_the_flag_does_not_serve(tmp_pa
         ('[ "$1" != --model ] || sh -c "kill -ILL \\$\\$" || exit', "dies of SIGILL on Q4_K_M"),
         (
             'case "$2" in *in-F32*) ;; *) set -- "$@" --pooling cls ;; esac',
-            r"wrong vectors on Q4_K_M: a cosine of -?0\.\d",
+            "computes wrong vectors on Q4_K_M: a cosine",
         ),
     ],
 )

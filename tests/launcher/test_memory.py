@@ -101,4 +101,4 @@ async def test_a_real_process_takes_what_is_said(tmp_path: Path, engine: str, n_
         taken = psutil.Process(server.pid).memory_info().rss
     said = need(weights, flags(tokens, gpu_layers=0, logits=logits))
     assert said == Need(ram=said.ram)
-    assert 0.93 * said.ram < taken <= said.ram
+    assert 0.88 * said.ram < taken <= said.ram  # with AMX, F16 is multiplied without a copy of the widest step's input
