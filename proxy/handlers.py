@@ -6,11 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from proxy import cohere, docs, jina, metrics, ollama, openapi, provenance, raw_floats, runpod, tei
+from proxy import cohere, docs, jina, json_body, metrics, ollama, openapi, provenance, raw_floats, runpod, tei
 from proxy.config import Family
 from proxy.embedding import EmbedResult
 from proxy.errors import BackendError, Invalid, ModelNotServed, NotJson, invalid
@@ -34,7 +33,7 @@ def door(parse: Parse) -> Handler:
     """The handler of one dialect: its JSON in, the vectors in its shape out, or as raw floats for who accepts those."""
 
     async def embed(request: web.Request) -> web.StreamResponse:
-        asked = _called(request, parse(await _json(request)))
+        asked = await _asked(request, parse)
         raw = raw_floats.wanted(request.headers.get("Accept", ""))
         if raw and asked.request.multivector:
             message = "has no raw form, as each text has its own number of vectors: leave out `Accept`"
@@ -54,12 +53,12 @@ def job_door(parse: Parse) -> Handler:
     """The handler of a dialect whose caller comes back for the answer: its JSON in, a job out, if only a failed one."""
 
     async def submit(request: web.Request) -> web.StreamResponse:
-        body, jobs = await _json(request), request.app[JOBS]
+        jobs = request.app[JOBS]
         try:
-            asked = parse(body)
+            asked = await _asked(request, parse)
         except Invalid as error:
             return await _job_answer(request, jobs.reject(error))
-        return await _job_answer(request, jobs.submit(_called(request, asked)))
+        return await _job_answer(request, jobs.submit(asked))
 
     return submit
 
@@ -132,11 +131,14 @@ async def prometheus(_: web.Request) -> web.StreamResponse:
     return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _json(request: web.Request) -> object:
+async def _asked(request: web.Request, parse: Parse) -> Asked:
+    body = await _body(request)
+    return _called(request, await json_body.parsed(body, parse, request.app[SERVICE].limits.items))
+
+
+async def _body(request: web.Request) -> bytes:
     try:
-        return orjson.loads(await request.read())
-    except orjson.JSONDecodeError as error:
-        raise NotJson(f"the body is not JSON: {error}") from error
+        return await request.read()
     except web.RequestPayloadError as error:  # e.g. a Content-Encoding that the body does not have
         raise NotJson(f"the body cannot be read: {error}") from error
 
