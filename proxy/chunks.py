@@ -3,20 +3,36 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from proxy import late
+from proxy.config import UnicodeForm
 from proxy.embedding import Ids, Served
 from proxy.errors import BackendError, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.late import Document, Span
 from proxy.model import ServedModel
 from proxy.opening import State
-from proxy.prepare import kept
-from proxy.proof import LARGE_TEXT
+from proxy.prepare import LARGE_TEXT, kept
+from proxy.tokenizer import Tokenizer
+from proxy.unicode_form import SHRINKS
 from proxy.work import Caller
 
 START_S, LOADED_PER_S = 1.0, 500e6  # about how long an engine takes to start, and the bytes of a model it loads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunks:
+    """The texts of a request as they were sent, the prefix before them, and the Unicode form they get."""
+
+    prefix: str
+    texts: Sequence[str]
+    form: UnicodeForm | None
+
+    @property
+    def characters(self) -> int:
+        return len(self.prefix) + sum(map(len, self.texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,27 +44,18 @@ class Read:
     failed: Mapping[int, ProxyError]
 
 
-async def read(document: Document, model: ServedModel, limit: int, *, truncate: bool) -> Read:
-    """Tokenise it. `truncate` drops what is behind the first `limit` tokens; else raises InputTooLong.
+async def read(sent: Chunks, model: ServedModel, limit: int, *, truncate: bool) -> Read:
+    """Tokenise them. `truncate` drops what is behind the document's first `limit` tokens; else raises InputTooLong.
 
     Raises Invalid if the model's tokens are the engine's to count: it does not say where they are in the text.
     """
     tokenizer = model.own_tokenizer("late_chunking", "needs the proxy's own tokenizer: set model_file")
-    most = kept(limit, tokenizer.longest)
-    if not truncate and len(document.text) > most:
-        raise _too_long(f"more than {len(document.text) // tokenizer.longest}", limit)
-    bounded = document.cut(most)
-    if len(bounded.text) < LARGE_TEXT:
-        ids, ends = tokenizer.encode_with_ends(bounded.text)
-    else:
-        ids, ends = await asyncio.to_thread(tokenizer.encode_with_ends, bounded.text)
-    if not truncate and len(ids) > limit:
-        raise _too_long(str(len(ids)), limit)
-    tokens = min(len(ids), limit)
-    spans = late.within(late.spans(bounded, np.array(ends)), tokens)
+    tokens = partial(_tokens, sent, tokenizer, limit, truncate=truncate)
+    document, ids, ends = tokens() if sent.characters < LARGE_TEXT else await asyncio.to_thread(tokens)
+    spans = late.within(late.spans(document, np.array(ends)), len(ids))
     lost = [index for index in range(document.chunks) if index not in spans]
     failed = {index: _empty(index) if document.is_empty(index) else _dropped(index, limit) for index in lost}
-    return Read(np.array(ids[:tokens], dtype=np.int32), spans, failed)
+    return Read(np.array(ids, dtype=np.int32), spans, failed)
 
 
 async def embed(document: Read, model: ServedModel, by_token: ServedModel | None, caller: Caller) -> Served:
@@ -72,6 +79,22 @@ async def embed(document: Read, model: ServedModel, by_token: ServedModel | None
     if lost:
         raise _inexact(lost)
     return await _by_beginnings(document, lengths, model, caller)
+
+
+def _tokens(sent: Chunks, tokenizer: Tokenizer, limit: int, *, truncate: bool) -> tuple[Document, list[int], list[int]]:
+    """The document as far as it can matter, its first `limit` tokens, and where each of these ends in it."""
+    longest = tokenizer.longest * SHRINKS
+    if not truncate and sent.characters > kept(limit, longest):
+        raise _too_long(f"more than {sent.characters // longest}", limit)
+    document = late.document(sent.prefix, sent.texts, sent.form, kept(limit, longest))
+    most = kept(limit, tokenizer.longest)
+    if not truncate and len(document.text) > most:
+        raise _too_long(f"more than {len(document.text) // tokenizer.longest}", limit)
+    bounded = document.cut(most)
+    ids, ends = tokenizer.encode_with_ends(bounded.text, limit)
+    if not truncate and len(ids) > limit:
+        raise _too_long(str(len(ids)), limit)
+    return bounded, ids[:limit], ends
 
 
 def _speeds(model: ServedModel, by_token: ServedModel) -> late.Speeds:

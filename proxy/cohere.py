@@ -8,61 +8,38 @@ measures the same thing; Cohere does not say. Distances between two such vectors
 import uuid
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, WithJsonSchema
 
 from proxy import encode
 from proxy.answers import Floats
 from proxy.embedding import EmbedRequest, EmbedResult, Encoding
-from proxy.errors import ProxyError, invalid
-from proxy.inputs import inputs_of
-from proxy.jina import Encodings
-from proxy.wire import Asked, Dimensions, Door, ModelName, OneOrMany, Refusal, TaskName, Truncation, Wire, validated
-
-
-class TextPart(BaseModel):
-    type: Literal["text"]
-    text: str
-
-
-class Contents(BaseModel):
-    """One input; of its parts only a single text is supported."""
-
-    content: Annotated[list[TextPart], Field(min_length=1, max_length=1)]
-
-
-def _inputs_of(value: object) -> object:
-    if isinstance(value, list):
-        value = [_text_of(one, index) if isinstance(one, dict) else one for index, one in enumerate(value)]
-    return inputs_of(value)
-
-
-def _text_of(one: dict[object, object], index: int) -> object:
-    match one.get("content"):
-        case None:
-            return one
-        case [{"type": "text", "text": str() as text}]:
-            return text
-        case [*parts] if any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts):
-            raise invalid(f"inputs.{index}", "has an image, and this is a text-only model", kind="unsupported")
-        case _:
-            raise invalid(f"inputs.{index}", 'must be {"content": [{"type": "text", "text": "…"}]}', given=one)
+from proxy.errors import ProxyError
+from proxy.wire import (
+    Asked,
+    Dimensions,
+    Door,
+    Encodings,
+    Inputs,
+    ModelName,
+    Refusal,
+    TaskName,
+    Truncation,
+    Wire,
+    validated,
+)
 
 
 def _refused(_: object) -> object:
     raise ValueError("is not supported")
 
 
-CohereInputs = Annotated[
-    tuple[str | tuple[int, ...], ...],
-    BeforeValidator(_inputs_of, json_schema_input_type=OneOrMany | Annotated[list[Contents], Field(min_length=1)]),
-]
 Unsupported = Annotated[object, AfterValidator(_refused), WithJsonSchema({"type": "null"})]
 
 
 class CohereBody(Wire):
     """Of the types `int8` and `uint8` are not supported: they would need the ranges of a whole collection."""
 
-    inputs: CohereInputs = Field(validation_alias=AliasChoices("texts", "inputs"), examples=[["first", "second"]])
+    inputs: Inputs = Field(validation_alias=AliasChoices("texts", "inputs"), examples=[["first", "second"]])
     model: ModelName | None = Field(None, examples=[None])
     input_type: TaskName | None = None
     encodings: Encodings = Field((Encoding.FLOAT,), validation_alias="embedding_types")
@@ -147,7 +124,7 @@ def _request_of(wire: CohereBody) -> EmbedRequest:
         task=wire.input_type,
         dimensions=wire.output_dimension,
         truncate=wire.truncate,
-        encodings=tuple(dict.fromkeys(wire.encodings)),
+        encodings=wire.encodings,
     )
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.errors import ProxyError
+from proxy.errors import Invalid, ProxyError, invalid
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
@@ -22,16 +23,29 @@ class Encoding(StrEnum):
     UBINARY = "ubinary"
 
 
+class Refused(NamedTuple):
+    """Why an input is none. Its error is made when it is told: one body may have very many of them."""
+
+    reason: str
+    kind: str
+    given: object
+
+    def error(self, field: str) -> Invalid:
+        return invalid(field, self.reason, kind=self.kind, given=self.given)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
     """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent.
 
-    `default_task` is what the dialect means by no task at all; None leaves it to the server. `partial`: an input that
-    fails by itself does not fail the others. `late`: the inputs are the chunks of one document. `multivector`: a vector
-    for each token. `client` stands for the API key; the caller waits for `timeout_s`.
+    The inputs in `refused`, by index, are none: "" stands in their place. `default_task` is what the dialect means by
+    no task at all; None leaves it to the server. `partial`: an input that fails by itself does not fail the others.
+    `late`: the inputs are the chunks of one document. `multivector`: a vector for each token. `client` stands for the
+    API key; the caller waits for `timeout_s`.
     """
 
     inputs: Sequence[Input]
+    refused: Mapping[int, Refused] = field(default_factory=dict)
     model: str | None = None
     task: str | None = None
     role: str | None = None

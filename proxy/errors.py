@@ -24,12 +24,16 @@ ProxyError                       500 INTERNAL_ERROR
 └── DeadlineExceeded             504 DEADLINE_EXCEEDED
 """
 
-import reprlib
 from dataclasses import dataclass
+
+from proxy.quoting import quoted, shown
+
+MOST_FAULTS = 10  # told to a caller
+MOST_TEXT = 4000  # characters of an error's sentence; what callers sent is quoted in far less
 
 
 class ProxyError(Exception):
-    """Base class. `args[0]` is one sentence for the caller; `param` the request field at fault.
+    """Base class. `args[0]` is one sentence for the caller, of MOST_TEXT; `param` the request field at fault.
 
     `queue_tokens`, where it matters: how many tokens are waiting.
     """
@@ -39,8 +43,8 @@ class ProxyError(Exception):
     type = "server_error"
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message if len(message) <= MOST_TEXT else message[: MOST_TEXT - 1] + "…"
+        super().__init__(self.message)
         self.param = param
         self.retry_after_s = retry_after_s
         self.queue_tokens: int | None = None
@@ -62,8 +66,8 @@ class ModelNotFound(BadRequest):
     code = "INPUT_MODEL_NOT_FOUND"
 
     def __init__(self, model: str, served: str) -> None:
-        super().__init__(f"model {model!r} is not served here; served are: {served}", param="model")
-        self.model = model
+        super().__init__(f"model {quoted(model)} is not served here; served are: {served}", param="model")
+        self.model = shown(model)
 
 
 class InputTooLong(BadRequest):
@@ -114,15 +118,17 @@ class Fault:
 
 
 class Invalid(BadRequest):
-    """The body is JSON but not a request: every fault found is in `faults`."""
+    """The body is JSON but not a request: the faults found are in `faults`, MOST_FAULTS of them at most."""
 
     status = 422
     code = "VALIDATION_ERROR"
 
     def __init__(self, *faults: Fault) -> None:
-        message = "; ".join(f"{fault.field}: {fault.message}" for fault in faults)
-        super().__init__(message, param=faults[0].field.split(".")[0])
-        self.faults = faults
+        told = faults[:MOST_FAULTS]
+        message = "; ".join(f"{fault.field}: {fault.message}" for fault in told)
+        more = f"; and {len(faults) - len(told)} more" if len(faults) > len(told) else ""
+        super().__init__(message + more, param=faults[0].field.split(".")[0])
+        self.faults = told
 
 
 class PoisonedInput(Invalid):
@@ -186,9 +192,3 @@ class DeadlineExceeded(ProxyError):
 def invalid(field: str, message: str, *, kind: str = "value_error", given: object = "") -> Invalid:
     """One fault as an error; `given` is shown shortened."""
     return Invalid(Fault(field=field, message=message, type=kind, input=shown(given)))
-
-
-def shown(given: object) -> str:
-    """What came, short, however large or deep it is."""
-    text = given if isinstance(given, str) else reprlib.repr(given)
-    return text[:80].encode(errors="replace").decode()  # a header need not be text

@@ -3,13 +3,27 @@
 import asyncio
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
-import orjson
 from aiohttp import web
 
-from proxy import cohere, docs, gemini, jina, metrics, ollama, openapi, pages, provenance, raw_floats, runpod, tei
+from proxy import (
+    cohere,
+    docs,
+    gemini,
+    jina,
+    json_body,
+    metrics,
+    ollama,
+    openapi,
+    pages,
+    provenance,
+    raw_floats,
+    runpod,
+    tei,
+)
 from proxy.embedding import EmbedResult
 from proxy.errors import Invalid, NotJson, invalid
 from proxy.jobs import Job, Jobs
@@ -18,6 +32,7 @@ from proxy.pages import SERVICE
 from proxy.wire import Asked, Door, Parse, Refuse
 from proxy.writing import send
 
+T = TypeVar("T")
 JOBS = web.AppKey("jobs", Jobs)
 
 
@@ -25,7 +40,7 @@ def door(parse: Parse) -> Handler:
     """The handler of one dialect: its JSON in, the vectors in its shape out, or as raw floats for who accepts those."""
 
     async def embed(request: web.Request) -> web.StreamResponse:
-        asked = _called(request, parse(await _json(request)))
+        asked = await _asked(request, parse)
         raw = raw_floats.wanted(",".join(request.headers.getall("Accept", ())))
         if raw and asked.request.multivector:
             message = "has no raw form, as each text has its own number of vectors: leave out `Accept`"
@@ -45,12 +60,12 @@ def job_door(parse: Parse) -> Handler:
     """The handler of a dialect whose caller comes back for the answer: its JSON in, a job out, if only a failed one."""
 
     async def submit(request: web.Request) -> web.StreamResponse:
-        body, jobs = await _json(request), request.app[JOBS]
+        jobs = request.app[JOBS]
         try:
-            asked = parse(body)
+            asked = await _asked(request, parse)
         except Invalid as error:
             return await _job_answer(request, jobs.reject(error))
-        return await _job_answer(request, jobs.submit(_called(request, asked)))
+        return await _job_answer(request, jobs.submit(asked))
 
     return submit
 
@@ -60,7 +75,7 @@ def with_body(page: pages.Page) -> Handler:
 
     @functools.wraps(page)
     async def answer(request: web.Request) -> web.StreamResponse:
-        return await page(request, await _json(request))
+        return await page(request, await _parsed(request, lambda body: body))
 
     return answer
 
@@ -75,11 +90,17 @@ async def cancel_job(request: web.Request) -> web.StreamResponse:
     return await _job_answer(request, request.app[JOBS].cancel(request.match_info["id"]))
 
 
-async def _json(request: web.Request) -> object:
+async def _asked(request: web.Request, parse: Parse) -> Asked:
+    return _called(request, await _parsed(request, parse))
+
+
+async def _parsed(request: web.Request, parse: Callable[[object], T]) -> T:
+    return await json_body.parsed(await _body(request), parse, request.app[SERVICE].limits.items)
+
+
+async def _body(request: web.Request) -> bytes:
     try:
-        return orjson.loads(await request.read())
-    except orjson.JSONDecodeError as error:
-        raise NotJson(f"the body is not JSON: {error}") from error
+        return await request.read()
     except web.RequestPayloadError as error:  # e.g. a Content-Encoding that the body does not have
         raise NotJson(f"the body cannot be read: {error}") from error
 

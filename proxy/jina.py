@@ -1,41 +1,37 @@
 """The embeddings API of Jina, OpenAI, Voyage and NIM: one wire model for all, the names of the fields are its table."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from proxy import encode
 from proxy.answers import EmbeddingsAnswer
 from proxy.embedding import EmbedRequest, EmbedResult, Encoding
 from proxy.errors import Fault, Invalid
+from proxy.inputs import parted
 from proxy.wire import (
     Asked,
     Dimensions,
     Door,
-    Inputs,
+    Encodings,
+    Items,
     ModelName,
     MultiVector,
     TaskName,
     Truncation,
     Wire,
-    one_or_more,
     validated,
 )
-
-Encodings = Annotated[
-    tuple[Encoding, ...],
-    Field(min_length=1),
-    BeforeValidator(one_or_more, json_schema_input_type=Encoding | Annotated[list[Encoding], Field(min_length=1)]),
-]
 
 
 class EmbeddingsBody(Wire):
     """Null means absent, and fields that are not named here are ignored."""
 
-    inputs: Inputs = Field(
+    inputs: Items = Field(
         validation_alias=AliasChoices("input", "content", "texts"),
-        description='A text, `{"text": …}`, token ids (of cl100k_base, as OpenAI\'s clients send), or a list of these.',
+        description='A text, `{"text": …}`, token ids (of cl100k_base, as OpenAI\'s clients send), or a list of these. '
+        'A text can come in parts: `{"content": [{"type": "text", "text": …}]}`.',
         examples=["hello", ["first", {"text": "second"}]],
     )
     model: ModelName | None = Field(
@@ -101,8 +97,10 @@ def parse(body: object) -> Asked:
 
 def request_of(wire: EmbeddingsBody) -> EmbedRequest:
     """The wire's fields under the core's names."""
+    inputs, refused = parted(wire.inputs)
     return EmbedRequest(
-        inputs=wire.inputs,
+        inputs=inputs,
+        refused=refused,
         model=wire.model,
         task=wire.task,
         role=wire.prompt_name,
@@ -112,7 +110,7 @@ def request_of(wire: EmbeddingsBody) -> EmbedRequest:
         partial=wire.on_error == "partial",
         late=wire.late_chunking,
         multivector=wire.return_multivector,
-        encodings=tuple(dict.fromkeys(wire.encodings)),
+        encodings=wire.encodings,
     )
 
 

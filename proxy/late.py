@@ -4,10 +4,10 @@ The model is causal and its pooled vector is a mean, so the sum over the first n
 of just those; the sum over a chunk is the difference of two such sums. No engine has to give vectors by token.
 """
 
-import unicodedata
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from proxy.config import UnicodeForm
 from proxy.embedding import Matrix
+from proxy.unicode_form import border, normalized
 
 F64 = NDArray[np.float64]
-CONTEXT = 8  # characters before a border that can take part in composing the one after it
 WORST_COSINE = 0.999
 JSON_S = 1.1e-3  # that llama-server takes to write the state of a token (measured, 2048 dimensions)
 MANY_TIMES = 4
@@ -29,22 +29,26 @@ NOISE_LENGTHS = (17, 67, 251)  # the first needs fillers; no powers of two, whos
 class Document:
     """`text` is as the model gets it, prefix and all; `ends[i]` is where its first i chunks end, in characters.
 
-    `ends[0]` is the end of the prefix.
+    `ends[0]` is the end of the prefix. If it is not `whole`, this is the beginning of a longer one.
     """
 
     text: str
     ends: tuple[int, ...]
+    whole: bool = True
 
     @property
     def chunks(self) -> int:
         return len(self.ends) - 1
 
     def is_empty(self, chunk: int) -> bool:
-        return self.ends[chunk] == self.ends[chunk + 1]
+        """Whether the chunk has no text, wherever the document was cut."""
+        end = self.ends[chunk + 1]
+        return self.ends[chunk] == end and (self.whole or end < len(self.text))
 
     def cut(self, most: int) -> "Document":
         """The first `most` characters."""
-        return Document(self.text[:most], tuple(min(end, most) for end in self.ends))
+        whole = self.whole and len(self.text) <= most
+        return Document(self.text[:most], tuple(min(end, most) for end in self.ends), whole)
 
 
 class Span(NamedTuple):
@@ -54,23 +58,23 @@ class Span(NamedTuple):
     end: int
 
 
-def document(prefix: str, chunks: Sequence[str], form: UnicodeForm | None) -> Document:
+def document(prefix: str, chunks: Sequence[str], form: UnicodeForm | None, most: int = sys.maxsize) -> Document:
     """The chunks as they are, one after the other, behind the prefix, in that Unicode form.
 
     Nothing is put between them: a caller that cut a text gets that text. Characters that Unicode composes with the end
-    of the chunk before belong to that one.
+    of the chunk before belong to that one. Only the first `most` characters are read.
     """
     text = "".join([prefix, *chunks])
-    ends = np.cumsum([len(prefix), *map(len, chunks)]).tolist()
-    if form is None or unicodedata.is_normalized(form, text):
-        return Document(text, tuple(ends))
-    normal, borders, done, length = unicodedata.normalize(form, text), list[int](), 0, 0
-    for end in ends:
-        border = max(done, _composed(text, end, form))
-        length += len(unicodedata.normalize(form, text[done:border]))
-        done = border
-        borders.append(min(length, len(normal)))
-    return Document(normal, tuple(borders))
+    joined = Document(text, tuple(accumulate(map(len, chunks), initial=len(prefix)))).cut(most)
+    if form is None or (normal := normalized(joined.text, form)) == joined.text:
+        return joined
+    borders, done, length = list[int](), 0, 0
+    for end in joined.ends:
+        if end > done:
+            start, done = done, border(joined.text, end, form)
+            length += len(normalized(joined.text[start:done], form))
+        borders.append(length)
+    return Document(normal, tuple(borders), joined.whole)
 
 
 def spans(document: Document, token_ends: NDArray[np.int64]) -> list[Span | None]:
@@ -153,17 +157,3 @@ def too_fine(found: Mapping[int, Span], noise: float) -> dict[int, float]:
     errors = {index: noise * span.end / (span.end - span.start) for index, span in found.items()}
     cosines = {index: 1 / (1 + error * error) ** 0.5 for index, error in errors.items()}
     return {index: cosine for index, cosine in cosines.items() if cosine < WORST_COSINE}
-
-
-def _composed(text: str, end: int, form: UnicodeForm) -> int:
-    """The border at `end`, moved behind what Unicode composes with the characters before it."""
-    while 0 < end < len(text) and _joins(text[max(0, end - CONTEXT) : end], text[end], form):
-        end += 1
-    return end
-
-
-def _joins(before: str, after: str, form: UnicodeForm) -> bool:
-    normal = unicodedata.normalize
-    return bool(unicodedata.combining(after)) or normal(form, before + after) != normal(form, before) + normal(
-        form, after
-    )

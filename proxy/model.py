@@ -131,9 +131,8 @@ class ServedModel:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids of the model's own vocabulary. Raises KeyError with the first id that it does not have."""
         tokenizer = self.own_tokenizer("input", "is token ids, which need the proxy's own tokenizer: set model_file")
-        for token in ids:
-            if not 0 <= token < tokenizer.size:
-                raise KeyError(token)
+        if not 0 <= min(ids) <= max(ids) < tokenizer.size:
+            raise KeyError(next(token for token in ids if not 0 <= token < tokenizer.size))
         return tokenizer.decode(ids)
 
     async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY, *, alone: bool = False) -> Outcome:

@@ -13,7 +13,7 @@ from proxy.backend import Backend
 from proxy.config import Family
 from proxy.embedding import Ids, Provenance
 from proxy.errors import BackendLost, BackendUnavailable, BadVector
-from proxy.prepare import parts
+from proxy.prepare import LARGE_TEXT, in_parts
 from proxy.provenance import UNKNOWN, digest_of, space_of
 from proxy.rounding import RoundingCheck
 from proxy.tokenizer import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 KNOWN_TEXT = "Query: trillama"
 TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
-PART = 1_000_000  # characters tokenised at a time: about 100 MB while that lasts
-LARGE_TEXT = 20_000  # characters from which tokenising is worth a thread: about 5 ms of the loop
 
 
 class Tokenize(Protocol):
@@ -106,10 +104,7 @@ class _Engine:
 
 
 class _Local:
-    """The proxy's own tokenizer. Much text goes to a thread, a part at a time and one request at a time.
-
-    So the loop never waits for it, memory stays bounded, and a request that was cancelled ends with its part.
-    """
+    """The proxy's own tokenizer. Much text goes to a thread, of one request at a time: it takes all cores as it is."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -119,7 +114,7 @@ class _Local:
         if sum(map(len, texts)) < LARGE_TEXT:
             return self._encode(texts)
         async with self._large:
-            return [ids for part in parts(texts, PART) for ids in await asyncio.to_thread(self._encode, part)]
+            return await in_parts(self._encode, texts, LARGE_TEXT)
 
     def _encode(self, texts: Sequence[str]) -> list[Ids]:
         return [np.array(ids, dtype=np.int32) for ids in self._tokenizer.encode(texts)]

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from proxy import chunks, encode, late, prepare, token_ids
+from proxy import chunks, encode, late
+from proxy.chunks import Chunks
 from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input, Provenance, Served
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.model import ServedModel
+from proxy.reading import Reading
 from proxy.tasks import Route, TaskTable
 from proxy.token_ids import Decode
 from proxy.token_states import MultiVectors, Tokenwise
@@ -85,9 +87,7 @@ class EmbedService:
     async def _texts(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
         """Each input by itself."""
         model = self.models[route.backend]
-        async with model.admitted(estimate(request.inputs)):
-            inputs, failed = await self._ids(request, route.prefix, model)
-        _raise_if_all(failed, request)
+        inputs, failed = await self._read(request, route, model)
         outcome = await model.embed(list(inputs.values()), caller)
         names = list(inputs)
         failed |= {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
@@ -96,51 +96,46 @@ class EmbedService:
 
     async def _tokens(self, request: EmbedRequest, route: Route, tokenwise: Tokenwise, caller: Caller) -> Served:
         """Each token of each input."""
-        model = self.models[route.backend]
-        async with model.admitted(estimate(request.inputs)):
-            inputs, failed = await self._ids(request, route.prefix, model)
-        _raise_if_all(failed, request)
+        inputs, failed = await self._read(request, route, self.models[route.backend])
         made = await tokenwise.embed(inputs, caller)
         failed |= made.failed
         _raise_if_all(failed, request)
         tokens = sum(len(ids) for index, ids in inputs.items() if index not in failed)
         return Served(np.concatenate(list(made.rows.values())), tokens, failed, tuple(map(len, made.rows.values())))
 
+    async def _read(
+        self, request: EmbedRequest, route: Route, model: ServedModel
+    ) -> tuple[dict[int, Ids], dict[int, ProxyError]]:
+        """The token ids of each input, by index, and the errors of those that have none."""
+        reading = Reading(request, model, self.limits.input_tokens)
+        async with model.admitted(estimate(request.inputs)):
+            inputs = await reading.ids(route.prefix, self.tasks.unicode_normalization, self.decode or model.decode)
+        _raise_if_all(reading.failed, request)
+        return inputs, reading.failed
+
     async def _document(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
         """The inputs as the chunks of one document."""
         model, by_token = self.models[route.backend], self.by_token.get(route.backend)
-        tokens = estimate(request.inputs)
+        reading, tokens = Reading(request, model, self.limits.input_tokens), estimate(request.inputs)
         async with model.admitted(tokens if by_token else late.cost(tokens, len(request.inputs))):
-            texts = await token_ids.texts_of(request.inputs, self.decode or model.decode)
-            document = late.document(route.prefix, texts, self.tasks.unicode_normalization)
-            read = await chunks.read(document, model, self.limits.input_tokens, truncate=request.truncate)
-        return await chunks.embed(read, model, by_token, caller)
-
-    async def _ids(
-        self, request: EmbedRequest, prefix: str, model: ServedModel
-    ) -> tuple[dict[int, Ids], dict[int, ProxyError]]:
-        """The token ids of each input, by index, and the errors of those that have none: of a partial request only."""
-        limit, failed = self.limits.input_tokens, dict[int, ProxyError]()
-        texts = await token_ids.texts_of(request.inputs, self.decode or model.decode)
-        texts = prepare.as_trained(prefix, texts, self.tasks.unicode_normalization)
-        if not request.truncate:
-            _refuse(prepare.huge(texts, limit, model.longest_token), limit, request, failed)
-        most = prepare.kept(limit, model.longest_token)
-        bounded = {index: text[:most] for index, text in enumerate(texts) if index not in failed}
-        inputs = dict(zip(bounded, await model.tokenize(list(bounded.values())), strict=True))
-        if not request.truncate:
-            _refuse(prepare.too_long(inputs, limit), limit, request, failed)
-        for index in [index for index, ids in inputs.items() if not len(ids)]:
-            failed[index] = prepare.nothing(index)
-            if not request.partial:
-                raise failed[index]
-        return {index: ids[:limit] for index, ids in inputs.items() if index not in failed}, failed
+            texts = await reading.texts(self.decode or model.decode)
+            sent = Chunks(
+                prefix=route.prefix,
+                texts=[texts.get(index, "") for index in range(len(request.inputs))],
+                form=self.tasks.unicode_normalization,
+            )
+            document = await chunks.read(sent, model, self.limits.input_tokens, truncate=request.truncate)
+        document = replace(document, failed={**document.failed, **reading.failed})
+        return await chunks.embed(document, model, by_token, caller)
 
     def _check(self, request: EmbedRequest) -> None:
         if not request.inputs:
             raise invalid("input", "must have at least one text", kind="too_short", given="[]")
         if len(request.inputs) > self.limits.items:
             raise invalid("input", f"{len(request.inputs)} texts; at most {self.limits.items}", kind="too_long")
+        if request.refused and not request.partial:
+            first = min(request.refused)
+            raise request.refused[first].error(f"input.{first}")
         if request.dimensions is not None and not 1 <= request.dimensions <= self.limits.dimensions:
             message = f"must be from 1 to {self.limits.dimensions}"
             raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
@@ -154,12 +149,6 @@ def _made_by(provenance: Provenance, tokenwise: Tokenwise | None) -> Provenance:
 def estimate(inputs: Sequence[Input]) -> int:
     """About how many tokens these are, for next to nothing: enough to turn a flood away before any work."""
     return sum(len(one) // CHARACTERS_PER_TOKEN if isinstance(one, str) else len(one) for one in inputs) + len(inputs)
-
-
-def _refuse(found: Mapping[int, str], limit: int, request: EmbedRequest, failed: dict[int, ProxyError]) -> None:
-    if found and not request.partial:
-        raise prepare.refusal(found, limit)
-    failed |= {index: prepare.refusal({index: count}, limit) for index, count in found.items()}
 
 
 def _raise_if_all(failed: Mapping[int, ProxyError], request: EmbedRequest) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from proxy.config import Family
 from proxy.errors import Invalid, ModelNotFound, invalid
+from proxy.quoting import did_you_mean, quoted
 
 # NIM's way of choosing the role where a client can set only the model.
 ROLE_SUFFIXES = {"-query": "query", "-passage": "passage"}
@@ -83,7 +84,9 @@ class TaskTable:
         raise self._unknown(task or role)
 
     def _unknown(self, task: str | None) -> Invalid:
-        return invalid("task", f"unknown task {task!r}; allowed are: {', '.join(self.tasks)}", kind="enum", given=task)
+        meant = did_you_mean(task, self._routes)
+        message = f"unknown task {quoted(task)}{meant or ';'} allowed are: {', '.join(self.tasks)}"
+        return invalid("task", message, kind="enum", given=task)
 
 
 def _routes(family: Family) -> dict[str, Route]:

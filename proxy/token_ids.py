@@ -8,14 +8,14 @@ import asyncio
 import hashlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 import pybase64
 
 from proxy.embedding import Input
-from proxy.errors import invalid
+from proxy.errors import Invalid, invalid
 
 # tiktoken_ext/openai_public.py: the file's digest and special tokens; tiktoken/load.py: its name in tiktoken's cache.
 CACHED_AS = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
@@ -29,13 +29,14 @@ SPECIAL = {
 }
 FIX = "send text (LangChain: check_embedding_ctx_length=False)"
 
-Decode = Callable[[Sequence[int]], str]  # raises KeyError with the first id that the vocabulary does not have
+# Raises KeyError with the first id that the vocabulary does not have, Invalid where none is read.
+Decode = Callable[[Sequence[int]], str]
 
 
-async def texts_of(inputs: Sequence[Input], decode: Decode) -> list[str]:
-    """Each input as text; ids are read in a thread. Raises Invalid naming the index of one that is not known."""
-    texts = [one for one in inputs if isinstance(one, str)]
-    return texts if len(texts) == len(inputs) else await asyncio.to_thread(_texts_of, inputs, decode)
+async def texts_of(inputs: Mapping[int, Input], decode: Decode) -> tuple[dict[int, str], dict[int, Invalid]]:
+    """Each input as text, by its index; and why there is none of it. Ids are read in a thread."""
+    texts = {index: one for index, one in inputs.items() if isinstance(one, str)}
+    return (texts, {}) if len(texts) == len(inputs) else await asyncio.to_thread(_texts_of, inputs, decode)
 
 
 def cl100k() -> Decode | None:
@@ -48,7 +49,7 @@ def cl100k() -> Decode | None:
     if path is None:
         return None
     table = cache(partial(_table, path))
-    return lambda ids: b"".join([table()[token] for token in ids]).decode(errors="replace")
+    return lambda ids: b"".join(map(table().__getitem__, ids)).decode(errors="replace")
 
 
 def refuse(ids: Sequence[int]) -> str:
@@ -70,16 +71,17 @@ def _table(path: Path) -> dict[int, bytes]:
     return {int(rank): pybase64.b64decode(token) for token, rank in lines} | SPECIAL
 
 
-def _texts_of(inputs: Sequence[Input], decode: Decode) -> list[str]:
-    return [one if isinstance(one, str) else _decoded(one, index, decode) for index, one in enumerate(inputs)]
-
-
-def _decoded(ids: Sequence[int], index: int, decode: Decode) -> str:
-    try:
-        return decode(ids)
-    except KeyError as error:
-        message = f"token id {error.args[0]} is not in the vocabulary that this server reads ids with: {FIX}"
-        raise invalid(f"input.{index}", message, kind="out_of_range", given=error.args[0]) from error
+def _texts_of(inputs: Mapping[int, Input], decode: Decode) -> tuple[dict[int, str], dict[int, Invalid]]:
+    texts, failed = dict[int, str](), dict[int, Invalid]()
+    for index, one in inputs.items():
+        try:
+            texts[index] = one if isinstance(one, str) else decode(one)
+        except KeyError as error:
+            message = f"token id {error.args[0]} is not in the vocabulary that this server reads ids with: {FIX}"
+            failed[index] = invalid(f"input.{index}", message, kind="out_of_range", given=error.args[0])
+        except Invalid as error:
+            failed[index] = error
+    return texts, failed
 
 
 def _places() -> Iterator[Path]:

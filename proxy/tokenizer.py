@@ -10,6 +10,7 @@ Where llama.cpp and the original Hugging Face tokenizer part, this follows llama
   follows the file, as the original does; ids that we send are taken as they are.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,15 +78,21 @@ class Tokenizer:
             return [encoding.ids for encoding in encodings]
         return [[*self._before, *encoding.ids, *self._after] for encoding in encodings]
 
-    def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
-        """The ids of a text, and behind which character each one's text ends; EOS ends behind the end."""
-        encoding = self._inner.encode(text, add_special_tokens=False)
-        ends = [0] * len(self._before) + [end for _, end in encoding.offsets] + [len(text) + 1] * len(self._after)
-        return [*self._before, *encoding.ids, *self._after], ends
+    def encode_with_ends(self, text: str, most: int = sys.maxsize) -> tuple[list[int], list[int]]:
+        """The ids of a text, and behind which character the text of each of the first `most` ends.
+
+        EOS ends behind the end. Works without the GIL.
+        """
+        (encoding,) = self._inner.encode_batch([text], add_special_tokens=False)  # `encode` would hold it
+        # One by one: all offsets of a long text at once are a second of the GIL.
+        inner = [encoding.token_to_chars(token) or (0, 0) for token in range(min(len(encoding), most))]
+        ends = [0] * len(self._before) + [end for _, end in inner] + [len(text) + 1] * len(self._after)
+        return [*self._before, *encoding.ids, *self._after], ends[:most]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens included; bytes that are no UTF-8 become U+FFFD."""
-        return self._inner.decode(list(ids), skip_special_tokens=False)
+        """The text of `ids`, special tokens included; bytes that are no UTF-8 become U+FFFD. Works without the GIL."""
+        (text,) = self._inner.decode_batch([list(ids)], skip_special_tokens=False)
+        return text
 
 
 def load(model_file: Path) -> Tokenizer:

@@ -1,5 +1,6 @@
 """What the dialects share: JSON → a validated wire model, and what a dialect gives back."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
@@ -10,17 +11,19 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    PlainValidator,
     ValidationError,
     WithJsonSchema,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 from typing_extensions import TypeAliasType, TypedDict
 
-from proxy.embedding import EmbedRequest, EmbedResult
-from proxy.errors import Fault, Invalid, ProxyError, shown
-from proxy.inputs import inputs_of
+from proxy.embedding import EmbedRequest, EmbedResult, Encoding, Input, Refused
+from proxy.errors import Fault, Invalid, ProxyError
+from proxy.inputs import inputs_of, items_of
+from proxy.quoting import did_you_mean, quoted, shown
 from proxy.schema import as_accepted
 
 
@@ -94,9 +97,54 @@ def validated(model: type[T], body: object) -> T:
         raise Invalid(*_faults(error)) from error
 
 
+ENCODINGS = ", ".join(map(repr, map(str, Encoding)))
+# What is wrong with a field, by pydantic's name for it; for what is not here, in pydantic's words.
+SENTENCES = {
+    "missing": "is required",
+    "value_error": "{error}",
+    "literal_error": "must be {expected}, not {given}{meant}",
+    "enum": "must be {expected}, not {given}{meant}",
+    "string_type": "must be a string, not {given}",
+    "model_type": "must be an object, not {given}",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false, not {given}"),
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_from_float", "int_parsing_size", "finite_number"),
+        "must be an integer, not {given}",
+    ),
+}
+
+
+def _faults(error: ValidationError) -> list[Fault]:
+    """One for each field: the first that was found."""
+    by_field = dict[str, ErrorDetails]()
+    for fault in error.errors(include_url=False):
+        by_field.setdefault(".".join(map(str, fault["loc"])), fault)
+    return [
+        Fault(
+            field=field,
+            message=_sentence(fault),
+            type=fault["type"],
+            input="" if fault["type"] == "missing" else shown(fault["input"]),
+        )
+        for field, fault in by_field.items()
+    ]
+
+
+def _sentence(fault: ErrorDetails) -> str:
+    context, given = fault.get("ctx", {}), fault["input"]
+    expected = str(context.get("expected", ""))
+    return SENTENCES.get(fault["type"], "{said}").format(
+        said=fault["msg"],
+        error=context.get("error", ""),
+        expected=expected,
+        given=quoted(given),
+        meant=did_you_mean(given, re.findall("'(.+?)'", expected)),
+    )
+
+
 def _no_bool(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("must be a whole number, not a boolean")  # noqa: TRY004 # pydantic reports only ValueError
+        raise ValueError("must be an integer, not a boolean")  # noqa: TRY004 # pydantic reports only ValueError
     return value
 
 
@@ -107,9 +155,17 @@ def _cut_at_the_end(value: object) -> object:
     return {"END": True, "NONE": False}.get(value, value) if isinstance(value, str) else value
 
 
-def one_or_more(value: object) -> object:
-    """A single value as a list of one."""
-    return value if isinstance(value, list) else [value]
+def _encodings_of(value: object) -> tuple[Encoding, ...]:
+    """The encodings that one name, or a list of them, asks for."""
+    given = value if isinstance(value, list) else [value]
+    if not given:
+        raise ValueError(f"must have at least 1 of {ENCODINGS}")
+    if len(given) > len(Encoding):
+        raise ValueError(f"has {len(given)} types, and there are {len(Encoding)}: {ENCODINGS}")
+    try:
+        return tuple(dict.fromkeys(map(Encoding, given)))
+    except ValueError:
+        raise PydanticCustomError("enum", "unknown", {"expected": ENCODINGS}) from None
 
 
 class TextItem(TypedDict):
@@ -118,14 +174,42 @@ class TextItem(TypedDict):
     text: str
 
 
+class PromptItem(TypedDict):
+    """A text as llama.cpp's clients send it."""
+
+    prompt_string: str
+
+
+class TextPart(TypedDict):
+    """A part of a text, as OpenAI's clients send it."""
+
+    type: Literal["text", "input_text"]
+    text: str
+
+
+Parts = Annotated[list[TextPart], Field(min_length=1, description="The parts of one text, joined by nothing.")]
+
+
+class Contents(TypedDict):
+    """A text in parts."""
+
+    content: Parts
+
+
 # What a client may send, as the document describes it. `openapi` fills in the names that a `$ref` stands for, as they
 # are the served family's.
 TokenId = Annotated[int, WithJsonSchema({"$ref": "#/components/schemas/TokenId"})]
 Ids = Annotated[list[TokenId], Field(min_length=1, description="One input of token ids.")]
-OneOrMany = TypeAliasType(
-    "OneOrMany", str | TextItem | Ids | Annotated[list[str | TextItem | Ids], Field(min_length=1)]
-)
-Inputs = Annotated[tuple[str | tuple[int, ...], ...], BeforeValidator(inputs_of, json_schema_input_type=OneOrMany)]
+Item = str | TextItem | PromptItem | Contents
+OneOrMany = TypeAliasType("OneOrMany", Item | Ids | Annotated[list[Item | Ids | Parts], Field(min_length=1)])
+Inputs = Annotated[tuple[Input, ...], PlainValidator(inputs_of, json_schema_input_type=OneOrMany)]
+Items = Annotated[tuple[Input | Refused, ...], PlainValidator(items_of, json_schema_input_type=OneOrMany)]
+Encodings = Annotated[
+    tuple[Encoding, ...],
+    PlainValidator(
+        _encodings_of, json_schema_input_type=Encoding | Annotated[list[Encoding], Field(min_length=1, max_length=4)]
+    ),
+]
 Count = Annotated[int, BeforeValidator(_no_bool)]
 Truncation = Annotated[bool, BeforeValidator(_cut_at_the_end, json_schema_input_type=bool | Literal["END", "NONE"])]
 TaskName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/TaskName"})]
@@ -133,15 +217,3 @@ ModelName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/ModelNa
 # `allOf`, as pydantic would look up a bare `$ref` that has a default beside it.
 MultiVector = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/MultiVector"}]})]
 Dimensions = Annotated[Count, WithJsonSchema({"$ref": "#/components/schemas/Dimensions"})]
-
-
-def _faults(error: ValidationError) -> list[Fault]:
-    return [
-        Fault(
-            field=".".join(map(str, fault["loc"])),
-            message=fault["msg"],
-            type=fault["type"],
-            input="" if fault["type"] == "missing" else shown(fault["input"]),
-        )
-        for fault in error.errors(include_url=False, include_context=False)
-    ]

@@ -119,7 +119,6 @@ async def test_truncate_counts_what_the_model_processed(served: Stack) -> None:
     ("body", "status", "code", "param", "message"),
     [
         (b"{", 400, "INVALID_JSON", None, "not JSON"),
-        (b'{"input": "\\ud800"}', 400, "INVALID_JSON", None, "surrogate"),
         (b"\xff\xfe", 400, "INVALID_JSON", None, "not JSON"),
         (b'{"input":' + b"[" * 1000 + b"]" * 1000 + b"}", 422, "VALIDATION_ERROR", "input", "input.0"),
         ([1], 422, "VALIDATION_ERROR", "body", "must be a JSON object"),
@@ -132,10 +131,25 @@ async def test_truncate_counts_what_the_model_processed(served: Stack) -> None:
         ({"input": ["a", {"image": "https://x/y.png"}]}, 422, "VALIDATION_ERROR", "input", "input.1: is an image"),
         ({"input": "a", "dimensions": 0}, 422, "VALIDATION_ERROR", "dimensions", "1 to 2048"),
         ({"input": "a", "dimensions": 2049}, 422, "VALIDATION_ERROR", "dimensions", "1 to 2048"),
-        ({"input": "a", "dimensions": "many"}, 422, "VALIDATION_ERROR", "dimensions", "integer"),
+        (
+            {"input": ["a", {"text": "b", "image": "https://x/y.png"}]},
+            422,
+            "VALIDATION_ERROR",
+            "input",
+            "1: has an image",
+        ),
+        ({"input": "a", "dimensions": "many"}, 422, "VALIDATION_ERROR", "dimensions", "integer, not 'many'"),
         ({"input": "a", "dimensions": True}, 422, "VALIDATION_ERROR", "dimensions", "boolean"),
         ({"input": "a", "embedding_type": "int4"}, 422, "VALIDATION_ERROR", "embedding_type", "'ubinary'"),
         ({"input": "a", "embedding_type": []}, 422, "VALIDATION_ERROR", "embedding_type", "at least 1"),
+        ({"input": "a", "embedding_type": ["float"] * 5}, 422, "VALIDATION_ERROR", "embedding_type", "there are 4"),
+        ({"input": "a", "encoding_format": "flot"}, 422, "VALIDATION_ERROR", "encoding_format", "mean 'float'?"),
+        ({"input": "a", "truncate": "maybe"}, 422, "VALIDATION_ERROR", "truncate", "true or false, not 'maybe'"),
+        ({"input": "a", "task": 5}, 422, "VALIDATION_ERROR", "task", "must be a string, not 5"),
+        ({"input": "a", "on_error": "stop"}, 422, "VALIDATION_ERROR", "on_error", "must be 'fail' or 'partial', not"),
+        ({"input": "a", "task": "retrieval.qury"}, 422, "VALIDATION_ERROR", "task", "mean 'retrieval.query'?"),
+        ({"input": "a", "model": "x" * 10**6}, 400, "INPUT_MODEL_NOT_FOUND", "model", "jina-embeddings-v4"),
+        ({"input": "a", "task": "x" * 10**6}, 422, "VALIDATION_ERROR", "task", "retrieval.query"),
         ({"input": "a", "task": "poetry"}, 422, "VALIDATION_ERROR", "task", "retrieval.query"),
         ({"input": "a", "model": "gpt-4"}, 400, "INPUT_MODEL_NOT_FOUND", "model", "jina-embeddings-v4"),
         (
@@ -162,6 +176,8 @@ async def test_bad_input_gets_one_body_that_names_the_field(
     assert error["type"] == "invalid_request_error"
     assert got["request_id"] == answer.headers["X-Request-ID"]
     assert ("errors" in got) == (status == 422)
+    assert len(answer.body) < 4000
+    assert not re.search("Input should|Value error|[Tt]uple|validation", got["detail"])
 
 
 async def test_2048_texts_are_answered_in_order(served: Stack) -> None:

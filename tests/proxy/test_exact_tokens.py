@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
+import orjson
 import pytest
 from anyio.from_thread import start_blocking_portal
 
@@ -150,18 +151,33 @@ async def test_the_usage_of_a_batch_is_the_sum_of_its_rows(through: Recorded, se
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("text", "expected"),
     [
-        rb'{"input": "\ud800"}',
-        rb'{"input": ["ok", "a\udfffb"]}',
-        rb'{"input": [{"text": "\ude00\ud83d"}]}',
-        rb'{"input": "a", "task": "\ud800"}',
-        b'{"input": "\xed\xa0\x80"}',
+        (rb"cut here \ud83d", "cut here \ufffd"),
+        (rb"\ude00\ud83d\ud83c\udf89", "\ufffd\ufffd🎉"),
+        (rb"\\ud83d \\\ud83d", "\\ud83d \\\ufffd"),
     ],
 )
-async def test_half_a_surrogate_pair_is_no_text(through: Recorded, body: bytes) -> None:
-    answer = await through.stack.post(body)
-    assert (answer.status, answer.json["code"]) == (400, "INVALID_JSON")
+async def test_half_a_surrogate_pair_is_a_replacement_character(through: Recorded, text: bytes, expected: str) -> None:
+    for body in (b'{"input": "%b"}', b'{"input": {"text": "%b"}}', b'{"input": {"content": [{"text": "%b"}]}}'):
+        halves, whole = body % text, orjson.dumps({"input": expected})
+        through.clear()
+        assert used(await through.stack.post(halves)) == used(await through.stack.post(whole))
+        first, second = through.received["text-matching"]
+        assert first == second
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (rb'{"input": "a", "task": "\ud800"}', 422),
+        (rb'{"input": "a", "model": "\ud800"}', 400),
+        (rb'{"input": "a", "\ud800": "ignored"}', 200),
+        (b'{"input": "\xed\xa0\x80"}', 400),
+    ],
+)
+async def test_half_a_surrogate_pair_elsewhere_is_an_error_of_ours(through: Recorded, body: bytes, status: int) -> None:
+    assert (await through.stack.post(body)).status == status
 
 
 async def test_a_whole_surrogate_pair_is_one_character(through: Recorded) -> None:

@@ -1,5 +1,6 @@
 """Late chunking: which tokens are a chunk's, and the mean over them, without any engine."""
 
+import time
 import unicodedata
 from collections.abc import Sequence
 
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import late
+from proxy.config import UnicodeForm
 from proxy.late import Document, Span
+from proxy.unicode_form import border
 
 CHUNKS = st.lists(st.text(alphabet="ab e\u0301\u0323é각\u1100\u1161\u11a8🎉", max_size=6), min_size=1, max_size=8)
 
@@ -53,6 +56,32 @@ def test_the_document_is_the_text_itself_and_the_borders_are_in_order(
 
 def test_what_unicode_composes_belongs_to_the_chunk_before() -> None:
     assert late.document("", ["cafe", "\u0301 au", " lait"], "NFC") == Document("café au lait", (0, 4, 7, 12))
+
+
+@given(CHUNKS, st.sampled_from(["NFC", "NFKC"]), st.integers(0, 20))
+def test_of_a_long_document_only_the_beginning_is_read(chunks: list[str], form: UnicodeForm, most: int) -> None:
+    begun, text = late.document("P: ", chunks, form, most), ("P: " + "".join(chunks))
+    assert begun.text == unicodedata.normalize(form, text[:most])
+    assert begun.whole == (len(text) <= most)
+    assert (begun.chunks, begun.ends[-1]) == (len(chunks), len(begun.text))
+    if begun.text != text[:most] and border(text, min(most, len(text)), form) <= most:
+        whole = late.document("P: ", chunks, form)
+        assert begun.ends == tuple(min(end, len(begun.text)) for end in whole.ends)
+
+
+def test_a_chunk_behind_the_beginning_is_not_an_empty_one() -> None:
+    document = late.document("", ["one", "", " two", "", " three"], None)
+    assert [document.cut(7).is_empty(chunk) for chunk in range(5)] == [False, True, False, False, False]
+    assert [document.is_empty(chunk) for chunk in range(5)] == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0323", "\u0323", "e\u0301"], ids=ascii)
+def test_the_borders_of_chunks_of_marks_are_found_in_linear_time(marks: str) -> None:
+    began = time.process_time()
+    document = late.document("P: a", [marks * 150] * 1000, "NFC")
+    assert list(document.ends) == sorted(document.ends)
+    assert document.ends[-1] == len(document.text)
+    assert time.process_time() - began < 2
 
 
 @given(CHUNKS, st.data())

@@ -58,7 +58,7 @@ async def test_a_text_that_is_too_long_is_cut_unless_told_not_to(served: Stack) 
         ("/api/embed", {"model": "llama3", "input": "a"}, 404, 'model "llama3" not found, try pulling it first'),
         ("/api/embeddings", {"model": "m:v", "prompt": "a"}, 404, 'model "m:v" not found, try pulling it first'),
         ("/api/embed", b"{", 400, "not JSON"),
-        ("/api/embed", {"model": None}, 422, "input: Field required"),
+        ("/api/embed", {"model": None}, 422, "input: is required"),
         ("/api/embed", {"input": []}, 422, "at least one"),
         ("/api/embed", {"input": [{"image": "x"}]}, 422, "image"),
         ("/api/embed", {"input": "a", "dimensions": 0}, 422, "1 to 2048"),

@@ -127,10 +127,10 @@ async def test_a_job_that_is_not_here_is_404_and_failed(served: Stack, path: str
         ({"input": {"input": "a", "model": "gpt-4"}}, 200, "'gpt-4' is not served here"),
         ({"input": {"input": [{"image": "https://x/y.jpg"}]}}, 200, "text-only model"),
         ({"input": {"input": "a", "return_multivector": True}}, 200, "trillama models pull --multivector"),
-        ({"input": {}}, 200, "input.input: Field required"),
+        ({"input": {}}, 200, "input.input: is required"),
         ({"input": "a"}, 200, "input"),
-        ({}, 200, "input: Field required"),
-        ({"input": {"input": "a"}, "webhook": "https://x/y"}, 200, "webhook: Value error, is not supported"),
+        ({}, 200, "input: is required"),
+        ({"input": {"input": "a"}, "webhook": "https://x/y"}, 200, "webhook: is not supported"),
         (b"{", 400, "not JSON"),
     ],
 )
