@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import orjson
@@ -12,35 +11,35 @@ from rich.table import Table
 
 from launcher import bench as benching
 from launcher.bench import Cell, Findings, Load
-from launcher.config import Settings, configs_dir, load
-from launcher.errors import ConfigError
+from launcher.config import Settings
 from launcher.oneshot import authorization, served
+from launcher.options import ApiKey, ConfigFile, Url, settings_of
 from launcher.printable import Terminal
 from launcher.signals import until_signal
 
 EPILOG = """
 Exit codes: 0 measured, and every vector was right; 1 a request failed, or a vector was wrong; 2 wrong arguments; 66 a
-model file is missing or wrong; 69 no usable llama-server; 75 it does not start; 78 wrong configuration; 130 stopped
-before it was done.
+model file is missing or wrong; 69 no usable llama-server, or nobody answers at --url; 75 it does not start; 78 wrong
+configuration; 130 stopped before it was done.
 """
 
 stdout, stderr = Terminal(), Terminal(stderr=True)
 
 
 def bench(
-    config: Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/.")] = None,
+    config: ConfigFile = None,
     demo: Annotated[bool, typer.Option("--demo", help="Measure the small demo models.")] = False,
-    url: Annotated[str | None, typer.Option(help="The running server to measure [default: the config's].")] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
     task: Annotated[str | None, typer.Option(help="E.g. retrieval.passage: it chooses the model.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="For each of the twelve measurements.")] = 3.0,
     seed: Annotated[int, typer.Option(help="The same seed sends the same texts.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Measure the server that runs, or one started for it: short, medium, long, mixed texts; 1, 8, 32 at once."""
-    if config and demo:
-        raise ConfigError("--demo has a configuration of its own (configs/demo.toml): leave out --config")
-    settings = load(configs_dir() / "demo.toml" if demo else config)
-    found = asyncio.run(until_signal(_run(settings, url, task, Load(seconds=seconds, seed=seed))))
+    settings = settings_of(config, demo=demo)
+    headers = authorization(settings.host, api_key)
+    found = asyncio.run(until_signal(_run(settings, url, task, headers, Load(seconds=seconds, seed=seed))))
     if found is None:
         raise typer.Exit(130)
     if json:
@@ -51,11 +50,13 @@ def bench(
         raise typer.Exit(1)
 
 
-async def _run(settings: Settings, url: str | None, task: str | None, wanted: Load) -> Findings:
+async def _run(
+    settings: Settings, url: str | None, task: str | None, headers: dict[str, str], wanted: Load
+) -> Findings:
     with stderr.status("starting") as status:
 
         async def use(at: str) -> Findings:
-            async with benching.client(at, task, authorization(settings.host)) as asking:
+            async with benching.client(at, task, headers) as asking:
                 return await benching.measure(asking, wanted, status.update)
 
         return await served(settings, task, use, url=url, err=stderr)

@@ -23,9 +23,10 @@ from launcher import (
     tune_cli,
 )
 from launcher.build import build, up_to_date
-from launcher.config import configs_dir, load
 from launcher.display import BuildDisplay
-from launcher.errors import ConfigError
+from launcher.errors import ArgumentError
+from launcher.given_texts import given_texts
+from launcher.options import ApiKey, ConfigFile, Demo, Url, settings_of
 from launcher.printable import Terminal
 from launcher.service_cli import service_app
 from launcher.signals import until_signal
@@ -48,9 +49,6 @@ app = typer.Typer(
 engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
 
 stdout, stderr = Terminal(), Terminal(stderr=True)
-
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
-Demo = Annotated[bool, typer.Option("--demo", help="Serve small demo models, made on first use: no download, no GPU.")]
 
 
 class Format(StrEnum):
@@ -77,7 +75,7 @@ def serve_(
     ] = None,
 ) -> None:
     """Start three llama-servers and the proxy, and serve until Ctrl-C."""
-    read = partial(load, _config_file(config, demo), {"host": host, "port": port})
+    read = partial(settings_of, config, demo=demo, overrides={"host": host, "port": port})
     asyncio.run(serve.run(read, out=stdout, err=stderr))
 
 
@@ -91,22 +89,31 @@ def proxy(
 
 @app.command("embed", epilog=EXIT_CODES)
 def embed(
-    text: Annotated[list[str], typer.Argument(help="The texts to embed.")],
+    text: Annotated[list[str] | None, typer.Argument(help="The texts; - is standard input, a text per line.")] = None,
+    file: Annotated[list[Path] | None, typer.Option("--file", help="A text per line; may be given again.")] = None,
     task: Annotated[str | None, typer.Option(help="E.g. retrieval.query, retrieval.passage, code.query.")] = None,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Keep only the first N dimensions.")] = None,
     format: Annotated[Format, typer.Option(help="json: the API's answer; npy: a float32 NumPy file.")] = Format.JSON,  # noqa: A002
     config: ConfigFile = None,
     demo: Demo = False,
-    url: Annotated[str | None, typer.Option(help="The running server to ask [default: the config's].")] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Embed texts: ask the running server, or start what is needed just for this call."""
-    texts = tuple(os.fsencode(one).decode(errors="replace") for one in text)  # UTF-8, whatever the locale says
+    if format is Format.NPY and sys.stdout.isatty():
+        raise ArgumentError("--format npy writes bytes that are no text, and this is a terminal: add > vectors.npy")
+    texts = given_texts(text or [], file or [], sys.stdin)
     wanted = oneshot.Wanted(texts=texts, task=task, dimensions=dimensions)
-    session = oneshot.run(load(_config_file(config, demo)), wanted, url=url, err=stderr)
+    session = oneshot.run(settings_of(config, demo=demo), wanted, url=url, api_key=api_key, err=stderr)
     answer = asyncio.run(until_signal(session))
     if answer is None:
         raise typer.Exit(130)
-    sys.stdout.buffer.write(answer.npy() if format is Format.NPY else answer.body + b"\n")
+    if format is Format.NPY:
+        sys.stdout.buffer.write(answer.npy())
+    elif sys.stdout.isatty():
+        stdout.say(answer.body.decode(errors="replace"))
+    else:
+        sys.stdout.buffer.write(answer.body + b"\n")
 
 
 @app.command("plan", epilog=EXIT_CODES)
@@ -122,7 +129,7 @@ def plan(
 ) -> None:
     """Show what fits into the memory there is: quantisation, devices, longest text; and why."""
     wanted = plan_cli.memory_of(vram, ram)
-    plan_cli.show(load(_config_file(config, demo)), wanted, stdout)
+    plan_cli.show(settings_of(config, demo=demo), wanted, stdout)
 
 
 @app.command("doctor", epilog=EXIT_CODES)
@@ -133,7 +140,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
 ) -> None:
     """Look at all that serving needs: each line is ok, warn or fail, with what mends it. Ends with 1 if one failed."""
-    fine = doctor_cli.show(lambda: load(_config_file(config, demo)), stdout, deep=deep, as_json=as_json)
+    fine = doctor_cli.show(partial(settings_of, config, demo=demo), stdout, deep=deep, as_json=as_json)
     raise typer.Exit(0 if fine else 1)
 
 
@@ -166,9 +173,3 @@ def engine_build(
 app.add_typer(models_cli.app, name="models")
 app.add_typer(engine_app, name="engine")
 app.add_typer(service_app, name="service")
-
-
-def _config_file(config: Path | None, demo: bool) -> Path | None:
-    if config and demo:
-        raise ConfigError("--demo has a configuration of its own (configs/demo.toml): leave out --config")
-    return configs_dir() / "demo.toml" if demo else config

@@ -17,7 +17,7 @@ from launcher.config import HostConfig, ModelSettings, Settings, load
 from launcher.corpus import Corpus
 from launcher.display import Display
 from launcher.engine import Engine
-from launcher.errors import ConfigError, ModelError
+from launcher.errors import ArgumentError, ModelError
 from launcher.folders import runtime_base
 from launcher.printable import Terminal
 from launcher.signals import until_signal
@@ -52,7 +52,9 @@ def compare(
     """Say whether model file B can take the place of A: how far vectors and rankings drift; go or no-go."""
     settings = load(config)
     if backend not in settings.family.weights.models:
-        raise ConfigError(f"--backend {backend}: no such model; there are {', '.join(settings.family.weights.models)}")
+        raise ArgumentError(
+            f"--backend {backend}: no such model; there are {', '.join(settings.family.weights.models)}"
+        )
     given = corpus.read(texts) if texts else corpus.built_in()
     done = asyncio.run(until_signal(_run(settings, backend, (a, b), given)))
     if done is None:

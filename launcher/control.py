@@ -1,32 +1,22 @@
 """How a running launcher is asked and told: HTTP on a socket in its private folder, which only its user can enter."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from pathlib import Path
 
-import aiohttp
 import psutil
 from aiohttp import web
-from pydantic import ValidationError
 
 from launcher import __version__
 from launcher.backend import Backend
-from launcher.config import Settings
-from launcher.errors import LauncherError, NotRunning
-from launcher.folders import runtime_base
+from launcher.errors import LauncherError
 from launcher.lanes import Lane
 from launcher.supervisor import Fleet
-from launcher.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.view import BackendView, EngineView, View
 
 SOCKET = "control.sock"
-SYSTEM_FOLDER = Path("/run/trillama")  # RuntimeDirectory= of configs/systemd/trillama.service
-LOOK = aiohttp.ClientTimeout(total=5)
-ACT = aiohttp.ClientTimeout(total=None, sock_connect=2)  # loading models takes what it takes
 
 Reload = Callable[[], Awaitable[None]]
 
@@ -67,75 +57,6 @@ async def answering(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
-
-
-async def ask(settings: Settings, method: str, path: str) -> View:
-    """What the trillama that runs with these settings says: the one on their port, else the only one there is.
-
-    Raises NotRunning if there is none that this user may ask, LauncherError with its words if it refuses.
-    """
-    host = settings.host
-    running = await _running(host.runtime_dir or runtime_base())
-    chosen = [socket for socket, view in running.items() if view.port == host.port] or list(running)
-    if len(chosen) > 1:
-        urls = ", ".join(view.url for view in running.values())
-        raise NotRunning(f"several run here ({urls}): name one by its configuration with --config")
-    view = running[chosen[0]] if path == "/status" else await _asked(chosen[0], method, path)
-    if view is None:
-        raise NotRunning("trillama ended before it answered")
-    return view
-
-
-async def _running(base: Path) -> dict[Path, View]:
-    """What each of those says that this user may ask. Raises NotRunning if there is none."""
-    running, silent, foreign = dict[Path, View](), list[Path](), list[Path]()
-    for socket in _sockets(base):
-        try:
-            if not is_ours(socket) or not await asyncio.to_thread(is_served_by_its_owner, socket):
-                foreign.append(socket)
-            elif view := await _asked(socket, "GET", "/status"):
-                running[socket] = view
-        except (TimeoutError, BlockingIOError):  # it answers nobody, or accepts nobody any more
-            silent.append(socket)
-        except OSError:  # what is left of one that was killed
-            continue
-    if not running and silent:
-        raise NotRunning(
-            f"the trillama of {silent[0].parent} does not answer: it is stopped or stuck, so end it by kill"
-        )
-    if not running:
-        others = f"; {foreign[0].parent} is somebody else's and was not asked" if foreign else ""
-        raise NotRunning(
-            f"no trillama that you may ask runs here: start it with `trillama serve` (a service: use sudo){others}"
-        )
-    return running
-
-
-def _sockets(base: Path) -> list[Path]:
-    return [path for folder in dict.fromkeys((base, SYSTEM_FOLDER)) for path in folder.glob(f"trillama-*/{SOCKET}")]
-
-
-async def _asked(socket: Path, method: str, path: str) -> View | None:
-    """None if nobody is there. Raises TimeoutError for one that does not answer a look."""
-    timeout = LOOK if method == "GET" else ACT
-    try:
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=timeout) as session,
-            session.request(method, f"http://trillama{path}") as response,
-        ):
-            body = await response.read()
-    except TimeoutError:
-        raise
-    except (aiohttp.ClientError, OSError):
-        return None
-    if response.status != 200:
-        raise LauncherError(body.decode(errors="replace"))
-    try:
-        return View.model_validate_json(body)
-    except ValidationError as error:
-        raise LauncherError(
-            f"what runs is another version of trillama than this {__version__}: start it anew"
-        ) from error
 
 
 @web.middleware

@@ -1,6 +1,7 @@
 """Everything that can stop the launcher, each with the exit code that the shell sees.
 
 LauncherError                    1   anything not named below
+├── ArgumentError                2   an argument of the command is wrong, as for those that typer refuses
 ├── ConfigError                  78  a setting is missing, unknown or contradicts another (EX_CONFIG)
 ├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
@@ -33,6 +34,10 @@ class LauncherError(Exception):
     def __init__(self, sentence: str, *, returncode: int | None = None) -> None:
         super().__init__(sentence)
         self.returncode = returncode
+
+
+class ArgumentError(LauncherError):
+    exit_code = 2
 
 
 class ConfigError(LauncherError):

@@ -16,7 +16,7 @@ from launcher.catalogue import Row
 from launcher.config import ModelSettings, Settings, load
 from launcher.disk import amount, free_bytes
 from launcher.display import Display
-from launcher.errors import ConfigError, LauncherError, ModelError
+from launcher.errors import ArgumentError, ConfigError, LauncherError, ModelError
 from launcher.offers import Offer, offered
 from launcher.printable import Terminal, json_line
 from launcher.signals import until_signal
@@ -155,7 +155,7 @@ def _settings(config: Path | None) -> Settings:
 
 def _pull_projector(settings: Settings, *, alone: bool) -> None:
     if not alone:
-        raise ConfigError("--multivector fetches no model: leave out the quantisation and --backend")
+        raise ArgumentError("--multivector fetches no model: leave out the quantisation and --backend")
     path = projector.kept(settings.family)
     if path is None:
         stderr.print(f"licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
@@ -167,7 +167,7 @@ def _pull_projector(settings: Settings, *, alone: bool) -> None:
 def _chosen(settings: Settings, backends: Sequence[str] | None) -> tuple[str, ...]:
     there = tuple(settings.family.weights.models)
     if unknown := [name for name in backends or () if name not in there]:
-        raise ConfigError(f"--backend {unknown[0]}: no such model; there are {', '.join(there)}")
+        raise ArgumentError(f"--backend {unknown[0]}: no such model; there are {', '.join(there)}")
     return tuple(name for name in there if name in (backends or there))
 
 

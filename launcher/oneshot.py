@@ -1,8 +1,7 @@
 """`trillama embed`: one call, of the running server or of one started for it."""
 
 import io
-import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -13,9 +12,11 @@ import orjson
 from rich.console import Console
 
 from launcher import health, supervisor
+from launcher.address import server_url
 from launcher.config import HostConfig, Settings
 from launcher.display import Display
-from launcher.errors import LauncherError
+from launcher.errors import ArgumentError, ConfigError, LauncherError, NotRunning, StartError
+from launcher.family import Family
 from launcher.launch import url_of
 from launcher.listen import listen
 from launcher.prepare import prepare
@@ -39,15 +40,19 @@ class Answer:
 
     def npy(self) -> bytes:
         """The vectors as a NumPy file: float32, shape (n, dimensions)."""
-        rows = [row["embedding"] for row in orjson.loads(self.body)["data"]]
         file = io.BytesIO()
-        np.save(file, np.array(rows, dtype=np.float32))
+        try:
+            rows = [row["embedding"] for row in orjson.loads(self.body)["data"]]
+            np.save(file, np.array(rows, dtype=np.float32))
+        except (ValueError, KeyError, TypeError) as error:
+            raise LauncherError("what answered is no trillama: its answer has no vectors; check --url") from error
         return file.getvalue()
 
 
-async def run(settings: Settings, wanted: Wanted, *, url: str | None, err: Console) -> Answer:
+async def run(settings: Settings, wanted: Wanted, *, url: str | None, api_key: str | None, err: Console) -> Answer:
     """The answer for `wanted`. Raises LauncherError with the server's own words if it refuses."""
-    return await served(settings, wanted.task, partial(_ask, settings.host, wanted), url=url, err=err)
+    headers = authorization(settings.host, api_key)
+    return await served(settings, wanted.task, partial(_ask, headers, wanted), url=url, err=err)
 
 
 async def served(
@@ -57,17 +62,17 @@ async def served(
 
     Raises LauncherError where nobody answers at the `url` that was given, or what keeps it from starting.
     """
-    at = url or url_of(settings.host)
+    at = server_url(url) if url is not None else url_of(settings.host)
     if await health.backends_ready(at) is not None:
         return await use(at)
-    if url:
-        raise LauncherError(f"no trillama answers at {url}: start it with `trillama serve`, or leave out --url")
+    if url is not None:
+        raise NotRunning(f"no trillama answers at {at}: start it with `trillama serve`, or leave out --url")
     return await _started(settings, task, use, Display(err))
 
 
 async def _started(settings: Settings, task: str | None, use: Callable[[str], Awaitable[T]], display: Display) -> T:
     """Start the one backend that the task needs, and a proxy on a free port; both are gone when this returns."""
-    needed = settings.family.backend_of(task or settings.family.default_task)
+    needed = _backend_of(settings.family, task)
     settings = settings.with_host(
         host="127.0.0.1",
         port=0,
@@ -87,9 +92,16 @@ async def _started(settings: Settings, task: str | None, use: Callable[[str], Aw
     return answers[0]
 
 
-async def _ask(host: HostConfig, wanted: Wanted, url: str) -> Answer:
+def _backend_of(family: Family, task: str | None) -> str:
+    try:
+        return family.backend_of(task or family.default_task)
+    except ConfigError as error:
+        raise ArgumentError(f"--task: {error}") from error
+
+
+async def _ask(authorized: Mapping[str, str], wanted: Wanted, url: str) -> Answer:
     asked = {"input": wanted.texts, "task": wanted.task, "dimensions": wanted.dimensions}
-    headers = {"Content-Type": "application/json", **authorization(host)}
+    headers = {"Content-Type": "application/json", **authorized}
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session,
@@ -99,14 +111,23 @@ async def _ask(host: HostConfig, wanted: Wanted, url: str) -> Answer:
     except aiohttp.ClientError as error:
         raise LauncherError(f"{url} broke off: {error}") from error
     if response.status != 200:
-        raise LauncherError(f"{url} refused: {_detail(body)}")
+        raise _refusal(response.status)(f"{url} refused: {_detail(body)}")
     return Answer(body)
 
 
-def authorization(host: HostConfig) -> dict[str, str]:
-    """The header with a key of the user's, or of the configuration; none where there is none."""
-    key = os.environ.get("TRILLAMA_API_KEY") or next(iter(host.proxy.api_keys), None)
+def authorization(host: HostConfig, api_key: str | None) -> dict[str, str]:
+    """The header with that key, or the configuration's; none where there is none. Raises ArgumentError."""
+    key = api_key or next(iter(host.proxy.api_keys), None)
+    if key and not (key.isascii() and key.isprintable()):
+        raise ArgumentError("the API key has characters that no header may have: check --api-key and TRILLAMA_API_KEY")
     return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _refusal(status: int) -> type[LauncherError]:
+    """What the user gave is wrong, or there is no room now."""
+    if status in (408, 429, 503, 504):
+        return StartError
+    return ArgumentError if 400 <= status < 500 else LauncherError
 
 
 def _detail(body: bytes) -> str:

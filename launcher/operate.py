@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +14,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from launcher.address import Target, target
 from launcher.backend import State
 from launcher.config import Settings, load
-from launcher.control import ask
-from launcher.errors import ConfigError, NotRunning
+from launcher.control_client import find
+from launcher.errors import ArgumentError, NotRunning
 from launcher.folders import log_dir
 from launcher.printable import Terminal
 from launcher.signals import until_signal
@@ -35,19 +36,23 @@ COLOURS = {
 
 stdout = Terminal()
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
+Url = Annotated[str | None, typer.Option(help="The one at that address of this machine, e.g. localhost:8081.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
 
 
 def status(
     config: ConfigFile = None,
+    url: Url = None,
+    port: Port = None,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
 ) -> None:
     """Show what a running trillama does. Exit code 0 if every backend serves, 1 if one does not, 69 if none runs."""
-    settings = load(config)
+    settings, meant = load(config), target(url, port)
     if watch:
-        asyncio.run(until_signal(_watch(settings)))
+        asyncio.run(until_signal(_watch(settings, meant)))
         return
-    view = asyncio.run(ask(settings, "GET", "/status"))
+    view = asyncio.run(find(settings, meant)).view
     if json:
         stdout.print_json(view.model_dump_json(), ensure_ascii=True)  # foreign text stays what it is, in escapes
     else:
@@ -59,15 +64,16 @@ def status(
 def restart(
     backend: Annotated[list[str] | None, typer.Argument(help="Which, e.g. code [default: all, one by one].")] = None,
     config: ConfigFile = None,
+    url: Url = None,
+    port: Port = None,
 ) -> None:
     """Start backends again, one after the other, while the others serve."""
-    settings = load(config)
-    _run(_restart(settings, backend or list(settings.family.weights.models)))
+    _run(_restart(load(config), target(url, port), backend or []))
 
 
-def reload(config: ConfigFile = None) -> None:
+def reload(config: ConfigFile = None, url: Url = None, port: Port = None) -> None:
     """Have the configuration read again; only what it changes is started again (as SIGHUP does)."""
-    _run(ask(load(config), "POST", "/reload"))
+    _run(_reload(load(config), target(url, port)))
 
 
 def logs(
@@ -76,26 +82,35 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until Ctrl-C.")] = False,
     earlier: Annotated[int, typer.Option(min=0, help="N: the N-th run before this one.")] = 0,
     config: ConfigFile = None,
+    url: Url = None,
+    port: Port = None,
 ) -> None:
     """Show what the llama-servers wrote: errors only, a file per run."""
-    settings = load(config)
-    names = list(settings.family.weights.models)
-    if backend and backend not in names:
-        raise ConfigError(f"there is no backend {backend}; there are {', '.join(names)}")
-    folder, suffix = asyncio.run(_log_folder(settings)), f".log.{earlier}" if earlier else ".log"
-    files = {name: folder / f"{name}{suffix}" for name in ([backend] if backend else names)}
+    folder, there = asyncio.run(_logs(load(config), target(url, port)))
+    names = [_known(backend, there)] if backend else there
+    suffix = f".log.{earlier}" if earlier else ".log"
+    files = {name: folder / f"{name}{suffix}" for name in names}
     for name, file in files.items():
         _print(name, _read(file)[-lines:] if lines else [], alone=bool(backend))
     if follow:
         asyncio.run(until_signal(_follow(files, alone=bool(backend))))
 
 
-async def _log_folder(settings: Settings) -> Path:
-    """Where the running one keeps them, else where one that this user starts would."""
+async def _logs(settings: Settings, meant: Target | None) -> tuple[Path, list[str]]:
+    """Where the running one keeps them, and of which backends; else where one that this user starts would."""
     try:
-        return Path((await ask(settings, "GET", "/status")).logs)
+        view = (await find(settings, meant)).view
     except NotRunning:
-        return log_dir()
+        if meant:
+            raise
+        return log_dir(), list(settings.family.weights.models)
+    return Path(view.logs), [one.name for one in view.backends]
+
+
+def _known(backend: str, there: Sequence[str]) -> str:
+    if backend not in there:
+        raise ArgumentError(f"there is no backend {backend}; there are {', '.join(there)}")
+    return backend
 
 
 def _run(asking: Coroutine[None, None, View]) -> None:
@@ -105,16 +120,22 @@ def _run(asking: Coroutine[None, None, View]) -> None:
     stdout.print(_page(view))
 
 
-async def _restart(settings: Settings, names: list[str]) -> View:
-    for name in names[:-1]:
-        await ask(settings, "POST", f"/backends/{name}/restart")
-    return await ask(settings, "POST", f"/backends/{names[-1]}/restart")
+async def _restart(settings: Settings, meant: Target | None, backends: Sequence[str]) -> View:
+    running = await find(settings, meant)
+    view, there = running.view, [one.name for one in running.view.backends]
+    for name in [_known(name, there) for name in backends or settings.family.weights.models]:
+        view = await running.tell(f"/backends/{name}/restart")
+    return view
 
 
-async def _watch(settings: Settings) -> None:
+async def _reload(settings: Settings, meant: Target | None) -> View:
+    return await (await find(settings, meant)).tell("/reload")
+
+
+async def _watch(settings: Settings, meant: Target | None) -> None:
     with Live(console=stdout, auto_refresh=False) as live:
         while True:
-            live.update(_page(await ask(settings, "GET", "/status")), refresh=True)
+            live.update(_page((await find(settings, meant)).view), refresh=True)
             await asyncio.sleep(REFRESH_S)
 
 

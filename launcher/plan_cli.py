@@ -15,7 +15,7 @@ from launcher.choices import Length
 from launcher.config import Settings
 from launcher.demo import demo_models
 from launcher.devices import Device
-from launcher.errors import ConfigError, NotEnoughMemory
+from launcher.errors import ArgumentError, ConfigError, NotEnoughMemory
 from launcher.folders import cache_dir
 from launcher.gpu import Devices
 from launcher.lack import missing, size
@@ -43,7 +43,7 @@ REAL = Memory(vram=None, ram=None)
 
 
 def memory_of(vram: str | None, ram: str | None) -> Memory:
-    """The two options, read. Raises ConfigError."""
+    """The two options, read. Raises ArgumentError."""
     return Memory(
         vram=None if vram is None else () if vram == "none" else tuple(_size("--vram", one) for one in vram.split(",")),
         ram=None if ram is None else _size("--ram", ram),
@@ -94,7 +94,7 @@ def _of_memory(wish: Wish, devices: Devices) -> Iterator[str]:
 def _size(option: str, text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([GM])(?:i?B)?\s*", text, re.IGNORECASE)
     if found is None:
-        raise ConfigError(
+        raise ArgumentError(
             f"{option}: {text!r} is no size; write 8G or 8192M{' for each GPU, commas between' * (option == '--vram')}"
         )
     return round(float(found[1]) * UNITS[found[2].upper()])

@@ -29,7 +29,7 @@ class Terminal(Console):
     """A console for sentences and tables that hold foreign text: no markup, no highlighting, nothing that it obeys."""
 
     def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, highlight=False)
+        super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Everything that is printed or drawn comes through here; rich's own control codes are segments apart."""

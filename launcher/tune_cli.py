@@ -15,13 +15,14 @@ from rich.table import Table
 
 from launcher import engine, gpu, health, profile, sizing, truth
 from launcher import tune as tuning
-from launcher.config import Settings, configs_dir, load
+from launcher.config import Settings
 from launcher.cores import physical_cores, usable_cores
 from launcher.display import Display
-from launcher.errors import ConfigError, LauncherError
+from launcher.errors import ArgumentError, LauncherError
 from launcher.folders import runtime_base
 from launcher.launch import url_of
 from launcher.load import LENGTHS
+from launcher.options import ConfigFile, settings_of
 from launcher.prepare import files
 from launcher.printable import Terminal
 from launcher.profile import Profile
@@ -48,7 +49,7 @@ class Tuned:
 
 
 def tune(
-    config: Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/.")] = None,
+    config: ConfigFile = None,
     demo: Annotated[bool, typer.Option("--demo", help="Measure with a small demo model.")] = False,
     backend: Annotated[str, typer.Option(help="The model to measure with; all are of one size.")] = "retrieval",
     minutes: Annotated[float, typer.Option(min=0.01, help="About how long it may take.")] = 5.0,
@@ -57,11 +58,11 @@ def tune(
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Measure which slots, flash attention and threads are fastest on this machine, with right vectors."""
-    if config and demo:
-        raise ConfigError("--demo has a configuration of its own (configs/demo.toml): leave out --config")
-    settings = load(configs_dir() / "demo.toml" if demo else config)
+    settings = settings_of(config, demo=demo)
     if backend not in settings.family.weights.models:
-        raise ConfigError(f"--backend {backend}: no such model; there are {', '.join(settings.family.weights.models)}")
+        raise ArgumentError(
+            f"--backend {backend}: no such model; there are {', '.join(settings.family.weights.models)}"
+        )
     found = asyncio.run(until_signal(_run(settings, backend, minutes=minutes, seed=seed)))
     if found is None:
         raise typer.Exit(130)

@@ -109,7 +109,7 @@ def test_a_refusal_starts_no_engine_and_has_its_exit_code(compare: Run) -> None:
     different, unknown = compare("f16.gguf", "larger.gguf"), compare("f16.gguf", "Q9_X")
     assert (different.code, "cannot be compared" in different.err) == (66, True)
     assert (unknown.code, "Q9_X: no such file, and jina-embeddings-v4 is offered as F16" in unknown.err) == (66, True)
-    assert compare("f16.gguf", "q8_0.gguf", "--backend", "retreival").code == 78
+    assert compare("f16.gguf", "q8_0.gguf", "--backend", "retreival").code == 2
 
 
 def test_a_damaged_file_ends_with_the_engines_words_or_with_what_is_wrong(folder: Path, compare: Run) -> None:

@@ -85,7 +85,7 @@ async def test_restart_starts_one_again_and_leaves_the_others(family: dict[str, 
         assert {name for name in BACKENDS if before[name]["pid"] != after[name]["pid"]} == {"code"}
         assert (after["code"]["state"], after["code"]["restarts"]) == ("ready", 0)
         code, output = await serve.command("restart", "cobol")
-        assert code == 1
+        assert code == 2
         assert "no backend cobol; there are retrieval, code, text-matching" in output
 
 

@@ -61,5 +61,5 @@ def test_people_s_letters_are_left_alone() -> None:
 
 def test_markup_and_long_lines_stay_as_they_are() -> None:
     made = terminal()
-    made.say("[proxy] api_keys " + "x" * 300)
-    assert shown(made) == "[proxy] api_keys " + "x" * 300 + "\n"
+    made.say("[proxy] api_keys :warning: " + "x" * 300)
+    assert shown(made) == "[proxy] api_keys :warning: " + "x" * 300 + "\n"

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from launcher import control
+from launcher.address import target
 from launcher.backend import State
 from launcher.config import load
+from launcher.control_client import find
 from launcher.errors import NotRunning
 from launcher.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.view import BackendView, EngineView, View
@@ -145,11 +146,27 @@ async def test_a_stranger_s_launcher_is_not_asked_and_is_named(base: Path) -> No
     folder.chmod(0o755)
     settings = load(None, {"runtime_dir": base})
     async with launcher(folder, view(base)) as asked:
-        for method, path in (("GET", "/status"), ("POST", "/backends/code/restart"), ("POST", "/reload")):
-            with pytest.raises(NotRunning, match=f"{folder} is somebody else's and was not asked"):
-                await control.ask(settings, method, path)
+        with pytest.raises(NotRunning, match=f"{folder} is somebody else's and was not asked"):
+            await find(settings, None)
         done = await ask(base, "status")
     assert (done.code, asked) == (69, [])
+
+
+async def test_of_several_the_one_is_asked_whose_address_or_port_is_given(base: Path) -> None:
+    settings = load(None, {"runtime_dir": base, "port": 4})
+    folders = [Path(tempfile.mkdtemp(prefix="trillama-", dir=base)) for _ in range(2)]
+    views = [view(base).model_copy(update={"url": f"http://127.0.0.1:{port}", "port": port}) for port in (8, 9)]
+    async with launcher(folders[0], views[0]), launcher(folders[1], views[1]):
+        for meant in (target("localhost:9/v1", None), target(None, 9)):
+            assert (await find(settings, meant)).view.port == 9
+        assert (await find(settings.with_host(port=8), None)).view.port == 8
+        with pytest.raises(NotRunning, match=r"several run here .*: name one with --url, --port"):
+            await find(settings, None)
+        with pytest.raises(NotRunning, match=r"no trillama runs here at port 7; there is http"):
+            await find(settings, target(None, 7))
+        several = await ask(base, "restart", "cobol", "--port", "8")
+    assert several.code == 2
+    assert "there is no backend cobol; there are code" in several.err
 
 
 async def test_what_a_launcher_says_is_text_on_the_terminal(base: Path) -> None:
