@@ -25,6 +25,7 @@ def _run() -> None:
     from launcher import environment  # noqa: PLC0415
     from launcher.errors import LauncherError  # noqa: PLC0415
     from launcher.printable import Terminal  # noqa: PLC0415
+    from launcher.streams import losing  # noqa: PLC0415
 
     stderr = Terminal(stderr=True)
     try:
@@ -33,13 +34,13 @@ def _run() -> None:
 
         app()
     except LauncherError as error:
-        stderr.print(f"trillama: {error}", soft_wrap=True, markup=False, highlight=False, style="red")
+        losing(stderr).print(f"trillama: {error}", soft_wrap=True, markup=False, highlight=False, style="red")
         sys.exit(error.exit_code)
     except OSError as error:  # a folder that cannot be written, a full disk: the system's words say which
         from launcher.folders import explained  # noqa: PLC0415
 
         known = explained(error)
-        stderr.print(f"trillama: {known or error}", soft_wrap=True, markup=False, highlight=False, style="red")
+        losing(stderr).print(f"trillama: {known or error}", soft_wrap=True, markup=False, highlight=False, style="red")
         sys.exit(known.exit_code if known else 1)
 
 

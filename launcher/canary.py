@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from launcher import disk
 from launcher.errors import WrongAnswer
 
 log = logging.getLogger(__name__)
@@ -119,11 +120,9 @@ class Canary:
             )
 
     def _keep(self, vectors: NDArray[np.float32]) -> None:
-        unfinished = self.golden.with_suffix(".unfinished.npy")
         try:
-            self.golden.parent.mkdir(parents=True, exist_ok=True)
-            np.save(unfinished, vectors)
-            unfinished.rename(self.golden)
+            with disk.whole(self.golden) as unfinished, unfinished.open("wb") as file:
+                np.save(file, vectors)
         except OSError as error:  # a full disk: serving goes on, and the next start has nothing to compare with
             log.warning("the canary's vectors cannot be kept in %s: %s", self.golden.parent, error.strerror)
 

@@ -63,6 +63,9 @@ RESERVED_FLAGS = REQUIRED_FLAGS | frozenset(
     """.split()  # noqa: SIM905 # as a table, by what they are about
 )
 
+# The golden texts and the proxy's own, in tokens of one byte; llama.cpp's contexts are multiples of it.
+CHECK_TOKENS = 256
+
 PRESETS = ("-default", "-spec")  # --embd-gemma-default: another model with settings of its own
 
 
@@ -110,6 +113,13 @@ def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
             raise ConfigError(f"[engine] extra_flags: this llama-server has no {flag}; `llama-server --help` lists all")
 
 
+def context_tokens(batch_tokens: int) -> int:
+    """The tokens that the KV cache must hold (T2): a full batch, the slots of the one before that are not cleared yet,
+    and the texts by which launcher and proxy check it, which may come beside a batch.
+    """
+    return 2 * batch_tokens + CHECK_TOKENS
+
+
 def argv(engine: Engine, placement: Placement) -> tuple[str, ...]:
     """The command that serves `placement` with `engine`, which must know REQUIRED_FLAGS."""
     return (
@@ -150,7 +160,7 @@ def _guards(placement: Placement) -> Iterator[str]:
     yield from ("--slot-prompt-similarity", "0")  # nothing is reused between texts: do not search for it
     yield from ("--flash-attn", placement.flash_attention)
     yield from ("--batch-size", str(tokens), "--ubatch-size", str(tokens))  # a text must lie whole in one batch
-    yield from ("--ctx-size", str(2 * tokens))  # T2: a full batch fits beside one that is not cleared yet
+    yield from ("--ctx-size", str(context_tokens(tokens)))
     yield from ("--threads-http", "64")  # T3: with fewer threads than connections one may wait for seconds
     yield "--metrics"
     yield from ("--verbosity", "1")  # errors only: more is three lines for each text

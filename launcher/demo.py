@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, TokenType
 
+from launcher import disk
+
 F32 = npt.NDArray[np.float32]
 
 VERSION = 1  # in the files' names: raise it with any change of what is written
@@ -54,9 +56,8 @@ def demo_models(folder: Path) -> dict[str, Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for backend, path in paths.items():
             if not path.exists():
-                unfinished = path.with_suffix(".unfinished")
-                _write(unfinished, SEEDS[backend])
-                unfinished.rename(path)
+                with disk.whole(path) as unfinished:
+                    _write(unfinished, SEEDS[backend])
     return paths
 
 

@@ -1,6 +1,5 @@
 """What a user sees while models are fetched and loaded: moving lines on a terminal, one line per change elsewhere."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -21,16 +20,6 @@ from launcher.backend import State, Status
 from launcher.build_steps import Progress as BuildProgress
 
 
-@contextmanager
-def losing_lines() -> Iterator[None]:
-    """What cannot be written to a full disk is lost: to serve matters more."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-
-
 class Display:
     """Progress per model on stderr. On a terminal it vanishes when the block ends."""
 
@@ -40,7 +29,7 @@ class Display:
         self._live = False
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.fields[model]:<14} {task.description:<12}"),
+            TextColumn("{task.fields[model]:<14} {task.description:<12}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -80,8 +69,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        with losing_lines():
-            self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def _line(self, model: str) -> TaskID:
         if model not in self._lines:
@@ -96,7 +84,7 @@ class BuildDisplay:
         self._console = console
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -117,6 +105,6 @@ class BuildDisplay:
     def show(self, progress: BuildProgress) -> None:
         """A step has begun or gone on."""
         if progress.step != self._step and not self._console.is_terminal:
-            self._console.print(progress.step, soft_wrap=True, highlight=False)
+            self._console.print(progress.step, soft_wrap=True, highlight=False, markup=False)
         self._step = progress.step
         self._bar.update(self._task, description=progress.step, completed=progress.done, total=progress.total)

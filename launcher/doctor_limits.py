@@ -1,10 +1,12 @@
 """What `trillama doctor` looks at in what the host leaves us: processors, memory, folders."""
 
 import os
+import shlex
 from pathlib import Path
 
 from launcher.cgroups import PROC, cpu_quota, memory_limits
 from launcher.cores import engine_threads, physical_cores, usable_cores
+from launcher.disk import amount, free_bytes
 from launcher.errors import ConfigError
 from launcher.findings import Finding, fail, ok, warn
 from launcher.folders import CACHE, HUB, PLACES, noexec, obstacle
@@ -13,6 +15,7 @@ from launcher.memory import GIB
 from launcher.wsl import Wsl, wsl
 
 WSL_MEMORY = r"; Windows gives no more: memory= under [wsl2] in %UserProfile%\.wslconfig, then wsl --shutdown"
+LEAST_FREE = 100 * 2**20  # bytes: six log files of 4 MiB of each model
 LITTLE = 2 * GIB  # one model of three thousand million weights takes more, at any quantisation
 
 
@@ -54,4 +57,9 @@ def folders() -> Finding:
         return warn(text, "set TRILLAMA_CACHE to a folder on another disk")
     if wsl() and hub.parts[:2] == ("/", "mnt"):
         return warn(f"{hub} is on a disk of Windows: models load slowly", "set HF_HOME to a folder of Linux's own")
-    return ok(", ".join(dict.fromkeys(f"{place.path()}" for place in PLACES)))
+    paths = dict.fromkeys(place.path() for place in PLACES)
+    free = {path: free_bytes(path.absolute()) for path in paths}
+    text = ", ".join(f"{path} ({amount(left)} free)" for path, left in free.items())
+    if least := [path for path, left in free.items() if left < LEAST_FREE]:
+        return warn(text, f"make room: {shlex.join(('df', '-h', str(least[0])))}")
+    return ok(text)

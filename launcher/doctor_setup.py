@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import socket
 import time
@@ -64,7 +65,7 @@ async def stale_folders(settings: Settings) -> Finding:
     used = {word for one in processes.running(["cmdline"]) for word in one.info["cmdline"] or ()}
     left = [path for path in base.glob("trillama-????????") if path.is_dir() and str(path) not in used]
     if stale := [path for path in left if _is_old_and_ours(path) and not _answers(path)]:
-        return warn(f"{len(stale)} in {base}, of a launcher that is gone", f"rm -r {' '.join(map(str, stale))}")
+        return warn(f"{len(stale)} in {base}, of a launcher that is gone", shlex.join(("rm", "-r", *map(str, stale))))
     return ok("none")
 
 
@@ -104,7 +105,8 @@ async def model_files(settings: Settings, deep: bool) -> Finding:
     here = {one.backend: path for one in _wanted(settings) if (path := _path(one))}
     for backend, path in here.items():
         own = backend in settings.host.models.files
-        fix = f"correct files.{backend} under [models]" if own else f"rm {path.resolve()} {path}  # it is fetched again"
+        remove = shlex.join(("rm", str(path.resolve()), str(path)))
+        fix = f"correct files.{backend} under [models]" if own else f"{remove}  # it is fetched again"
         try:
             models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
         except LauncherError as error:

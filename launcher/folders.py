@@ -9,6 +9,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path, user_log_path
 
+from launcher.disk import amount, free_bytes
 from launcher.errors import ConfigError, DiskError, LauncherError
 
 NO_HOME = (
@@ -18,7 +19,9 @@ NO_HOME = (
 LONGEST_SOCKET_PATH = 107  # bytes of a UNIX socket's path: sun_path of unix(7), less its zero
 LONGEST_NAME = 32  # bytes of a socket's name, the longest of ours and room for another family's
 LONGEST_BASE = LONGEST_SOCKET_PATH - LONGEST_NAME - len("/trillama-xxxxxxxx/")
-DISK = frozenset({errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO})  # what time, or a larger disk, may mend
+DISK = frozenset(
+    {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO}
+)  # what time, or a larger disk, may mend
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,11 @@ def made(place: Place) -> Path:
 
 def refusal(error: OSError, path: Path, moved_by: str) -> LauncherError:
     """The error for a file or folder of ours that the system refuses: its words, and the way out."""
-    kind = DiskError if error.errno in DISK else ConfigError
-    return kind(f"{path}: {error.strerror or error}: set {moved_by} to a folder that can be written")
+    words = f"{path}: {error.strerror or error}"
+    if error.errno in DISK or error.errno is None:  # NumPy says no number, only how much was written
+        left = f"{amount(free_bytes(path.absolute()))} free"
+        return DiskError(f"{words} ({left}): make room, or set {moved_by} to a folder on another disk")
+    return ConfigError(f"{words}: set {moved_by} to a folder that can be written")
 
 
 def _may_write(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from launcher.config import Settings, load
 from launcher.control_client import find
 from launcher.errors import ArgumentError, NotRunning
 from launcher.folders import log_dir
+from launcher.follow import Follower
 from launcher.printable import Terminal
 from launcher.signals import until_signal
 from launcher.view import BackendView, View
@@ -185,20 +187,10 @@ def _print(name: str, lines: list[str], *, alone: bool) -> None:
 
 
 async def _follow(files: dict[str, Path], *, alone: bool) -> None:
-    """Print what is added to the files; one that became shorter is a new run's."""
-    at = {name: _size(file) for name, file in files.items()}
-    while True:
-        for name, file in files.items():
-            size = _size(file)
-            if size != at[name]:
-                at[name] = at[name] if at[name] < size else 0
-                with file.open("rb") as opened:
-                    opened.seek(at[name])
-                    added = opened.read(size - at[name])
-                _print(name, added.decode(errors="replace").splitlines(), alone=alone)
-                at[name] = size
-        await asyncio.sleep(FOLLOW_S)
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.is_file() else 0
+    """Print what is added to the files, and to those of the runs that come."""
+    with ExitStack() as stack:
+        followers = {name: stack.enter_context(Follower(file)) for name, file in files.items()}
+        while True:
+            for name, follower in followers.items():
+                _print(name, follower.lines(), alone=alone)
+            await asyncio.sleep(FOLLOW_S)

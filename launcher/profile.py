@@ -9,7 +9,7 @@ from pathlib import Path
 import tomli_w
 from pydantic import ValidationError
 
-from launcher import processor
+from launcher import disk, processor
 from launcher.command import FlashAttention
 from launcher.config import Settings
 from launcher.cores import usable_cores
@@ -51,10 +51,8 @@ def path_of(settings: Settings) -> Path:
 
 def write(profile: Profile, path: Path) -> None:
     """Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(tomli_w.dumps(profile.model_dump(exclude_none=True)), encoding="utf-8")
-    unfinished.rename(path)
+    with disk.whole(path) as unfinished:
+        unfinished.write_text(tomli_w.dumps(profile.model_dump(exclude_none=True)), encoding="utf-8")
 
 
 def tuned(

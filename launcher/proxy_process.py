@@ -14,6 +14,7 @@ from launcher.backend import restart_delay
 from launcher.child import running
 from launcher.config import SupervisionSettings
 from launcher.errors import ConfigError, StartError
+from launcher.folders import refusal
 from launcher.lanes import Lane, ProxyAdmin
 from launcher.launch import Launch
 from launcher.proxy_settings import settings_of
@@ -91,7 +92,7 @@ class ProxyProcess:
         try:
             code = await self._run_once()
         except OSError as error:  # a full disk, no more processes: that may pass, and the models stay loaded
-            return None, f"cannot be started: {error}"
+            return None, f"cannot be started: {refusal(error, self._folder, 'runtime_dir')}"
         if code == ConfigError.exit_code:
             raise ConfigError("the proxy refused its settings, [proxy] in the configuration; its reason is above")
         return code, "does not answer" if code is None else f"exited with {code}"

@@ -2,7 +2,6 @@
 
 import asyncio
 import shlex
-import signal
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -12,12 +11,13 @@ from rich.console import Console
 from launcher import __version__, control, health, notify, supervisor
 from launcher.backend import Status
 from launcher.config import Settings
-from launcher.display import Display, losing_lines
+from launcher.display import Display
 from launcher.errors import ConfigError
 from launcher.launch import Launch
 from launcher.listen import listen
 from launcher.prepare import prepare
 from launcher.signals import until_signal
+from launcher.streams import losing
 from launcher.supervisor import Fleet
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -26,18 +26,19 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 async def run(read: Callable[[], Settings], *, out: Console, err: Console) -> None:
     """Serve the settings that `read` gives until SIGINT or SIGTERM, which end everything in order.
 
-    SIGHUP reads them again. Raises LauncherError.
+    So does the end of the terminal that it was started from; any other SIGHUP reads them again. Raises LauncherError.
     """
     settings = read()
+    hung_up = asyncio.Event()
 
     async def serving() -> None:
-        display = Display(err)
+        display = Display(losing(err))
         with listen(settings.host) as listener, display.live():
-            session = _Session(read, settings, listener, display, out)
+            session = _Session(read, settings, listener, display, losing(out))
             launch = await prepare(settings, listener, display)
-            await supervisor.serve(launch, session.report, session.run)
+            await supervisor.serve(launch, session.report, partial(session.run, hung_up))
 
-    await until_signal(serving())
+    await until_signal(serving(), on_hangup=hung_up.set)
 
 
 class _Session:
@@ -57,23 +58,20 @@ class _Session:
         self._display.status(status)
         notify.tell(STATUS=", ".join(f"{one.name} {one.state}" for one in self._statuses.values()))
 
-    async def run(self, fleet: Fleet) -> None:
-        """Say when it is ready, feed the watchdog, and do what is asked, until cancelled."""
+    async def run(self, hung_up: asyncio.Event, fleet: Fleet) -> None:
+        """Say when it is ready, feed the watchdog, and do what is asked, until cancelled. `hung_up`: reload."""
         reload = partial(self._reload, fleet)
         async with control.answering(fleet, reload), asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._on_hangup(reload))
+            tasks.create_task(self._on_hangup(hung_up, reload))
             await fleet.ready()
             self._display.hide()
-            with losing_lines():
-                _announce(fleet.launch, self._out)
+            _announce(fleet.launch, self._out)
             for status in fleet.troubled:
                 self._display.say(f"{status.name} is not served: {status.cause}")
             notify.tell(READY="1")
             tasks.create_task(notify.feed_watchdog(partial(health.proxy_up, fleet.launch.url)))
 
-    async def _on_hangup(self, reload: control.Reload) -> None:
-        hung_up = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
+    async def _on_hangup(self, hung_up: asyncio.Event, reload: control.Reload) -> None:
         while True:
             await hung_up.wait()
             hung_up.clear()
@@ -113,8 +111,10 @@ def _announce(launch: Launch, out: Console) -> None:
         warning = f"anyone who reaches {host.host}:{host.port} is served: set api_keys under [proxy]"
         out.print(warning, style="yellow", soft_wrap=True, highlight=False)
     served = f"{family.name}, {launch.engine.origin} llama.cpp {launch.engine.version}"
-    out.print(f"trillama {__version__} is ready at {launch.url} ({served})", soft_wrap=True, highlight=False)
+    out.print(
+        f"trillama {__version__} is ready at {launch.url} ({served})", soft_wrap=True, highlight=False, markup=False
+    )
     key = ' -H "Authorization: Bearer $KEY"' if host.proxy.api_keys else ""
     body = f'{{"model":"{family.name}","task":"retrieval.query","input":["overheating lightsaber"]}}'
     command = f"curl {launch.url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
-    out.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
+    out.print(f"  {command}", soft_wrap=True, highlight=False)

@@ -1,8 +1,9 @@
-"""SIGINT and SIGTERM are a normal end: what runs is cancelled, and cleans up."""
+"""SIGINT, SIGTERM and the end of our terminal are a normal end: what runs is cancelled, and cleans up."""
 
 import asyncio
+import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 from launcher import notify
@@ -10,8 +11,12 @@ from launcher import notify
 T = TypeVar("T")
 
 
-async def until_signal(session: Coroutine[None, None, T]) -> T | None:
-    """What the session returns; None if SIGINT or SIGTERM cancelled it, which is a normal end."""
+async def until_signal(session: Coroutine[None, None, T], *, on_hangup: Callable[[], None] | None = None) -> T | None:
+    """What the session returns; None if SIGINT or SIGTERM cancelled it, which is a normal end.
+
+    With `on_hangup` SIGHUP calls it, as services are told to read their settings again, unless our terminal has gone:
+    that ends the session too. Without it SIGHUP is left as it is.
+    """
     task = asyncio.create_task(session)
     stopped = asyncio.Event()
 
@@ -20,11 +25,24 @@ async def until_signal(session: Coroutine[None, None, T]) -> T | None:
         stopped.set()
         task.cancel()
 
+    loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, stop)
+        loop.add_signal_handler(signum, stop)
+    if on_hangup:
+        ends = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # nohup ignores it
+        loop.add_signal_handler(signal.SIGHUP, lambda: stop() if ends and not _has_terminal() else on_hangup())
     try:
         return await task
     except asyncio.CancelledError:
         if not stopped.is_set():
             raise
         return None
+
+
+def _has_terminal() -> bool:
+    """Whether we have a controlling terminal; the kernel takes it away from all its processes when it hangs up."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--take-over", action="store_true", help="accept only when told to, on the control socket")
     parser.add_argument("--listen-fd", type=int, help="serve on this listening socket instead of opening one")
     arguments = parser.parse_args()
+    logging.raiseExceptions = False  # a line that cannot be written is lost: the terminal is gone, or the disk is full
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # One text is tokenised in microseconds; waking a pool of threads for it costs more, and the cores are the engine's.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

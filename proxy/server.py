@@ -47,10 +47,9 @@ class Server:
         await self._leaving.wait()
         await self.leave()
         if server := self._runner.server:
-            server.pre_shutdown()  # closes those without a request at once, the others after their answer
+            server.pre_shutdown()  # ends those without a request; `shutdown` closes them, the others after their answer
             self._left.set()
-            while server.connections:  # noqa: ASYNC110 # aiohttp has no event for it
-                await asyncio.sleep(0.01)
+            await server.shutdown(None)
         self._stop.set()
 
     async def leave(self) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from launcher.canary import TEXTS, Canary, golden_path
+from launcher.command import CHECK_TOKENS
 from launcher.errors import WrongAnswer
 from tests.engine import LlamaServer, llama_server
 from tests.tiny_models import write_model
@@ -48,3 +49,8 @@ def test_another_file_has_other_golden_vectors(tmp_path: Path) -> None:
     first = golden_path(tmp_path, write_model(tmp_path / "a.gguf"))
     (tmp_path / "a.gguf").write_bytes(b"other")
     assert golden_path(tmp_path, tmp_path / "a.gguf") != first
+
+
+def test_the_texts_of_the_checks_have_their_room_in_the_context_beside_a_batch() -> None:
+    """Also where a token is a byte; the proxy's own is the other text."""
+    assert sum(len(text.encode()) for text in (*TEXTS, "Query: trillama")) <= CHECK_TOKENS

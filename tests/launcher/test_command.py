@@ -65,7 +65,7 @@ def test_a_text_as_long_as_the_batch_is_computed_whole_beside_one_that_is_not_cl
 ) -> None:
     line = argv(FakeEngine(), replace(PLACEMENT, slots=slots, batch_tokens=tokens))
     assert value_of("--batch-size", line) == value_of("--ubatch-size", line) == str(tokens)
-    assert int(value_of("--ctx-size", line)) == 2 * tokens
+    assert int(value_of("--ctx-size", line)) == 2 * tokens + 256
     assert value_of("--parallel", line) == str(slots)
     assert "--kv-unified" in line
     assert value_of("--cache-ram", line) == "1"

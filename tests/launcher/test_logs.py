@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.child import running
+from launcher.follow import Follower
 from launcher.logs import EARLIER_FILES, FILE_BYTES, ChildLog, telling_line
 
 
@@ -79,3 +80,24 @@ async def test_a_full_disk_loses_lines_and_not_the_child() -> None:
 def test_the_line_that_tells_why(lines: list[str], telling: str) -> None:
     assert telling_line(lines).startswith(telling)
     assert bool(telling_line(lines)) == bool(lines)
+
+
+async def test_a_log_is_followed_over_its_runs(tmp_path: Path) -> None:
+    path = tmp_path / "code.log"
+    path.write_text("said before\n", encoding="utf-8")
+    log = ChildLog(path)
+    with Follower(path) as follower:
+        assert follower.lines() == []
+        with path.open("a", encoding="utf-8") as file:
+            file.write("one\ntw")
+        assert follower.lines() == ["one"]
+        with path.open("a", encoding="utf-8") as file:
+            file.write("o\nno end of line")
+        assert await written(log, "print('a', 'run')") == 0
+        assert follower.lines() == ["two", "no end of line", "a run"]
+        assert await written(log, "pass") == 0  # renamed, and no file in its place yet
+        assert follower.lines() == []
+        assert await written(log, "print('the next')") == 0
+        assert follower.lines() == ["the next"]
+        path.write_text("less\n", encoding="utf-8")  # emptied by hand
+        assert follower.lines() == ["less"]
