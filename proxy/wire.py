@@ -97,7 +97,7 @@ def validated(model: type[T], body: object) -> T:
         raise Invalid(*_faults(error)) from error
 
 
-ENCODINGS = ", ".join(map(repr, map(str, Encoding)))
+ENCODINGS = "'float', 'base64', 'binary' or 'ubinary'"
 # What is wrong with a field, by pydantic's name for it; for what is not here, in pydantic's words.
 SENTENCES = {
     "missing": "is required",

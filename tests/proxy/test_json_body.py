@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy import jina
 from proxy.embedding import EmbedRequest
 from proxy.errors import Invalid, NotJson
-from proxy.json_body import HALVES, has_more, loads, parsed
+from proxy.json_body import HALVES, VALUES, has_more, loads, parsed
 
 ITEMS = 16
 ESCAPES = st.lists(
@@ -52,10 +52,11 @@ def test_what_is_no_json_for_another_reason_is_still_refused(body: bytes) -> Non
 
 
 @given(JSON)
-def test_strings_lists_and_objects_are_counted_exactly_without_building_them(value: object) -> None:
-    body, count = orjson.dumps(value), _count(value)
-    assert not has_more(body, count)
-    assert not count or has_more(body, count - 1)
+def test_what_is_in_a_body_is_counted_exactly_without_building_it(value: object) -> None:
+    body, count, commas = orjson.dumps(value), _count(value), _commas(value)
+    assert not has_more(body, count, commas + 1)
+    assert not count or has_more(body, count - 1, commas + 1)
+    assert has_more(body, count, commas)
 
 
 def _count(value: object) -> int:
@@ -69,6 +70,15 @@ def _count(value: object) -> int:
     return 0
 
 
+def _commas(value: object) -> int:
+    match value:
+        case list():
+            return max(0, len(value) - 1) + sum(map(_commas, value))
+        case dict():
+            return max(0, len(value) - 1) + sum(map(_commas, value.values()))
+    return 0
+
+
 MANY = 1_000_000
 LARGE = {
     "lists": b'{"input":[' + b"[1]," * MANY + b"[1]]}",
@@ -76,6 +86,7 @@ LARGE = {
     "texts of escapes": b'{"input":[' + rb'"\\",' * MANY + b'"a"]}',
     "keys": b'{"input":"a",' + b",".join(b'"%d":1' % i for i in range(MANY)) + b"}",
     "objects that are ignored": b'{"input":"a","x":[' + b"{}," * MANY + b"{}]}",
+    "values": b'{"input":[' + b"1," * VALUES + b"1]}",
     "nulls": b'{"input":[' + b"null," * MANY + b"null]}",
     "nulls, partial": b'{"on_error":"partial","input":["a",' + b"null," * MANY + b"null]}",
     "types": b'{"input":"a","embedding_type":[' + b'"xyz",' * MANY + b'"xyz"]}',
