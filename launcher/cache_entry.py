@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
+from launcher.folders import hub_cache
 from launcher.hub_client import SHA256, RemoteFile
 
 HALF = ".trillama.incomplete"  # ends the name of what has arrived of a content
@@ -18,7 +19,7 @@ NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS
 
 def folder_of(repo: str) -> Path:
     """The repository's folder; it need not exist."""
-    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))
+    return hub_cache() / repo_folder_name(repo_id=repo, repo_type="model")
 
 
 def blobs_of(repo: str) -> Path:

@@ -10,13 +10,13 @@ import socket
 import time
 from pathlib import Path
 
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 
 from launcher import health, models, processes
 from launcher.config import Settings
 from launcher.errors import LauncherError, StartError
 from launcher.findings import Finding, fail, ok, warn
-from launcher.folders import LONGEST_BASE, fits_sockets, obstacle, runtime_base
+from launcher.folders import LONGEST_BASE, fits_sockets, hub_cache, obstacle, runtime_base
 from launcher.launch import url_of
 from launcher.listen import listen
 from launcher.models import Wanted
@@ -90,7 +90,7 @@ async def disk(settings: Settings, _deep: bool) -> Finding:
     figures = published.quantizations.get(quantization or settings.family.weights.quantization) if published else None
     if not missing:
         return ok("nothing is to be downloaded")
-    cache = Path(constants.HF_HUB_CACHE)
+    cache = hub_cache()
     free = shutil.disk_usage(next(one for one in (cache, *cache.parents) if one.exists())).free / GIB
     size = figures.file_gib * len(missing) if figures else 0.0
     text = f"{len(missing)} files of together {size:.1f} GiB are to be downloaded; {cache} has {free:.1f} GiB free"

@@ -25,6 +25,7 @@ from launcher import cache_entry
 from launcher.cache_entry import HALF
 from launcher.disk import amount, free_bytes
 from launcher.errors import DamagedFile, HubUnreachable, NotWritten
+from launcher.folders import hub_cache
 from launcher.hub_client import SHA256, Errand, RemoteFile, asking, find
 from launcher.partial_download import PartialDownload, Transfer, locked
 
@@ -158,7 +159,7 @@ def _written(file: RemoteFile) -> Iterator[None]:
 
 
 def _not_written(error: OSError, file: RemoteFile) -> str:
-    where = Path(constants.HF_HUB_CACHE)
+    where = hub_cache()
     room = f"{amount(_missing(file))} are missing, {amount(free_bytes(where))} are free"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (

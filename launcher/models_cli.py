@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from huggingface_hub import constants
 from rich.table import Table
 
 from launcher import catalogue, models, projector, pull, store
@@ -17,6 +16,7 @@ from launcher.config import ModelSettings, Settings, load
 from launcher.disk import amount, free_bytes
 from launcher.display import Display
 from launcher.errors import ArgumentError, ConfigError, LauncherError, ModelError
+from launcher.folders import hub_cache
 from launcher.offers import Offer, offered
 from launcher.printable import Terminal, json_line
 from launcher.signals import until_signal
@@ -47,8 +47,8 @@ def list_(
     offers, reasons = offered(family, family.weights.models) if remote else ((), ())
     if json:
         facts = {
-            "cache": constants.HF_HUB_CACHE,
-            "free_bytes": free_bytes(Path(constants.HF_HUB_CACHE)),
+            "cache": str(hub_cache()),
+            "free_bytes": free_bytes(hub_cache()),
             "local": [row.facts() for row in rows],
             "remote": [_facts(offer, rows) for offer in offers],
             "unreachable": reasons,
@@ -61,7 +61,7 @@ def list_(
         _say(f"{row.backend:<14} {row.quantization or '-':<8} {size:>9}  {row.use:<12}  {row.path or ''}".rstrip())
     if offers:
         stdout.print(_matrix(tuple(family.weights.models), offers, rows))
-    _say(f"{amount(free_bytes(Path(constants.HF_HUB_CACHE)))} free in {constants.HF_HUB_CACHE}")
+    _say(f"{amount(free_bytes(hub_cache()))} free in {hub_cache()}")
     for sentence in store.broken(family):
         stderr.print(sentence, soft_wrap=True, highlight=False, markup=False)
     for reason in reasons:
@@ -193,7 +193,7 @@ def _facts(offer: Offer, rows: Sequence[Row]) -> dict[str, object]:
         "quantization": offer.quantization,
         "bytes": offer.bytes,
         "here": _is_here(offer, rows),
-        "fits": offer.bytes <= free_bytes(Path(constants.HF_HUB_CACHE)),
+        "fits": offer.bytes <= free_bytes(hub_cache()),
     }
 
 
@@ -204,7 +204,7 @@ def _is_here(offer: Offer, rows: Sequence[Row]) -> bool:
 def _matrix(backends: Sequence[str], offers: Sequence[Offer], rows: Sequence[Row]) -> Table:
     """A row per quantisation: what each backend's file takes, and whether those not here fit on the disk."""
     table = Table("on the hub", *backends, "", box=None, pad_edge=False)
-    free = free_bytes(Path(constants.HF_HUB_CACHE))
+    free = free_bytes(hub_cache())
     for quantization, of in catalogue.by_quantization(offers).items():
         missing = [offer for offer in of.values() if not _is_here(offer, rows)]
         note = "here" if not missing else "" if sum(offer.bytes for offer in missing) <= free else "no room"

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import constants
-
 from launcher import models, store
 from launcher.cache_entry import cached
 from launcher.config import ModelSettings
@@ -13,6 +11,7 @@ from launcher.disk import amount, free_bytes
 from launcher.display import Display
 from launcher.errors import DamagedFile, ModelError, NotWritten
 from launcher.family import Family
+from launcher.folders import hub_cache
 from launcher.models import Wanted
 from launcher.offers import Offer, offered
 
@@ -50,7 +49,7 @@ def plan(family: Family, settings: ModelSettings, quantization: str | None, back
     offers, _ = offered(family, [file.backend for file in missing])
     _check_offered(family, name, missing, offers)
     coming = _bytes_to_come(family, name, offers)
-    if coming > (free := free_bytes(cache := Path(constants.HF_HUB_CACHE))):
+    if coming > (free := free_bytes(cache := hub_cache())):
         raise NotWritten(
             f"{len(missing)} files of {name} need {amount(coming)}, the disk of {cache} has {amount(free)} free: "
             "make room, take a smaller quantisation, or set HF_HOME to another disk"

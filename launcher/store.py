@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, constants, scan_cache_dir
+from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, scan_cache_dir
 
 from launcher import processes
 from launcher.cache_entry import HALF, blobs_of, cached, folder_of, sha256_named
 from launcher.errors import ModelError, NotWritten
 from launcher.family import Family, ModelSource
+from launcher.folders import hub_cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +138,7 @@ def remove(files: Sequence[Kept], stopped: Sequence[Half]) -> Removed:
         busy = tuple(half for half in stopped if not _remove_half(half))
         plan.execute()
     except OSError as error:
-        raise NotWritten(f"{constants.HF_HUB_CACHE}: not everything could be removed: {error.strerror}") from error
+        raise NotWritten(f"{hub_cache()}: not everything could be removed: {error.strerror}") from error
     if left := [path for path in (*plan.files, *plan.blobs) if path.exists()]:  # it only logs what it may not delete
         raise NotWritten(f"{left[0]} could not be removed: check the permissions of its folder")
     freed = plan.expected_freed_size + sum(half.bytes for half in stopped if half not in busy)
@@ -146,11 +147,9 @@ def remove(files: Sequence[Kept], stopped: Sequence[Half]) -> Removed:
 
 def _scanned() -> HFCacheInfo:
     try:
-        return scan_cache_dir(constants.HF_HUB_CACHE)
+        return scan_cache_dir(hub_cache())
     except (OSError, ValueError) as error:  # a folder that may not be read, a file in its place, a ref that is no text
-        raise ModelError(
-            f"the cache {constants.HF_HUB_CACHE} cannot be read ({error}): correct it or HF_HOME"
-        ) from error
+        raise ModelError(f"the cache {hub_cache()} cannot be read ({error}): correct it or HF_HOME") from error
     except CacheNotFound:  # nothing was ever downloaded
         return HFCacheInfo(size_on_disk=0, repos=frozenset(), incomplete_files=frozenset(), warnings=[])
 

@@ -60,6 +60,14 @@ def test_a_user_without_a_home_is_told_what_to_set(quick: Path, home: dict[str, 
     assert "fail folders" in output
 
 
+def test_without_a_home_no_model_is_looked_for_in_the_working_directory() -> None:
+    as_root("setpriv")
+    for command in ("list", "pull"):
+        code, output = run("models", command, through=[*NOBODY, *LOOKS], HF_HUB_OFFLINE="1")
+        assert code == 78
+        assert "HF_HOME for the models" in output
+
+
 def test_one_variable_is_enough_for_a_user_without_a_home(tmp_path: Path) -> None:
     as_root("setpriv")
     tmp_path.chmod(0o755)
