@@ -97,7 +97,7 @@ class GeminiBody(Wire):
 class GeminiBatchBody(Wire):
     """All with the same settings, but for the title."""
 
-    requests: Annotated[list[GeminiBody], Field(min_length=1)] = Field(
+    requests: Annotated[list[GeminiBody], Field(min_length=1, fail_fast=True)] = Field(
         examples=[[{"content": {"parts": [{"text": "first"}]}}, {"content": {"parts": [{"text": "second"}]}}]]
     )
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from proxy import metrics
 from proxy.embedding import EmbedRequest, EmbedResult
 from proxy.errors import NotFound, Overloaded, ProxyError
+from proxy.quoting import quoted
 from proxy.wire import Asked
 
 log = logging.getLogger("proxy.job")
@@ -96,7 +97,7 @@ class Jobs:
     def fetch(self, job_id: str) -> Job:
         """The job of that id; one that has ended is dropped soon after. Raises NotFound."""
         if (job := self._jobs.get(job_id)) is None:
-            raise NotFound(f"there is no job {job_id!r} here: never was, or it was fetched or is too old")
+            raise NotFound(f"there is no job {quoted(job_id)} here: never was, or it was fetched or is too old")
         if job.ended is not None:
             self._expire(job, self._bounds.fetched_s)
         return job

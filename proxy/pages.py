@@ -15,6 +15,7 @@ from proxy.embedding import Provenance
 from proxy.errors import BackendError, ModelNotFound, ModelNotServed
 from proxy.model import ServedModel
 from proxy.opening import State
+from proxy.quoting import quoted
 from proxy.service import EmbedService
 from proxy.tasks import Route
 from proxy.wire import validated
@@ -95,7 +96,7 @@ async def model(request: web.Request) -> web.StreamResponse:
     """`GET /v1/models/{id}`: one of them."""
     name, rows = request.match_info["id"], _rows(request)
     if name not in rows:
-        raise ModelNotServed(f"model {name!r} is not served here; served are: {', '.join(rows)}", param="model")
+        raise ModelNotServed(f"model {quoted(name)} is not served here; served are: {', '.join(rows)}", param="model")
     return await send(request, _model(request, name, rows[name]))
 
 

@@ -106,6 +106,8 @@ SENTENCES = {
     "enum": "must be {expected}, not {given}{meant}",
     "string_type": "must be a string, not {given}",
     "model_type": "must be an object, not {given}",
+    "list_type": "must be a list, not {given}",
+    "too_short": "must have at least one entry",
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false, not {given}"),
     **dict.fromkeys(
         ("int_type", "int_parsing", "int_from_float", "int_parsing_size", "finite_number"),

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import jina
+from proxy import cohere, gemini, jina, ollama, runpod, tei
 from proxy.embedding import EmbedRequest
 from proxy.errors import Invalid, NotJson
 from proxy.json_body import HALVES, VALUES, has_more, loads, parsed
+from proxy.wire import Parse
 
 ITEMS = 16
 ESCAPES = st.lists(
@@ -99,9 +100,33 @@ LARGE = {
 
 @pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
 async def test_a_large_body_that_is_wrong_costs_little_and_is_told_shortly(body: bytes) -> None:
+    await _refused(body, jina.parse)
+
+
+@pytest.mark.parametrize(
+    ("parse", "body"),
+    [
+        (jina.parse, b'{"input":[%b]}'),
+        (jina.parse, b'{"input":"a","on_error":"partial","embedding_type":[%b]}'),
+        (cohere.parse, b'{"texts":["a"],"embedding_types":[%b]}'),
+        (cohere.parse, b'{"inputs":[{"content":[%b]}]}'),
+        (gemini.parse_batch, b'{"requests":[%b]}'),
+        (gemini.parse, b'{"content":{"parts":[%b]}}'),
+        (ollama.parse, b'{"input":[%b]}'),
+        (tei.parse, b'{"inputs":[%b]}'),
+        (runpod.parse, b'{"input":{"input":[%b]}}'),
+    ],
+    ids=range(9),
+)
+@pytest.mark.parametrize("entry", [b"{}", b"[]", b'{"image":1}', b"null"])
+async def test_a_fault_in_each_entry_of_a_small_body_costs_little_too(parse: Parse, body: bytes, entry: bytes) -> None:
+    await _refused(body % b",".join([entry] * (250_000 // (len(entry) + 1))), parse)
+
+
+async def _refused(body: bytes, parse: Parse) -> None:
     began = time.process_time()
     with pytest.raises(Invalid) as refused:
-        await parsed(body, jina.parse, ITEMS)
+        await parsed(body, parse, ITEMS)
     assert time.process_time() - began < 1
     told = orjson.dumps(refused.value.faults)
     assert len(refused.value.message) + len(told) < 2000
