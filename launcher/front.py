@@ -98,7 +98,7 @@ class Front:
             async with asyncio.timeout(VERIFY_S):
                 while not await _is_as_far(new, old):
                     if new.ended.is_set():
-                        raise StartError("the new proxy ended before it took over; its reason is above")
+                        raise StartError(f"the new one did not take over: {new.fault}")
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise StartError(f"the new proxy did not get ready within {VERIFY_S:g} s") from None

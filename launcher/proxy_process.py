@@ -37,6 +37,7 @@ class ProxyProcess:
         self.admin = ProxyAdmin(folder / f"proxy-{number}.sock")
         self.accepting = False
         self.ended = asyncio.Event()
+        self.fault = "the proxy refused its settings; its reason is above"
         self._finishing = False
         self._was_up = False
         self._folder = folder
@@ -66,7 +67,8 @@ class ProxyProcess:
                 delay = restart_delay(policy, failures, was_ready=True)
                 hopeless = code is not None and not self._was_up and failures >= MAX_STARTS
                 if delay is None or hopeless or not self.accepting:
-                    raise StartError(f"the proxy {what}; its reason is above")
+                    self.fault = f"the proxy {what}; its reason is above"
+                    raise StartError(self.fault)
                 log.warning("the proxy %s and is started again in %g s", what, delay)
                 await asyncio.sleep(delay)
         finally:
