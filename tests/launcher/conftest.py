@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 import tomli_w
 
-from launcher import check_models
 from tests.hub import running_hub
 from tests.launcher.machine import have
 from tests.launcher.place import BACKENDS, Place, home_env
 from tests.launcher.test_models import write_gguf
-from tests.launcher.toolchain import COMPILE, cmake, package, script
+from tests.launcher.toolchain import COMPILE, cmake, package, quick_check, script
 from tests.launcher.trillama import commands
 from tests.proxy.stack import FAMILY_FILE
 
@@ -84,10 +83,10 @@ def python_with_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python_with_venv: Path) -> Path:
     """A machine whose package index has only a small package of the right name, and whose compilers are empty.
 
-    Its processor has AMX. One quantisation is checked: the engine is the embedded one, which starts slowly.
+    Its processor has AMX.
     """
     have(tmp_path, monkeypatch, "avx512f amx_tile amx_int8")
-    monkeypatch.setattr(check_models, "QUANTIZATIONS", {"Q8_0": check_models.QUANTIZATIONS["Q8_0"]})
+    quick_check(monkeypatch, "Q8_0")
     monkeypatch.setattr(sys, "executable", str(python_with_venv))
     monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path / "bin"), "/usr/bin", "/bin")))

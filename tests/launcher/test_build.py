@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,23 @@ from filelock import FileLock
 from launcher import engine_record
 from launcher.build import Built, build, order_here, require_compilers, up_to_date
 from launcher.build_steps import Progress, progress_in
-from launcher.compilation import configuration
 from launcher.engine import Origin, find
 from launcher.engine_record import Record
 from launcher.errors import EngineBuildError
+from launcher.patch import FLAG, LEAN, TILES
 from tests.launcher.machine import have
-from tests.launcher.toolchain import COMPILE, INSTALLED, cmake, ignore, remains, script
+from tests.launcher.toolchain import (
+    COMPILE,
+    DIES,
+    INSTALLED,
+    cmake,
+    faulty_cmake,
+    ignore,
+    package,
+    remains,
+    script,
+    texts_for,
+)
 from tests.launcher.trillama import trillama
 
 
@@ -58,6 +70,68 @@ async def test_what_was_built_but_does_not_run_is_not_installed(build_cache: Pat
     with pytest.raises(EngineBuildError, match=r"what was built is of no use: .*--version ended with 3"):
         await build(cuda=False, stock=False, report=ignore)
     assert remains(build_cache) == set()
+
+
+def editable(folder: Path, *, with_flag: str = "") -> None:
+    """A source that our edit fits, and a compiler of engines that know the flag if the source does.
+
+    Such an engine runs with the words `with_flag` where it is given the flag.
+    """
+    package(folder, texts_for(LEAN))
+    engine = f"""
+for word; do shift; if [ "$word" = {FLAG} ]; then set -- "$@" {with_flag}; else set -- "$@" "$word"; fi; done
+if [ "$1" = --help ]; then echo "{FLAG}  as upstream's"; fi
+exec {sys.executable} -P -m launcher.embedded "$@"
+"""
+    script(folder / "lean-engine", engine)
+    copy = f'if grep -q -- {FLAG} {folder}/arg.cpp; then cp {folder}/lean-engine "$2/bin/llama-server"; fi'
+    cmake(folder, configuring=f'cp "$2/common/arg.cpp" {folder}; exit 0', compiling=COMPILE + copy)
+
+
+async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same(
+    build_cache: Path, tmp_path: Path
+) -> None:
+    editable(tmp_path)
+    seen: list[Progress] = []
+    built = await build(cuda=False, stock=False, report=seen.append)
+    assert "the vectors are the same to the last bit" in built.note
+    assert seen[-1] == Progress(step="checking vectors")
+    assert FLAG in (await find(None)).flags
+    assert remains(build_cache) == INSTALLED
+
+
+async def test_an_engine_whose_vectors_change_with_our_edit_is_not_installed(build_cache: Path, tmp_path: Path) -> None:
+    editable(tmp_path, with_flag="--pooling last")
+    with pytest.raises(EngineBuildError, match=rf"other vectors with {FLAG} on Q8_0, of texts of .*--stock"):
+        await build(cuda=False, stock=False, report=ignore)
+    assert remains(build_cache) == set()
+
+
+async def test_stock_has_no_edit_of_ours_but_the_one_against_the_compilers_fault(
+    build_cache: Path, tmp_path: Path
+) -> None:
+    package(tmp_path, texts_for(LEAN, TILES))
+    copy = f'cp "$2/common/arg.cpp" "$2/{TILES.edits[0].path}" {tmp_path}; exit 0'
+    cmake(tmp_path, configuring=copy, compiling=COMPILE)
+    built = await build(cuda=False, stock=True, report=ignore)
+    assert built.note.startswith("stock llama.cpp (as was asked)")
+    assert "gcc's fault with AMX is worked around" in built.note
+    assert FLAG not in (tmp_path / "arg.cpp").read_text()
+    assert TILES.mark in (tmp_path / "mmq.cpp").read_text()
+    assert remains(build_cache) == INSTALLED
+
+
+async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none(
+    build_cache: Path, tmp_path: Path
+) -> None:
+    faulty_cmake(tmp_path, DIES.format("--version"), unless="-mno-amx-int8")
+    built = await build(cuda=False, stock=False, report=ignore)
+    fault = "what was built dies of SIGILL when it is asked for its version"
+    assert f"; it does not use AMX: with it, {fault}; its vectors agree" in built.note
+    assert remains(build_cache) == INSTALLED
+    record = engine_record.read(built.path)
+    assert record is not None
+    assert (record.note, record.missing({"avx512f"})) == (built.note, [])
 
 
 async def test_it_is_up_to_date_on_the_same_processor_with_the_same_options(
@@ -151,11 +225,6 @@ async def test_without_a_compiler_nothing_is_written(build_cache: Path, monkeypa
 )
 def test_progress_is_read_from_ninja_s_last_line(line: str, expected: Progress) -> None:
     assert progress_in("s", line) == expected
-
-
-def test_cuda_is_configured_with_the_compiler_that_was_found() -> None:
-    added = set(configuration("/usr/local/cuda/bin/nvcc")) - set(configuration(None))
-    assert added == {"-DGGML_CUDA=ON", "-DCMAKE_CUDA_COMPILER=/usr/local/cuda/bin/nvcc"}
 
 
 async def until(condition: Callable[[], bool], task: asyncio.Task[Built] | None = None) -> None:

@@ -6,6 +6,9 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
+from launcher import check_models, engine_check
 from launcher.build_steps import Progress
 from launcher.patch import Patch
 
@@ -31,6 +34,7 @@ printf '#!/bin/sh\\nexec {sys.executable} -P -m launcher.embedded "$@"\\n' > "$2
 chmod +x "$2/bin/llama-server"
 echo "[2/2] Linking CXX executable bin/llama-server"
 """
+DIES = '[ "$1" != {} ] || kill -ILL $$'
 
 
 def package(folder: Path, sources: Mapping[str, str]) -> None:
@@ -58,6 +62,14 @@ def cmake(folder: Path, *, compiling: str, configuring: str = "exit 0") -> None:
     script(folder / "bin" / "cmake", f'if [ "$1" != --build ]; then {configuring}\nfi\n{compiling}')
 
 
+def faulty_cmake(folder: Path, fault: str, *, unless: str) -> None:
+    """A compiler whose engines have the line `fault` of shell, unless `unless` is among its flags."""
+    insert = f"""
+case "$CXXFLAGS" in *"{unless}"*) ;; *) sed -i '2i {fault}' "$2/bin/llama-server" ;; esac
+"""
+    cmake(folder, compiling=COMPILE + insert)
+
+
 def ignore(_: Progress) -> None:
     """A report that nobody reads."""
 
@@ -72,3 +84,9 @@ def texts_for(*patches: Patch) -> dict[str, str]:
     for edit in (edit for patch in patches for edit in patch.edits):
         texts[edit.path] = texts.get(edit.path, "") + edit.text + "\n"
     return texts
+
+
+def quick_check(monkeypatch: pytest.MonkeyPatch, quantization: str) -> None:
+    """Check an engine on one quantisation and few tokens: the embedded one takes a second for all of them each time."""
+    monkeypatch.setattr(check_models, "QUANTIZATIONS", {quantization: check_models.QUANTIZATIONS[quantization]})
+    monkeypatch.setattr(engine_check, "BATCHES", ((5,), (1, 60, 17)))
