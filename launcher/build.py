@@ -10,11 +10,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from launcher import build_record, patch, processor
-from launcher.build_record import Order, Record
+from launcher import engine_record, patch, processor
 from launcher.build_steps import Report, Steps
 from launcher.compilation import Compiled, compiled, nvcc
 from launcher.engine import ELSEWHERE, built_path
+from launcher.engine_record import Order, Record
 from launcher.errors import EngineBuildError
 from launcher.folders import noexec
 from launcher.patch import FLAG, LEAN, TILES
@@ -68,13 +68,13 @@ async def build(*, cuda: bool, stock: bool, report: Report) -> Built:
         made = await compiled(folder.source, folder.path, order, steps)
         note = "; ".join(_notes(made, why_stock, why_tiles))
         record = Record(order=order, processor=processor.name(), left_out=made.left_out, note=note)
-        build_record.install(made.binary, final, record)
+        engine_record.install(made.binary, final, record)
     return Built(path=final, note=note)
 
 
 def up_to_date(*, cuda: bool, stock: bool) -> Built | None:
     """The engine in the cache folder, if `build` would make it again: of this source, for this processor."""
-    record = build_record.read(built_path()) if built_path().is_file() else None
+    record = engine_record.read(built_path()) if built_path().is_file() else None
     if record is None or record.order != order_here(cuda=cuda, stock=stock):
         return None
     return Built(path=built_path(), note=record.note)
@@ -92,7 +92,7 @@ def require_compilers(path: str, *, cuda: bool) -> None:
 
 def order_here(*, cuda: bool, stock: bool) -> Order:
     """What those options mean, of our source and on this machine's processor."""
-    return build_record.order(f"{SOURCE} {patch.digest((LEAN, TILES))}", cuda=cuda, stock=stock)
+    return engine_record.order(f"{SOURCE} {patch.digest((LEAN, TILES))}", cuda=cuda, stock=stock)
 
 
 @contextmanager

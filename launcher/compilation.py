@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher import command
-from launcher.build_record import Order
 from launcher.build_steps import Progress, Steps
 from launcher.child import SIGILL_CODES
 from launcher.cores import usable_cores
 from launcher.engine import Engine, Origin, probe
 from launcher.engine_check import check
+from launcher.engine_record import Order
 from launcher.errors import EngineBuildError, EngineError, Miscompiled
 from launcher.processor import AMX
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import build_record, doctor_host, processor, wsl
+from launcher import doctor_host, engine_record, processor, wsl
 from launcher.config import Settings
 from launcher.cores import engine_threads, physical_cores, usable_cores
 from launcher.engine import Engine, Origin
@@ -53,7 +53,7 @@ async def build(machine: Machine) -> Finding:
 
 def _gain(engine: Engine, here: frozenset[str]) -> str | None:
     """What an engine built for a processor with those instructions would be better at; None for one that is."""
-    record = build_record.read(Path(engine.argv[0])) if engine.origin is Origin.BUILT else None
+    record = engine_record.read(Path(engine.argv[0])) if engine.origin is Origin.BUILT else None
     if record is None and engine.origin is not Origin.EMBEDDED:
         return None  # nobody knows for which processor it was built
     built_for = record.order.instructions if record else ()

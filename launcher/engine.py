@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from launcher import build_record, command
+from launcher import command, engine_record
 from launcher.child import SIGILL_CODES, ending
 from launcher.errors import EngineError
 from launcher.folders import cache_dir, noexec
@@ -72,7 +72,7 @@ def built_path() -> Path:
 async def probe(argv: tuple[str, ...], origin: Origin, env: Mapping[str, str]) -> Engine:
     """Ask the engine what it is. Raises EngineError if it does not run, lacks a flag or is for another processor."""
     name = _name(argv, origin)
-    if foreign := build_record.why_foreign(Path(argv[0])):
+    if foreign := engine_record.why_foreign(Path(argv[0])):
         raise EngineError(foreign)
     version = version_in(await ask(argv, "--version", env, name))
     if version is None:

@@ -17,9 +17,9 @@ import orjson
 from pydantic import BaseModel
 
 from launcher import command
-from launcher.build_record import why_foreign
 from launcher.child import last_lines, running
 from launcher.engine import Engine, Origin, built_path, probe
+from launcher.engine_record import why_foreign
 from launcher.folders import cache_dir
 from launcher.health import backend_up
 from launcher.openmp import openmp_environment

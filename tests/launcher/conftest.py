@@ -1,8 +1,12 @@
 """Fixtures of the launcher's tests."""
 
+import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -10,8 +14,10 @@ import pytest
 import tomli_w
 
 from tests.hub import running_hub
+from tests.launcher.machine import have
 from tests.launcher.place import BACKENDS, Place, home_env
 from tests.launcher.test_models import write_gguf
+from tests.launcher.toolchain import COMPILE, cmake, package, quick_check, script
 from tests.launcher.trillama import commands
 from tests.proxy.stack import FAMILY_FILE
 
@@ -62,3 +68,32 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     writer.write_tensors_to_file()
     writer.close()
     return path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def python_with_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python, which copies a virtual environment that was made once: pip takes three seconds to get into a new one."""
+    folder = tmp_path_factory.mktemp("python")
+    subprocess.run((sys.executable, "-m", "venv", folder / "venv"), check=True)
+    script(folder / "python", f'if [ "$2" = venv ]; then exec cp -a {folder}/venv "$3"; fi; exec {sys.executable} "$@"')
+    return folder / "python"
+
+
+@pytest.fixture
+def build_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python_with_venv: Path) -> Path:
+    """A machine whose package index has only a small package of the right name, and whose compilers are empty.
+
+    Its processor has AMX.
+    """
+    have(tmp_path, monkeypatch, "avx512f amx_tile amx_int8")
+    quick_check(monkeypatch, "Q8_0")
+    monkeypatch.setattr(sys, "executable", str(python_with_venv))
+    monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path / "bin"), "/usr/bin", "/bin")))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    package(tmp_path, {"CMakeLists.txt": ""})
+    for tool in ("cc", "c++", "ninja"):
+        script(tmp_path / "bin" / tool, "")
+    cmake(tmp_path, compiling=COMPILE)
+    return tmp_path / "cache"

@@ -1,117 +1,40 @@
 """`trillama engine build` with everything real but the source and the compiler, which take five minutes."""
 
 import asyncio
-import io
 import os
 import re
 import shutil
-import subprocess
 import sys
-import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from launcher import build_record, check_models
+from launcher import engine_record
 from launcher.build import Built, build, order_here, require_compilers, up_to_date
-from launcher.build_record import Record
 from launcher.build_steps import Progress, progress_in
-from launcher.compilation import configuration
 from launcher.engine import Origin, find
+from launcher.engine_record import Record
 from launcher.errors import EngineBuildError
-from launcher.patch import FLAG, LEAN, TILES, Patch
+from launcher.patch import FLAG, LEAN, TILES
 from tests.launcher.machine import have
+from tests.launcher.toolchain import (
+    COMPILE,
+    DIES,
+    INSTALLED,
+    cmake,
+    faulty_cmake,
+    ignore,
+    package,
+    remains,
+    script,
+    texts_for,
+)
 from tests.launcher.trillama import trillama
 
-INSTALLED = {"llama-server", "llama-server.json"}
-BACKEND = """
-from pathlib import Path
-def prepare_metadata_for_build_wheel(directory, config_settings=None):
-    info = Path(directory, "llama_cpp_python-0.3.36.dist-info")
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: llama-cpp-python\\nVersion: 0.3.36\\n")
-    return info.name
-"""
-PYPROJECT = """
-[build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
-"""
-COMPILE = f"""
-mkdir -p "$2/bin"
-echo "[1/2] Building CXX object server.cpp.o"
-printf '#!/bin/sh\\nexec {sys.executable} -P -m launcher.embedded "$@"\\n' > "$2/bin/llama-server"
-chmod +x "$2/bin/llama-server"
-echo "[2/2] Linking CXX executable bin/llama-server"
-"""
 
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python, which copies a virtual environment that was made once: pip takes three seconds to get into a new one."""
-    folder = tmp_path_factory.mktemp("python")
-    subprocess.run((sys.executable, "-m", "venv", folder / "venv"), check=True)
-    script(folder / "python", f'if [ "$2" = venv ]; then exec cp -a {folder}/venv "$3"; fi; exec {sys.executable} "$@"')
-    return folder / "python"
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Path) -> Path:
-    """A machine whose package index has only a small package of the right name, and whose compilers are empty.
-
-    Its processor has AMX. One quantisation is checked: the engine is the embedded one, which starts slowly.
-    """
-    have(tmp_path, monkeypatch, "avx512f amx_tile amx_int8")
-    monkeypatch.setattr(check_models, "QUANTIZATIONS", {"Q8_0": check_models.QUANTIZATIONS["Q8_0"]})
-    monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path / "bin"), "/usr/bin", "/bin")))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    package(tmp_path, {"CMakeLists.txt": ""})
-    for tool in ("cc", "c++", "ninja"):
-        script(tmp_path / "bin" / tool, "")
-    cmake(tmp_path, compiling=COMPILE)
-    return tmp_path / "cache"
-
-
-def package(folder: Path, sources: Mapping[str, str]) -> None:
-    """The package with these files as llama.cpp's source."""
-    texts = {
-        "PKG-INFO": "Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: 0.3.36\n",
-        "pyproject.toml": PYPROJECT,
-        "backend.py": BACKEND,
-        **{f"vendor/llama.cpp/{path}": text for path, text in sources.items()},
-    }
-    with tarfile.open(folder / "llama_cpp_python-0.3.36.tar.gz", "w:gz") as archive:
-        for name, text in texts.items():
-            entry = tarfile.TarInfo(f"llama_cpp_python-0.3.36/{name}")
-            entry.size = len(text)
-            archive.addfile(entry, io.BytesIO(text.encode()))
-
-
-def script(path: Path, body: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o755)
-
-
-def cmake(folder: Path, *, compiling: str, configuring: str = "exit 0") -> None:
-    script(folder / "bin" / "cmake", f'if [ "$1" != --build ]; then {configuring}\nfi\n{compiling}')
-
-
-def ignore(_: Progress) -> None:
-    """A report that nobody reads."""
-
-
-def remains(cache: Path) -> set[str]:
-    return {path.name for path in (cache / "engine").iterdir()} - {".lock"}
-
-
-async def test_what_is_built_is_the_engine_that_is_found_next(cache: Path) -> None:
+async def test_what_is_built_is_the_engine_that_is_found_next(build_cache: Path) -> None:
     seen: list[Progress] = []
     built = await build(cuda=False, stock=False, report=seen.append)
     path = built.path
@@ -121,8 +44,8 @@ async def test_what_is_built_is_the_engine_that_is_found_next(cache: Path) -> No
         r"its vectors agree with F32 to a cosine of 0\.999\d",
         built.note,
     )
-    assert path == cache / "engine" / "llama-server"
-    assert remains(cache) == INSTALLED
+    assert path == build_cache / "engine" / "llama-server"
+    assert remains(build_cache) == INSTALLED
     steps = list(dict.fromkeys(progress.step for progress in seen))
     expected = ["preparing", "downloading llama.cpp", "unpacking", "configuring", "compiling", "checking vectors"]
     assert steps == expected
@@ -131,30 +54,22 @@ async def test_what_is_built_is_the_engine_that_is_found_next(cache: Path) -> No
 
 
 async def test_a_build_that_fails_tells_the_last_lines_and_leaves_the_engine_that_was_there(
-    cache: Path, tmp_path: Path
+    build_cache: Path, tmp_path: Path
 ) -> None:
-    script(cache / "engine" / "llama-server", "echo the old one")
+    script(build_cache / "engine" / "llama-server", "echo the old one")
     cmake(tmp_path, compiling="seq 30; echo server.cpp:1: error: no >&2; exit 2")
     with pytest.raises(EngineBuildError, match=r"^compiling failed with 2:\n12\n(.*\n)+30\nserver.cpp:1: error: no$"):
         await build(cuda=False, stock=False, report=ignore)
-    assert remains(cache) == {"llama-server"}
-    assert "the old one" in (cache / "engine" / "llama-server").read_text()
+    assert remains(build_cache) == {"llama-server"}
+    assert "the old one" in (build_cache / "engine" / "llama-server").read_text()
 
 
-async def test_what_was_built_but_does_not_run_is_not_installed(cache: Path, tmp_path: Path) -> None:
+async def test_what_was_built_but_does_not_run_is_not_installed(build_cache: Path, tmp_path: Path) -> None:
     broken = COMPILE + 'echo \'#!/bin/sh\' >"$2/bin/llama-server"; echo exit 3 >>"$2/bin/llama-server"'
     cmake(tmp_path, compiling=broken)
     with pytest.raises(EngineBuildError, match=r"what was built is of no use: .*--version ended with 3"):
         await build(cuda=False, stock=False, report=ignore)
-    assert remains(cache) == set()
-
-
-def texts_for(*patches: Patch) -> dict[str, str]:
-    """The files that the patches fit, by path."""
-    texts: dict[str, str] = {}
-    for edit in (edit for patch in patches for edit in patch.edits):
-        texts[edit.path] = texts.get(edit.path, "") + edit.text + "\n"
-    return texts
+    assert remains(build_cache) == set()
 
 
 def editable(folder: Path, *, with_flag: str = "") -> None:
@@ -173,24 +88,28 @@ exec {sys.executable} -P -m launcher.embedded "$@"
     cmake(folder, configuring=f'cp "$2/common/arg.cpp" {folder}; exit 0', compiling=COMPILE + copy)
 
 
-async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same(cache: Path, tmp_path: Path) -> None:
+async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same(
+    build_cache: Path, tmp_path: Path
+) -> None:
     editable(tmp_path)
     seen: list[Progress] = []
     built = await build(cuda=False, stock=False, report=seen.append)
     assert "the vectors are the same to the last bit" in built.note
     assert seen[-1] == Progress(step="checking vectors")
     assert FLAG in (await find(None)).flags
-    assert remains(cache) == INSTALLED
+    assert remains(build_cache) == INSTALLED
 
 
-async def test_an_engine_whose_vectors_change_with_our_edit_is_not_installed(cache: Path, tmp_path: Path) -> None:
+async def test_an_engine_whose_vectors_change_with_our_edit_is_not_installed(build_cache: Path, tmp_path: Path) -> None:
     editable(tmp_path, with_flag="--pooling last")
     with pytest.raises(EngineBuildError, match=rf"other vectors with {FLAG} on Q8_0, of texts of .*--stock"):
         await build(cuda=False, stock=False, report=ignore)
-    assert remains(cache) == set()
+    assert remains(build_cache) == set()
 
 
-async def test_stock_has_no_edit_of_ours_but_the_one_against_the_compilers_fault(cache: Path, tmp_path: Path) -> None:
+async def test_stock_has_no_edit_of_ours_but_the_one_against_the_compilers_fault(
+    build_cache: Path, tmp_path: Path
+) -> None:
     package(tmp_path, texts_for(LEAN, TILES))
     copy = f'cp "$2/common/arg.cpp" "$2/{TILES.edits[0].path}" {tmp_path}; exit 0'
     cmake(tmp_path, configuring=copy, compiling=COMPILE)
@@ -199,67 +118,24 @@ async def test_stock_has_no_edit_of_ours_but_the_one_against_the_compilers_fault
     assert "gcc's fault with AMX is worked around" in built.note
     assert FLAG not in (tmp_path / "arg.cpp").read_text()
     assert TILES.mark in (tmp_path / "mmq.cpp").read_text()
-    assert remains(cache) == INSTALLED
+    assert remains(build_cache) == INSTALLED
 
 
-def faulty_cmake(folder: Path, fault: str, *, unless: str) -> None:
-    """A compiler whose engines have the line `fault` of shell, unless `unless` is among its flags."""
-    insert = f"""
-case "$CXXFLAGS" in *"{unless}"*) ;; *) sed -i '2i {fault}' "$2/bin/llama-server" ;; esac
-"""
-    cmake(folder, compiling=COMPILE + insert)
-
-
-DIES = '[ "$1" != {} ] || kill -ILL $$'
-FAULTS = [
-    (DIES.format("--version"), "what was built dies of SIGILL when it is asked for its version"),
-    (DIES.format("--model"), "what was built dies of SIGILL on Q8_0"),
-    (
-        'case "$*" in *in-F32*) ;; *--model*) set -- "$@" --pooling last ;; esac',
-        r"what was built computes wrong vectors on Q8_0: a cosine of 0\.\d{4} to those in F32",
-    ),
-]
-
-
-@pytest.mark.parametrize(("fault", "said"), FAULTS)
-async def test_what_is_miscompiled_is_built_again_without_amx_and_that_is_said(
-    cache: Path, tmp_path: Path, fault: str, said: str
+async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none(
+    build_cache: Path, tmp_path: Path
 ) -> None:
-    seen: list[Progress] = []
-    faulty_cmake(tmp_path, fault, unless="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16")
-    built = await build(cuda=False, stock=False, report=seen.append)
-    assert re.search(rf"; it does not use AMX: with it, {said}; its vectors agree", built.note)
-    assert "compiling without AMX" in {progress.step for progress in seen}
-    assert remains(cache) == INSTALLED
-    record = build_record.read(built.path)
+    faulty_cmake(tmp_path, DIES.format("--version"), unless="-mno-amx-int8")
+    built = await build(cuda=False, stock=False, report=ignore)
+    fault = "what was built dies of SIGILL when it is asked for its version"
+    assert f"; it does not use AMX: with it, {fault}; its vectors agree" in built.note
+    assert remains(build_cache) == INSTALLED
+    record = engine_record.read(built.path)
     assert record is not None
-    assert record.missing({"avx512f"}) == []
-
-
-async def test_an_engine_that_dies_without_amx_too_is_not_installed_and_both_are_said(
-    cache: Path, tmp_path: Path
-) -> None:
-    faulty_cmake(tmp_path, DIES.format("--model"), unless="-mno-other")
-    dies = "what was built dies of SIGILL on Q8_0"
-    with pytest.raises(EngineBuildError, match=f"^{dies}; compiled again without AMX, {dies}$"):
-        await build(cuda=False, stock=False, report=ignore)
-    assert remains(cache) == set()
-
-
-@pytest.mark.parametrize(("flags", "cuda"), [("avx512f", False), ("avx512f amx_int8", True)])
-async def test_where_amx_is_not_to_blame_nothing_is_built_again(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, cuda: bool
-) -> None:
-    have(tmp_path, monkeypatch, flags)
-    script(tmp_path / "bin" / "nvcc", "")
-    faulty_cmake(tmp_path, DIES.format("--version"), unless="-mno-amx-tile")
-    with pytest.raises(EngineBuildError, match=r"dies of SIGILL when it is asked for its version$"):
-        await build(cuda=cuda, stock=False, report=ignore)
-    assert remains(cache) == set()
+    assert (record.note, record.missing({"avx512f"})) == (built.note, [])
 
 
 async def test_it_is_up_to_date_on_the_same_processor_with_the_same_options(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert up_to_date(cuda=False, stock=False) is None
     built = await build(cuda=False, stock=False, report=ignore)
@@ -283,12 +159,12 @@ def test_if_needed_builds_nothing_where_the_engine_is_up_to_date(tmp_path: Path)
     final = tmp_path / "engine" / "llama-server"
     script(final.with_name("built"), "")
     record = Record(order=order_here(cuda=False, stock=False), processor="p", note="a note")
-    build_record.install(final.with_name("built"), final, record)
+    engine_record.install(final.with_name("built"), final, record)
     done = trillama("engine", "build", "--if-needed", env=env)
     assert (done.code, done.out) == (0, f"{final} is up to date: a note\n")
 
 
-async def test_cancelling_ends_the_compilers_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
+async def test_cancelling_ends_the_compilers_and_leaves_nothing(build_cache: Path, tmp_path: Path) -> None:
     compiler = tmp_path / "compiler.pid"
     cmake(tmp_path, compiling=f"sleep 1000 & echo $! > {compiler}.new; mv {compiler}.new {compiler}; wait")
     async with asyncio.timeout(60):
@@ -298,13 +174,13 @@ async def test_cancelling_ends_the_compilers_and_leaves_nothing(cache: Path, tmp
         with pytest.raises(asyncio.CancelledError):
             await building
         await until(lambda: not runs(int(compiler.read_text())))
-    assert remains(cache) == set()
+    assert remains(build_cache) == set()
 
 
-async def test_a_second_build_is_refused_while_one_runs(cache: Path) -> None:
-    (cache / "engine").mkdir(parents=True)
+async def test_a_second_build_is_refused_while_one_runs(build_cache: Path) -> None:
+    (build_cache / "engine").mkdir(parents=True)
     with (
-        FileLock(cache / "engine" / ".lock"),
+        FileLock(build_cache / "engine" / ".lock"),
         pytest.raises(EngineBuildError, match=r"another build is running in .*engine: wait"),
     ):
         await build(cuda=False, stock=False, report=ignore)
@@ -331,11 +207,11 @@ def test_a_missing_compiler_is_named_with_its_package(
         require_compilers(str(tmp_path), cuda=cuda)
 
 
-async def test_without_a_compiler_nothing_is_written(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_compiler_nothing_is_written(build_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler -O3")
     with pytest.raises(EngineBuildError, match=r"no compiler no-such-compiler: .* or set \$CXX"):
         await build(cuda=False, stock=False, report=ignore)
-    assert not cache.exists()
+    assert not build_cache.exists()
 
 
 @pytest.mark.parametrize(
@@ -349,11 +225,6 @@ async def test_without_a_compiler_nothing_is_written(cache: Path, monkeypatch: p
 )
 def test_progress_is_read_from_ninja_s_last_line(line: str, expected: Progress) -> None:
     assert progress_in("s", line) == expected
-
-
-def test_cuda_is_configured_with_the_compiler_that_was_found() -> None:
-    added = set(configuration("/usr/local/cuda/bin/nvcc")) - set(configuration(None))
-    assert added == {"-DGGML_CUDA=ON", "-DCMAKE_CUDA_COMPILER=/usr/local/cuda/bin/nvcc"}
 
 
 async def until(condition: Callable[[], bool], task: asyncio.Task[Built] | None = None) -> None:

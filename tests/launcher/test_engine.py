@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher import build_record, engine, processor
-from launcher.build_record import Order, Record
+from launcher import engine, engine_record, processor
 from launcher.command import REQUIRED_FLAGS
 from launcher.engine import Origin, built_path, find, flags_in, version_in
+from launcher.engine_record import Order, Record
 from launcher.errors import EngineError
 from tests.launcher.machine import have
 
@@ -94,7 +94,7 @@ def installed(path: Path, *, on: frozenset[str], left_out: tuple[str, ...] = (),
     """An engine at `path` that `trillama engine build` made on a processor with those instructions."""
     order = Order(source="s", cuda=cuda, stock=False, instructions=tuple(sorted(on)))
     record = Record(order=order, processor="Other Processor", left_out=left_out, note="a note")
-    build_record.install(llama_server(path.with_name("built")), path, record)
+    engine_record.install(llama_server(path.with_name("built")), path, record)
     return path
 
 

@@ -16,11 +16,12 @@ from launcher.errors import EngineBuildError, Miscompiled
 from launcher.patch import FLAG
 from tests.engine import found_engine
 from tests.launcher.programs import program
+from tests.launcher.toolchain import quick_check
 
 
 @pytest.fixture(autouse=True)
-def _one_quantization(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_models, "QUANTIZATIONS", {"Q4_K_M": QUANTIZATIONS["Q4_K_M"]})
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_check(monkeypatch, "Q4_K_M")
 
 
 async def test_an_engine_that_computes_right_passes(engine_kind: str, tmp_path: Path) -> None:
