@@ -49,6 +49,8 @@ async def test_an_engine_without_gpu_is_refused_where_one_is_required(config: di
         assert await serve.ended() == 69
         assert "trillama engine build --cuda" in "".join(serve.output)
     async with trillama_serve(on_gpu(config)) as serve:  # "auto": there is nothing that could be missing
+        asked = serve.child("code.sock").cmdline()
+        assert asked[asked.index("--gpu-layers") + 1] == "0"  # else it warns in three lines that it has no GPU
         await stopped(serve)
 
 
