@@ -1,12 +1,15 @@
 """The only place of the launcher that exits: errors become one line on stderr and the exit code of their class."""
 
+import resource
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 
 
 def main() -> None:
     """Run the `trillama` command; see `trillama --help` for the exit codes."""
     _write_anything()
+    _raise_open_files()
     try:
         _run()
     except KeyboardInterrupt:
@@ -18,6 +21,13 @@ def _write_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # None where it is closed
             stream.reconfigure(errors="backslashreplace")
+
+
+def _raise_open_files() -> None:
+    """Take all the open files that the system allows, for us and for our children: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # no limit here, and another one behind it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _run() -> None:

@@ -94,8 +94,9 @@ def open_files() -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = "no limit" if soft == resource.RLIM_INFINITY else str(soft)
     if soft != resource.RLIM_INFINITY and soft < MIN_OPEN_FILES:
-        most = MIN_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MIN_OPEN_FILES)
-        return warn(f"ulimit -n is {limit}: connections beyond that are refused", f"ulimit -n {most}")
+        raised = hard == resource.RLIM_INFINITY or hard >= MIN_OPEN_FILES
+        fix = f"ulimit -n {MIN_OPEN_FILES}" if raised else "raise the hard limit: LimitNOFILE=, --ulimit, limits.conf"
+        return warn(f"ulimit -n is {limit}: connections beyond that are refused", fix)
     return ok(f"ulimit -n: {limit}")
 
 

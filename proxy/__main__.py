@@ -9,9 +9,9 @@ import socket
 import sys
 from pathlib import Path
 
-from proxy import config
+from proxy import allocator, config, open_files
 from proxy.app import serving
-from proxy.server import BACKLOG
+from proxy.repeats import Repeats
 from proxy.settings_file import ConfigError
 
 EX_CONFIG = 78  # sysexits.h
@@ -27,6 +27,9 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.raiseExceptions = False  # a line that cannot be written is lost: the terminal is gone, or the disk is full
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger().handlers[0].addFilter(Repeats())
+    open_files.raise_limit()
+    allocator.give_back_large()
     # One text is tokenised in microseconds; waking a pool of threads for it costs more, and the cores are the engine's.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
@@ -53,7 +56,7 @@ def _listener(settings: config.ProxyConfig, fd: int | None) -> socket.socket:
     if fd is not None:
         return socket.socket(fileno=fd)
     kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=kind, backlog=BACKLOG)
+    return socket.create_server((settings.host, settings.port), family=kind, backlog=open_files.BACKLOG)
 
 
 def _fail(code: int, message: str) -> int:

@@ -8,13 +8,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from proxy import control, handlers, jobs, middleware, openapi, pages, token_ids
+from proxy import admission, body, control, handlers, jobs, middleware, open_files, openapi, pages, token_ids
 from proxy.backend import Backend, connect_as
+from proxy.budget import Budget
 from proxy.cache import opened as opened_cache
 from proxy.config import BackendSettings, Family, ProxyConfig, TokenIds
+from proxy.connections import Connections, Deadlines
+from proxy.http_connection import running
 from proxy.lane import Turnstile
 from proxy.model import ServedModel
 from proxy.opening import Waiting
+from proxy.origins import Origins
 from proxy.server import Server
 from proxy.service import EmbedService, Limits
 from proxy.tasks import TaskTable
@@ -23,6 +27,8 @@ from proxy.token_level import TokenBackend
 from proxy.token_states import ModelStates, MultiVectors
 
 log = logging.getLogger(__name__)
+
+LEAST_RATE = 16 * 2**10  # bytes a second: what a client sends or reads adds to its time
 
 
 @asynccontextmanager
@@ -37,23 +43,23 @@ async def serving(
     """
     async with _service(config, family) as service, jobs.working(service.embed) as working:
         app = _application(config, family, service, working)
-        server = Server(app, listener, drain_s=config.drain_s, stop=stop)
-        await server.setup()
-        try:
-            async with (
-                control.answering(config.control, service.all_models, server),
-                asyncio.TaskGroup() as tasks,
-            ):
-                if accepting:
-                    await server.accept()
-                finishing = tasks.create_task(server.finish_when_told())
-                yield
-                finishing.cancel()
-        finally:
-            for model in service.all_models.values():
-                model.drain()
-            await server.leave()
-            await server.close()
+        app[admission.ORIGINS] = await _origins(config)
+        async with running(app, _connections(config), config.drain_s) as runner:
+            server = Server(app, runner, listener, stop=stop)
+            try:
+                async with (
+                    control.answering(config.control, service.all_models, server),
+                    asyncio.TaskGroup() as tasks,
+                ):
+                    if accepting:
+                        await server.accept()
+                    finishing = tasks.create_task(server.finish_when_told())
+                    yield
+                    finishing.cancel()
+            finally:
+                for model in service.all_models.values():
+                    model.drain()
+                await server.leave()
 
 
 @asynccontextmanager
@@ -110,17 +116,45 @@ def _limits(config: ProxyConfig, family: Family) -> Limits:
     )
 
 
+def _connections(config: ProxyConfig) -> Connections:
+    """As many as the settings say, and as there is room for."""
+    most = min(config.max_connections, open_files.room(open_files.limit()).connections)
+    if most < config.max_connections:
+        log.info("%d connections at a time, not %d: `ulimit -Hn` is too low", most, config.max_connections)
+    deadlines = Deadlines(
+        head_s=config.head_timeout_s,
+        keepalive_s=config.keepalive_timeout_s,
+        send_s=config.send_timeout_s,
+        least_rate=LEAST_RATE,
+    )
+    return Connections(most, min(most, config.max_connections_per_peer or -(-most // 2)), deadlines)
+
+
+async def _origins(config: ProxyConfig) -> Origins:
+    return Origins(
+        hosts=await admission.own_names([config.host, *config.allowed_hosts]),
+        pages=frozenset(config.cors_origins),
+        locked=bool(config.api_keys),
+    )
+
+
 def _application(config: ProxyConfig, family: Family, service: EmbedService, working: jobs.Jobs) -> web.Application:
     app = web.Application(
-        middlewares=(middleware.observe, middleware.answer_errors, middleware.check_key),
-        client_max_size=config.max_body_bytes,
+        middlewares=(middleware.observe, middleware.answer_errors, admission.admit, middleware.check_key)
     )
     app.on_response_prepare.append(middleware.mark)
+    if config.cors_origins:
+        app.on_response_prepare.append(admission.share)
     app[middleware.API_KEYS] = config.api_keys
     app[middleware.STOPPING] = asyncio.Event()
     app[middleware.REFUSALS] = handlers.REFUSALS
     app[pages.SERVICE] = service
     app[handlers.JOBS] = working
+    app[handlers.BUDGET] = Budget(config.total_body_bytes)
+    app[handlers.ANSWERS] = Budget(config.max_total_answer_bytes)
+    app[handlers.BODIES] = body.Limits(
+        max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, least_rate=LEAST_RATE
+    )
     app[pages.FAMILY] = family
     app[pages.NOTICE] = config.notice or ""
     served = openapi.Served(

@@ -13,6 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from proxy.settings_file import ConfigError, LocalPath, read, validated
 
 Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s*A-Z]+)$")]  # as a browser writes it
+HostName = Annotated[str, Field(pattern=r"^(\*|[^\s/:*]+)$")]
 UnicodeForm = Literal["NFC", "NFKC"]
 
 
@@ -128,9 +131,19 @@ class ProxyOptions(Strict):
     model_aliases: dict[str, str] = {}
     token_ids: TokenIds = TokenIds.CL100K
     max_items: Positive = 2048
-    max_body_bytes: Positive = 32 * 2**20
+    max_body_bytes: Positive = 32 * 2**20  # of one request, as sent and as inflated
+    max_total_body_bytes: Positive | None = None  # of all that is unfinished; none: eight times max_body_bytes
+    max_total_answer_bytes: Positive = 2**30  # of the vectors of all requests, until they are sent
+    max_connections: Positive = 4096
+    max_connections_per_peer: Positive | None = None  # from one address, which may be a reverse proxy's; none: half
+    head_timeout_s: Seconds = 20.0
+    body_timeout_s: Seconds = 30.0
+    keepalive_timeout_s: Seconds = 65.0  # longer than nginx and load balancers keep theirs: 60 s
+    send_timeout_s: Seconds = 30.0
+    cors_origins: tuple[Origin, ...] = ()
+    allowed_hosts: tuple[HostName, ...] = ()
     max_queued_tokens: Positive = 2**22  # about what a fast GPU computes within request_timeout_s
-    request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    request_timeout_s: Seconds = 600.0
     start_wait_s: Annotated[float, Field(ge=0)] = 120.0
     recovery_s: Annotated[float, Field(ge=0)] = 60.0
     serial_backends: bool = False
@@ -159,8 +172,17 @@ class ProxyConfig(ProxyOptions):
     control: Path | None = None
     notice: str | None = None
 
+    @property
+    def total_body_bytes(self) -> int:
+        return self.max_total_body_bytes or 8 * self.max_body_bytes
+
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:
+        if self.total_body_bytes < 2 * self.max_body_bytes:
+            raise ValueError(
+                f"max_total_body_bytes = {self.max_total_body_bytes} is less than twice max_body_bytes = "
+                f"{self.max_body_bytes}: one large request would be refused for another"
+            )
         if unknown := sorted(self.token_backends.keys() - self.backends.keys()):
             raise ValueError(
                 f"token_backends.{unknown[0]}: there is no such backend; there are {', '.join(self.backends)}"

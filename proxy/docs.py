@@ -9,7 +9,9 @@ from pathlib import Path
 from aiohttp import web
 from pydantic.json_schema import JsonSchemaValue
 
+from proxy.admission import ORIGINS
 from proxy.openapi import DOCUMENT, SCHEMAS
+from proxy.origins import host_of
 from proxy.schema import NULL
 
 TEMPLATE = Path(__file__).with_name("docs.html").read_text(encoding="utf-8")
@@ -18,8 +20,18 @@ SAFE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline
 
 async def page(request: web.Request) -> web.Response:
     """`GET /docs`: this server's API to read, with an example to copy for each path."""
-    url = str(request.url.origin())
-    return web.Response(text=rendered(request.app[DOCUMENT], url), content_type="text/html", headers=SAFE)
+    text = rendered(request.app[DOCUMENT], f"http://{_authority(request)}")
+    return web.Response(text=text, content_type="text/html", headers=SAFE)
+
+
+def _authority(request: web.Request) -> str:
+    """The `Host` that was asked if it is known as ours, for it comes to stand in commands to copy; else our address."""
+    given = request.headers.get("Host", "")
+    name = host_of(given)
+    if name and request.app[ORIGINS].knows(name):
+        return given
+    address, port = request.get_extra_info("sockname")[:2]
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def rendered(document: Mapping[str, object], url: str) -> str:

@@ -8,13 +8,20 @@ ProxyError                       500 INTERNAL_ERROR
 ├── Unauthorized                 401 AUTH_INVALID_API_KEY
 │   ├── MissingKey               401 AUTH_MISSING_API_KEY
 │   └── MalformedKey             401 AUTH_INVALID_FORMAT
+├── ForeignHost                  403 HOST_NOT_ALLOWED
+├── ForeignOrigin                403 ORIGIN_NOT_ALLOWED
 ├── NotFound                     404 NOT_FOUND
 │   └── ModelNotServed           404 INPUT_MODEL_NOT_FOUND
 ├── MethodNotAllowed             405 METHOD_NOT_ALLOWED
+├── TooSlow                      408 REQUEST_TIMEOUT
 ├── BodyTooLarge                 413 BODY_TOO_LARGE
+├── UnsupportedEncoding          415 UNSUPPORTED_ENCODING
+├── ExpectationFailed            417 EXPECTATION_FAILED
 ├── Invalid                      422 VALIDATION_ERROR
 │   └── PoisonedInput            422 INPUT_POISONED
 ├── Overloaded                   429 QUEUE_FULL
+│   └── Crowded                  429 SERVER_BUSY
+├── HeadTooLarge                 431 HEADERS_TOO_LARGE
 ├── BackendError                 502 BACKEND_ERROR
 │   ├── BadVector                502 BACKEND_INVALID_VECTOR
 │   └── BackendUnavailable       503 BACKEND_UNAVAILABLE
@@ -35,12 +42,13 @@ MOST_TEXT = 4000  # characters of an error's sentence; what callers sent is quot
 class ProxyError(Exception):
     """Base class. `args[0]` is one sentence for the caller, of MOST_TEXT; `param` the request field at fault.
 
-    `queue_tokens`, where it matters: how many tokens are waiting.
+    `queue_tokens`, where it matters: how many tokens are waiting. `closes`: it ends the connection, too.
     """
 
     status = 500
     code = "INTERNAL_ERROR"
     type = "server_error"
+    closes = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         self.message = message if len(message) <= MOST_TEXT else message[: MOST_TEXT - 1] + "…"
@@ -88,6 +96,20 @@ class MalformedKey(Unauthorized):
     code = "AUTH_INVALID_FORMAT"
 
 
+class ForeignHost(BadRequest):
+    """The `Host` is a name that a stranger's DNS could have given to this address."""
+
+    status = 403
+    code = "HOST_NOT_ALLOWED"
+
+
+class ForeignOrigin(BadRequest):
+    """A page of another site sent the request."""
+
+    status = 403
+    code = "ORIGIN_NOT_ALLOWED"
+
+
 class NotFound(BadRequest):
     status = 404
     code = "NOT_FOUND"
@@ -102,9 +124,27 @@ class MethodNotAllowed(BadRequest):
     code = "METHOD_NOT_ALLOWED"
 
 
+class TooSlow(BadRequest):
+    """The request did not arrive in the time that it had."""
+
+    status = 408
+    code = "REQUEST_TIMEOUT"
+    closes = True
+
+
 class BodyTooLarge(BadRequest):
     status = 413
     code = "BODY_TOO_LARGE"
+
+
+class UnsupportedEncoding(BadRequest):
+    status = 415
+    code = "UNSUPPORTED_ENCODING"
+
+
+class ExpectationFailed(BadRequest):
+    status = 417
+    code = "EXPECTATION_FAILED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +189,18 @@ class Overloaded(ProxyError):
     status = 429
     code = "QUEUE_FULL"
     type = "rate_limit_error"
+
+
+class Crowded(Overloaded):
+    """Too many connections, or too many bytes of requests at a time."""
+
+    code = "SERVER_BUSY"
+    closes = True
+
+
+class HeadTooLarge(BadRequest):
+    status = 431
+    code = "HEADERS_TOO_LARGE"
 
 
 class BackendError(ProxyError):

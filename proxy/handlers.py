@@ -3,13 +3,15 @@
 import asyncio
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
 from aiohttp import web
 
 from proxy import (
+    body,
     cohere,
     docs,
     gemini,
@@ -24,36 +26,50 @@ from proxy import (
     runpod,
     tei,
 )
-from proxy.embedding import EmbedResult
-from proxy.errors import Invalid, NotJson, invalid
+from proxy.budget import Budget, Room
+from proxy.config import Family
+from proxy.embedding import EmbedRequest, EmbedResult
+from proxy.errors import Invalid, invalid
+from proxy.http_connection import connection_of
 from proxy.jobs import Job, Jobs
 from proxy.middleware import CLIENT, SUMMARY, Handler
-from proxy.pages import SERVICE
+from proxy.pages import FAMILY, SERVICE
+from proxy.service import estimate
 from proxy.wire import Asked, Door, Parse, Refuse
 from proxy.writing import send
 
 T = TypeVar("T")
 JOBS = web.AppKey("jobs", Jobs)
+BUDGET = web.AppKey("budget", Budget)
+ANSWERS = web.AppKey("answers", Budget)
+BODIES = web.AppKey("bodies", body.Limits)
+FLOAT = 4  # bytes
 
 
 def door(parse: Parse) -> Handler:
     """The handler of one dialect: its JSON in, the vectors in its shape out, or as raw floats for who accepts those."""
 
     async def embed(request: web.Request) -> web.StreamResponse:
-        asked = await _asked(request, parse)
-        raw = raw_floats.wanted(",".join(request.headers.getall("Accept", ())))
-        if raw and asked.request.multivector:
-            message = "has no raw form, as each text has its own number of vectors: leave out `Accept`"
-            raise invalid("return_multivector", message, kind="unsupported", given="true")
-        # Bare floats have no place for the errors of a part.
-        result = await request.app[SERVICE].embed(replace(asked.request, partial=False) if raw else asked.request)
-        asyncio.get_running_loop().call_soon(_observe, request, result)  # when the answer is on its way
-        headers = provenance.headers(result)
-        if raw:
-            return raw_floats.response(raw, result, headers)
-        return await send(request, asked.render(result), headers=headers)
+        with request.app[BUDGET].room() as room:
+            asked = await _asked(request, parse, room)
+            raw = raw_floats.wanted(",".join(request.headers.getall("Accept", ())))
+            if raw and asked.request.multivector:
+                message = "has no raw form, as each text has its own number of vectors: leave out `Accept`"
+                raise invalid("return_multivector", message, kind="unsupported", given="true")
+            with _answering(request, _size(asked.request, request.app[FAMILY])):
+                return await _embedded(request, asked, raw)
 
     return embed
+
+
+async def _embedded(request: web.Request, asked: Asked, raw: str | None) -> web.StreamResponse:
+    # Bare floats have no place for the errors of a part.
+    result = await request.app[SERVICE].embed(replace(asked.request, partial=False) if raw else asked.request)
+    asyncio.get_running_loop().call_soon(_observe, request, result)  # when the answer is on its way
+    headers = provenance.headers(result)
+    if raw:
+        return raw_floats.response(raw, result, headers)
+    return await send(request, asked.render(result), headers=headers)
 
 
 def job_door(parse: Parse) -> Handler:
@@ -61,11 +77,12 @@ def job_door(parse: Parse) -> Handler:
 
     async def submit(request: web.Request) -> web.StreamResponse:
         jobs = request.app[JOBS]
-        try:
-            asked = await _asked(request, parse)
-        except Invalid as error:
-            return await _job_answer(request, jobs.reject(error))
-        return await _job_answer(request, jobs.submit(asked))
+        with request.app[BUDGET].room() as room:
+            try:
+                asked = await _asked(request, parse, room)
+            except Invalid as error:
+                return await _job_answer(request, jobs.reject(error))
+            return await _job_answer(request, jobs.submit(asked, room))
 
     return submit
 
@@ -75,14 +92,17 @@ def with_body(page: pages.Page) -> Handler:
 
     @functools.wraps(page)
     async def answer(request: web.Request) -> web.StreamResponse:
-        return await page(request, await _parsed(request, lambda body: body))
+        with request.app[BUDGET].room() as room:
+            return await page(request, await _parsed(request, lambda given: given, room))
 
     return answer
 
 
 async def job_status(request: web.Request) -> web.StreamResponse:
     """`GET /status/{id}`: a job of `/run`, with its output once it is completed."""
-    return await _job_answer(request, request.app[JOBS].fetch(request.match_info["id"]))
+    job = request.app[JOBS].fetch(request.match_info["id"])
+    with _answering(request, job.size):
+        return await _job_answer(request, job)
 
 
 async def cancel_job(request: web.Request) -> web.StreamResponse:
@@ -90,19 +110,29 @@ async def cancel_job(request: web.Request) -> web.StreamResponse:
     return await _job_answer(request, request.app[JOBS].cancel(request.match_info["id"]))
 
 
-async def _asked(request: web.Request, parse: Parse) -> Asked:
-    return _called(request, await _parsed(request, parse))
+async def _asked(request: web.Request, parse: Parse, room: Room) -> Asked:
+    return _called(request, await _parsed(request, parse, room))
 
 
-async def _parsed(request: web.Request, parse: Callable[[object], T]) -> T:
-    return await json_body.parsed(await _body(request), parse, request.app[SERVICE].limits.items)
+async def _parsed(request: web.Request, parse: Callable[[object], T], room: Room) -> T:
+    read = await body.read(request, room, request.app[BODIES])
+    return await json_body.parsed(read, parse, request.app[SERVICE].limits.items)
 
 
-async def _body(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.RequestPayloadError as error:  # e.g. a Content-Encoding that the body does not have
-        raise NotJson(f"the body cannot be read: {error}") from error
+@contextmanager
+def _answering(request: web.Request, size: int) -> Iterator[None]:
+    """Room for an answer's vectors, until they are on their way. Raises Crowded."""
+    with request.app[ANSWERS].room() as room:
+        room.grow(size)
+        with room.used_by(connection_of(request)):
+            yield
+
+
+def _size(request: EmbedRequest, family: Family) -> int:
+    """About how many bytes the vectors take while they come together: whole ones, whatever was asked for."""
+    if not request.multivector or not family.multivector:
+        return len(request.inputs) * family.dimensions * FLOAT
+    return estimate(request.inputs) * family.multivector.dimensions * FLOAT
 
 
 def _called(request: web.Request, asked: Asked) -> Asked:

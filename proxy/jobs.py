@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from proxy import metrics
+from proxy.budget import Room
 from proxy.embedding import EmbedRequest, EmbedResult
 from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.quoting import quoted
@@ -56,7 +57,7 @@ class Job:
     started: float | None = None
     ended: float | None = None
     result: EmbedResult | None = None
-    error: ProxyError | None = None
+    error: str | None = None  # its words alone: an exception keeps all that its traceback saw, the texts among it
 
     @property
     def size(self) -> int:
@@ -76,20 +77,21 @@ class Jobs:
         self._running: dict[Job, asyncio.Task[None]] = {}
         self._expiry: dict[Job, asyncio.TimerHandle] = {}
 
-    def submit(self, asked: Asked) -> Job:
-        """Put a request in line. Raises Overloaded if the line is full."""
+    def submit(self, asked: Asked, room: Room) -> Job:
+        """Put a request in line, with what it holds of the bytes for all. Raises Overloaded if the line is full."""
         if len(self._running) >= self._bounds.unfinished:
             raise Overloaded(f"{len(self._running)} jobs are unfinished: fetch later, or send fewer", retry_after_s=5)
         job = Job(asked.render)
         self._jobs[job.id] = job
         task = self._tasks.create_task(self._work(job, asked.request), name=f"job {job.id}")
         self._running[job] = task
-        task.add_done_callback(lambda _: self._end(job))
+        kept = room.moved()
+        task.add_done_callback(lambda _: self._end(job, kept))
         return job
 
     def reject(self, error: ProxyError) -> Job:
         """A job that failed before it could begin, kept like any other so that its caller finds out why."""
-        job = Job(lambda _: None, status=Status.FAILED, ended=time.perf_counter(), error=error)
+        job = Job(lambda _: None, status=Status.FAILED, ended=time.perf_counter(), error=error.message)
         self._jobs[job.id] = job
         self._keep(job)
         return job
@@ -120,16 +122,17 @@ class Jobs:
             try:
                 job.result = await self._embed(request)
             except ProxyError as error:
-                job.error = error
+                job.error = error.message
             except Exception:  # one broken job must not end the group, and with it the server
                 log.exception("job %s: unexpected error", job.id)
-                job.error = ProxyError("internal error; the log has it under this job's id")
+                job.error = "internal error; the log has it under this job's id"
             else:
                 metrics.INPUTS.labels(job.result.task).inc(job.result.inputs)
                 metrics.TOKENS.labels(job.result.task).inc(job.result.tokens)
         job.status = Status.FAILED if job.error else Status.COMPLETED
 
-    def _end(self, job: Job) -> None:
+    def _end(self, job: Job, room: Room) -> None:
+        room.close()
         del self._running[job]
         job.ended = time.perf_counter()
         log.info("job %s %s %.1f ms", job.id, job.status, (job.ended - job.submitted) * 1e3)

@@ -16,7 +16,6 @@ from aiohttp import web
 from proxy import metrics
 from proxy.errors import (
     BadRequest,
-    BodyTooLarge,
     Invalid,
     MalformedKey,
     MethodNotAllowed,
@@ -24,7 +23,10 @@ from proxy.errors import (
     NotFound,
     ProxyError,
     Unauthorized,
+    UnsupportedEncoding,
 )
+from proxy.inflate import ENCODINGS
+from proxy.quoting import shown
 from proxy.wire import Refusal, Refuse
 
 log = logging.getLogger("proxy.request")
@@ -42,6 +44,7 @@ REFUSALS = web.AppKey(
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/docs"})  # to read: they hold no secrets
 PROBES = frozenset({"/health", "/ready", "/metrics"})  # asked often: in the log only when they do not say 200
 KEY_HEADERS = ("X-API-Key", "api-key", "x-goog-api-key")  # NIM and others; Azure's OpenAI client; Gemini's
+LONGEST_PATH = 200  # characters in the log
 SAFE_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -58,7 +61,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         # When the answer is on its way: it does not wait for our books.
         asyncio.get_running_loop().call_soon(_record, request, status, time.perf_counter() - started)
-    if request.app[STOPPING].is_set() and not response.prepared:
+    if (request.app[STOPPING].is_set() or not request.content.is_eof()) and not response.prepared:
         response.force_close()  # said in the answer: the client sends its next request over another connection
     return response
 
@@ -111,8 +114,13 @@ def _refused(error: ProxyError, request: web.Request) -> web.Response:
     if error.queue_tokens is not None:
         headers["X-Queue-Tokens"] = str(error.queue_tokens)
     request[SUMMARY] = f" {error.code}"
+    if isinstance(error, UnsupportedEncoding):
+        headers["Accept-Encoding"] = ", ".join(ENCODINGS)
     body = orjson.dumps(refusal.body)
-    return web.Response(body=body, status=refusal.status, headers=headers, content_type="application/json")
+    response = web.Response(body=body, status=refusal.status, headers=headers, content_type="application/json")
+    if error.closes:
+        response.force_close()
+    return response
 
 
 def _refuse(request: web.Request) -> Refuse:
@@ -152,12 +160,10 @@ def _given_key(request: web.Request) -> str:
 
 def _translated(error: web.HTTPException, request: web.Request) -> ProxyError:
     match error:
-        case web.HTTPRequestEntityTooLarge():
-            return BodyTooLarge(f"the body is larger than {request.client_max_size} bytes: send fewer texts at a time")
         case web.HTTPMethodNotAllowed():
-            return MethodNotAllowed(f"{request.path} takes {', '.join(sorted(error.allowed_methods))}")
+            return MethodNotAllowed(f"{shown(request.path)} takes {', '.join(sorted(error.allowed_methods))}")
         case web.HTTPNotFound():
-            return NotFound(f"there is no {request.path} here")
+            return NotFound(f"there is no {shown(request.path)} here")
         case _:
             return BadRequest(error.reason or HTTPStatus(error.status).phrase)
 
@@ -173,5 +179,6 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
     metrics.SECONDS.labels(route).observe(seconds)
     summary = request.get(SUMMARY, "")
     level = logging.DEBUG if request.path in PROBES else logging.INFO
-    line = f"{request.method} {request.rel_url.raw_path} {status} {seconds * 1e3:.1f} ms {request[REQUEST_ID]}{summary}"
+    path, ms = request.rel_url.raw_path[:LONGEST_PATH], seconds * 1e3
+    line = f"{request.method} {path} {status} {ms:.1f} ms {request[REQUEST_ID]}{summary}"
     log.log(level, "%s", line)

@@ -43,10 +43,14 @@ TYPES: Mapping[str, Sequence[str]] = {
 ERRORS = {
     400: "The body is not JSON, a text is too long, or the model is not served.",
     401: "The API key is missing or wrong.",
+    403: "Without API keys: the Host is not known as this server's, or a page of another site asks.",
     404: "There is none of that name.",
+    408: "The body did not arrive in time.",
     413: "The body is larger than this server takes.",
+    415: "The body's Content-Encoding is not gzip or deflate.",
+    417: "The Expect header is not 100-continue.",
     422: "A field is not valid, or a text cannot be computed: `errors` names it.",
-    429: "Too much is waiting already.",
+    429: "Too much is waiting, or held, already.",
     500: "A fault of this server.",
     502: "A backend answered with something that is not a vector.",
     503: "A backend is loading, down or stopping.",
@@ -174,11 +178,11 @@ def _page(route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue]) -> dict[s
     answer, error = ANSWERS.get(route.path), PAGE_ERRORS.get(route.path, ErrorAnswer)
     content = {"schema": _ref(answer)} if answer else {}
     answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(route.path, JSON), content)}
-    responses = {"200": answered, "500": _error(500, error)}
+    responses = {"200": answered, **{str(status): _error(status, error) for status in (403, 417, 429, 500)}}
     described: dict[str, object] = {"summary": said[:1].upper() + said[1:], "responses": responses}
     if body := PAGE_BODIES.get(route.path):
         described["requestBody"] = _body(body, schemas)
-        responses |= {str(status): _error(status, error) for status in (400, 404, 413, 422)}
+        responses |= {str(status): _error(status, error) for status in (400, 404, 408, 413, 415, 422)}
     if route.path == "/ready":
         responses["503"] = {**answered, "description": "Not ready: the reasons."}
     if not is_open(route.method, route.path):

@@ -18,12 +18,17 @@ from proxy.errors import (
     BackendUnavailable,
     BodyTooLarge,
     Draining,
+    ExpectationFailed,
+    ForeignHost,
+    ForeignOrigin,
     MethodNotAllowed,
     NotFound,
     NotJson,
     Overloaded,
     ProxyError,
+    TooSlow,
     Unauthorized,
+    UnsupportedEncoding,
 )
 from proxy.jobs import Job, Status
 from proxy.wire import Asked, Door, Refusal, Wire, validated
@@ -34,9 +39,14 @@ DEFAULT_TASK = "retrieval.passage"
 # again: the clients read a failed job's missing output as an answer, but an HTTP error as an error.
 AT_THE_DOOR = (
     Unauthorized,
+    ForeignHost,
+    ForeignOrigin,
     NotFound,
     MethodNotAllowed,
+    TooSlow,
     BodyTooLarge,
+    UnsupportedEncoding,
+    ExpectationFailed,
     NotJson,
     Overloaded,
     BackendUnavailable,
@@ -103,7 +113,7 @@ def state_of(job: Job) -> dict[str, object]:
     if job.result is not None:
         body["output"] = job.render(job.result)
     if job.error is not None:
-        body["error"] = job.error.message
+        body["error"] = job.error
     if job.started is not None:
         body["delayTime"] = _ms(job.started - job.submitted)
         if job.ended is not None:

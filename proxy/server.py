@@ -6,35 +6,32 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from proxy import middleware
+from proxy import middleware, open_files
 
-BACKLOG = 1024
 LINGER_S = 0.5
 
 
 class Server:
-    """Serves `app` on a listening socket that other proxies may share. `stop` is set when it has finished."""
+    """Serves `app`, which `runner` runs, on a listening socket that other proxies may share.
 
-    def __init__(self, app: web.Application, listener: socket.socket, *, drain_s: float, stop: asyncio.Event) -> None:
+    `stop` is set when it has finished.
+    """
+
+    def __init__(
+        self, app: web.Application, runner: web.ServerRunner, listener: socket.socket, *, stop: asyncio.Event
+    ) -> None:
         self._app = app
+        self._runner = runner
         self._listener = listener
-        self._runner = web.AppRunner(
-            app,
-            handler_cancellation=True,  # a client that leaves takes its request out of the queue
-            access_log=None,  # the middleware writes the one line
-            shutdown_timeout=drain_s,
-        )
         self._site: web.SockSite | None = None
         self._stop = stop
         self._leaving, self._left = asyncio.Event(), asyncio.Event()
 
-    async def setup(self) -> None:
-        await self._runner.setup()
-
     async def accept(self) -> None:
         """Take connections from now on."""
         if self._site is None:
-            self._site = web.SockSite(self._runner, self._listener, backlog=BACKLOG)
+            backlog = open_files.room(open_files.limit()).backlog
+            self._site = web.SockSite(self._runner, self._listener, backlog=backlog)
             await self._site.start()
 
     async def finish(self) -> None:
@@ -65,7 +62,3 @@ class Server:
                 await asyncio.sleep(0.02)  # one accepted this moment is not among the connections yet
                 while self._runner.server and self._runner.server.connections:  # noqa: ASYNC110 # as above
                     await asyncio.sleep(0.01)
-
-    async def close(self) -> None:
-        """Give what runs `drain_s`, and close all connections."""
-        await self._runner.cleanup()
