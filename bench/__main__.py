@@ -17,9 +17,9 @@ from bench.contenders import Host, busy_percent, described
 from bench.environments import REQUIREMENTS
 from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, Shape, made
 from bench.rows import Circumstances, Found, save
-from launcher import command, engine
-from launcher.engine import Engine, Origin
-from launcher.folders import cache_dir
+from launcher.engine import argv, discovery
+from launcher.engine.discovery import Engine, Origin
+from launcher.settings.folders import cache_dir
 
 Measure = Callable[[Host, int], Awaitable[Found]]
 
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 async def _take(planned: Planned, arguments: argparse.Namespace) -> Found:
-    ours = await engine.find(arguments.engine)
+    ours = await discovery.find(arguments.engine)
     stock = await _stock(arguments.stock) if arguments.stock else ours
     files = made(planned.shape, cache_dir() / "bench" / "models")
     others = frozenset(arguments.others)
@@ -96,7 +96,7 @@ async def _take(planned: Planned, arguments: argparse.Namespace) -> Found:
 
 
 async def _stock(path: Path) -> Engine:
-    return await engine.probe((str(path.absolute()),), Origin.CONFIGURED, command.environment(os.environ))
+    return await discovery.probe((str(path.absolute()),), Origin.CONFIGURED, argv.environment(os.environ))
 
 
 def _print(found: Found, console: Console) -> None:

@@ -14,7 +14,7 @@ from numpy.random import Generator
 from bench.contenders import Contender, Host, direct, resident_mib, same_vectors, trillama
 from bench.hops import undressed
 from bench.rows import Found, Row, ratio
-from launcher.load import WORDS, RequestFailed, closed_loop, cut, summary, texts
+from launcher.measure.loadgen import WORDS, RequestFailed, closed_loop, cut, summary, texts
 
 PAIRS, TEXTS = 8, 256
 CLIENTS, MEMORY_TEXTS = 64, 512

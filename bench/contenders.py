@@ -20,13 +20,13 @@ import orjson
 import psutil
 
 from bench.made import Made
-from launcher import command
-from launcher.agreement import F32
-from launcher.child import last_lines, running
-from launcher.engine import Engine
-from launcher.load import Ask, RequestFailed, texts
-from tests.launcher.command import trillama_serve
-from tests.proxy.stack import unused_port
+from launcher.engine import argv as command
+from launcher.engine.discovery import Engine
+from launcher.measure.loadgen import Ask, RequestFailed, texts
+from launcher.measure.similarity import F32
+from launcher.processes.child import last_lines, running
+from tests.support.serve import trillama_serve
+from tests.support.stack import unused_port
 
 SLOTS, BATCH_TOKENS = 16, 2048
 PREFIX = "Passage: "  # what trillama puts before a text of retrieval.passage; the others are sent it

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from launcher.folders import cache_dir
+from launcher.settings.folders import cache_dir
 
 INSTALL_S = 600
 # What to install, and the program that it brings. The torch is one that has a build for CPUs alone.

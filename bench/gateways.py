@@ -14,8 +14,8 @@ import orjson
 from bench.contenders import Contender, Host, Program, defaults, direct, router, trillama, up
 from bench.environments import environment
 from bench.rows import Found, Row
-from launcher.load import Summary, closed_loop, cut, summary, texts
-from tests.proxy.stack import unused_port
+from launcher.measure.loadgen import Summary, closed_loop, cut, summary, texts
+from tests.support.stack import unused_port
 
 ROUNDS, ROUND_S, CLIENTS = 3, 1.2, 8
 

@@ -15,8 +15,8 @@ import aiohttp
 from aiohttp import web
 
 from bench.contenders import PREFIX, Contender, Program, up
-from proxy.pipe import Pipe
-from tests.proxy.stack import unused_port
+from proxy.llama.unix_http import Pipe
+from tests.support.stack import unused_port
 
 KEEPALIVE_S = 3.0
 

@@ -12,8 +12,8 @@ from bench.contenders import BATCH_TOKENS, SLOTS, Contender, Host, Program, dire
 from bench.environments import environment
 from bench.rows import Found, Row, ratio
 from bench.throughput import Load, figures_of, rounds
-from launcher.load import WORDS
-from tests.proxy.stack import unused_port
+from launcher.measure.loadgen import WORDS
+from tests.support.stack import unused_port
 
 LOAD = Load("mixed", 32, 16)
 

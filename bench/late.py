@@ -16,12 +16,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from proxy.embedding import Matrix
-from tests.engine import KINDS
-from tests.proxy.client import embed
-from tests.proxy.families import only
-from tests.proxy.stack import FAMILY_FILE, Stack, stack
-from tests.tiny_models import write_model
+from proxy.types import Matrix
+from tests.support.client import embed
+from tests.support.engine import KINDS
+from tests.support.families import only
+from tests.support.stack import FAMILY_FILE, Stack, stack
+from tests.support.tiny_models import write_model
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "passages", "answer", "queries"]
 TOKENS_PER_WORD = 2.25  # of the tiny vocabulary; rather too few tokens than too many

@@ -18,9 +18,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from launcher.patch import FLAG
-from tests.engine import LlamaServer, found_engine, llama_server
-from tests.tiny_models import write_model
+from launcher.build.patch import FLAG
+from tests.support.engine import LlamaServer, found_engine, llama_server
+from tests.support.tiny_models import write_model
 
 VOCABULARY = 151_936  # Qwen's own
 LAYERS, REAL_LAYERS = 4, 36

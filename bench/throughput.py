@@ -14,7 +14,7 @@ import orjson
 
 from bench.contenders import BATCH_TOKENS, SLOTS, Contender, Host, Start, direct, same_vectors, trillama
 from bench.rows import Found, Row, ratio
-from launcher.load import Summary, closed_loop, cut, summary, texts
+from launcher.measure.loadgen import Summary, closed_loop, cut, summary, texts
 
 ROUNDS, ROUND_TEXTS, CLIENTS = 3, 48, 24
 WAIT_TEXTS = 192

@@ -32,22 +32,22 @@ def _raise_open_files() -> None:
 
 def _run() -> None:
     # Imported here, so that Ctrl-C while Python is still loading is as quiet as later.
-    from launcher import environment  # noqa: PLC0415
     from launcher.errors import LauncherError  # noqa: PLC0415
     from launcher.printable import Terminal  # noqa: PLC0415
-    from launcher.streams import losing  # noqa: PLC0415
+    from launcher.settings import environment  # noqa: PLC0415
+    from launcher.terminal.streams import losing  # noqa: PLC0415
 
     stderr = Terminal(stderr=True)
     try:
         environment.check()
-        from launcher.cli import app  # noqa: PLC0415
+        from launcher.cli.app import app  # noqa: PLC0415
 
         app()
     except LauncherError as error:
         losing(stderr).print(f"trillama: {error}", soft_wrap=True, markup=False, highlight=False, style="red")
         sys.exit(error.exit_code)
     except OSError as error:  # a folder that cannot be written, a full disk: the system's words say which
-        from launcher.folders import explained  # noqa: PLC0415
+        from launcher.settings.folders import explained  # noqa: PLC0415
 
         known = explained(error)
         losing(stderr).print(f"trillama: {known or error}", soft_wrap=True, markup=False, highlight=False, style="red")

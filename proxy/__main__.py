@@ -9,10 +9,12 @@ import socket
 import sys
 from pathlib import Path
 
-from proxy import allocator, config, open_files
 from proxy.app import serving
-from proxy.repeats import Repeats
-from proxy.settings_file import ConfigError
+from proxy.contract import settings as config
+from proxy.contract.settings_file import ConfigError
+from proxy.edge import open_files
+from proxy.process import allocator
+from proxy.process.log_repeats import Repeats
 
 EX_CONFIG = 78  # sysexits.h
 EX_TEMPFAIL = 75

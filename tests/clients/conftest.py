@@ -14,11 +14,11 @@ import orjson
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from proxy.embedding import Matrix
+from proxy.types import Matrix
 from tests.clients.catalogue import ADDRESS, PAGE_TEXTS, QUESTION, Client
 from tests.clients.environments import CL100K, Environment, NodeEnvironment, vocabulary
-from tests.engine import LlamaServer
-from tests.proxy.stack import Stack, stack, write_models
+from tests.support.engine import LlamaServer
+from tests.support.stack import Stack, stack, write_models
 
 TEXTS = (
     "the quick brown fox",

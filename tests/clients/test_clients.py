@@ -13,12 +13,12 @@ import numpy.typing as npt
 import orjson
 import pytest
 
-from launcher.child import running
-from proxy.embedding import Matrix
+from launcher.processes.child import running
+from proxy.types import Matrix
 from tests.clients.catalogue import ADDRESS, CLIENTS, OF_ALL, PAGES, SCRIPTS, Client
 from tests.clients.conftest import TEXTS, Found, Truth, addressed, surroundings, unit
-from tests.engine import llama_server
-from tests.proxy.stack import BACKENDS, BATCH_TOKENS, FAMILY_FILE, Stack, proxy
+from tests.support.engine import llama_server
+from tests.support.stack import BACKENDS, BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
 # Making an environment takes as long as the network does: it is not the test's time.
 pytestmark = pytest.mark.timeout(120, func_only=True)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tomli_w
 
-from tests.hub import running_hub
-from tests.launcher.machine import have
-from tests.launcher.place import BACKENDS, Place, home_env
-from tests.launcher.test_models import write_gguf
-from tests.launcher.toolchain import COMPILE, cmake, package, quick_check, script
-from tests.launcher.trillama import commands
-from tests.proxy.stack import FAMILY_FILE
+from tests.launcher.models.test_sources import write_gguf
+from tests.support.hub import running_hub
+from tests.support.machine import have
+from tests.support.place import BACKENDS, Place, home_env
+from tests.support.stack import FAMILY_FILE
+from tests.support.toolchain import COMPILE, cmake, package, quick_check, script
+from tests.support.trillama import commands
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""`trillama engine build`: llama-server from source, patched and checked."""

@@ -1,0 +1,100 @@
+"""Whether an engine that was built computes what it should, with every kernel that a model's file may need.
+
+Compilers and processors have faults of their own, and a fault in one kernel shows on files of one quantisation only:
+so small models of each are served. Their vectors must be those of the same numbers in F32, whose kernels are plain
+(no AMX), and the same to the last bit with `--no-logits-for-embeddings` as without.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from launcher.build import check_models
+from launcher.build.check_models import F32
+from launcher.build.patch import FLAG
+from launcher.engine.discovery import Engine
+from launcher.errors import ChildError, EngineBuildError, Miscompiled, WrongAnswer
+from launcher.processes.child import SIGILL_CODES
+from launcher.settings.config import SupervisionSettings
+from launcher.settings.folders import runtime_base
+from launcher.supervision.standalone import Run, started
+
+SLOTS, BATCH_TOKENS = 8, 1024
+# Tokens of each text of a batch: alone, as long as can be, and of all sizes side by side, in full and in empty slots.
+BATCHES = ((5,), (BATCH_TOKENS,), (1,), (1, 300, 17, 64, 2, 511, 33, 96), (128,) * SLOTS, (700, 1), (5,))
+LEAST_COSINE = 0.995  # measured on CPUs with AVX2, AVX-512 and AMX: 0.9990 to 1.0000, for activations are rounded, too
+
+
+async def check(engine: Engine, folder: Path) -> float:
+    """The least cosine of a vector to the one of the same numbers in F32, over all QUANTIZATIONS.
+
+    Raises Miscompiled if it is below LEAST_COSINE, a vector is not finite or the engine dies of SIGILL;
+    EngineBuildError if it does not serve, or if FLAG, where it has that, changes a vector. One server after the other
+    runs on models that are made in `folder`, on the GPU if the engine has one.
+    """
+    return min([await _checked(engine, quantization, folder) for quantization in check_models.QUANTIZATIONS])
+
+
+async def _checked(engine: Engine, quantization: str, folder: Path) -> float:
+    model, in_f32 = await asyncio.to_thread(check_models.write, folder, quantization)
+    plain = replace(engine, flags=engine.flags - {FLAG})
+    try:
+        expected = await _vectors(plain, f"{quantization} in F32", in_f32)
+        found = await _vectors(plain, quantization, model)
+        lean = await _vectors(engine, f"{quantization} with {FLAG}", model) if FLAG in engine.flags else found
+    except ChildError as error:
+        if error.returncode in SIGILL_CODES:
+            raise Miscompiled(f"what was built dies of SIGILL on {quantization}") from error
+        if isinstance(error, WrongAnswer):
+            raise Miscompiled(f"what was built computes no vectors: {error}") from error
+        raise EngineBuildError(f"what was built does not serve: {error}") from error
+    cosine = _least_cosine(np.vstack(expected), np.vstack(found))
+    if cosine < LEAST_COSINE:
+        raise Miscompiled(
+            f"what was built computes wrong vectors on {quantization}: a cosine of {cosine:.4f} to those in F32"
+        )
+    _compare(found, lean, quantization)
+    return cosine
+
+
+def _compare(stock: Sequence[F32], lean: Sequence[F32], quantization: str) -> None:
+    """Raise EngineBuildError unless they are the same to the last bit."""
+    for lengths, one, other in zip(BATCHES, stock, lean, strict=True):
+        if one.tobytes() != other.tobytes():
+            raise EngineBuildError(
+                f"what was built computes other vectors with {FLAG} on {quantization}, of texts of "
+                f"{', '.join(map(str, lengths))} tokens in one batch; try `trillama engine build --stock`"
+            )
+
+
+async def _vectors(engine: Engine, name: str, model: Path) -> list[F32]:
+    """The raw vectors of each batch."""
+    run = Run(
+        log="engine-check.log",
+        engine=engine,
+        policy=SupervisionSettings(),
+        runtime=runtime_base(),
+        slots=SLOTS,
+        batch_tokens=BATCH_TOKENS,
+        gpu_layers=99,
+        threads=None,
+    )
+    async with started(run, name, model) as embedder:
+        return [await embedder.raw_vectors(ids) for ids in _batches()]
+
+
+def _batches() -> Iterator[Sequence[Sequence[int]]]:
+    """Token ids, all of them plain bytes of the models' vocabulary, no two texts alike."""
+    for batch, lengths in enumerate(BATCHES):
+        yield [
+            [(7 * batch + 31 * text + 3 * at * at) % 256 for at in range(length)] for text, length in enumerate(lengths)
+        ]
+
+
+def _least_cosine(ones: F32, others: F32) -> float:
+    """Of each row to the same row of the others; no row is all zeros."""
+    lengths = np.linalg.norm(ones, axis=1) * np.linalg.norm(others, axis=1)
+    return float((np.einsum("ij,ij->i", ones, others, dtype=np.float64) / lengths).min())

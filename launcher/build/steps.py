@@ -1,0 +1,56 @@
+"""The steps of a build: commands that run one after the other, each reported, and ended when the build is cancelled."""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import EngineBuildError
+from launcher.processes.child import last_lines, running
+
+GRACE_S = 2.0
+REPORT_INTERVAL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """`step` for a user to read; `done` of `total` files are compiled, where that is known."""
+
+    step: str
+    done: int = 0
+    total: int | None = None
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """Runs commands in the environment `env`; `log` has the output of the last one. `suffix` ends a step's name."""
+
+    env: Mapping[str, str]
+    log: Path
+    report: Report
+    suffix: str = ""
+
+    async def run(self, step: str, *argv: str) -> None:
+        """One command, to its end. Raises EngineBuildError with its last lines if it fails."""
+        step += self.suffix
+        self.log.write_bytes(b"")
+        self.report(Progress(step=step))
+        async with running(argv, env=self.env, grace_s=GRACE_S, output=self.log) as process:
+            while process.returncode is None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(REPORT_INTERVAL_S):
+                        await process.wait()
+                self.report(progress_in(step, last_lines(self.log, 1)))
+        if process.returncode != 0:
+            raise EngineBuildError(f"{step} failed with {process.returncode}:\n{last_lines(self.log, 20)}")
+
+
+def progress_in(step: str, line: str) -> Progress:
+    """The progress in ninja's last line, e.g. `[17/206] Building CXX object …`."""
+    found = re.match(r"\[(\d+)/(\d+)\]", line)
+    return Progress(step=step, done=int(found[1]), total=int(found[2])) if found else Progress(step=step)

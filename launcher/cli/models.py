@@ -1,0 +1,219 @@
+"""`trillama models`: the model files on this machine and on the hub."""
+
+import asyncio
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from launcher.errors import ArgumentError, ConfigError, LauncherError, ModelError
+from launcher.host.disk import amount, free_bytes
+from launcher.hub import cache
+from launcher.hub.listing import Offer, offered
+from launcher.models import inventory, pull, sources
+from launcher.models.inventory import Row
+from launcher.multivector import projector
+from launcher.printable import Terminal, json_line
+from launcher.settings.config import ModelSettings, Settings, load
+from launcher.settings.folders import hub_cache
+from launcher.terminal.progress import Display
+from launcher.terminal.signals import until_signal
+
+EPILOG = """
+Exit codes: 0 done; 1 other failure; 2 wrong arguments; 66 a file is damaged, in use, not there or cannot be had;
+75 the hub is out of reach, or the disk cannot take it; 78 wrong configuration; 130 stopped before it was done.
+"""
+
+app = typer.Typer(help="The model files: here and on the hub.", no_args_is_help=True, epilog=EPILOG)
+stdout, stderr = Terminal(), Terminal(stderr=True)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
+Quantization = Annotated[str | None, typer.Argument(help="E.g. Q8_0 [default: the config's].")]
+Backends = Annotated[list[str] | None, typer.Option("--backend", help="Only this model; may be given again.")]
+
+
+@app.command("list", epilog=EPILOG)
+def list_(
+    config: ConfigFile = None,
+    remote: Annotated[bool, typer.Option("--remote/--local", help="Ask the hub too, or only look here.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Show the files that are here, what each is used for, what the hub has, and what the disk can take."""
+    settings = _settings(config)
+    family = settings.family
+    rows = inventory.rows(family, settings.host.models, cache.kept(family), cache.halves(family))
+    offers, reasons = offered(family, family.weights.models) if remote else ((), ())
+    if json:
+        facts = {
+            "cache": str(hub_cache()),
+            "free_bytes": free_bytes(hub_cache()),
+            "local": [row.facts() for row in rows],
+            "remote": [_facts(offer, rows) for offer in offers],
+            "unreachable": reasons,
+            "broken": cache.broken(family),
+        }
+        sys.stdout.buffer.write(json_line(facts))
+        return
+    for row in rows:
+        size = amount(row.bytes) if row.bytes else "-"
+        _say(f"{row.backend:<14} {row.quantization or '-':<8} {size:>9}  {row.use:<12}  {row.path or ''}".rstrip())
+    if offers:
+        stdout.print(_matrix(tuple(family.weights.models), offers, rows))
+    _say(f"{amount(free_bytes(hub_cache()))} free in {hub_cache()}")
+    for sentence in cache.broken(family):
+        stderr.print(sentence, soft_wrap=True, highlight=False, markup=False)
+    for reason in reasons:
+        stderr.print(f"what the hub has is not known: {reason}", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command("pull", epilog=EPILOG)
+def pull_(
+    quantization: Quantization = None,
+    backend: Backends = None,
+    config: ConfigFile = None,
+    multivector: Annotated[
+        bool, typer.Option("--multivector", help="No model: the few tensors that multi-vectors need (2 MB).")
+    ] = False,
+) -> None:
+    """Download the models, or go on where a download stopped; each is checked against the hub's SHA-256."""
+    settings = _settings(config)
+    if multivector:
+        _pull_projector(settings, alone=not (quantization or backend))
+        return
+    backends = _chosen(settings, backend)
+    planned = pull.plan(settings.family, settings.host.models, quantization, backends)
+    for file in planned.own:
+        _say(f"{file.backend}: {file.local} is your own file, nothing to download")
+    if planned.missing:
+        size = f"{amount(planned.bytes)} to download; " if planned.bytes else ""
+        stderr.print(f"{size}licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
+    display = Display(stderr)
+    with display.live():
+        done = asyncio.run(until_signal(pull.run(settings.family, planned, display)))
+    if done is None:
+        raise typer.Exit(130)
+    for name, path in done.items():
+        _say(f"{name}: {path}")
+
+
+@app.command("verify", epilog=EPILOG)
+def verify(config: ConfigFile = None) -> None:
+    """Read every file again and compare it with the hub's SHA-256; needs no network."""
+    settings = _settings(config)
+    family, own = settings.family, settings.host.models.files
+    again = f" --config {shlex.quote(str(config))}" if config else ""
+    for sentence in (unreadable := cache.broken(family)):
+        _say(f"DAMAGED  {sentence}")
+    damaged = len(unreadable)
+    for file in cache.kept(family):
+        fix = f"{file.quantization} --backend {file.backend}{again}"
+        mend = f"trillama models remove {fix} --yes && trillama models pull {fix}"
+        damaged += not _verified(f"{file.backend} {file.quantization}", file.path, file.sha256, settings, mend)
+    for backend, path in own.items():
+        damaged += not _verified(f"{backend} (your own)", path, None, settings, "copy the file once more")
+    if damaged:
+        raise ModelError(f"{damaged} file{'s' if damaged > 1 else ''} not as should be: run what is said above")
+
+
+@app.command("remove", epilog=EPILOG)
+def remove(
+    quantization: Quantization = None,
+    backend: Backends = None,
+    config: ConfigFile = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a quantisation's files from the cache, and halves of downloads that were stopped."""
+    settings = _settings(config)
+    backends = _chosen(settings, backend)
+    weights = settings.family.weights
+    wanted = weights.named(quantization or settings.host.models.quantization or weights.quantization)
+    here = [file for file in cache.kept(settings.family) if file.backend in backends]
+    files = [file for file in here if file.quantization == wanted]
+    halves = [half for half in cache.halves(settings.family) if half.backend in backends]
+    if not files and not halves:
+        there = ", ".join(dict.fromkeys(file.quantization for file in here)) or "nothing"
+        raise ModelError(f"nothing of {wanted} is here to remove; here is: {there}")
+    for path, size in [(file.path, file.bytes) for file in files] + [(half.path, half.bytes) for half in halves]:
+        _say(f"{amount(size):>9}  {path}")
+    if not yes and not (sys.stdin.isatty() and typer.confirm("Remove them?")):
+        raise LauncherError("nothing was removed: say --yes to remove them")
+    removed = cache.remove(files, halves)
+    for half in removed.busy:
+        _say(f"{half.backend}: a download goes on in another process, and was left alone")
+    _say(f"{amount(removed.freed_bytes)} freed")
+
+
+def _settings(config: Path | None) -> Settings:
+    settings = load(config)
+    if settings.host.demo:
+        raise ConfigError("the demo's models are made on the spot and not kept here: leave out the demo's --config")
+    sources.wanted(settings.family, ModelSettings(files=settings.host.models.files))  # a file of an unknown model
+    return settings
+
+
+def _pull_projector(settings: Settings, *, alone: bool) -> None:
+    if not alone:
+        raise ArgumentError("--multivector fetches no model: leave out the quantisation and --backend")
+    path = projector.kept(settings.family)
+    if path is None:
+        stderr.print(f"licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
+        path = projector.path_of(settings.family)
+        projector.keep(projector.fetch(settings.family), path)
+    _say(f"multivector: {path}")
+
+
+def _chosen(settings: Settings, backends: Sequence[str] | None) -> tuple[str, ...]:
+    there = tuple(settings.family.weights.models)
+    if unknown := [name for name in backends or () if name not in there]:
+        raise ArgumentError(f"--backend {unknown[0]}: no such model; there are {', '.join(there)}")
+    return tuple(name for name in there if name in (backends or there))
+
+
+def _verified(name: str, path: Path, sha256: str | None, settings: Settings, mend: str) -> bool:
+    """Say whether the file is right; True if it is."""
+    family = settings.family
+    try:
+        found = cache.sha256_of(path)
+        if sha256 not in (found, None):
+            _say(f"DAMAGED  {name}  {path}: SHA-256 {found}, not {sha256}; mend it with: {mend}")
+            return False
+        sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+    except ModelError as error:
+        _say(f"WRONG    {name}  {error}; mend it with: {mend}")
+        return False
+    _say(f"{'ok' if sha256 else 'readable':<8} {name}  sha256 {found}  {path}")
+    return True
+
+
+def _facts(offer: Offer, rows: Sequence[Row]) -> dict[str, object]:
+    return {
+        "backend": offer.backend,
+        "quantization": offer.quantization,
+        "bytes": offer.bytes,
+        "here": _is_here(offer, rows),
+        "fits": offer.bytes <= free_bytes(hub_cache()),
+    }
+
+
+def _is_here(offer: Offer, rows: Sequence[Row]) -> bool:
+    return any(row.path and (row.backend, row.quantization) == (offer.backend, offer.quantization) for row in rows)
+
+
+def _matrix(backends: Sequence[str], offers: Sequence[Offer], rows: Sequence[Row]) -> Table:
+    """A row per quantisation: what each backend's file takes, and whether those not here fit on the disk."""
+    table = Table("on the hub", *backends, "", box=None, pad_edge=False)
+    free = free_bytes(hub_cache())
+    for quantization, of in inventory.by_quantization(offers).items():
+        missing = [offer for offer in of.values() if not _is_here(offer, rows)]
+        note = "here" if not missing else "" if sum(offer.bytes for offer in missing) <= free else "no room"
+        table.add_row(quantization, *(amount(of[name].bytes) if name in of else "-" for name in backends), note)
+    return table
+
+
+def _say(text: str) -> None:
+    # No table: a path must stay whole to be copied.
+    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

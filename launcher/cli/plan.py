@@ -1,0 +1,185 @@
+"""`trillama plan`: the memory plan as a table, and the other ways with what they lack."""
+
+import asyncio
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from rich.console import Console
+from rich.table import Table
+
+from launcher.engine import devices as gpu
+from launcher.engine import discovery
+from launcher.engine.device_list import Device
+from launcher.engine.devices import Devices
+from launcher.engine.truth import as_computed
+from launcher.errors import ArgumentError, ConfigError, NotEnoughMemory
+from launcher.models.demo import demo_models
+from launcher.planning import choices
+from launcher.planning.candidates import Room, Wish
+from launcher.planning.choices import Length
+from launcher.planning.lack import missing, size
+from launcher.planning.memory import GIB, MIB
+from launcher.planning.placement import Plan, place
+from launcher.planning.sizing import room_of, settled, unified_note
+from launcher.planning.wishes import wish_of
+from launcher.settings.config import Settings
+from launcher.settings.folders import cache_dir
+
+UNITS = {"G": GIB, "M": MIB}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The memory to plan for, in bytes; None means this machine's. `vram` has one number for each GPU.
+
+    G is 2^30 bytes, as graphics cards are sold.
+    """
+
+    vram: tuple[int, ...] | None
+    ram: int | None
+
+
+REAL = Memory(vram=None, ram=None)
+
+
+def memory_of(vram: str | None, ram: str | None) -> Memory:
+    """The two options, read. Raises ArgumentError."""
+    return Memory(
+        vram=None if vram is None else () if vram == "none" else tuple(_size("--vram", one) for one in vram.split(",")),
+        ram=None if ram is None else _size("--ram", ram),
+    )
+
+
+def show(settings: Settings, wanted: Memory, out: Console) -> None:
+    """Print the plan for that memory. Raises NotEnoughMemory, after the table of what each quantisation lacks."""
+    found = asyncio.run(discovery.find(settings.host.engine.llama_server))
+    real = asyncio.run(gpu.read(found))
+    if wanted.vram is None:
+        settings = as_computed(settings, real)
+    settings = _with_demo_files(settings)
+    wish = wish_of(settings, found.flags, tuple(settings.family.weights.models))
+    if wish is None:
+        raise ConfigError(
+            f"[models] quantization = {settings.host.models.quantization!r}: its size is not known before it is here; "
+            'choose one that the family\'s file has figures of, or "auto"'
+        )
+    devices = _devices(real, wanted)
+    head = f"{found.origin} llama.cpp {found.version}; {'; '.join(_described(one) for one in _used(wish, devices))}"
+    out.print(head, highlight=False, soft_wrap=True)
+    room = room_of(devices)
+    before = choices.length(settings.family.name) if wanted == REAL else None
+    considered = partial(_considered, wish, devices, before)
+    choosable = bool(wish.weights.keys() - settings.host.models.files.keys())  # a file of the user's own is what it is
+    try:
+        plan = place(settled(wish, devices, before), room)
+    except NotEnoughMemory:
+        if choosable:
+            out.print(considered(None))
+        raise
+    out.print(_placements(settings, plan, room))
+    if choosable:
+        out.print(considered(plan))
+    for reason in (*plan.reasons, *_of_memory(wish, devices)):
+        out.print(f"- {reason}", highlight=False, soft_wrap=True)
+
+
+def _of_memory(wish: Wish, devices: Devices) -> Iterator[str]:
+    """What is to be known of a GPU without memory of its own."""
+    if devices.unified and wish.gpu_layers:
+        yield unified_note(devices)
+    for one in devices.unused:
+        yield f"{one.name} ({one.description}) is not used: its memory is the host's, and there is a GPU with its own"
+
+
+def _size(option: str, text: str) -> int:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([GM])(?:i?B)?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise ArgumentError(
+            f"{option}: {text!r} is no size; write 8G or 8192M{' for each GPU, commas between' * (option == '--vram')}"
+        )
+    return round(float(found[1]) * UNITS[found[2].upper()])
+
+
+def _with_demo_files(settings: Settings) -> Settings:
+    if not settings.host.demo:
+        return settings
+    files = {**demo_models(cache_dir() / "demo"), **settings.host.models.files}
+    return settings.with_host(models=settings.host.models.model_copy(update={"files": files}))
+
+
+def _devices(real: Devices, wanted: Memory) -> Devices:
+    """The real ones with what the user asked about in their place."""
+    gpus, ram = real.gpus, real.ram
+    unused = real.unused
+    if wanted.vram is not None:
+        gpus, unused = tuple(_empty(f"GPU{number}", size) for number, size in enumerate(wanted.vram)), ()
+    if wanted.ram is not None:
+        ram = _empty("RAM", wanted.ram)
+    return replace(real, gpus=gpus, ram=ram, unused=unused)
+
+
+def _empty(name: str, size: int) -> Device:
+    return Device(name=name, description="as asked", total_bytes=size, free_bytes=size)
+
+
+def _used(wish: Wish, devices: Devices) -> tuple[Device, ...]:
+    return (*(devices.gpus if wish.gpu_layers else ()), devices.ram)
+
+
+def _described(device: Device) -> str:
+    free, total = device.free_bytes / GIB, device.total_bytes / GIB
+    return f"{device.name} ({device.description}) {free:.1f} of {total:.1f} GiB free"
+
+
+def _placements(settings: Settings, plan: Plan, room: Room) -> Table:
+    table = Table("backend", "weights", "device", title="plan", title_justify="left")
+    for heading in ("-ub", "VRAM GiB", "RAM GiB"):
+        table.add_column(heading, justify="right")
+    table.add_column("mode")
+    for one in plan.placed:
+        own = settings.host.models.files.get(one.name)
+        table.add_row(
+            one.name,
+            own.name if own else plan.quantization,
+            ", ".join(one.devices) or "CPU",
+            str(plan.batch_tokens),
+            f"{one.need.vram / GIB:.2f}" if one.devices else "-",
+            f"{one.need.ram / GIB:.2f}",
+            "on demand" if one.on_demand else "always",
+        )
+    usable = ", ".join(f"{name} {size / GIB:.1f}" for name, size in _rooms(plan, room).items())
+    table.caption = f"usable after a reserve, GiB: {usable}"
+    return table
+
+
+def _rooms(plan: Plan, room: Room) -> Mapping[str, int]:
+    used = {name for one in plan.placed for name in one.devices}
+    return {**(room.gpus if used else {}), "RAM": room.ram}
+
+
+def _considered(wish: Wish, devices: Devices, before: Length | None, plan: Plan | None) -> Table:
+    """Each quantisation alone: whether all fit at once with texts as long as wished, and else the best that goes."""
+    room = room_of(devices)
+    table = Table("quantisation", f"all, {wish.tokens} tokens", "else", title="considered", title_justify="left")
+    known = [name for names in wish.ranking for name in names] or ([wish.quantization] if wish.quantization else [])
+    for name in known:
+        lacks = missing(wish, room, name)
+        chosen = plan is not None and plan.quantization == name
+        table.add_row(
+            f"{name} (chosen)" if chosen else name,
+            "fits" if not lacks else f"lacks {size(lacks)}",
+            "" if not lacks else _otherwise(settled(replace(wish, quantization=name), devices, before), room),
+        )
+    return table
+
+
+def _otherwise(wish: Wish, room: Room) -> str:
+    try:
+        plan = place(wish, room)
+    except NotEnoughMemory:
+        return "does not fit"
+    turns = f", {len(plan.on_demand)} on demand" if plan.on_demand else ""
+    split = ", split" if any(one.tensor_split for one in plan.placed) else ""
+    return f"{plan.batch_tokens} tokens{turns}{split}"

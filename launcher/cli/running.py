@@ -1,0 +1,196 @@
+"""The commands for a trillama that runs: `status`, `restart`, `reload`, `logs`."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from launcher.control.address import Target, target
+from launcher.control.client import find
+from launcher.control.status import BackendView, View
+from launcher.errors import ArgumentError, NotRunning
+from launcher.printable import Terminal
+from launcher.processes.log_follower import Follower
+from launcher.settings.config import Settings, load
+from launcher.settings.folders import log_dir
+from launcher.supervision.backend import State
+from launcher.terminal.signals import until_signal
+
+REFRESH_S = 1.0
+FOLLOW_S = 0.2
+COLOURS = {
+    State.READY: "green",
+    State.SLEEPING: "blue",
+    State.STARTING: "yellow",
+    State.BACKOFF: "red",
+    State.FAILED: "red",
+}
+
+stdout = Terminal()
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
+Url = Annotated[str | None, typer.Option(help="The one at that address of this machine, e.g. localhost:8081.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
+
+
+def status(
+    config: ConfigFile = None,
+    url: Url = None,
+    port: Port = None,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """Show what a running trillama does. Exit code 0 if every backend serves, 1 if one does not, 69 if none runs."""
+    settings, meant = load(config), target(url, port)
+    if watch:
+        asyncio.run(until_signal(_watch(settings, meant)))
+        return
+    view = asyncio.run(find(settings, meant)).view
+    if json:
+        stdout.print_json(view.model_dump_json(), ensure_ascii=True)  # foreign text stays what it is, in escapes
+    else:
+        stdout.print(_page(view))
+    if any(one.state not in (State.READY, State.SLEEPING) for one in view.backends):
+        raise typer.Exit(1)
+
+
+def restart(
+    backend: Annotated[list[str] | None, typer.Argument(help="Which, e.g. code [default: all, one by one].")] = None,
+    config: ConfigFile = None,
+    url: Url = None,
+    port: Port = None,
+) -> None:
+    """Start backends again, one after the other, while the others serve."""
+    _run(_restart(load(config), target(url, port), backend or []))
+
+
+def reload(config: ConfigFile = None, url: Url = None, port: Port = None) -> None:
+    """Have the configuration read again; only what it changes is started again (as SIGHUP does)."""
+    _run(_reload(load(config), target(url, port)))
+
+
+def logs(
+    backend: Annotated[str | None, typer.Argument(help="Which, e.g. code [default: all].")] = None,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 20,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until Ctrl-C.")] = False,
+    earlier: Annotated[int, typer.Option(min=0, help="N: the N-th run before this one.")] = 0,
+    config: ConfigFile = None,
+    url: Url = None,
+    port: Port = None,
+) -> None:
+    """Show what the llama-servers wrote: errors only, a file per run."""
+    folder, there = asyncio.run(_logs(load(config), target(url, port)))
+    names = [_known(backend, there)] if backend else there
+    suffix = f".log.{earlier}" if earlier else ".log"
+    files = {name: folder / f"{name}{suffix}" for name in names}
+    for name, file in files.items():
+        _print(name, _read(file)[-lines:] if lines else [], alone=bool(backend))
+    if follow:
+        asyncio.run(until_signal(_follow(files, alone=bool(backend))))
+
+
+async def _logs(settings: Settings, meant: Target | None) -> tuple[Path, list[str]]:
+    """Where the running one keeps them, and of which backends; else where one that this user starts would."""
+    try:
+        view = (await find(settings, meant)).view
+    except NotRunning:
+        if meant:
+            raise
+        return log_dir(), list(settings.family.weights.models)
+    return Path(view.logs), [one.name for one in view.backends]
+
+
+def _known(backend: str, there: Sequence[str]) -> str:
+    if backend not in there:
+        raise ArgumentError(f"there is no backend {backend}; there are {', '.join(there)}")
+    return backend
+
+
+def _run(asking: Coroutine[None, None, View]) -> None:
+    view = asyncio.run(until_signal(asking))
+    if view is None:
+        raise typer.Exit(130)
+    stdout.print(_page(view))
+
+
+async def _restart(settings: Settings, meant: Target | None, backends: Sequence[str]) -> View:
+    running = await find(settings, meant)
+    view, there = running.view, [one.name for one in running.view.backends]
+    for name in [_known(name, there) for name in backends or settings.family.weights.models]:
+        view = await running.tell(f"/backends/{name}/restart")
+    return view
+
+
+async def _reload(settings: Settings, meant: Target | None) -> View:
+    return await (await find(settings, meant)).tell("/reload")
+
+
+async def _watch(settings: Settings, meant: Target | None) -> None:
+    with Live(console=stdout, auto_refresh=False) as live:
+        while True:
+            live.update(_page((await find(settings, meant)).view), refresh=True)
+            await asyncio.sleep(REFRESH_S)
+
+
+def _page(view: View) -> Group:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("backend", "state", "restarts", "queue", "tokens/s", "memory"):
+        table.add_column(heading, no_wrap=True)
+    for one in view.backends:
+        table.add_row(*_row(one))
+    title = f"trillama {view.version} at {view.url}, {view.engine.origin} llama.cpp {view.engine.version}"
+    return Group(Text(title), table, *(Text(_line(one)) for one in view.backends))
+
+
+def _line(one: BackendView) -> str:
+    """What is too long for a table: the model, and why it does not serve."""
+    cause = f": {one.cause}" if one.cause and one.state is not State.READY else ""
+    return f"{one.name}: {Path(one.model).name}{cause}"
+
+
+def _row(one: BackendView) -> list[Text | str]:
+    since = timedelta(seconds=int(time.time() - one.since))
+    loaded = f" {one.loaded:.0%}" if one.state is State.STARTING else ""
+    return [
+        one.name,
+        Text(f"{one.state}{loaded} {f'{since.days} d' if since.days else since}", style=COLOURS.get(one.state, "")),
+        str(one.restarts),
+        "" if one.waiting_texts is None else str(one.waiting_texts),
+        f"{one.tokens_per_s:,.0f}" if one.tokens_per_s else "",
+        _memory(one),
+    ]
+
+
+def _memory(one: BackendView) -> str:
+    """Of a GPU what was planned, for no engine tells; of the host what it has."""
+    if one.devices:
+        return ", ".join(f"{device} {one.planned_bytes.get(device, 0) / 2**30:.1f} GiB" for device in one.devices)
+    return "" if one.resident_bytes is None else f"{one.resident_bytes / 2**30:.2f} GiB"
+
+
+def _read(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+
+
+def _print(name: str, lines: list[str], *, alone: bool) -> None:
+    for line in lines:
+        stdout.print(line if alone else f"{name}: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+async def _follow(files: dict[str, Path], *, alone: bool) -> None:
+    """Print what is added to the files, and to those of the runs that come."""
+    with ExitStack() as stack:
+        followers = {name: stack.enter_context(Follower(file)) for name, file in files.items()}
+        while True:
+            for name, follower in followers.items():
+                _print(name, follower.lines(), alone=alone)
+            await asyncio.sleep(FOLLOW_S)

@@ -1,0 +1,124 @@
+"""`trillama serve`: the set, and beside it what users and systemd are told and what they tell us."""
+
+import asyncio
+import shlex
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from rich.console import Console
+
+from launcher import __version__
+from launcher.control import server
+from launcher.errors import ConfigError
+from launcher.fleet import fleet as supervisor
+from launcher.fleet.fleet import Fleet
+from launcher.fleet.listener import listen
+from launcher.fleet.prepare import prepare
+from launcher.settings.config import Settings
+from launcher.supervision import probes
+from launcher.supervision.backend import Status
+from launcher.supervision.deployment import Launch
+from launcher.systemd import notify
+from launcher.terminal.progress import Display
+from launcher.terminal.signals import until_signal
+from launcher.terminal.streams import losing
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+async def run(read: Callable[[], Settings], *, out: Console, err: Console) -> None:
+    """Serve the settings that `read` gives until SIGINT or SIGTERM, which end everything in order.
+
+    So does the end of the terminal that it was started from; any other SIGHUP reads them again. Raises LauncherError.
+    """
+    settings = read()
+    hung_up = asyncio.Event()
+
+    async def serving() -> None:
+        display = Display(losing(err))
+        with listen(settings.host) as listener, display.live():
+            session = _Session(read, settings, listener, display, losing(out))
+            launch = await prepare(settings, listener, display)
+            await supervisor.serve(launch, session.report, partial(session.run, hung_up))
+
+    await until_signal(serving(), on_hangup=hung_up.set)
+
+
+class _Session:
+    def __init__(
+        self, read: Callable[[], Settings], settings: Settings, listener: socket.socket, display: Display, out: Console
+    ) -> None:
+        self._read = read
+        self._settings = settings
+        self._listener = listener
+        self._display = display
+        self._out = out
+        self._statuses: dict[str, Status] = {}
+        self._reloading = asyncio.Lock()
+
+    def report(self, status: Status) -> None:
+        self._statuses[status.name] = status
+        self._display.status(status)
+        notify.tell(STATUS=", ".join(f"{one.name} {one.state}" for one in self._statuses.values()))
+
+    async def run(self, hung_up: asyncio.Event, fleet: Fleet) -> None:
+        """Say when it is ready, feed the watchdog, and do what is asked, until cancelled. `hung_up`: reload."""
+        reload = partial(self._reload, fleet)
+        async with server.answering(fleet, reload), asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._on_hangup(hung_up, reload))
+            await fleet.ready()
+            self._display.hide()
+            _announce(fleet.launch, self._out)
+            for status in fleet.troubled:
+                self._display.say(f"{status.name} is not served: {status.cause}")
+            notify.tell(READY="1")
+            tasks.create_task(notify.feed_watchdog(partial(probes.proxy_up, fleet.launch.url)))
+
+    async def _on_hangup(self, hung_up: asyncio.Event, reload: server.Reload) -> None:
+        while True:
+            await hung_up.wait()
+            hung_up.clear()
+            try:
+                await reload()
+            except Exception as error:  # noqa: BLE001 # whatever a reload meets, what runs is not its to end
+                self._display.say(f"reload failed, the old configuration stays active: {server.reason_of(error)}")
+            else:
+                self._display.say("the configuration has been read again")
+
+    async def _reload(self, fleet: Fleet) -> None:
+        """Raises LauncherError or OSError if the new settings cannot be served; all stays as it is then."""
+        async with self._reloading:  # else a slow one, of older settings, would end last
+            settings = self._read()
+            _check_can_change(self._settings, settings)
+            await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
+            self._settings = settings
+
+
+def _check_can_change(old: Settings, new: Settings) -> None:
+    """Raises ConfigError for what only a new start can change."""
+    for name in ("host", "port", "runtime_dir", "demo"):
+        if getattr(old.host, name) != getattr(new.host, name):
+            raise ConfigError(f"another {name} needs a new start of trillama")
+    if old.host.late_chunking.token_level != new.host.late_chunking.token_level:
+        raise ConfigError("another late_chunking.token_level needs a new start of trillama")
+    if old.family.weights.models.keys() != new.family.weights.models.keys():
+        raise ConfigError("another family needs a new start of trillama")
+
+
+def _announce(launch: Launch, out: Console) -> None:
+    """One line that says where, with what; and one to paste."""
+    host, family = launch.settings.host, launch.settings.family
+    if host.notice:
+        out.print(host.notice, style="yellow", soft_wrap=True, highlight=False)
+    if host.host not in LOOPBACK and not host.proxy.api_keys:
+        warning = f"anyone who reaches {host.host}:{host.port} is served: set api_keys under [proxy]"
+        out.print(warning, style="yellow", soft_wrap=True, highlight=False)
+    served = f"{family.name}, {launch.engine.origin} llama.cpp {launch.engine.version}"
+    out.print(
+        f"trillama {__version__} is ready at {launch.url} ({served})", soft_wrap=True, highlight=False, markup=False
+    )
+    key = ' -H "Authorization: Bearer $KEY"' if host.proxy.api_keys else ""
+    body = f'{{"model":"{family.name}","task":"retrieval.query","input":["overheating lightsaber"]}}'
+    command = f"curl {launch.url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
+    out.print(f"  {command}", soft_wrap=True, highlight=False)

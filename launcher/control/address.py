@@ -1,0 +1,54 @@
+"""Which server is meant: an address as people write it."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from launcher.control.status import View
+from launcher.errors import ArgumentError
+
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 # compared, not bound
+API = ("/v1/embeddings", "/v1")  # what other clients want behind the address, and copy from theirs brings along
+
+
+def server_url(given: str) -> str:
+    """The address without what ours adds to it: `localhost:8080` and `http://localhost:8080/v1/` are the same.
+
+    Raises ArgumentError for what is no address.
+    """
+    text = given.strip()
+    url = (text if "://" in text else f"http://{text}").rstrip("/")
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        right = False
+    if not right or not url.isprintable() or " " in url or parts.query or parts.fragment:
+        raise ArgumentError(f"--url {given!r} is no address of a server: give one like http://localhost:8080")
+    ending = next((ending for ending in API if url.endswith(ending)), "")
+    return url.removesuffix(ending)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The server of this machine that a command means by --url or --port; with neither, it is not said."""
+
+    host: str | None = None
+    port: int | None = None
+
+    def is_meant(self, view: View) -> bool:
+        """Whether that server is it."""
+        return view.port == self.port and self.host in (None, urlsplit(view.url).hostname)
+
+    def __str__(self) -> str:
+        return f"port {self.port}" if self.host is None else f"{self.host}:{self.port}"
+
+
+def target(url: str | None, port: int | None) -> Target | None:
+    """What the two options mean; None without them. Raises ArgumentError for both, and for what is no address."""
+    if url is None:
+        return None if port is None else Target(port=port)
+    if port is not None:
+        raise ArgumentError("--url has a port already: leave out --port")
+    parts = urlsplit(server_url(url))
+    host = None if parts.hostname in LOCAL else parts.hostname
+    return Target(host, parts.port or (443 if parts.scheme == "https" else 80))

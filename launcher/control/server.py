@@ -1,0 +1,117 @@
+"""How a running launcher is asked and told: HTTP on a socket in its private folder, which only its user can enter."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+
+import psutil
+from aiohttp import web
+
+from launcher import __version__
+from launcher.control.status import BackendView, EngineView, View
+from launcher.errors import LauncherError
+from launcher.fleet.fleet import Fleet
+from launcher.proxies.admin import Lane
+from launcher.supervision.backend import Backend
+
+SOCKET = "control.sock"
+
+Reload = Callable[[], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def answering(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
+    """Answer on the socket for as long as the block lasts.
+
+    `GET /status`; `POST /backends/{name}/restart`, answered when it is ready again or has failed; `POST /reload`.
+    """
+    started = time.time()
+
+    async def seen() -> web.Response:
+        view = _view(fleet, await fleet.lanes.look(), started)
+        return web.Response(text=view.model_dump_json(), content_type="application/json")
+
+    async def status(_: web.Request) -> web.Response:
+        return await seen()
+
+    async def restart(request: web.Request) -> web.Response:
+        await fleet.restart(request.match_info["name"])
+        return await seen()
+
+    async def reload_(_: web.Request) -> web.Response:
+        await reload()
+        return await seen()
+
+    app = web.Application(middlewares=[_refused])
+    app.add_routes(
+        [web.get("/status", status), web.post("/backends/{name}/restart", restart), web.post("/reload", reload_)]
+    )
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, str(fleet.folder / SOCKET)).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@web.middleware
+async def _refused(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception as error:  # noqa: BLE001 # whoever asked is told, and what runs is not touched
+        return web.Response(text=reason_of(error), status=409)
+
+
+def reason_of(error: Exception) -> str:
+    """What is said of an error: ours and the system's explain themselves, any other has its traceback in the log."""
+    if isinstance(error, LauncherError | OSError):
+        return str(error)
+    log.error("unexpected error", exc_info=error)
+    return f"unexpected error: {error!r}; please report it with the traceback in the log"
+
+
+def _view(fleet: Fleet, lanes: Mapping[str, Lane], started: float) -> View:
+    launch = fleet.launch
+    return View(
+        version=__version__,
+        url=launch.url,
+        port=launch.settings.host.port,
+        since=started,
+        family=launch.settings.family.name,
+        logs=str(launch.logs),
+        engine=EngineView(origin=launch.engine.origin, version=launch.engine.version),
+        backends=tuple(_backend(one, lanes.get(name)) for name, one in fleet.backends.items()),
+    )
+
+
+def _backend(backend: Backend, lane: Lane | None) -> BackendView:
+    placement = backend.spec.placement
+    return BackendView(
+        **asdict(backend.status),
+        model=str(placement.model),
+        batch_tokens=placement.batch_tokens,
+        slots=placement.slots,
+        on_demand=backend.spec.on_demand,
+        devices=placement.devices,
+        planned_bytes=dict(backend.spec.memory),
+        resident_bytes=_resident(backend.status.pid),
+        waiting_texts=lane.waiting_texts if lane else None,
+        waiting_tokens=lane.waiting_tokens if lane else None,
+        tokens_per_s=lane.tokens_per_s if lane else None,
+    )
+
+
+def _resident(pid: int | None) -> int | None:
+    try:
+        return int(psutil.Process(pid).memory_info().rss) if pid else None
+    except psutil.Error:
+        return None

@@ -1,0 +1,53 @@
+"""What a running launcher tells of itself: the body of `GET /status` on its control socket."""
+
+from pydantic import BaseModel, ConfigDict
+
+from launcher.supervision.backend import State
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class BackendView(_Body):
+    """One backend. `since` is in seconds of the Unix epoch, `loaded` from 0 to 1, `resident_bytes` host memory.
+
+    `devices` are those it is placed on, none for the CPU, and `planned_bytes` what it is planned to take of each. The
+    last three are of its line in the proxy, None while that does not answer.
+    """
+
+    name: str
+    state: State
+    since: float
+    pid: int | None
+    loaded: float
+    restarts: int
+    cause: str
+    model: str
+    batch_tokens: int
+    slots: int
+    on_demand: bool
+    devices: tuple[str, ...]
+    planned_bytes: dict[str, int]
+    resident_bytes: int | None
+    waiting_texts: int | None
+    waiting_tokens: int | None
+    tokens_per_s: float | None
+
+
+class EngineView(_Body):
+    origin: str
+    version: str
+
+
+class View(_Body):
+    """The whole set."""
+
+    version: str
+    url: str
+    port: int
+    since: float
+    family: str
+    logs: str
+    engine: EngineView
+    backends: tuple[BackendView, ...]

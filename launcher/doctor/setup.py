@@ -1,0 +1,156 @@
+"""What `trillama doctor` looks at in the configuration and in what it names: port, folders, keys, files."""
+
+import asyncio
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+
+from launcher.cli.serve import LOOPBACK
+from launcher.doctor.finding import Finding, fail, ok, warn
+from launcher.errors import LauncherError, StartError
+from launcher.fleet.listener import listen
+from launcher.host import processes
+from launcher.models import sources
+from launcher.models.sources import Wanted
+from launcher.planning.wishes import AUTO
+from launcher.settings.config import Settings
+from launcher.settings.folders import LONGEST_BASE, fits_sockets, hub_cache, obstacle, runtime_base
+from launcher.supervision import probes
+from launcher.supervision.deployment import url_of
+
+STALE_S = 60.0  # a folder younger than that may be one of a launcher that is just starting
+MIN_KEY = 16  # letters; a shorter one can be guessed by trying
+GIB = 2**30
+
+
+def named(settings: Settings) -> Settings:
+    """The settings with a quantisation in place of "auto": the family's own, which is of middle size."""
+    if settings.host.models.quantization != AUTO:
+        return settings
+    usual = {"quantization": settings.family.weights.quantization}
+    return settings.with_host(models=settings.host.models.model_copy(update=usual))
+
+
+async def port(settings: Settings) -> Finding:
+    """Free, or served by a trillama."""
+    host, url = settings.host, url_of(settings.host)
+    if await probes.backends_ready(url) is not None:
+        return ok(f"{url} is served by a trillama that runs now")
+    try:
+        listen(host).close()
+    except StartError as error:
+        return fail(str(error), f"ss -ltnp 'sport = :{host.port}'")
+    return ok(f"{host.host}:{host.port} is free")
+
+
+async def runtime_folder(settings: Settings) -> Finding:
+    """Where the sockets will be: can be written, and short enough for a socket's path."""
+    base = settings.host.runtime_dir or runtime_base()
+    if not fits_sockets(base):
+        text = f"{base} is too long a path for sockets: it may have {LONGEST_BASE} bytes"
+        return fail(text, 'set runtime_dir to a shorter folder, e.g. "/run/trillama"')
+    if reason := obstacle(base):
+        return fail(f"{base}: {reason}", "set runtime_dir to a folder that can be written")
+    return ok(str(base))
+
+
+async def stale_folders(settings: Settings) -> Finding:
+    """Folders of a launcher that is gone; each has a small shell that removes it, unless that was killed too."""
+    base = settings.host.runtime_dir or runtime_base()
+    used = {word for one in processes.running(["cmdline"]) for word in one.info["cmdline"] or ()}
+    left = [path for path in base.glob("trillama-????????") if path.is_dir() and str(path) not in used]
+    if stale := [path for path in left if _is_old_and_ours(path) and not _answers(path)]:
+        return warn(f"{len(stale)} in {base}, of a launcher that is gone", shlex.join(("rm", "-r", *map(str, stale))))
+    return ok("none")
+
+
+async def exposure(settings: Settings) -> Finding:
+    """Who may ask, and whether the keys are worth the name."""
+    host, known = settings.host, settings.host.proxy.api_keys
+    set_keys = 'set api_keys under [proxy], e.g. to "$(openssl rand -hex 24)"'
+    if host.host not in LOOPBACK and not known:
+        return warn(f"anyone who reaches {host.host}:{host.port} is served", set_keys)
+    if weak := sum(len(key) < MIN_KEY for key in known):
+        return warn(f"{weak} of {len(known)} api_keys are shorter than {MIN_KEY} letters", set_keys)
+    where = "only this machine" if host.host in LOOPBACK else f"who reaches {host.host}"
+    return ok(f"{where} can ask, {f'with one of {len(known)} keys' if known else 'without a key'}")
+
+
+async def disk(settings: Settings, _deep: bool) -> Finding:
+    """Room for the files that are still to be downloaded."""
+    if settings.host.demo:
+        return ok("the demo models take 20 MB")
+    missing = [one for one in _wanted(settings) if _path(one) is None]
+    published, quantization = settings.family.weights.published, settings.host.models.quantization
+    figures = published.quantizations.get(quantization or settings.family.weights.quantization) if published else None
+    if not missing:
+        return ok("nothing is to be downloaded")
+    cache = hub_cache()
+    free = shutil.disk_usage(next(one for one in (cache, *cache.parents) if one.exists())).free / GIB
+    size = figures.file_gib * len(missing) if figures else 0.0
+    text = f"{len(missing)} files of together {size:.1f} GiB are to be downloaded; {cache} has {free:.1f} GiB free"
+    return fail(text, "make room, or set HF_HOME to a folder on another disk") if size > free else ok(text)
+
+
+async def model_files(settings: Settings, deep: bool) -> Finding:
+    """Each file that is here is a whole GGUF of the family; with `deep`, one from the hub has the hub's SHA-256."""
+    if settings.host.demo:
+        return ok("the demo models are made when they are needed")
+    family = settings.family
+    here = {one.backend: path for one in _wanted(settings) if (path := _path(one))}
+    for backend, path in here.items():
+        own = backend in settings.host.models.files
+        remove = shlex.join(("rm", str(path.resolve()), str(path)))
+        fix = f"correct files.{backend} under [models]" if own else f"{remove}  # it is fetched again"
+        try:
+            sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+        except LauncherError as error:
+            return fail(str(error), fix)
+        if deep and (damaged := await asyncio.to_thread(_damage, path)):
+            return fail(damaged, fix)
+    away = [name for name in family.weights.models if name not in here]
+    read = "read whole" if deep else "headers checked"
+    later = f"; {', '.join(away)}: downloaded at the first start" if away else ""
+    return ok(f"{', '.join(here) or 'none'} here, {read}{later}")
+
+
+def _wanted(settings: Settings) -> tuple[Wanted, ...]:
+    return sources.wanted(settings.family, settings.host.models)
+
+
+def _path(wanted: Wanted) -> Path | None:
+    if wanted.local is not None:
+        return wanted.local
+    cached = try_to_load_from_cache(wanted.repo, wanted.filename)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the file's content, as far as its name in the hub's cache tells its SHA-256."""
+    expected = path.resolve().name
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not re.fullmatch("[0-9a-f]{64}", expected) or found == expected:
+        return None
+    return f"{path}: damaged: its SHA-256 is {found}, the hub's {expected}"
+
+
+def _is_old_and_ours(folder: Path) -> bool:
+    facts = folder.stat()
+    return facts.st_uid == os.getuid() and time.time() - facts.st_mtime > STALE_S
+
+
+def _answers(folder: Path) -> bool:
+    """Whether a process listens on any socket in it."""
+    for path in folder.glob("*.sock"):
+        with socket.socket(socket.AF_UNIX) as client:
+            if client.connect_ex(str(path)) == 0:
+                return True
+    return False

@@ -1,0 +1,1 @@
+"""llama-server: where it is found, what it can do, its devices, its command line."""

@@ -1,0 +1,103 @@
+"""The devices an engine can compute on and the memory there is: read once, before anything is planned."""
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from launcher.engine.device_list import Device, listed_in
+from launcher.engine.discovery import Engine, ask
+from launcher.host.cgroups import PROC, memory_limits
+
+POLL_S = 0.5
+# What a GPU backend of ggml writes on stderr: that it finds devices, that it fails to, that it was loaded from a file.
+BACKEND_SIGNS = re.compile(r"ggml_(cuda|hip|vulkan|vk|sycl|metal|musa|cann|opencl)|loaded (?!CPU|BLAS|RPC)\w+ backend")
+BACKEND_FILES = re.compile(r"libggml-(cuda|hip|vulkan|sycl|metal|musa|cann|opencl)\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices:
+    """What there is. `has_gpu_backend` without `gpus`: a driver is missing or not up, and the CPU would compute.
+
+    `unused` are integrated GPUs beside cards. `listed`: the engine was asked, so that no GPU means that it uses none.
+    """
+
+    gpus: tuple[Device, ...]
+    ram: Device
+    has_gpu_backend: bool
+    unused: tuple[Device, ...] = ()
+    listed: bool = False
+
+    @property
+    def unified(self) -> bool:
+        """Whether the GPU's memory is the host's: what one takes of it the other has not."""
+        return any(one.integrated for one in self.gpus)
+
+    @property
+    def only_cpu(self) -> bool:
+        """Whether the engine has no code for a GPU."""
+        return self.listed and not self.gpus and not self.has_gpu_backend
+
+
+async def read(engine: Engine) -> Devices:
+    """The devices as the engine itself lists them, in its own environment. Raises EngineError if it fails to."""
+    if "--list-devices" not in engine.flags:
+        return Devices(gpus=(), ram=host_memory(), has_gpu_backend=_has_backend_file(engine))
+    text = await ask(engine.argv, "--list-devices", engine.env, engine.name)
+    found = listed_in(text)
+    built_in = bool(found.used) or BACKEND_SIGNS.search(text) is not None
+    return Devices(
+        gpus=found.used,
+        ram=host_memory(),
+        has_gpu_backend=built_in or _has_backend_file(engine),
+        unused=found.unused,
+        listed=True,
+    )
+
+
+def without_gpus() -> Devices:
+    """The devices where no GPU is to be used; the engine is not asked."""
+    return Devices(gpus=(), ram=host_memory(), has_gpu_backend=False)
+
+
+async def until_free(engine: Engine, needed: Mapping[str, int], patience_s: float) -> None:
+    """Wait until the GPUs have that much free: what a process held that was killed comes back a moment later.
+
+    Returns after `patience_s` in any case: a start that fails says more. Raises EngineError if the engine does not run.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            while True:
+                free = {one.name: one.free_bytes for one in (await read(engine)).gpus}
+                if all(free.get(name, 0) >= bytes_ for name, bytes_ in needed.items()):
+                    return
+                await asyncio.sleep(POLL_S)
+
+
+def host_memory(proc: Path = PROC) -> Device:
+    """The host's RAM: in all, and what can be had without swapping; less where a control group allows less."""
+    total, free = _ram()
+    for limit, used in memory_limits(proc):
+        total, free = min(total, limit), min(free, max(0, limit - used))
+    return Device(name="RAM", description="host memory", total_bytes=total, free_bytes=free)
+
+
+def _ram() -> tuple[int, int]:
+    """Bytes in all and to be had; all of them where /proc does not tell."""
+    try:
+        memory = psutil.virtual_memory()
+    except (OSError, psutil.Error):
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return total, total
+    return memory.total, memory.available
+
+
+def _has_backend_file(engine: Engine) -> bool:
+    """Whether a GPU backend lies beside the program, as in llama.cpp's own releases."""
+    folder = Path(engine.argv[0]).resolve().parent
+    return any(BACKEND_FILES.match(path.name) for path in folder.glob("libggml-*"))

@@ -1,0 +1,56 @@
+"""Whether the GPU computes: a llama-server that finds none goes on with the CPU, in silence and with /health 200.
+
+That happens after a boot in which the driver was not up yet (llama.cpp#27923). So a device that is meant is named in
+the command line, which makes its absence an error; what the engine says is read; and the canary has a least speed.
+"""
+
+import re
+from collections.abc import Iterable
+
+from launcher.engine.devices import Devices
+from launcher.engine.discovery import Engine
+from launcher.errors import EngineError, StartError
+from launcher.settings.config import EngineSettings, Settings
+
+FIX = "look at it with `nvidia-smi` and `trillama doctor`, or set require_gpu = false under [engine]"
+FALLBACK = re.compile(r"no usable GPU found|failed to initialize CUDA|no CUDA-capable device")
+OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+
+
+def gpu_is_required(settings: EngineSettings, devices: Devices) -> bool:
+    """As `require_gpu` says; "auto": if layers are to go to a GPU and the engine was built for one."""
+    if settings.require_gpu == "auto":
+        return settings.gpu_layers > 0 and devices.has_gpu_backend
+    return settings.require_gpu
+
+
+def check_devices(settings: EngineSettings, devices: Devices, engine: Engine) -> None:
+    """Raises EngineError if the engine can use no GPU, StartError if it finds none now; if one is required."""
+    if not gpu_is_required(settings, devices) or devices.gpus:
+        return
+    if not devices.has_gpu_backend:
+        raise EngineError(
+            f"require_gpu = true, but {engine.name} computes on the CPU only: run `trillama engine build --cuda`"
+        )
+    raise StartError(f"{engine.name} finds no GPU, and would compute on the CPU in silence: {FIX}")
+
+
+def as_computed(settings: Settings, devices: Devices) -> Settings:
+    """The settings with no layers for a GPU where the engine has no code for one.
+
+    Asked for them it would do the same, but warn of it in three lines for each model.
+    """
+    engine = settings.host.engine
+    if not engine.gpu_layers or not devices.only_cpu:
+        return settings
+    return settings.with_host(engine=engine.model_copy(update={"gpu_layers": 0}))
+
+
+def fallback_in(lines: Iterable[str]) -> str | None:
+    """What an engine's output says against the GPU; None if nothing."""
+    for line in lines:
+        if FALLBACK.search(line):
+            return f"the engine computes on the CPU ({line.strip()}): {FIX}"
+        if (found := OFFLOADED.search(line)) and int(found[1]) < int(found[2]):
+            return f"only {found[1]} of {found[2]} layers are on the GPU: set gpu_layers = {found[2]} under [engine]"
+    return None

@@ -1,0 +1,1 @@
+"""The running set: what is prepared, what runs, what makes room."""

@@ -1,0 +1,194 @@
+"""The set: three llama-servers and the proxy, from decided to gone."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from launcher.errors import ConfigError, StartError, cause_of
+from launcher.fleet.reconcile import attend, progress
+from launcher.processes.child_log import ChildLog
+from launcher.processes.runtime_folder import private_folder
+from launcher.proxies.admin import Lanes
+from launcher.proxies.handover import Front
+from launcher.settings.folders import runtime_base
+from launcher.supervision import probes
+from launcher.supervision.backend import Backend, Report, State, Status
+from launcher.supervision.deployment import Launch
+
+POLL_S = 0.05
+HANGS_S = 1.0  # /health is answered within milliseconds beside the largest batch
+
+
+class Fleet:
+    """The running set: what it is doing, and what it can be told.
+
+    `held` are the backends that the proxy must send nothing to, because they sleep or are started on purpose; `told`
+    are those that it may still hold. `_behind` are those that the proxy knows with settings which they do not have yet:
+    it began with them paused, and stays so until they were restarted.
+    """
+
+    def __init__(self, launch: Launch, folder: Path, report: Report) -> None:
+        self.launch = launch
+        self.folder = folder
+        self._report = report
+        self._all_failed = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._restarting = {name: asyncio.Lock() for name in launch.processes}
+        self._agreeing = {name: asyncio.Lock() for name in launch.processes}
+        self.held = {name for name in launch.processes if launch.on_demand(name)}
+        self.told = set(self.held)
+        self._behind = set[str]()
+        self._front = Front(launch, folder, lambda: self.held | self._behind)
+        self.lanes = Lanes(lambda: self._front.admins)
+        self.backends = {
+            name: Backend(launch.spec(name, folder), log=ChildLog(launch.logs / f"{name}.log"), report=self._heard)
+            for name in launch.processes
+        }
+
+    async def serve(self, session: Callable[["Fleet"], Awaitable[None]]) -> None:
+        """Run everything while the session lasts. The proxy goes first: its connections would keep a llama-server
+        from ending (trap T6).
+        """
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(backend.serve()) for backend in self.backends.values()]
+            running += [tasks.create_task(attend(self)), tasks.create_task(self._until_lost())]
+            async with asyncio.TaskGroup() as front:
+                proxy = front.create_task(self._front.serve())
+                await session(self)
+                proxy.cancel()
+            for task in running:
+                task.cancel()
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """The bytes of each device that those that run now are planned to take."""
+        resident = [one.spec.memory for one in self.backends.values() if one.status.pid is not None]
+        return dict(sum(map(Counter, resident), Counter()))
+
+    async def ready(self) -> None:
+        """Wait until every backend answers through the proxy; not for those that have failed, if others answer."""
+        while not await self._answers():  # noqa: ASYNC110 # it is about other processes
+            await asyncio.sleep(POLL_S)
+
+    @property
+    def troubled(self) -> list[Status]:
+        """Those that have failed, and are tried again."""
+        found = [one.status for one in self.backends.values()]
+        return [status for status in found if status.state in (State.BACKOFF, State.FAILED)]
+
+    async def restart(self, name: str) -> None:
+        """Start one backend again and wait until it is ready or has failed. Raises ConfigError for an unknown name."""
+        if name not in self.backends:
+            raise ConfigError(f"there is no backend {name}; there are {', '.join(self.backends)}")
+        await self._restart_paused(name, self.backends[name].restart)
+
+    def wake(self, name: str) -> None:
+        """Start a backend that sleeps."""
+        self.backends[name].wake()
+
+    async def sleep(self, name: str) -> None:
+        """End a backend that runs on demand, once nothing is in flight there."""
+        await self._hold(name)
+        self.backends[name].sleep()
+
+    async def change(self, launch: Launch) -> None:
+        """Serve another launch of the same models: what it leaves as it is runs on, the rest is restarted, one after
+        the other. Raises ConfigError or StartError if the proxy does not come up with its settings; nothing has changed
+        then.
+        """
+        async with self._changing:
+            specs = {name: launch.spec(name, self.folder) for name in self.backends}
+            restarted = [name for name, spec in specs.items() if spec != self.backends[name].spec]
+            self._behind = {name for name in restarted if self._must_wait(name, launch)}
+            try:
+                await self._front.change(launch)
+                self.launch = launch
+                self.told |= self.backends.keys()
+                if restarted:  # the old proxy's requests are for the llama-servers as they were
+                    await self._front.alone(launch.settings.host.proxy.start_wait_s / 2)
+            except BaseException:
+                self._behind = set()
+                raise
+            for name in restarted:
+                await self._restart_paused(name, partial(self.backends[name].change, specs[name]))
+            for name in specs.keys() - set(restarted):
+                self.backends[name].change(specs[name])
+
+    def _must_wait(self, name: str, launch: Launch) -> bool:
+        """Whether the proxy of that launch may send the llama-server nothing before it was restarted: its vectors would
+        be told as another file's, or its texts be too long.
+        """
+        longer = launch.settings.max_input_tokens > self.launch.settings.max_input_tokens
+        return longer or launch.processes[name] != self.launch.processes[name]
+
+    async def _restart_paused(self, name: str, begin: Callable[[], None]) -> None:
+        """Restart one while its requests wait, until it is ready or has failed."""
+        async with self._restarting[name]:
+            self._behind.discard(name)
+            await self._hold(name)
+            begin()
+            await self.backends[name].settled()
+            await self.agree(name)
+
+    async def agree(self, name: str) -> None:
+        """Make the proxy pause a backend, or continue, as it should: it may have been started again."""
+        if name in self._behind:
+            return
+        async with self._agreeing[name]:
+            self.told.add(name)
+            if name in self.held:
+                await self.lanes.hold(name, progress(self.backends[name]))
+            elif await self.lanes.release(name):
+                self.told.discard(name)
+
+    async def _hold(self, name: str) -> None:
+        """Return when nothing is in flight there any more, or when it hangs, so that what is never ends."""
+        self.held.add(name)
+        async with asyncio.TaskGroup() as tasks:
+            waiting = [tasks.create_task(self.agree(name)), tasks.create_task(self._until_it_hangs(name))]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+
+    async def _until_it_hangs(self, name: str) -> None:
+        answers = True
+        while answers:
+            await asyncio.sleep(HANGS_S)
+            answers = await probes.backend_up(self.backends[name].spec.placement.socket)
+
+    def _heard(self, status: Status) -> None:
+        self._let_go(status)
+        self._report(status)
+        if all(self.backends[name].status.state is State.FAILED for name in self.launch.models):
+            self._all_failed.set()
+
+    def _let_go(self, status: Status) -> None:
+        if status.state in (State.READY, State.BACKOFF, State.FAILED):
+            self.held.discard(status.name)
+
+    async def _until_lost(self) -> None:
+        """Wait until no backend is served any more; always ends by raising."""
+        await self._all_failed.wait()
+        raise StartError("\n".join(f"{name}: gave up: {one.status.cause}" for name, one in self.backends.items()))
+
+    async def _answers(self) -> bool:
+        states = await probes.backends_ready(self.launch.url)
+        if states is None or not any(states.get(name) for name in self.launch.models):
+            return False
+        troubled = {status.name for status in self.troubled}
+        return all(states.get(name) or name in troubled for name in self.launch.models)
+
+
+async def serve(launch: Launch, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:
+    """Run the set while `session` lasts; it starts at once and may wait for `Fleet.ready`.
+
+    A child that ends or goes wrong is started again; the others go on. Raises ConfigError or StartError if the proxy
+    cannot start, StartError if every backend has failed for good, or what the session raises.
+    """
+    try:
+        async with private_folder(launch.settings.host.runtime_dir or runtime_base()) as folder:
+            await Fleet(launch, folder, report).serve(session)
+    except ExceptionGroup as group:
+        raise cause_of(group) from group

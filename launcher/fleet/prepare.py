@@ -1,0 +1,69 @@
+"""From settings to a launch: find the engine, fetch the models, check all that can be known before a process starts."""
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from launcher.engine import argv, discovery, profile, truth
+from launcher.engine import devices as gpu
+from launcher.models import sources
+from launcher.models.demo import demo_models
+from launcher.planning import sizing
+from launcher.settings.config import Settings
+from launcher.settings.folders import LOGS, cache_dir, made
+from launcher.supervision.deployment import Launch
+from launcher.terminal.progress import Display
+
+
+async def prepare(
+    settings: Settings,
+    listener: socket.socket,
+    display: Display,
+    *,
+    only: Sequence[str] | None = None,
+    ours: Mapping[str, int] | None = None,
+) -> Launch:
+    """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
+
+    `only` limits the models to those backends; `ours` are the bytes by device that models hold which run already.
+    Raises EngineError, StartError for a GPU that is not there, ModelError, NotEnoughMemory, or ConfigError for flags
+    that are not the user's to set.
+    """
+    address, port = listener.getsockname()[:2]  # systemd's socket unit may say other ones than our configuration
+    settings = settings.with_host(host=address, port=port)
+    names = only or tuple(settings.family.weights.models)
+    found = await discovery.find(settings.host.engine.llama_server)
+    argv.check_extra(settings.host.engine.extra_flags, found.flags)
+    wanted = settings.host.engine
+    devices = await gpu.read(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
+    truth.check_devices(wanted, devices, found)
+    settings = truth.as_computed(settings, devices)
+    decision = sizing.decide(settings, found, devices, names, ours=ours)
+    for note in (*decision.notes, *sizing.keep(settings, decision)):
+        display.say(note)
+    paths = await files(decision.settings, names, display)
+    return Launch(
+        settings=profile.tuned(decision.settings, found, devices, paths, display.say),
+        listener=listener,
+        engine=found,
+        models=paths,
+        placements=decision.placements,
+        capacity=decision.capacity,
+        devices=devices,
+        logs=made(LOGS),
+    )
+
+
+async def files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:
+    """Each backend's model, here and checked. Raises ModelError."""
+    if settings.host.demo:
+        made = await asyncio.to_thread(demo_models, cache_dir() / "demo")
+        return {name: made[name] for name in names}
+    family = settings.family
+    paths = {}
+    for wanted in sources.wanted(family, settings.host.models):
+        if wanted.backend in names:
+            paths[wanted.backend] = path = await sources.whole(wanted, report=display.downloading)
+            sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+    return paths

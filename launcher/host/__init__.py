@@ -1,0 +1,1 @@
+"""What this host is: processors, cgroups, disks, Windows below."""

@@ -1,0 +1,193 @@
+"""The family's files in the hub's cache on this machine: which there are, whole or damaged, and how they go again.
+
+The cache names each file's content by the hub's own checksum, so that a file is verified without a network.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, scan_cache_dir
+
+from launcher.errors import ModelError, NotWritten
+from launcher.host import processes
+from launcher.hub.cache_entry import HALF, blobs_of, cached, folder_of, sha256_named
+from launcher.settings.family import Family, ModelSource
+from launcher.settings.folders import hub_cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A whole file in the cache. `sha256` is the hub's, None where the cache does not know it.
+
+    `current` says whether a start finds it; a file of an older revision of its repository only takes room.
+    """
+
+    backend: str
+    quantization: str
+    bytes: int
+    sha256: str | None
+    current: bool
+    entry: CachedFileInfo
+
+    @property
+    def path(self) -> Path:
+        return self.entry.file_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Half:
+    """What has arrived of a download that was stopped. The cache does not say of which quantisation."""
+
+    backend: str
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """What `remove` did: content that another revision of the repository shares is not freed."""
+
+    freed_bytes: int
+    busy: tuple[Half, ...]  # being downloaded by another process, and left alone
+
+
+def quantization_in(pattern: str, filename: str) -> str | None:
+    """The quantisation in a file's name, by the family's `file` pattern; None for a file that is not of it."""
+    before, _, after = pattern.partition("{quantization}")
+    found = re.fullmatch(f"{re.escape(before)}([A-Za-z0-9_]+){re.escape(after)}", filename)
+    return found[1] if found else None
+
+
+def kept(family: Family) -> tuple[Kept, ...]:
+    """Every file of the family in the cache, by backend, the largest first."""
+    cache = _scanned()
+    return tuple(
+        sorted(
+            (one for backend, source in family.weights.models.items() for one in _of(backend, source, cache)),
+            key=lambda one: (tuple(family.weights.models).index(one.backend), -one.bytes),
+        )
+    )
+
+
+def halves(family: Family) -> tuple[Half, ...]:
+    """Every download of the family that was stopped, or goes on in another process."""
+    return tuple(
+        Half(backend=backend, path=path, bytes=path.stat().st_size)
+        for backend, source in family.weights.models.items()
+        for path in sorted(blobs_of(source.repo).glob(f"*{HALF}"))
+    )
+
+
+def broken(family: Family) -> tuple[str, ...]:
+    """One sentence for each of the family's repositories that `kept` does not look at, because its cache is damaged."""
+    sentences = list[str]()
+    warnings = [str(warning) for warning in _scanned().warnings]
+    for source in family.weights.models.values():
+        folder = folder_of(source.repo)
+        gone = [path for path in sorted(folder.glob("snapshots/*/*")) if path.is_symlink() and not path.exists()]
+        sentences += [
+            f"the content of {link} is gone, and the repository's other files are not looked at: "
+            f"`rm {shlex.quote(str(link))}`, then pull what you need"
+            for link in gone
+        ]
+        if not gone and any(str(folder) in warning for warning in warnings):
+            sentences.append(f"{folder} is no cache of the hub's any more, and not looked at: pull what you need again")
+    return tuple(sentences)
+
+
+def arrived(source: ModelSource, sha256: str | None) -> int:
+    """How many bytes of the content with that checksum are here already, whole or half."""
+    blobs = blobs_of(source.repo)
+    there = [path for path in (blobs / f"{sha256}", blobs / f"{sha256}{HALF}") if sha256 and path.exists()]
+    return max((path.stat().st_size for path in there), default=0)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the file, in hex. Raises ModelError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
+
+
+def serving(path: Path) -> tuple[int, ...]:
+    """The processes whose command line names this file: the llama-servers that serve it, ours or not."""
+    target = path.resolve()
+    return tuple(process.pid for process in processes.running() if target in _named_by(process))
+
+
+def remove(files: Sequence[Kept], stopped: Sequence[Half]) -> Removed:
+    """Delete them from the cache, but a download that goes on in another process.
+
+    Raises ModelError, before anything is deleted, for a file that a process serves; NotWritten for what stays.
+    """
+    for file in files:
+        if pids := serving(file.path):
+            raise ModelError(f"{file.path.name} is served by process {pids[0]}: stop it first; nothing was removed")
+    plan = _scanned().delete_files(*(file.entry for file in files))
+    try:
+        busy = tuple(half for half in stopped if not _remove_half(half))
+        plan.execute()
+    except OSError as error:
+        raise NotWritten(f"{hub_cache()}: not everything could be removed: {error.strerror}") from error
+    if left := [path for path in (*plan.files, *plan.blobs) if path.exists()]:  # it only logs what it may not delete
+        raise NotWritten(f"{left[0]} could not be removed: check the permissions of its folder")
+    freed = plan.expected_freed_size + sum(half.bytes for half in stopped if half not in busy)
+    return Removed(freed_bytes=freed, busy=busy)
+
+
+def _scanned() -> HFCacheInfo:
+    try:
+        return scan_cache_dir(hub_cache())
+    except (OSError, ValueError) as error:  # a folder that may not be read, a file in its place, a ref that is no text
+        raise ModelError(f"the cache {hub_cache()} cannot be read ({error}): correct it or HF_HOME") from error
+    except CacheNotFound:  # nothing was ever downloaded
+        return HFCacheInfo(size_on_disk=0, repos=frozenset(), incomplete_files=frozenset(), warnings=[])
+
+
+def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[Kept]:
+    entries = [
+        entry
+        for repo in cache.repos
+        if (repo.repo_id, repo.repo_type) == (source.repo, "model")
+        for revision in repo.revisions
+        for entry in revision.files
+    ]
+    for entry in entries:
+        quantization = quantization_in(source.file, entry.file_name)
+        if quantization:
+            yield Kept(
+                backend=backend,
+                quantization=quantization,
+                bytes=entry.size_on_disk,
+                sha256=sha256_named(entry.blob_path),
+                current=cached(source.repo, entry.file_name) == entry.file_path,
+                entry=entry,
+            )
+
+
+def _remove_half(half: Half) -> bool:
+    """Whether it is gone: one that another process holds stays."""
+    with suppress(FileNotFoundError), half.path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        half.path.unlink()
+    return True
+
+
+def _named_by(process: psutil.Process) -> set[Path]:
+    """The GGUF files and cached contents that a process was started with; a process of others may hide them."""
+    with suppress(psutil.Error, OSError):
+        return {Path(word).resolve() for word in process.cmdline() if os.sep in word and len(word) < 4096}
+    return set()

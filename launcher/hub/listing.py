@@ -1,0 +1,69 @@
+"""What a hub's repository really has: its files of the family, with their sizes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from huggingface_hub import HfApi
+from huggingface_hub.hf_api import RepoSibling
+
+from launcher.errors import ConfigError, HubUnreachable, ModelError
+from launcher.hub.cache import quantization_in
+from launcher.hub.client import SHA256, Errand, asking, check_client
+from launcher.settings.family import Family, ModelSource
+
+TIMEOUT_S = 10.0
+LARGEST = 2**50  # bytes; what claims more is no file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """One file of the family in a repository."""
+
+    backend: str
+    quantization: str
+    bytes: int
+    sha256: str | None
+
+
+def offered(family: Family, backends: Iterable[str]) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
+    """What the hub has for those backends, the largest first; and why some are missing, each reason once.
+
+    Blocks, for TIMEOUT_S at most if the hub is out of reach.
+    """
+
+    found: list[Offer] = []
+    reasons: dict[str, None] = {}
+    for backend in backends:
+        try:
+            found += offers(backend, family.weights.models[backend])
+        except (HubUnreachable, ConfigError) as error:
+            reasons[str(error)] = None
+            break  # it would be the same for the others
+        except ModelError as error:
+            reasons[str(error)] = None
+    return tuple(found), tuple(reasons)
+
+
+def offers(backend: str, source: ModelSource) -> tuple[Offer, ...]:
+    """The backend's files on the hub, the largest first. Blocks. Raises ModelError or ConfigError that says why not."""
+    with asking(Errand(repo=source.repo, object="the list of files", verb="see", otherwise="or try again later")):
+        check_client()
+        info = HfApi().model_info(source.repo, files_metadata=True, timeout=TIMEOUT_S)
+        found = tuple(
+            Offer(backend=backend, quantization=quantization, bytes=_size(file), sha256=_sha256(file))
+            for file in info.siblings or ()
+            if (quantization := quantization_in(source.file, file.rfilename))
+        )
+    return tuple(sorted(found, key=lambda offer: -offer.bytes))
+
+
+def _size(file: RepoSibling) -> int:
+    """The hub may say anything: this raises ValueError for what is no size."""
+    if type(file.size) is not int or not 0 <= file.size <= LARGEST:
+        raise ValueError(f"a file of {file.size!r:.40} bytes")
+    return file.size
+
+
+def _sha256(file: RepoSibling) -> str | None:
+    given = file.lfs.sha256 if file.lfs else None
+    return given if isinstance(given, str) and SHA256.fullmatch(given) else None

@@ -1,0 +1,1 @@
+"""`trillama bench`, `tune` and `compare`."""

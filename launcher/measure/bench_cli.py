@@ -1,0 +1,89 @@
+"""The command `trillama bench`: its arguments, and its findings for people and for programs."""
+
+import asyncio
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import orjson
+import typer
+from rich.table import Table
+
+from launcher.cli.embed import authorization, served
+from launcher.measure import bench as benching
+from launcher.measure.bench import Cell, Findings, Load
+from launcher.printable import Terminal
+from launcher.settings.config import Settings
+from launcher.terminal.options import ApiKey, ConfigFile, Url, settings_of
+from launcher.terminal.signals import until_signal
+
+EPILOG = """
+Exit codes: 0 measured, and every vector was right; 1 a request failed, or a vector was wrong; 2 wrong arguments; 66 a
+model file is missing or wrong; 69 no usable llama-server, or nobody answers at --url; 75 it does not start; 78 wrong
+configuration; 130 stopped before it was done.
+"""
+
+stdout, stderr = Terminal(), Terminal(stderr=True)
+
+
+def bench(
+    config: ConfigFile = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Measure the small demo models.")] = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    task: Annotated[str | None, typer.Option(help="E.g. retrieval.passage: it chooses the model.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For each of the twelve measurements.")] = 3.0,
+    seed: Annotated[int, typer.Option(help="The same seed sends the same texts.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Measure the server that runs, or one started for it: short, medium, long, mixed texts; 1, 8, 32 at once."""
+    settings = settings_of(config, demo=demo)
+    headers = authorization(settings.host, api_key)
+    found = asyncio.run(until_signal(_run(settings, url, task, headers, Load(seconds=seconds, seed=seed))))
+    if found is None:
+        raise typer.Exit(130)
+    if json:
+        sys.stdout.buffer.write(orjson.dumps(asdict(found)) + b"\n")
+    else:
+        _print(found)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+async def _run(
+    settings: Settings, url: str | None, task: str | None, headers: dict[str, str], wanted: Load
+) -> Findings:
+    with stderr.status("starting") as status:
+
+        async def use(at: str) -> Findings:
+            async with benching.client(at, task, headers) as asking:
+                return await benching.measure(asking, wanted, status.update)
+
+        return await served(settings, task, use, url=url, err=stderr)
+
+
+def _print(found: Findings) -> None:
+    table = Table("texts", "at once")
+    for heading in ("tokens/text", "texts/s", "tokens/s", "p50 ms", "p99 ms"):
+        table.add_column(heading, justify="right")
+    for cell in found.cells:
+        table.add_row(cell.kind, str(cell.clients), f"{cell.tokens_per_text:.0f}", *_figures(cell))
+    stdout.print(table)
+    if left_out := [cell for cell in found.cells if cell.summary is None]:
+        longest = max(cell.needs_s for cell in left_out)
+        _say(f"too slow to measure in this time: --seconds {longest / benching.PATIENCE:.0f} measures all")
+    for fault in found.faults:
+        _say(fault)
+    if not found.faults:
+        _say(f"every vector is finite, and the same whoever else asks (least cosine {found.worst_cosine:.6f})")
+
+
+def _figures(cell: Cell) -> tuple[str, ...]:
+    one = cell.summary
+    if one is None:
+        return ("-",) * 4
+    return (f"{one.texts_per_s:.1f}", f"{one.tokens_per_s:.0f}", f"{one.p50_s * 1e3:.1f}", f"{one.p99_s * 1e3:.1f}")
+
+
+def _say(text: str) -> None:
+    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

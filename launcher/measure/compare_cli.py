@@ -1,0 +1,168 @@
+"""The command `trillama compare`: its arguments, and its findings for people and for programs."""
+
+import asyncio
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.progress import Progress, TaskID
+
+from launcher.engine import devices, discovery, truth
+from launcher.engine.discovery import Engine
+from launcher.errors import ArgumentError, ModelError
+from launcher.measure import compare as comparing
+from launcher.measure import corpus, similarity
+from launcher.measure.corpus import Corpus
+from launcher.measure.similarity import Comparison, Ranking, Thresholds
+from launcher.models import sources
+from launcher.printable import Terminal
+from launcher.settings.config import HostConfig, ModelSettings, Settings, load
+from launcher.settings.folders import runtime_base
+from launcher.supervision.standalone import Run
+from launcher.terminal.progress import Display
+from launcher.terminal.signals import until_signal
+
+EPILOG = """
+Exit codes: 0 go; 1 no-go; 2 wrong arguments; 65 the corpus cannot be used; 66 a model file is missing or wrong;
+69 no usable llama-server; 70 the engine broke off or answered wrong; 75 it did not start; 78 wrong configuration;
+130 stopped before it was done.
+"""
+
+stdout, stderr = Terminal(), Terminal(stderr=True)
+
+MODEL = "A .gguf file, or a quantisation of the family, e.g. Q8_0."
+# 0.98 is what a backend's canary asks of a restart. Random turns of that size move two of ten documents across the end
+# of the page among sixty unrelated ones, hence 0.8. A single text below 0.9 is a fault of a script or a token, which
+# the mean of many hides.
+MEAN, WORST, OVERLAP = 0.98, 0.90, 0.80
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help=f"What you have. {MODEL}")],
+    b: Annotated[str, typer.Argument(metavar="B", help=f"What is to replace it. {MODEL}")],
+    texts: Annotated[Path | None, typer.Argument(metavar="CORPUS", help="A text per line [default: built in].")] = None,
+    backend: Annotated[str, typer.Option(help="Which model of the family.")] = "retrieval",
+    config: Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/.")] = None,
+    min_cosine: Annotated[float, typer.Option(help="Go needs this mean cosine of a text's two vectors.")] = MEAN,
+    min_worst: Annotated[float, typer.Option(help="… and this one of the worst text.")] = WORST,
+    min_overlap: Annotated[float, typer.Option(help="… and this share of the top ten in common.")] = OVERLAP,
+    json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Say whether model file B can take the place of A: how far vectors and rankings drift; go or no-go."""
+    settings = load(config)
+    if backend not in settings.family.weights.models:
+        raise ArgumentError(
+            f"--backend {backend}: no such model; there are {', '.join(settings.family.weights.models)}"
+        )
+    given = corpus.read(texts) if texts else corpus.built_in()
+    done = asyncio.run(until_signal(_run(settings, backend, (a, b), given)))
+    if done is None:
+        raise typer.Exit(130)
+    files, found = done
+    faults = similarity.faults(found, Thresholds(min_cosine=min_cosine, min_worst=min_worst, min_overlap=min_overlap))
+    if json:
+        _print_json(files, given, found, faults)
+    else:
+        _print(files, given, found, faults)
+    if faults:
+        raise typer.Exit(1)
+
+
+async def _run(
+    settings: Settings, backend: str, names: tuple[str, str], given: Corpus
+) -> tuple[dict[str, Path], Comparison]:
+    """The two files, and what was found."""
+    display = Display(stderr)
+    with display.live():
+        paths = [await _file(settings, backend, name, display) for name in names]
+    comparing.check_pair(*paths)
+    files = dict(zip("AB", paths, strict=True))
+    texts = comparing.as_trained(given, settings.family, backend)
+    most = comparing.batch_tokens(texts, settings.max_input_tokens)
+    found = await discovery.find(settings.host.engine.llama_server)
+    if settings.host.engine.gpu_layers:
+        settings = truth.as_computed(settings, await devices.read(found))
+    run = _how(settings.host, most, found)
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        lines: dict[str, TaskID] = {}
+
+        def report(name: str, done: int, total: int) -> None:
+            if name not in lines:
+                if not stderr.is_terminal:
+                    stderr.print(f"{name}: {total} texts", highlight=False)
+                lines[name] = progress.add_task(f"{name}: {files[name].name}", total=total)
+            progress.update(lines[name], completed=done)
+
+        return files, await comparing.compare(run, files, texts, report)
+
+
+def _how(host: HostConfig, batch_tokens: int, found: Engine) -> Run:
+    return Run(
+        log="compare.log",
+        engine=found,
+        policy=host.supervision,
+        runtime=host.runtime_dir or runtime_base(),
+        slots=host.engine.slots,
+        batch_tokens=batch_tokens,
+        gpu_layers=host.engine.gpu_layers,
+        threads=host.engine.threads,
+    )
+
+
+async def _file(settings: Settings, backend: str, name: str, display: Display) -> Path:
+    """The file that `name` means, downloaded if it is a quantisation that is not here."""
+    family = settings.family
+    if name.endswith(".gguf") or Path(name).is_file():
+        return Path(name)
+    name = family.weights.named(name)
+    if name not in family.weights.quantizations:
+        offered = ", ".join(family.weights.quantizations)
+        raise ModelError(f"{name}: no such file, and {family.name} is offered as {offered}")
+    (wanted,) = [one for one in sources.wanted(family, ModelSettings(quantization=name)) if one.backend == backend]
+    return await sources.whole(wanted, report=lambda _, done, total: display.downloading(name, done, total))
+
+
+def _print_json(files: dict[str, Path], given: Corpus, found: Comparison, faults: tuple[str, ...]) -> None:
+    facts = {
+        "go": not faults,
+        "faults": faults,
+        "files": {name: str(path) for name, path in files.items()},
+        "corpus": {"name": given.name, "queries": len(given.queries), "documents": len(given.documents)},
+        **asdict(found),
+        "worst_text": _worst(given, found),
+    }
+    sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
+
+
+def _print(files: dict[str, Path], given: Corpus, found: Comparison, faults: tuple[str, ...]) -> None:
+    drift = found.drift
+    for name, path in files.items():
+        _say(f"{name}  {path}")
+    _say(f"{len(given.queries)} queries, {len(given.documents)} documents ({given.name})")
+    _say(f"cosine of a text's two vectors: mean {drift.mean:.4f}, median {drift.median:.4f}, least {drift.min:.4f}")
+    _say(f"  the least is of {_worst(given, found)}")
+    _say(f"rankings, each model its own:   {_in_words(found.own)}")
+    _say(f"B's queries on A's documents:   {_in_words(found.mixed)}")
+    for fault in faults:
+        _say(f"  {fault}")
+    _say("no-go: embed everything anew with B, or keep A" if faults else "go: B can take A's place")
+
+
+def _in_words(ranking: Ranking) -> str:
+    return (
+        f"Spearman {ranking.spearman_mean:.4f} (least {ranking.spearman_min:.4f}), first the same {ranking.top1:.0%}, "
+        f"top {ranking.k} in common {ranking.top:.0%}"
+    )
+
+
+def _worst(given: Corpus, found: Comparison) -> str:
+    text = (*given.queries, *given.documents)[found.drift.worst]
+    words = " ".join(text.text.split())
+    return f"{text.name}: {words if len(words) <= 60 else words[:59] + '…'}"
+
+
+def _say(text: str) -> None:
+    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

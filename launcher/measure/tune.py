@@ -1,0 +1,188 @@
+"""`trillama tune`: which settings are fastest here. One engine at a time, the same texts for each, from the default on.
+
+The search goes along one axis after the other (coordinate descent): all combinations would take an hour.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from launcher.engine.argv import FlashAttention
+from launcher.errors import ChildError
+from launcher.measure.compare import batches
+from launcher.measure.loadgen import LENGTHS, lengths, text
+from launcher.measure.similarity import F32
+from launcher.supervision.standalone import Embedder, Run, started
+
+SLOTS = (1, 4, 8, 16, 32)
+BATCHES = (512, 1024, 2048)
+SAME = 0.999  # other settings are other kernels: the vectors of one text may turn a little, and no more
+GAIN = 1.03  # less is noise
+LOAD_PART = 0.5  # of the time that goes into starting engines and warming them up
+MOST_TEXTS, MOST_S = 128, 3.0  # of one kind for one setting
+WARM_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One way to start the engine. A call has as many texts as there are slots; `threads` None: the engine's choice."""
+
+    slots: int
+    batch_tokens: int
+    threads: int | None
+    flash_attention: FlashAttention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What came of a setting: tokens per second for each kind of text that fits, or why it is out."""
+
+    setting: Setting
+    tokens_per_s: Mapping[str, float]
+    worst_cosine: float = 1.0
+    dropped: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Every measurement in turn, the first with the settings as they were. `left_out`: the time was up before them."""
+
+    measured: tuple[Measured, ...]
+    best: Measured
+    left_out: tuple[Setting, ...]
+
+
+Measure = Callable[[Setting], Awaitable[Measured]]
+
+
+def gain(new: Measured, old: Measured) -> float:
+    """How many times as fast: the geometric mean over the kinds of text that both have. 0 for one that is out."""
+    both = [kind for kind in new.tokens_per_s if kind in old.tokens_per_s]
+    if new.dropped or not both:
+        return 0.0
+    return float(np.exp(np.mean([np.log(new.tokens_per_s[kind] / old.tokens_per_s[kind]) for kind in both])))
+
+
+def axes(first: Setting, *, physical: int, usable: int) -> tuple[tuple[Setting, ...], ...]:
+    """What to try of each axis beside `first`: slots, flash attention, threads."""
+    flash: tuple[FlashAttention, ...] = ("auto", "on", "off")
+    threads = (physical, usable) if physical != usable else ()  # the engine's own choice is the physical ones
+    found = (
+        [replace(first, slots=slots) for slots in SLOTS],
+        [replace(first, flash_attention=one) for one in flash],
+        [replace(first, threads=count) for count in threads],
+    )
+    return tuple(tuple(one for one in axis if one != first) for axis in found)
+
+
+def moved(best: Setting, first: Setting, tried: Setting) -> Setting:
+    """`best` with what `tried` has other than `first`."""
+    changes = {name: getattr(tried, name) for name in Setting.__slots__ if getattr(tried, name) != getattr(first, name)}
+    return replace(best, **changes)
+
+
+async def search(first: Setting, ways: Sequence[Sequence[Setting]], measure: Measure, until_s: float) -> Outcome:
+    """Along each axis, from the best so far. A better one must still be better than the best measured once more.
+
+    `until_s` is a time of time.monotonic() after which no measurement begins but the first.
+    Raises ChildError if the first setting does not work.
+    """
+    best = await measure(first)
+    if best.dropped:
+        raise ChildError(best.dropped)
+    measured, left_out = [best], []
+    for axis in ways:
+        before = best
+        for tried in axis:
+            setting = moved(before.setting, first, tried)
+            if time.monotonic() >= until_s:
+                left_out.append(setting)
+                continue
+            measured.append(found := await measure(setting))
+            if gain(found, best) > GAIN:
+                measured.append(again := await measure(best.setting))
+                best = found if gain(found, again) > GAIN else again
+    return Outcome(measured=tuple(measured), best=best, left_out=tuple(left_out))
+
+
+class Bench:
+    """Measures one setting after the other on the same texts, whose number is by the speed of the first."""
+
+    def __init__(self, run: Run, model: Path, *, seed: int, kind_s: float) -> None:
+        self._run = run
+        self._model = model
+        self._seed = seed
+        self._kind_s = min(kind_s, MOST_S)
+        self._texts: dict[str, list[list[int]]] = {}
+        self._first: dict[str, F32] = {}
+
+    async def measure(self, setting: Setting) -> Measured:
+        """Start an engine so, time each kind of text, end it. One that fails or answers wrong is dropped."""
+        run = replace(
+            self._run,
+            slots=setting.slots,
+            batch_tokens=setting.batch_tokens,
+            threads=setting.threads,
+            flash_attention=setting.flash_attention,
+        )
+        try:
+            async with started(run, "tune", self._model) as embedder:
+                return await self._timed(embedder, setting)
+        except ChildError as error:
+            return Measured(setting=setting, tokens_per_s={}, dropped=str(error))
+
+    async def _timed(self, embedder: Embedder, setting: Setting) -> Measured:
+        speed = await self._warm(embedder, setting)
+        if not self._texts:
+            self._texts = await self._made(embedder, speed)
+        speeds, worst = {}, 1.0
+        for kind, ids in self._texts.items():
+            if max(map(len, ids)) > setting.batch_tokens:
+                continue
+            started_s = time.perf_counter()
+            calls = batches([len(one) for one in ids], slots=setting.slots, tokens=setting.batch_tokens)
+            rows = [await embedder.vectors([ids[number] for number in call]) for call in calls]
+            speeds[kind] = sum(map(len, ids)) / (time.perf_counter() - started_s)
+            vectors: F32 = np.concatenate(rows)
+            worst = min(worst, _least_cosine(vectors, self._first.setdefault(kind, vectors)))
+        if worst < SAME:
+            reason = f"its vectors are not those of the first setting (cosine {worst:.4f})"
+            return Measured(setting=setting, tokens_per_s=speeds, worst_cosine=worst, dropped=reason)
+        return Measured(setting=setting, tokens_per_s=speeds, worst_cosine=worst)
+
+    async def _warm(self, embedder: Embedder, setting: Setting) -> float:
+        """Tokens per second of the second call: with the first one the weights come into memory."""
+        ids = (await embedder.token_ids(text(np.random.default_rng(0), WARM_TOKENS)))[:WARM_TOKENS]
+        call = [ids] * max(1, min(setting.slots, setting.batch_tokens // len(ids)))
+        await embedder.vectors([ids])
+        started_s = time.perf_counter()
+        await embedder.vectors(call)
+        return sum(map(len, call)) / (time.perf_counter() - started_s)
+
+    async def _made(self, embedder: Embedder, speed: float) -> dict[str, list[list[int]]]:
+        """Token ids of each kind, as many as the first setting computes in the time for a kind, one at least."""
+        random = np.random.default_rng(self._seed)
+        found: dict[str, list[list[int]]] = {}
+        for kind in LENGTHS:
+            sizes = [min(size, self._run.batch_tokens) for size in lengths(random, kind, MOST_TEXTS)]
+            count = int(np.searchsorted(np.cumsum(sizes), speed * self._kind_s))
+            # No word is less than a token: what is too long is cut to the size that was drawn.
+            found[kind] = [(await embedder.token_ids(text(random, size)))[:size] for size in sizes[: max(1, count)]]
+        return found
+
+
+def _least_cosine(vectors: F32, others: F32) -> float:
+    return float(np.einsum("ij,ij->i", vectors, others).min())
+
+
+def kind_seconds(minutes: float, settings: int) -> float:
+    """Seconds for one kind of text at one setting, so that all settings can be tried within that time."""
+    return minutes * 60 * (1 - LOAD_PART) / (settings * len(LENGTHS))
+
+
+def smaller_batches(best: Setting) -> Iterable[Setting]:
+    """The same with a smaller physical batch: it would serve shorter texts only, so it is advice, not a profile."""
+    return [replace(best, batch_tokens=size) for size in BATCHES if size < best.batch_tokens]

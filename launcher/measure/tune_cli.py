@@ -1,0 +1,197 @@
+"""The command `trillama tune`: its arguments, the table of what was measured, and the profile."""
+
+import asyncio
+import datetime
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.bar import Bar
+from rich.table import Table
+
+from launcher.engine import devices as gpu
+from launcher.engine import discovery, profile, truth
+from launcher.engine.profile import Profile
+from launcher.errors import ArgumentError, LauncherError
+from launcher.fleet.prepare import files
+from launcher.host.cores import physical_cores, usable_cores
+from launcher.measure import tune as tuning
+from launcher.measure.loadgen import LENGTHS
+from launcher.measure.tune import Bench, Measured, Outcome, Setting, gain
+from launcher.planning import sizing
+from launcher.printable import Terminal
+from launcher.settings.config import Settings
+from launcher.settings.folders import runtime_base
+from launcher.supervision import probes
+from launcher.supervision.deployment import url_of
+from launcher.supervision.standalone import Run
+from launcher.terminal.options import ConfigFile, settings_of
+from launcher.terminal.progress import Display
+from launcher.terminal.signals import until_signal
+
+EPILOG = """
+Exit codes: 0 measured; 1 other failure, e.g. trillama serves here already; 2 wrong arguments; 66 a model file is
+missing or wrong; 69 no usable llama-server; 70 the engine does not work with the settings as they are; 75 the memory is
+too small; 78 wrong configuration; 130 stopped before it was done.
+"""
+
+stdout, stderr = Terminal(), Terminal(stderr=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """What was found, what it was found on, and whether a smaller physical batch would be quicker."""
+
+    outcome: Outcome
+    profile: Profile
+    smaller: tuple[Measured, ...]
+
+
+def tune(
+    config: ConfigFile = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Measure with a small demo model.")] = False,
+    backend: Annotated[str, typer.Option(help="The model to measure with; all are of one size.")] = "retrieval",
+    minutes: Annotated[float, typer.Option(min=0.01, help="About how long it may take.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="The same seed measures on the same texts.")] = 1,
+    write: Annotated[bool, typer.Option("--write", help="Keep the best: `trillama serve` uses it then.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Measure which slots, flash attention and threads are fastest on this machine, with right vectors."""
+    settings = settings_of(config, demo=demo)
+    if backend not in settings.family.weights.models:
+        raise ArgumentError(
+            f"--backend {backend}: no such model; there are {', '.join(settings.family.weights.models)}"
+        )
+    found = asyncio.run(until_signal(_run(settings, backend, minutes=minutes, seed=seed)))
+    if found is None:
+        raise typer.Exit(130)
+    if json:
+        sys.stdout.buffer.write(orjson.dumps(asdict(found.outcome) | {"profile": found.profile.model_dump()}) + b"\n")
+    else:
+        _print(found)
+    _keep(settings, found.profile, write=write)
+
+
+async def _run(settings: Settings, backend: str, *, minutes: float, seed: int) -> Tuned:
+    until_s = time.monotonic() + minutes * 60
+    if await probes.backends_ready(url_of(settings.host)) is not None:
+        raise LauncherError(f"trillama serves at {url_of(settings.host)}: stop it first, it would be measured too")
+    display = Display(stderr)
+    with display.live():
+        settings, run, model, origin = await _prepared(settings, backend, display)
+    first = Setting(
+        slots=run.slots, batch_tokens=run.batch_tokens, threads=run.threads, flash_attention=run.flash_attention
+    )
+    ways = tuning.axes(first, physical=physical_cores(), usable=usable_cores())
+    count = 1 + sum(map(len, ways)) + len(ways)  # for each axis about one is measured once more
+    bench = Bench(run, model, seed=seed, kind_s=tuning.kind_seconds(minutes, count))
+    with stderr.status("starting") as status:
+
+        async def measure(setting: Setting) -> Measured:
+            status.update(f"{_name(setting)}, {max(0.0, until_s - time.monotonic()):.0f} s left")
+            return await bench.measure(setting)
+
+        outcome = await tuning.search(first, ways, measure, until_s)
+        smaller = [
+            await measure(one) for one in tuning.smaller_batches(outcome.best.setting) if time.monotonic() < until_s
+        ]
+    return Tuned(outcome=outcome, profile=_profile(backend, origin, outcome.best), smaller=tuple(smaller))
+
+
+async def _prepared(settings: Settings, backend: str, display: Display) -> tuple[Settings, Run, Path, profile.Origin]:
+    """What is served, as `launcher.fleet.prepare` decides it, for one backend."""
+    found = await discovery.find(settings.host.engine.llama_server)
+    devices = await gpu.read(found) if settings.host.engine.gpu_layers else gpu.without_gpus()
+    settings = truth.as_computed(settings, devices)
+    decision = sizing.decide(settings, found, devices, (backend,))
+    settings, placed = decision.settings, decision.placements.get(backend)
+    model = (await files(settings, (backend,), display))[backend]
+    wanted = settings.host.engine
+    run = Run(
+        log="tune.log",
+        engine=found,
+        policy=settings.host.supervision,
+        runtime=settings.host.runtime_dir or runtime_base(),
+        slots=wanted.slots,
+        batch_tokens=settings.max_input_tokens,
+        gpu_layers=wanted.gpu_layers,
+        threads=wanted.threads,
+        flash_attention=wanted.flash_attention,
+        devices=placed.devices if placed else (),
+        tensor_split=placed.tensor_split if placed else (),
+    )
+    return settings, run, model, profile.origin_of(settings, found, devices, model)
+
+
+def _profile(backend: str, origin: profile.Origin, best: Measured) -> Profile:
+    return Profile(
+        backend=backend,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        origin=origin,
+        slots=best.setting.slots,
+        threads=best.setting.threads,
+        flash_attention=best.setting.flash_attention,
+        tokens_per_s={kind: round(speed, 1) for kind, speed in best.tokens_per_s.items()},
+    )
+
+
+def _print(found: Tuned) -> None:
+    outcome, first = found.outcome, found.outcome.measured[0]
+    gains = {id(one): gain(one, first) for one in outcome.measured}
+    most = max(gains.values())
+    table = Table("slots", "FA", "threads", title=f"tokens per second; {found.profile.origin.machine}")
+    for kind in LENGTHS:
+        table.add_column(kind, justify="right")
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("", width=16)
+    for one in outcome.measured:
+        table.add_row(
+            *_words(one.setting),
+            *[f"{one.tokens_per_s[kind]:.0f}" if kind in one.tokens_per_s else "-" for kind in LENGTHS],
+            f"{gains[id(one)]:.2f} x" if not one.dropped else "out",
+            Bar(size=most, begin=0, end=gains[id(one)]),
+            style="bold" if one is outcome.best else "",
+        )
+    stdout.print(table)
+    for one in outcome.measured:
+        if one.dropped:
+            _say(f"out: {_name(one.setting)}: {one.dropped}")
+    if outcome.left_out:
+        _say(f"not tried, the time was up: {'; '.join(map(_name, outcome.left_out))}; --minutes gives more")
+    for one in found.smaller:
+        if (faster := gain(one, outcome.best)) > tuning.GAIN:
+            size = one.setting.batch_tokens
+            _say(f"max_input_tokens = {size} would make texts that fit {faster:.2f} times as fast")
+
+
+def _keep(settings: Settings, best: Profile, *, write: bool) -> None:
+    """Write the profile, and say on stderr what of it counts."""
+    if not write:
+        stderr.print(
+            "nothing was written: with --write `trillama serve` uses the best of these", highlight=False, soft_wrap=True
+        )
+        return
+    path = profile.path_of(settings)
+    profile.write(best, path)
+    fixed = [name for name in profile.TUNED if name in settings.host.engine.model_fields_set]
+    ignored = f"; {' and '.join(fixed)} under [engine] stay as they are set" if fixed else ""
+    stderr.print(
+        f"{path}: `trillama serve` uses it from now on{ignored}", highlight=False, soft_wrap=True, markup=False
+    )
+
+
+def _name(setting: Setting) -> str:
+    slots, flash, threads = _words(setting)
+    return f"{slots} slots, flash attention {flash}, threads {threads}, -ub {setting.batch_tokens}"
+
+
+def _words(setting: Setting) -> tuple[str, str, str]:
+    return str(setting.slots), setting.flash_attention, str(setting.threads or "auto")
+
+
+def _say(text: str) -> None:
+    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,80 @@
+"""Pieces of a hub's file by HTTP Range, where the whole would be gigabytes.
+
+The requests go through the hub's own client, which honours HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE, follows the hub to
+where it keeps large files, and leaves the token behind there.
+"""
+
+from http import HTTPStatus
+
+import httpx2
+from huggingface_hub import constants, hf_hub_url
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, loaded lazily
+    build_hf_headers,
+    hf_raise_for_status,
+    http_stream_backoff,
+)
+
+from launcher.errors import ModelError
+from launcher.hub import client
+from launcher.hub.client import Errand, RemoteFile, asking
+
+
+def find(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
+    """The file as it is at that commit, the newest by default. Blocks. Raises ModelError with the next step."""
+    with asking(_errand(repo, name)):
+        return client.find(repo, name, commit=commit)
+
+
+def read(file: RemoteFile, start: int, length: int) -> bytes:
+    """Those bytes of the file, and no others: a server that would send the whole is hung up on.
+
+    Blocks. Raises ModelError with the next step, also for a piece that is not inside the file or comes short.
+    """
+    end = start + length
+    if not 0 <= start < end <= file.size:
+        raise ModelError(f"{file} has {file.size} bytes, and {start} to {end} are asked for: the file is damaged")
+    headers = {**build_hf_headers(), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+    with (
+        asking(_errand(file.repo, file.name)),
+        http_stream_backoff(
+            "GET",
+            hf_hub_url(file.repo, file.name, revision=file.commit),
+            headers=headers,
+            timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            max_retries=3,
+            retry_on_exceptions=(),  # it would try again inside our `with` block when a body breaks off
+        ) as answer,
+    ):
+        hf_raise_for_status(answer)
+        _check_partial(answer, file, start, length)
+        content = _at_most(answer, length + 1)
+    if len(content) != length:
+        raise ModelError(f"{len(content)} bytes of {file} came where {length} were asked for: start again")
+    return content
+
+
+def _errand(repo: str, name: str) -> Errand:
+    return Errand(repo=repo, object=name, otherwise="or copy what this command makes from another machine")
+
+
+def _check_partial(answer: httpx2.Response, file: RemoteFile, start: int, length: int) -> None:
+    """Before a byte is read: the answer is that piece, or a whole file that is no larger."""
+    if answer.status_code == HTTPStatus.OK and (start, length) == (0, file.size):
+        return
+    if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
+        raise ModelError(
+            f"{answer.url.host} ignores HTTP Range and would send all {file.size} bytes of {file}: nothing was read; "
+            "set HF_ENDPOINT to a hub or mirror that serves ranges"
+        )
+    expected = f"bytes {start}-{start + length - 1}/{file.size}"
+    if (given := answer.headers.get("Content-Range")) != expected:
+        raise ModelError(f"{answer.url.host} sent {given} of {file} where {expected} was asked for: start again")
+
+
+def _at_most(answer: httpx2.Response, most: int) -> bytes:
+    content = bytearray()
+    for part in answer.iter_raw():
+        content += part
+        if len(content) >= most:
+            break
+    return bytes(content[:most])

@@ -1,0 +1,177 @@
+"""The multi-vector projector: a few tensors of the original model, merged for each task and kept in one small file.
+
+The original projects each token's state to a few dimensions by one linear layer with a LoRA per task, which no GGUF
+has. Of gigabytes in the hub's repository about two megabytes are read: see `launcher.multivector.byte_ranges`.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from launcher.errors import ConfigError, ModelError, NotWritten
+from launcher.host.disk import amount, free_bytes
+from launcher.hub.client import RemoteFile
+from launcher.multivector import byte_ranges, lora, safetensors
+from launcher.multivector.safetensors import F32, Tensor
+from launcher.settings.family import Family, MultiVector
+from launcher.settings.folders import cache_dir
+
+JSON_MOST = 16 * 2**20  # bytes of an index or a configuration; those of real models have some tens of kilobytes
+
+
+@dataclass(frozen=True, slots=True)
+class Projector:
+    """What is kept, in float32: per backend a matrix (dimensions, width), one bias (dimensions,), and their origin."""
+
+    weights: Mapping[str, F32]
+    bias: F32
+    about: Mapping[str, object]
+
+
+class _Index(BaseModel):
+    weight_map: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Source:
+    """The repository at the one commit that everything is read from, and what was read."""
+
+    repo: str
+    commit: str | None = None
+    files: dict[str, tuple[RemoteFile, dict[str, Tensor]]] = field(default_factory=dict)
+    read: dict[str, str] = field(default_factory=dict)  # a tensor's name -> the SHA-256 of its bytes
+
+    def whole(self, name: str) -> bytes:
+        """A small file."""
+        file = byte_ranges.find(self.repo, name, commit=self.commit)
+        self.commit = file.commit
+        if file.size > JSON_MOST:
+            raise ModelError(
+                f"{file} has {file.size} bytes: that is not the file it should be; correct the family file"
+            )
+        self.files[name] = file, {}
+        return byte_ranges.read(file, 0, file.size)
+
+    def tensor(self, name: str, filename: str) -> F32:
+        if filename not in self.files:
+            file = byte_ranges.find(self.repo, filename, commit=self.commit)
+            self.files[filename] = file, safetensors.tensors(file)
+        file, there = self.files[filename]
+        if name not in there:
+            raise ModelError(f"{file} has no tensor {name}: correct its name in [multivector] of the family file")
+        values, content = safetensors.array(file, there[name])
+        self.read[name] = hashlib.sha256(content).hexdigest()
+        return values
+
+
+def path_of(family: Family) -> Path:
+    """Where the family's projector is kept."""
+    return cache_dir() / "multivector" / f"{family.name}.npz"
+
+
+def kept(family: Family) -> Path | None:
+    """The family's projector, if it is here and whole."""
+    path, layout = path_of(family), _layout(family)
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            shapes = {file[f"weight.{backend}"].shape for backend in family.weights.models}
+            whole = shapes == {(layout.dimensions, family.dimensions)} and file["bias"].shape == (layout.dimensions,)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return path if whole else None
+
+
+def fetch(family: Family) -> Projector:
+    """The projector, merged for each backend of the family. Blocks. Raises ModelError, ConfigError."""
+    layout = _layout(family)
+    source = _Source(layout.repo)
+    shard_of = _weight_map(source, layout)
+    weight = source.tensor(layout.weight, _shard(shard_of, layout.weight, layout))
+    bias = source.tensor(layout.bias, _shard(shard_of, layout.bias, layout))
+    _check_shape(layout.weight, weight, (layout.dimensions, family.dimensions))
+    _check_shape(layout.bias, bias, (layout.dimensions,))
+    config = lora.config_of(source.whole(layout.adapter_config), f"{layout.adapter_config} of {layout.repo}")
+    weights = {
+        backend: lora.merged(
+            weight,
+            source.tensor(layout.lora_a.format(backend=backend), layout.adapter),
+            source.tensor(layout.lora_b.format(backend=backend), layout.adapter),
+            config,
+            f"the adapter of {backend} in {layout.adapter} of {layout.repo}",
+        )
+        for backend in family.weights.models
+    }
+    if not all(np.isfinite(values).all() for values in (bias, *weights.values())):
+        raise ModelError(f"{layout.repo}: the projector has numbers that are not finite: start again")
+    return Projector(weights, bias, _about(family, source, config.scale))
+
+
+def keep(projector: Projector, path: Path) -> None:
+    """Write it, whole or not at all. Raises NotWritten."""
+    try:
+        _write(projector, path)
+    except OSError as error:
+        free = amount(free_bytes(path.parent))
+        raise NotWritten(
+            f"{path} cannot be written ({error.strerror}): some 2 MB are needed, {free} are free; make room, or set "
+            "TRILLAMA_CACHE to another folder"
+        ) from error
+
+
+def _write(projector: Projector, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    matrices = {f"weight.{backend}": values for backend, values in projector.weights.items()}
+    about = np.array(json.dumps(projector.about, sort_keys=True))
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, allow_pickle=False, bias=projector.bias, about=about, **matrices)
+        Path(name).chmod(0o644)  # the service may run as another user than who pulled
+        Path(name).replace(path)
+    except BaseException:  # cancelled, too
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _layout(family: Family) -> MultiVector:
+    if family.multivector is None:
+        raise ConfigError(f"{family.name} has no multi-vectors: its family file has no [multivector] table")
+    return family.multivector
+
+
+def _weight_map(source: _Source, layout: MultiVector) -> Mapping[str, str]:
+    try:
+        return _Index.model_validate_json(source.whole(layout.index)).weight_map
+    except ValidationError as error:
+        raise ModelError(f"{layout.index} of {layout.repo} is no index of shards: correct the family file") from error
+
+
+def _shard(shard_of: Mapping[str, str], name: str, layout: MultiVector) -> str:
+    if name not in shard_of:
+        raise ModelError(f"{layout.index} of {layout.repo} has no tensor {name}: correct its name in the family file")
+    return shard_of[name]
+
+
+def _check_shape(name: str, values: F32, shape: tuple[int, ...]) -> None:
+    if values.shape != shape:
+        raise ModelError(f"{name} is {values.shape} where the family has {shape}: correct the family file")
+
+
+def _about(family: Family, source: _Source, scale: float) -> dict[str, object]:
+    return {
+        "family": family.name,
+        "licence": family.licence,
+        "repo": source.repo,
+        "commit": source.commit,
+        "lora_scale": scale,
+        "files": {name: {"bytes": file.size, "etag": file.checksum} for name, (file, _) in source.files.items()},
+        "tensors_sha256": source.read,
+    }

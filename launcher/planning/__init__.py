@@ -1,0 +1,1 @@
+"""Which models at which quantisation on which device: pure decisions."""

@@ -1,0 +1,135 @@
+"""The ways to serve models in the memory there is, in the order in which they are tried. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from launcher.planning.memory import Flags, Need, Weights, need
+from launcher.planning.packing import Shares, split, whole
+
+MIN_TOKENS = 512  # llama-server's own default; shorter than a page is of no use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is to be served. `weights` has each backend's file at each quantisation, in the family's order.
+
+    `quantization` None leaves it to us: the classes of `quality`, best first. `fixed_tokens`: the
+    length stays as it is; `asked` is then the one that was hoped for, if it is another. `on_demand`: so do these
+    backends, by the user's word.
+    """
+
+    weights: Mapping[str, Mapping[str, Weights]]
+    ranking: tuple[tuple[str, ...], ...]
+    quantization: str | None
+    tokens: int
+    fixed_tokens: bool
+    gpu_layers: int
+    logits: bool
+    on_demand: frozenset[str] = frozenset()
+    asked: int | None = None
+
+    @property
+    def classes(self) -> tuple[tuple[str, ...], ...]:
+        return self.ranking if self.quantization is None else ((self.quantization,),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """The bytes that a plan may take: of each GPU by its name, and of RAM. `unified`: the GPU's are RAM's too."""
+
+    gpus: Mapping[str, int]
+    ram: int
+    unified: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One way."""
+
+    quantization: str
+    tokens: int
+    resident: tuple[str, ...]
+    on_demand: tuple[str, ...]
+    split: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What is loaded at once in one place: a backend, or those that take turns."""
+
+    names: tuple[str, ...]
+    need: Need
+
+
+def possible(wish: Wish, room: Room) -> Wish:
+    """Without a GPU nothing goes to one."""
+    return wish if room.gpus else replace(wish, gpu_layers=0)
+
+
+def candidates(wish: Wish) -> Iterator[Candidate]:
+    """Every way, the one to be preferred first."""
+    for quantizations in wish.classes:
+        for divided, resident, tokens in product((False, True), _residents(wish), _lengths(wish)):
+            for quantization in quantizations:
+                yield Candidate(
+                    quantization=quantization,
+                    tokens=tokens,
+                    resident=resident,
+                    on_demand=tuple(name for name in wish.weights if name not in resident),
+                    split=divided,
+                )
+
+
+def _residents(wish: Wish) -> Iterator[tuple[str, ...]]:
+    """Who stays loaded, most first; the family's first the longest. One alone gains nothing by taking turns."""
+    always = [name for name in wish.weights if name not in wish.on_demand]
+    for kept in range(len(always), -1, -1):
+        if kept == len(always) or len(wish.weights) - kept > 1:
+            yield tuple(always[:kept])
+
+
+def _lengths(wish: Wish) -> tuple[int, ...]:
+    """The longest text, in tokens: as wished, then halves of it down to MIN_TOKENS."""
+    found = [wish.tokens]
+    while not wish.fixed_tokens and found[-1] > MIN_TOKENS:
+        found.append(max(MIN_TOKENS, found[-1] // 2))
+    return tuple(found)
+
+
+def needs_of(wish: Wish, candidate: Candidate) -> dict[str, Need]:
+    """What each backend takes."""
+    flags = Flags(batch_tokens=candidate.tokens, gpu_layers=wish.gpu_layers, logits=wish.logits)
+    return {name: need(files[candidate.quantization], flags) for name, files in wish.weights.items()}
+
+
+def items_of(wish: Wish, candidate: Candidate) -> list[Item]:
+    """What is loaded at once."""
+    needs = needs_of(wish, candidate)
+    items = [Item(names=(name,), need=needs[name]) for name in candidate.resident]
+    if turns := candidate.on_demand:
+        largest = Need(
+            spread=max(needs[name].spread for name in turns),
+            fixed=max(needs[name].fixed for name in turns),
+            ram=max(needs[name].ram for name in turns),
+        )
+        items.append(Item(names=turns, need=largest))
+    return items
+
+
+def assigned(wish: Wish, room: Room, candidate: Candidate) -> dict[str, Shares] | None:
+    """Each backend's devices, if all fits; no devices where there is no GPU to use."""
+    items = items_of(wish, candidate)
+    if ram_needed([item.need for item in items], room) > room.ram:
+        return None
+    shares: Sequence[Shares] | None = [{} for _ in items]
+    if wish.gpu_layers:
+        shares = (split if candidate.split else whole)([item.need for item in items], room.gpus)
+    if shares is None:
+        return None
+    return {name: share for item, share in zip(items, shares, strict=True) for name in item.names}
+
+
+def ram_needed(needs: Sequence[Need], room: Room) -> int:
+    """Bytes of RAM, with those of the GPU where they are the same memory."""
+    return sum(one.ram + (one.vram if room.unified else 0) for one in needs)

@@ -1,0 +1,60 @@
+"""What memory lacks for models, and what would help. Pure."""
+
+from dataclasses import replace
+
+from launcher.planning.candidates import Candidate, Room, Wish, assigned, candidates, items_of, possible, ram_needed
+from launcher.planning.memory import GIB, MIB
+from launcher.planning.packing import overflow
+
+
+def missing(wish: Wish, room: Room, quantization: str) -> int:
+    """Bytes that lack for all models at once at that quantisation with texts as long as wished; 0: it fits."""
+    wish = possible(wish, room)
+    names = tuple(wish.weights)
+    candidate = Candidate(quantization=quantization, tokens=wish.tokens, resident=names, on_demand=(), split=False)
+    return _missing(wish, room, candidate)
+
+
+def size(bytes_: int) -> str:
+    """For a user to read; what is not nothing is never shown as nothing."""
+    return f"{bytes_ / GIB:.1f} GiB" if bytes_ >= GIB else f"{-(-bytes_ // MIB)} MiB"
+
+
+def refusal(wish: Wish, room: Room) -> str:
+    """Why there is no way, with the numbers and what would help."""
+    smallest = min(candidates(wish), key=lambda one: _total(wish, one))
+    vram, ram = _total(wish, smallest)
+    what = f"{', '.join(wish.weights)} at {smallest.quantization} with texts of up to {smallest.tokens} tokens"
+    turns = ", loaded one at a time," if len(smallest.on_demand) > 1 else ""
+    takes = " and ".join([f"{vram / GIB:.1f} GiB of VRAM"] * bool(vram) + [f"{ram / GIB:.1f} GiB of RAM"])
+    gpus = room.gpus if wish.gpu_layers else {}
+    there = ", ".join(f"{name} {size / GIB:.1f} GiB" for name, size in {**gpus, "RAM": room.ram}.items())
+    lacks = size(_missing(wish, room, replace(smallest, split=False)))
+    return f"{what}{turns} take {takes}, and there is for use: {there}; {lacks} are lacking: {_advice(wish, room)}"
+
+
+def _missing(wish: Wish, room: Room, candidate: Candidate) -> int:
+    needs = [item.need for item in items_of(wish, candidate)]
+    return max(0, ram_needed(needs, room) - room.ram, overflow(needs, room.gpus) if wish.gpu_layers else 0)
+
+
+def _total(wish: Wish, candidate: Candidate) -> tuple[int, int]:
+    needs = [item.need for item in items_of(wish, candidate)]
+    return sum(one.vram for one in needs), sum(one.ram for one in needs)
+
+
+def _advice(wish: Wish, room: Room) -> str:
+    """What the user may change of their own settings so that it fits."""
+    freed = (
+        replace(wish, fixed_tokens=False),
+        replace(wish, quantization=None),
+        replace(wish, fixed_tokens=False, quantization=None),
+    )
+    for other in freed:
+        for candidate in candidates(other):
+            if assigned(other, room, candidate) is not None:
+                shorter = candidate.tokens != wish.tokens
+                changes = [f"max_input_tokens = {candidate.tokens}"] * shorter
+                changes += [f'quantization = "{candidate.quantization}"'] * (other.quantization is None)
+                return f"set {' and '.join(changes)}, which would fit"
+    return "use a larger GPU, or free memory that others hold" if wish.gpu_layers else "use a machine with more memory"

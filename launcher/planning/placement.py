@@ -1,0 +1,89 @@
+"""Memory + models → placements and quantisation, or NotEnoughMemory with the numbers. Pure.
+
+What is given up, in this order, until all fits: nothing; the length of texts, by halves down to MIN_TOKENS; models
+that stay loaded; whole models on one card; and last of all quality beyond the noise of what was published. So more
+memory never gives worse quality, and what the user has set is never changed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from launcher.errors import NotEnoughMemory
+from launcher.planning.candidates import Candidate, Room, Wish, assigned, candidates, needs_of, possible
+from launcher.planning.lack import refusal
+from launcher.planning.memory import Need
+from launcher.planning.packing import Shares
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """One backend's place: no devices means host RAM, several a share of the model on each (`tensor_split`).
+
+    Those that are `on_demand` share one place: one of them is loaded at a time.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    tensor_split: tuple[float, ...]
+    on_demand: bool
+    need: Need
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A whole answer, the same quantisation and length for all. `reasons`: why, a sentence each."""
+
+    quantization: str
+    batch_tokens: int
+    placed: tuple[Placed, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def on_demand(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.placed if one.on_demand)
+
+
+def place(wish: Wish, room: Room) -> Plan:
+    """The first way to serve that fits. Raises NotEnoughMemory saying what is needed and would fit."""
+    wish = possible(wish, room)
+    for candidate in candidates(wish):
+        shares = assigned(wish, room, candidate)
+        if shares is not None:
+            return _plan(wish, candidate, shares)
+    raise NotEnoughMemory(refusal(wish, room))
+
+
+def _plan(wish: Wish, candidate: Candidate, shares: Mapping[str, Shares]) -> Plan:
+    needs = needs_of(wish, candidate)
+    placed = tuple(
+        Placed(
+            name=name,
+            devices=tuple(shares[name]),
+            tensor_split=tuple(shares[name].values()) if len(shares[name]) > 1 else (),
+            on_demand=name in candidate.on_demand,
+            need=needs[name],
+        )
+        for name in wish.weights
+    )
+    return Plan(
+        quantization=candidate.quantization,
+        batch_tokens=candidate.tokens,
+        placed=placed,
+        reasons=tuple(_reasons(wish, candidate)),
+    )
+
+
+def _reasons(wish: Wish, chosen: Candidate) -> Iterator[str]:
+    if wish.quantization is not None:
+        yield f"{chosen.quantization} is set"
+    elif chosen.quantization in wish.classes[0]:
+        yield f"{chosen.quantization} has the best published quality, within noise, of what fits"
+    else:
+        yield f"{chosen.quantization} is worse than others by its published NDCG@5, but none of those fits"
+    if chosen.tokens < (asked := wish.asked or wish.tokens):
+        yield f"the longest text is {chosen.tokens} tokens: with {asked} it does not fit"
+    if set(chosen.on_demand) - wish.on_demand:
+        turns = " and ".join(chosen.on_demand)
+        yield f"{turns} take turns in one place, each loaded when it is asked for: together they do not fit"
+    if chosen.split:
+        yield "each model is split over several GPUs: none of them can hold a whole one"

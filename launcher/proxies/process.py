@@ -1,0 +1,130 @@
+"""One proxy with the settings of one launch: kept running until it has been told to finish."""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import tomli_w
+
+from launcher.errors import ConfigError, StartError
+from launcher.processes.child import running
+from launcher.proxies.admin import Lane, ProxyAdmin
+from launcher.proxies.settings import settings_of
+from launcher.settings.config import SupervisionSettings
+from launcher.settings.folders import refusal
+from launcher.supervision.backend import restart_delay
+from launcher.supervision.deployment import Launch
+from launcher.supervision.watch import watch
+
+log = logging.getLogger(__name__)
+
+START_S = 30.0  # to load Python and our packages
+MAX_STARTS = 3  # of one that exits before it ever was up: what it lacks is not there a fourth time
+
+
+class ProxyProcess:
+    """`held` tells which backends it has to begin with paused, each time it is started.
+
+    Until it `accepting` is, another one serves: it is not started a second time then.
+    """
+
+    def __init__(self, launch: Launch, folder: Path, number: int, held: Callable[[], Collection[str]]) -> None:
+        self.launch = launch
+        self.admin = ProxyAdmin(folder / f"proxy-{number}.sock")
+        self.accepting = False
+        self.ended = asyncio.Event()
+        self.fault = "the proxy refused its settings; its reason is above"
+        self._finishing = False
+        self._was_up = False
+        self._folder = folder
+        self._held = held
+        self._file = folder / f"{number}.proxy.toml"
+        # As it was read: a family file that is being edited must not reach a proxy that is started again.
+        self._family = launch.settings.family_file.read_bytes()
+        self._family_file = folder / f"{number}.family.toml"
+
+    def serves(self, launch: Launch) -> bool:
+        """Whether a proxy for that launch would have the same settings."""
+        mine, other = (settings_of(one, self._folder) for one in (self.launch, launch))
+        return mine == other and self._family == launch.settings.family_file.read_bytes()
+
+    async def keep(self) -> None:
+        """Keep it running until it has finished. Raises StartError or ConfigError where another start does not help."""
+        try:
+            failures = 0
+            while True:
+                started = time.monotonic()
+                code, what = await self._ended()
+                if self._finishing:
+                    return
+                policy = self.launch.settings.host.supervision
+                steady = self._was_up and time.monotonic() - started > policy.stable_s
+                failures = 1 if steady else failures + 1
+                delay = restart_delay(policy, failures, was_ready=True)
+                hopeless = code is not None and not self._was_up and failures >= MAX_STARTS
+                if delay is None or hopeless or not self.accepting:
+                    self.fault = f"the proxy {what}; its reason is above"
+                    raise StartError(self.fault)
+                log.warning("the proxy %s and is started again in %g s", what, delay)
+                await asyncio.sleep(delay)
+        finally:
+            self.ended.set()
+
+    async def look(self) -> dict[str, Lane]:
+        """Every backend's queue; empty if it does not answer."""
+        return await self.admin.look()
+
+    async def accept(self) -> None:
+        """Take connections from now on. Raises StartError if it does not hear that."""
+        if not await self.admin.tell("accept"):
+            raise StartError("the new proxy ended before it took over; its reason is above")
+        self.accepting = True
+
+    async def finish(self) -> None:
+        """Answer all that has come, and end. One that hangs is ended by its watch."""
+        self._finishing = True
+        await self.admin.tell("finish")
+
+    async def _ended(self) -> tuple[int | None, str]:
+        """How a run ended: its exit code, None if it hung, and words. Raises ConfigError if it refuses its settings."""
+        try:
+            code = await self._run_once()
+        except OSError as error:  # a full disk, no more processes: that may pass, and the models stay loaded
+            return None, f"cannot be started: {refusal(error, self._folder, 'runtime_dir')}"
+        if code == ConfigError.exit_code:
+            raise ConfigError("the proxy refused its settings, [proxy] in the configuration; its reason is above")
+        return code, "does not answer" if code is None else f"exited with {code}"
+
+    async def _run_once(self) -> int | None:
+        """Its exit code; None if it hangs."""
+        self._write()
+        fd, policy = self.launch.listener.fileno(), self.launch.settings.host.supervision
+        # -P: never a folder `proxy` of the user's
+        argv = (sys.executable, "-P", "-m", "proxy", "--config", str(self._file), "--listen-fd", str(fd))
+        how = () if self.accepting else ("--take-over",)
+        grace_s = policy.grace_s + 2  # its own bound is grace_s: `drain_s` of its settings
+        async with running((*argv, *how), env=os.environ, grace_s=grace_s, pass_fds=(fd,)) as process:
+            return await watch(process, self._probe, self._policy)
+
+    def _policy(self) -> SupervisionSettings:
+        """A slow machine takes its time to load Python, whatever is right for a model's file."""
+        policy = self.launch.settings.host.supervision
+        return policy.model_copy(update={"stall_s": max(policy.stall_s, START_S)})
+
+    async def _probe(self) -> bool:
+        up = bool(await self.look())
+        self._was_up = self._was_up or up
+        return up
+
+    def _write(self) -> None:
+        """Its files, whole."""
+        settings = settings_of(self.launch, self._folder, self._held()).model_copy(
+            update={"family": self._family_file, "control": self.admin.socket}
+        )
+        self._family_file.write_bytes(self._family)
+        text = tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
+        self._file.write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The host's configuration: files, folders, credentials, the family file."""

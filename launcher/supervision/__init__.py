@@ -1,0 +1,1 @@
+"""One backend from start to end: started, verified, watched, restarted."""

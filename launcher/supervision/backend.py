@@ -1,0 +1,168 @@
+"""One llama-server's life: STARTING → READY → BACKOFF → STARTING …, or FAILED. Its state has one owner: `serve`.
+
+One that runs on demand begins SLEEPING, and sleeps again when it is told to.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import NoReturn
+
+from launcher.engine import devices
+from launcher.errors import ChildError, EngineError, StartError
+from launcher.processes.child_log import ChildLog
+from launcher.settings.config import SupervisionSettings
+from launcher.supervision.scope import Scope
+from launcher.supervision.server_run import Spec, run
+
+
+class State(StrEnum):
+    SLEEPING = "sleeping"
+    STARTING = "starting"
+    READY = "ready"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What is so now. `loaded` is the part of the model that is in memory, 0 to 1; `cause` is of the last trouble.
+
+    `since` is when the state began, in seconds of the Unix epoch.
+    """
+
+    name: str
+    state: State = State.STOPPED
+    since: float = 0.0
+    pid: int | None = None
+    loaded: float = 0.0
+    restarts: int = 0
+    cause: str = ""
+
+
+Report = Callable[[Status], None]  # called at each change of state, and while a model is loading
+
+
+def restart_delay(policy: SupervisionSettings, failures: int, *, was_ready: bool) -> float | None:
+    """Seconds to wait after the n-th failure in a row; None means give up.
+
+    A run that was ready is tried again soon: what it needs is there. One that never was waits long, and longer.
+    """
+    if failures > policy.max_failures:
+        return None
+    first = policy.quick_delay_s if was_ready else policy.first_delay_s
+    return min(first * 2.0 ** min(failures - 1, 32), policy.max_delay_s)
+
+
+class Backend:
+    """Keeps one llama-server serving. Told from outside it ends its run in order and acts: see the methods."""
+
+    def __init__(self, spec: Spec, *, log: ChildLog, report: Report) -> None:
+        self.spec = spec
+        self.log = log
+        self.status = Status(name=spec.placement.name, since=time.time())
+        self._report = report
+        self._failures = 0
+        self._ran = False
+        self._changed = time.monotonic()
+        self._wanted = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._scope = Scope()
+        if not spec.on_demand:
+            self._wanted.set()
+
+    async def serve(self) -> None:
+        """Keep it running, while it is wanted, until cancelled."""
+        try:
+            while True:
+                if not self._wanted.is_set():
+                    self._change(State.SLEEPING, pid=None, loaded=0.0)
+                    await self._wanted.wait()
+                await self._scope.run(self._live)
+        finally:
+            self._change(State.STOPPED, pid=None)
+
+    def restart(self) -> None:
+        """End this run, or this wait for the next try, and start again at once."""
+        if self._scope.end():
+            self._failures = 0
+            self._settled.clear()
+
+    def change(self, spec: Spec) -> None:
+        """From now on run this spec; what runs is ended only if it is not equal."""
+        changed, self.spec = spec != self.spec, spec
+        if not spec.on_demand and not self._wanted.is_set():
+            self._settled.clear()
+            self._wanted.set()
+        if changed:
+            self.restart()
+
+    @property
+    def state_s(self) -> float:
+        """Seconds in its state, whatever is done to the clock."""
+        return time.monotonic() - self._changed
+
+    async def settled(self) -> None:
+        """Wait until the start that was asked for has come to an end, good or bad."""
+        await self._settled.wait()
+
+    def wake(self) -> None:
+        """Start it if it sleeps: somebody needs it."""
+        self._wanted.set()
+
+    def sleep(self) -> None:
+        """End it until somebody needs it; one that no longer runs on demand goes on."""
+        if self.spec.on_demand:
+            self._wanted.clear()
+            self.restart()
+
+    def starting(self, pid: int) -> None:
+        self._change(State.STARTING, pid=pid, loaded=0.0)
+
+    def loaded(self, part: float) -> None:
+        self.status = replace(self.status, loaded=part)
+        self._report(self.status)
+
+    def ready(self) -> None:
+        self._change(State.READY, loaded=1.0)
+
+    async def _live(self) -> None:
+        """One run after another until told to end; after too many failures in a row it is FAILED, and tried seldom."""
+        while True:
+            started = time.monotonic()
+            try:
+                await self._run()
+            except ChildError as error:
+                delay = self._delay_after(error, lasted_s=time.monotonic() - started)
+                if delay is None:
+                    self._change(State.FAILED, pid=None, cause=str(error))
+                else:
+                    self._change(State.BACKOFF, pid=None, cause=f"{error}; next try in {delay:g} s")
+                await asyncio.sleep(self.spec.policy.failed_retry_s if delay is None else delay)
+                self.status = replace(self.status, restarts=self.status.restarts + 1)
+
+    async def _run(self) -> NoReturn:
+        """One run. Raises ChildError, also where the system or the engine refuses: that may pass, and others serve."""
+        try:
+            if self.spec.on_gpu and (self._ran or self.spec.on_demand):
+                self._change(State.STARTING, pid=None, loaded=0.0)  # it takes its memory from here on
+                await devices.until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
+            self._ran = True
+            await run(lambda: self.spec, self.log, self)
+        except (OSError, EngineError) as error:
+            raise StartError(f"{self.spec.placement.name}: llama-server cannot be run: {error}") from error
+
+    def _delay_after(self, error: ChildError, *, lasted_s: float) -> float | None:
+        was_ready = not isinstance(error, StartError)
+        self._failures = 1 if was_ready and lasted_s > self.spec.policy.stable_s else self._failures + 1
+        return restart_delay(self.spec.policy, self._failures, was_ready=was_ready)
+
+    def _change(self, state: State, **facts: object) -> None:
+        self.status = replace(self.status, state=state, since=time.time(), **facts)  # type: ignore[arg-type] # its fields
+        self._changed = time.monotonic()
+        self._report(self.status)
+        if state is not State.STARTING:
+            self._settled.set()

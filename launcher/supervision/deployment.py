@@ -1,0 +1,108 @@
+"""All that is decided before a process starts, and what each process is to run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import socket
+
+from launcher.engine.argv import Placement
+from launcher.engine.devices import Devices
+from launcher.engine.discovery import Engine
+from launcher.engine.truth import gpu_is_required
+from launcher.host.cores import engine_threads
+from launcher.planning.placement import Placed
+from launcher.settings.config import HostConfig, Mode, Settings
+from launcher.settings.family import BY_TOKEN
+from launcher.settings.folders import state_dir
+from launcher.supervision.golden_check import Canary, golden_path
+from launcher.supervision.server_run import Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """`models` has a checked file for each backend to be started; their output is kept in the folder `logs`."""
+
+    settings: Settings
+    listener: socket
+    engine: Engine
+    models: Mapping[str, Path]
+    logs: Path
+    devices: Devices
+    placements: Mapping[str, Placed] = field(default_factory=dict)  # none where nothing was planned: all devices
+    capacity: Mapping[str, int] = field(default_factory=dict)  # bytes of each device for all together; none: no limit
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds the proxy."""
+        return url_of(self.settings.host)
+
+    @property
+    def processes(self) -> dict[str, Path]:
+        """The file of each llama-server by its name: of each model, and of the second one that gives every token."""
+        second = self.models if self.settings.host.late_chunking.token_level else {}
+        return {**self.models, **{name + BY_TOKEN: file for name, file in second.items()}}
+
+    def on_demand(self, name: str) -> bool:
+        """Whether that backend is started by its first request."""
+        placed = self.placements.get(name)
+        return self.settings.backend(name).mode is Mode.ON_DEMAND or (placed is not None and placed.on_demand)
+
+    def spec(self, name: str, folder: Path) -> Spec:
+        """What the backend of that name is to run, its socket in `folder`."""
+        host, model, by_token = self.settings.host, self.processes[name], name.endswith(BY_TOKEN)
+        placed = self.placements.get(name.removesuffix(BY_TOKEN))
+        gpus = tuple(one.name for one in self.devices.gpus) if host.engine.gpu_layers else ()
+        on_gpu = bool(gpus) and gpu_is_required(host.engine, self.devices)
+        placement = Placement(
+            name=name,
+            model=model,
+            socket=socket_of(folder, name),
+            slots=1 if by_token else host.engine.slots,
+            pooling="none" if by_token else "mean",
+            batch_tokens=self.settings.max_input_tokens,
+            gpu_layers=host.engine.gpu_layers,
+            threads=host.engine.threads or engine_threads(),
+            flash_attention=host.engine.flash_attention,
+            extra_flags=host.engine.extra_flags,
+            devices=placed.devices if placed else gpus,
+            tensor_split=placed.tensor_split if placed else (),
+        )
+        canary = Canary(
+            socket=placement.socket,
+            dimensions=self.settings.family.dimensions,
+            golden=golden_path(state_dir() / "golden", model),
+            timeout_s=host.supervision.canary_timeout_s,
+            least_tokens_per_s=host.supervision.gpu_tokens_per_s if on_gpu and not self.devices.unified else 0.0,
+            by_token=by_token,
+        )
+        return Spec(
+            engine=self.engine,
+            placement=placement,
+            policy=host.supervision,
+            canary=canary,
+            on_demand=self.on_demand(name),
+            on_gpu=on_gpu,
+            memory=memory_of(placed) if placed else {},
+        )
+
+
+def memory_of(placed: Placed) -> dict[str, int]:
+    """The bytes that a backend is planned to take of each device; of RAM where it has no other."""
+    if not placed.devices:
+        return {"RAM": placed.need.ram}
+    parts = placed.tensor_split or (1.0,)
+    return {
+        device: placed.need.fixed + round(placed.need.spread * part)
+        for device, part in zip(placed.devices, parts, strict=True)
+    }
+
+
+def url_of(host: HostConfig) -> str:
+    """Where a client on this machine finds the proxy."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.host, host.host)  # noqa: S104 # compared, not bound
+    return f"http://[{address}]:{host.port}" if ":" in address else f"http://{address}:{host.port}"
+
+
+def socket_of(folder: Path, name: str) -> Path:
+    """Where the llama-server of that backend listens."""
+    return folder / f"{name}.sock"

@@ -1,0 +1,143 @@
+"""Three pinned texts whose vectors are known: ready means that they come out right, not that a process runs.
+
+The first good start of a model file is what later ones are compared with; its vectors are kept beside the cache.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import aiohttp
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from launcher.errors import WrongAnswer
+from launcher.host import disk
+
+log = logging.getLogger(__name__)
+
+TEXTS = (
+    "Query: What do I do if my lightsaber overheats?",
+    "Passage: Das Lichtschwert 光剑 🗡️ muss abkühlen.",
+    "Query: def cool_down(blade): return blade.temperature < 900",
+)
+# Other quantisations of one model stay above it, and so do other engines and devices; a wrong or broken model does not.
+FLOOR = 0.98
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """The check of one backend: `golden` is the file with the expected vectors, made at the first good answer.
+
+    `timeout_s` is for three short texts, on the slowest host that is of any use; `least_tokens_per_s` is what a GPU
+    does at its slowest, 0 for no such floor. `by_token`: the backend gives the state of every token, whose mean is the
+    vector.
+    """
+
+    socket: Path
+    dimensions: int
+    golden: Path
+    timeout_s: float
+    least_tokens_per_s: float = 0.0
+    by_token: bool = False
+
+    async def sing(self) -> None:
+        """Return if the vectors are right. Raises WrongAnswer with what is not."""
+        vectors = (await self._answer()).vectors
+        if vectors.shape != (len(TEXTS), self.dimensions):
+            raise WrongAnswer(f"the canary's vectors have {vectors.shape[-1]} dimensions, not {self.dimensions}")
+        if not np.isfinite(vectors).all():
+            raise WrongAnswer("the canary's vectors are not finite")
+        if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
+            raise WrongAnswer("the canary's vectors are not of unit length")
+        self._compare(vectors)
+
+    async def race(self) -> None:
+        """Return if it is as fast as a GPU has to be; ask when it is warm. Raises WrongAnswer with what it reached."""
+        started = time.perf_counter()
+        tokens = (await self._answer()).tokens
+        speed = tokens / (time.perf_counter() - started)
+        if speed < self.least_tokens_per_s:
+            raise WrongAnswer(
+                f"the canary saw {speed:.0f} tokens/s, and a GPU does at least {self.least_tokens_per_s:g}: it "
+                "computes on the CPU, or others use the GPU; see nvidia-smi, or set [supervision] gpu_tokens_per_s"
+            )
+
+    async def idle(self) -> bool:
+        """Whether nothing is computed now: the canary is never in the users' line."""
+        try:
+            async with self._session() as session, session.get("http://llama-server/metrics") as answer:
+                text = await answer.text()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+        busy = ("llamacpp:requests_processing ", "llamacpp:requests_deferred ")
+        return not any(line.startswith(busy) and float(line.split()[1]) > 0 for line in text.splitlines())
+
+    async def _answer(self) -> "_Answer":
+        try:
+            return await (self._by_token() if self.by_token else self._pooled())
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise WrongAnswer(f"the canary got no answer ({type(error).__name__})") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise WrongAnswer(f"the canary got an answer that is not embeddings ({error!r})") from error
+
+    async def _pooled(self) -> "_Answer":
+        answer = orjson.loads(await self._asked("/v1/embeddings", {"input": TEXTS}))
+        vectors = np.array([row["embedding"] for row in answer["data"]], dtype=np.float32)
+        return _Answer(vectors, int(answer["usage"]["prompt_tokens"]))
+
+    async def _by_token(self) -> "_Answer":
+        answer = orjson.loads(await self._asked("/embeddings", {"input": TEXTS, "embd_normalize": -1}))
+        states = [row["embedding"] for row in sorted(answer, key=lambda row: int(row["index"]))]
+        means = np.array([np.mean(one, axis=0) for one in states], dtype=np.float32)
+        vectors = np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+        return _Answer(vectors, sum(map(len, states)))
+
+    async def _asked(self, path: str, body: object) -> bytes:
+        data, headers = orjson.dumps(body), {"Content-Type": "application/json"}
+        url = "http://llama-server" + path
+        async with self._session() as session, session.post(url, data=data, headers=headers) as answer:
+            return await answer.read()
+
+    def _compare(self, vectors: NDArray[np.float32]) -> None:
+        if not self.golden.exists():
+            self._keep(vectors)
+            return
+        try:
+            expected = np.load(self.golden)
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise WrongAnswer(f"the expected vectors cannot be read: delete {self.golden}") from error
+        if expected.shape != vectors.shape or not np.isfinite(expected).all():
+            raise WrongAnswer(f"the expected vectors are damaged: delete {self.golden}")
+        cosines = np.einsum("ij,ij->i", vectors, expected)
+        if cosines.min() < FLOOR:
+            raise WrongAnswer(
+                f"the canary's vectors are not those of this file's first start (cosine {cosines.min():.4f}); "
+                f"if the file is right now, delete {self.golden}"
+            )
+
+    def _keep(self, vectors: NDArray[np.float32]) -> None:
+        try:
+            with disk.whole(self.golden) as unfinished, unfinished.open("wb") as file:
+                np.save(file, vectors)
+        except OSError as error:  # a full disk: serving goes on, and the next start has nothing to compare with
+            log.warning("the canary's vectors cannot be kept in %s: %s", self.golden.parent, error.strerror)
+
+    def _session(self) -> aiohttp.ClientSession:
+        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
+        return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket)), timeout=timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    vectors: NDArray[np.float32]
+    tokens: int
+
+
+def golden_path(folder: Path, model: Path) -> Path:
+    """Where a model file's vectors are kept: by name, size and time of change, so that another file is another one."""
+    stat = model.stat()
+    return folder / f"{model.stem}-{stat.st_size}-{stat.st_mtime_ns}.npy"

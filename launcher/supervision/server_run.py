@@ -1,0 +1,158 @@
+"""One run of one llama-server: from its start, over the canary, to whatever ends it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
+
+import psutil
+
+from launcher.engine import argv as command
+from launcher.engine.argv import Placement
+from launcher.engine.discovery import Engine
+from launcher.engine.truth import fallback_in
+from launcher.errors import ChildError, ChildExited, StartError, Unresponsive, WrongAnswer
+from launcher.processes.child import ending, running
+from launcher.processes.child_log import ChildLog
+from launcher.settings.config import SupervisionSettings
+from launcher.supervision import probes
+from launcher.supervision.golden_check import Canary
+from launcher.supervision.watch import watch
+
+POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What one backend runs and how it is looked after: as long as they are equal, nothing has to be restarted.
+
+    How it is looked after, when it sleeps and the `memory` that it is planned to take, in bytes by device, are no part
+    of that. `on_gpu` says that only a GPU will do.
+    """
+
+    engine: Engine
+    placement: Placement
+    policy: SupervisionSettings = field(compare=False)
+    canary: Canary = field(compare=False)
+    on_demand: bool = field(default=False, compare=False)
+    on_gpu: bool = False
+    memory: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+
+class Observer(Protocol):
+    """Who is told how a run goes."""
+
+    def starting(self, pid: int) -> None: ...
+
+    def loaded(self, part: float) -> None: ...
+
+    def ready(self) -> None: ...
+
+
+async def run(asked: Callable[[], Spec], log: ChildLog, observer: Observer) -> NoReturn:
+    """Run one process from start to end; always ends by raising a ChildError, or by being cancelled.
+
+    It is StartError for a run that was never ready. `asked` gives the spec: equal ones while it runs, whose policy may
+    change.
+    """
+    spec = asked()
+    async with started(spec.engine, spec.placement, spec.policy, log, observer) as child:
+        if spec.on_gpu and (fallback := fallback_in(log.tail)):
+            raise StartError(f"{spec.placement.name}: {fallback}")
+        try:
+            await spec.canary.sing()
+            if spec.on_gpu:
+                await spec.canary.race()
+        except WrongAnswer as error:
+            if child.process.returncode is not None:
+                raise await child.ended(StartError, "while starting") from error
+            raise StartError(f"{spec.placement.name}: {error}") from error
+        observer.ready()
+        await _watched(asked, child)
+
+
+@asynccontextmanager
+async def started(
+    engine: Engine, placement: Placement, policy: SupervisionSettings, log: ChildLog, observer: Observer
+) -> AsyncIterator["Child"]:
+    """A llama-server that has loaded its model, for the block. Raises StartError."""
+    placement.socket.unlink(missing_ok=True)  # a stale one is a start failure (trap T7)
+    argv, env = command.argv(engine, placement), command.environment(engine.env)
+    async with (
+        log.pipe() as output,
+        running(argv, env=env, grace_s=policy.grace_s, output=output) as process,
+    ):
+        observer.starting(process.pid)
+        child = Child(placement, log, process)
+        await child.until_up(policy.stall_s, observer)
+        yield child
+
+
+async def _watched(asked: Callable[[], Spec], child: "Child") -> NoReturn:
+    """Look at it until it ends or goes wrong."""
+    placement, checked = asked().placement, time.monotonic()
+
+    async def probe() -> bool:
+        nonlocal checked
+        if not await probes.backend_up(placement.socket):
+            return False
+        spec = asked()
+        if time.monotonic() - checked > spec.policy.canary_interval_s and await spec.canary.idle():
+            await spec.canary.sing()
+            checked = time.monotonic()
+        return True
+
+    code = await watch(child.process, probe, lambda: asked().policy)
+    if code is None:
+        misses, pid = asked().policy.max_misses, child.process.pid
+        raise Unresponsive(f"{placement.name}: llama-server (pid {pid}) missed {misses} health checks")
+    raise await child.ended(ChildExited, "while serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A llama-server's process, and what it says."""
+
+    placement: Placement
+    log: ChildLog
+    process: asyncio.subprocess.Process
+
+    async def until_up(self, stall_s: float, observer: Observer) -> None:
+        """Wait for /health 200 for as long as the model is being loaded: the deadline moves on with the bytes."""
+        loaded, progress = 0.0, time.monotonic()
+        while not await probes.backend_up(self.placement.socket):
+            if self.process.returncode is not None:
+                raise await self.ended(StartError, "while starting")
+            if (now := self._loaded()) > loaded:
+                loaded, progress = now, time.monotonic()
+                observer.loaded(loaded)
+            if time.monotonic() - progress > stall_s:
+                raise StartError(self._said(f"llama-server made no progress for {stall_s:g} s"))
+            await asyncio.sleep(POLL_S)
+
+    async def ended(self, kind: type[ChildError], when: str) -> ChildError:
+        """The error that tells how and why it ended."""
+        code = await self.process.wait()
+        await self.log.complete()
+        return kind(self._said(f"llama-server {ending(code)} {when}"), returncode=code)
+
+    async def broke_off(self, when: str) -> ChildError:
+        """The error for a connection that broke: mostly because the process ends, which is seen a moment later."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                return await self.ended(ChildExited, when)
+        return ChildExited(self._said(f"llama-server broke off {when}"))
+
+    def _loaded(self) -> float:
+        """The part of the model's file that the process has in memory, in steps of a hundredth."""
+        try:
+            resident = psutil.Process(self.process.pid).memory_info().rss
+        except psutil.Error:
+            return 0.0
+        return min(0.99, round(resident / self.placement.model.stat().st_size, 2))
+
+    def _said(self, what: str) -> str:
+        line = self.log.telling or "it said nothing"
+        return f"{self.placement.name}: {what}: {line} (all of it: {self.log.path})"

@@ -1,0 +1,120 @@
+"""One llama-server for one purpose: started on a file, asked for vectors, and gone with its block."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import orjson
+
+from launcher.engine.argv import FlashAttention, Placement
+from launcher.engine.discovery import Engine
+from launcher.errors import ChildError, WrongAnswer
+from launcher.host.cores import engine_threads
+from launcher.measure.similarity import F32
+from launcher.processes.child_log import ChildLog
+from launcher.processes.runtime_folder import private_folder
+from launcher.settings.config import SupervisionSettings
+from launcher.settings.folders import LOGS, made
+from launcher.supervision.server_run import started as start
+
+TIMEOUT = aiohttp.ClientTimeout(total=600)  # a whole batch on the slowest host that is of any use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How a model is run: everything but its file and its socket. `log` is the name of the file for its output."""
+
+    log: str
+    engine: Engine
+    policy: SupervisionSettings
+    runtime: Path
+    slots: int
+    batch_tokens: int
+    gpu_layers: int
+    threads: int | None
+    flash_attention: FlashAttention = "auto"
+    devices: tuple[str, ...] = ()
+    tensor_split: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """A llama-server that is up; one call at a time."""
+
+    name: str
+    session: aiohttp.ClientSession
+
+    async def token_ids(self, text: str) -> list[int]:
+        """The ids the engine computes with: special tokens are added and parsed. Raises ChildError."""
+        body = await self._post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
+        ids: list[int] = orjson.loads(body)["tokens"]
+        return ids
+
+    async def vectors(self, ids: Sequence[Sequence[int]]) -> F32:
+        """(n, dimensions), rows of unit length, in the order of `ids`, which must fit one batch. Raises ChildError."""
+        rows = await self.raw_vectors(ids)
+        lengths: F32 = np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows / lengths
+
+    async def raw_vectors(self, ids: Sequence[Sequence[int]]) -> F32:
+        """As `vectors`, of the length that the model gives them: each number is the engine's own to the last bit."""
+        body = await self._post("/v1/embeddings", {"input": ids, "embd_normalize": -1})
+        found = sorted(orjson.loads(body)["data"], key=lambda row: int(row["index"]))
+        rows: F32 = np.array([row["embedding"] for row in found], dtype=np.float32)  # NaN comes as null (trap T8)
+        lengths = np.linalg.norm(rows, axis=1)
+        if len(rows) != len(ids) or not np.isfinite(lengths).all() or not lengths.all():
+            raise WrongAnswer(f"{self.name}: its vectors are zero or not finite: the file or the engine is damaged")
+        return rows
+
+    async def _post(self, path: str, asked: object) -> bytes:
+        headers = {"Content-Type": "application/json"}
+        async with self.session.post(path, data=orjson.dumps(asked), headers=headers) as response:
+            answer = await response.read()
+        if response.status != 200:
+            said = answer[:300].decode(errors="replace")
+            raise ChildError(f"{self.name}: llama-server refused {path} with {response.status}: {said}")
+        return answer
+
+
+@asynccontextmanager
+async def started(run: Run, name: str, model: Path) -> AsyncIterator[Embedder]:
+    """A llama-server on that file for the block. Raises StartError, or ChildExited if it ends within the block."""
+    async with private_folder(run.runtime) as folder:
+        log, placement = ChildLog(made(LOGS) / run.log), _placement(run, name, model, folder / "solo.sock")
+        async with start(run.engine, placement, run.policy, log, _Nobody()) as child:
+            # A new connection for each call: llama-server closes one after 5 s or 100 calls, whatever is on its way.
+            connector = aiohttp.UnixConnector(str(placement.socket), force_close=True)
+            session = aiohttp.ClientSession("http://llama-server", connector=connector, timeout=TIMEOUT)
+            try:
+                async with session:
+                    yield Embedder(name, session)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise await child.broke_off(f"on {model}") from error
+
+
+class _Nobody:
+    """Is not told how a start goes."""
+
+    def starting(self, pid: int) -> None: ...
+
+    def loaded(self, part: float) -> None: ...
+
+    def ready(self) -> None: ...
+
+
+def _placement(run: Run, name: str, model: Path, socket: Path) -> Placement:
+    return Placement(
+        name=name,
+        model=model,
+        socket=socket,
+        slots=run.slots,
+        batch_tokens=run.batch_tokens,
+        gpu_layers=run.gpu_layers,
+        threads=run.threads or engine_threads(),
+        flash_attention=run.flash_attention,
+        devices=run.devices,
+        tensor_split=run.tensor_split,
+    )

@@ -1,0 +1,97 @@
+"""systemd, asked and told through systemctl; everything it refuses becomes a ServiceError."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import ServiceError
+from launcher.systemd.units import MARK, UNITS
+
+PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "StateChangeTimestamp",
+    "MainPID",
+    "StatusText",
+    "Listen",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """The system's systemd, or the user's own."""
+
+    user: bool
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """How its systemctl is called."""
+        return ("systemctl", "--user") if self.user else ("systemctl",)
+
+    def check(self) -> None:
+        """Raise ServiceError, saying what to do, if it does not run or is not ours to tell."""
+        if not (Path("/run/systemd/system").is_dir() and shutil.which("systemctl")):  # sd_booted(3)
+            raise ServiceError(
+                "systemd does not run here, so nothing was done: in a container make `trillama serve` its command and "
+                "let the container be started again; `trillama service install --dry-run` shows the unit for elsewhere"
+            )
+        if self.user and not Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "systemd").is_dir():
+            raise ServiceError(
+                "no user's systemd runs for this login: log in as the user itself (not by su or sudo), "
+                "or let it run always with `loginctl enable-linger` and log in again"
+            )
+        if not self.user and os.geteuid() != 0:
+            raise ServiceError("the system's units are root's: use sudo, or --user for a service of your own")
+
+    def tell(self, *arguments: str) -> None:
+        """Run systemctl to its end. Raises ServiceError with its words."""
+        self._run(*self.command, *arguments)
+
+    def show(self, unit: str) -> Mapping[str, str]:
+        """The unit's PROPERTIES that it has; values as systemctl prints them."""
+        printed = self._run(*self.command, "show", unit, f"--property={','.join(PROPERTIES)}")
+        return dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
+
+    def log(self, unit: str, lines: int) -> str:
+        """The unit's last lines in the journal; empty where there is no journal."""
+        which = "--user-unit" if self.user else "--unit"
+        command = ("journalctl", f"{which}={unit}", f"--lines={lines}", "--no-pager", "--quiet", "--output=cat")
+        return self._run(*command) if shutil.which("journalctl") else ""
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ServiceError(f"`{' '.join(command)}` failed: {done.stderr.strip() or f'exit code {done.returncode}'}")
+        return done.stdout
+
+
+def ours(folder: Path) -> tuple[str, ...]:
+    """The names of the units in `folder` that `trillama service install` wrote."""
+    return tuple(name for name in UNITS if _text(folder / name).startswith(MARK))
+
+
+def foreign(folder: Path) -> tuple[str, ...]:
+    """The names of the units of our name in `folder` that somebody else wrote."""
+    return tuple(name for name in UNITS if os.path.lexists(folder / name) and name not in ours(folder))
+
+
+def write(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write the units, each at once or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        new = folder / f".{name}.new"
+        new.write_text(text, encoding="utf-8")
+        new.chmod(0o644)
+        new.replace(folder / name)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,1 @@
+"""What is printed on and heard from a terminal."""

@@ -1,0 +1,48 @@
+"""Options that several commands share, and the settings that they mean."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher.settings.config import Settings, configs_dir, load
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
+Demo = Annotated[bool, typer.Option("--demo", help="Serve small demo models, made on first use: no download, no GPU.")]
+Url = Annotated[str | None, typer.Option(help="The running server to ask [default: the config's].")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="TRILLAMA_API_KEY",
+        help="Its key [default: the config's]. Others see it in `ps`; not so in the environment.",
+    ),
+]
+
+
+def settings_of(config: Path | None, *, demo: bool, overrides: Mapping[str, object] | None = None) -> Settings:
+    """The configuration's settings; of a demo, with its models in place of the configuration's. Raises ConfigError."""
+    if not demo:
+        return load(config, overrides)
+    file = configs_dir() / "demo.toml"
+    if config is None:
+        return load(file, overrides)
+    ours = tomllib.loads(file.read_text(encoding="utf-8"))
+    settings = load(config, {**(overrides or {}), **_models_of(ours)})
+    return _completed(settings, ours)
+
+
+def _models_of(demo: Mapping[str, object]) -> dict[str, object]:
+    """What the demo says of the models, for which the user's own file does not count."""
+    default = load(None).host
+    return {"demo": True, "notice": demo["notice"], "family": default.family, "models": {}}
+
+
+def _completed(settings: Settings, demo: Mapping[str, object]) -> Settings:
+    """What the user's file leaves open is as in the demo."""
+    host, wanted = settings.host, load(None, demo).host
+    layers = host.engine if "gpu_layers" in host.engine.model_fields_set else wanted.engine
+    engine = host.engine.model_copy(update={"gpu_layers": layers.gpu_layers})
+    return settings.with_host(engine=engine, max_input_tokens=host.max_input_tokens or wanted.max_input_tokens)

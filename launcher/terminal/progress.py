@@ -1,0 +1,110 @@
+"""What a user sees while models are fetched and loaded: moving lines on a terminal, one line per change elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from launcher.build.steps import Progress as BuildProgress
+from launcher.supervision.backend import State, Status
+
+
+class Display:
+    """Progress per model on stderr. On a terminal it vanishes when the block ends."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._lines: dict[str, TaskID] = {}
+        self._live = False
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[model]:<14} {task.description:<12}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Draw while the block lasts."""
+        self._live = self.console.is_terminal
+        with self._progress:
+            yield
+
+    def hide(self) -> None:
+        """Stop drawing: from here on each change is a line that stays."""
+        self._live = False
+        self._progress.stop()
+
+    def downloading(self, model: str, done: int, total: int | None) -> None:
+        """`done` of `total` bytes are here."""
+        if model not in self._lines:
+            self.say(f"{model}: downloading" + (f" {total / 2**30:.2f} GiB" if total else ""))
+        self._progress.update(self._line(model), description="downloading", completed=done, total=total)
+
+    def status(self, status: Status) -> None:
+        """A backend changed its state, or has loaded more of its model."""
+        if status.state is State.STARTING and status.loaded:
+            self._progress.update(self._line(status.name), completed=status.loaded, total=1)
+            return
+        cause = f": {status.cause}" if status.state in (State.BACKOFF, State.FAILED) else ""
+        if cause or not self._live:
+            self.say(f"{status.name}: {status.state}{f' (pid {status.pid})' if status.pid else ''}{cause}")
+        completed = 1 if status.state is State.READY else 0
+        self._progress.update(self._line(status.name), description=str(status.state), completed=completed, total=1)
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def _line(self, model: str) -> TaskID:
+        if model not in self._lines:
+            self._lines[model] = self._progress.add_task("", model=model, total=None)
+        return self._lines[model]
+
+
+class BuildDisplay:
+    """A bar for `trillama engine build`: the files compiled of all; one line per step where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._step = ""
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, progress: BuildProgress) -> None:
+        """A step has begun or gone on."""
+        if progress.step != self._step and not self._console.is_terminal:
+            self._console.print(progress.step, soft_wrap=True, highlight=False, markup=False)
+        self._step = progress.step
+        self._bar.update(self._task, description=progress.step, completed=progress.done, total=progress.total)

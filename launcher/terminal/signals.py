@@ -1,0 +1,48 @@
+"""SIGINT, SIGTERM and the end of our terminal are a normal end: what runs is cancelled, and cleans up."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+from launcher.systemd import notify
+
+T = TypeVar("T")
+
+
+async def until_signal(session: Coroutine[None, None, T], *, on_hangup: Callable[[], None] | None = None) -> T | None:
+    """What the session returns; None if SIGINT or SIGTERM cancelled it, which is a normal end.
+
+    With `on_hangup` SIGHUP calls it, as services are told to read their settings again, unless our terminal has gone:
+    that ends the session too. Without it SIGHUP is left as it is.
+    """
+    task = asyncio.create_task(session)
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        notify.tell(STOPPING="1")
+        stopped.set()
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop)
+    if on_hangup:
+        ends = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # nohup ignores it
+        loop.add_signal_handler(signal.SIGHUP, lambda: stop() if ends and not _has_terminal() else on_hangup())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not stopped.is_set():
+            raise
+        return None
+
+
+def _has_terminal() -> bool:
+    """Whether we have a controlling terminal; the kernel takes it away from all its processes when it hangs up."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

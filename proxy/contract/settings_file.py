@@ -1,0 +1,125 @@
+"""Reads a TOML file into a model of settings; what is wrong with it is said in the words of the file.
+
+Shared by the proxy and the launcher, which may import this and `proxy.contract.settings` and nothing else of the proxy.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+T = TypeVar("T", bound=BaseModel)
+
+# pydantic speaks of Python; a file has lists and tables.
+WORDS = {
+    "missing": "is missing",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "string_type": "must be a string",
+    "string_too_short": "must not be empty",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "path_type": "must be a path",
+}
+
+
+class ConfigError(Exception):
+    """A setting is missing, unknown or contradicts another; the message names file and field."""
+
+
+def read(path: Path) -> dict[str, object]:
+    """The file's content; a byte order mark, as editors of Windows write it, is no part of it. Raises ConfigError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def validated(model: type[T], given: Mapping[str, object], where: Path | str) -> T:
+    """The settings. Raises ConfigError with every fault, by the name that it has in the file `where`."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {'; '.join(_faults(model, given, error))}") from error
+
+
+def home_path(path: Path) -> Path:
+    """The path with `~` as the user's home. Raises ValueError, which names the path, where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: there is no home directory of that name: give the whole path") from error
+
+
+LocalPath = Annotated[Path, AfterValidator(home_path)]
+
+
+def _faults(model: type[BaseModel], given: Mapping[str, object], error: ValidationError) -> Iterator[str]:
+    """One line for each place in the file: what may be one of several kinds has one fault for each of them."""
+    found: dict[tuple[str | int, ...], dict[str, None]] = {}
+    for fault in error.errors(include_url=False):
+        place = _place(fault, given)
+        found.setdefault(place, {})[_words(model, fault)] = None
+    for place, words in found.items():
+        yield f"{'.'.join(map(str, place))}: {' or '.join(words)}" if place else " or ".join(words)
+
+
+def _place(fault: ErrorDetails, given: object) -> tuple[str | int, ...]:
+    """The fault's place as far as the file has it: pydantic adds the kind that it tried."""
+    place: list[str | int] = []
+    for part in fault["loc"]:
+        there = _inside(given, part)
+        if there is None and fault["type"] != "missing":
+            break
+        given = there
+        place.append(part)
+    return tuple(place)
+
+
+def _inside(given: object, part: str | int) -> object:
+    if isinstance(given, Mapping):
+        return given.get(part)
+    return given[part] if isinstance(given, list) and isinstance(part, int) and part < len(given) else None
+
+
+def _words(model: type[BaseModel], fault: ErrorDetails) -> str:
+    if fault["type"] == "extra_forbidden":
+        return _unknown(str(fault["loc"][-1]), sorted(_names(model, fault["loc"][:-1])))
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return WORDS.get(fault["type"], message)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"there is no such setting; did you mean {near[0]}?" if near else "there is no such setting"
+
+
+def _names(model: type[BaseModel], place: tuple[str | int, ...]) -> set[str]:
+    """The settings that the table at that place may have."""
+    for part in place:
+        if isinstance(part, str) and part in model.model_fields:
+            inner = _model_in(model.model_fields[part].annotation)
+            if inner is None:
+                return set()
+            model = inner
+    return set(model.model_fields)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """The model in an annotation such as `dict[str, Model] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for one in get_args(annotation) if (found := _model_in(one))), None)

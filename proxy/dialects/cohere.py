@@ -1,0 +1,165 @@
+"""Cohere's `/v2/embed`, and the `/v1/embed` of its older client.
+
+Sources: the package `cohere` 7.3 (fields, both answers, `message` of an error; `binary` is "packed signed, -128 to 127"
+and `ubinary` "0 to 255"). That `binary` is the byte minus 128, and not its int8 view, is how Voyage documents and Jina
+measures the same thing; Cohere does not say. Distances between two such vectors are equal either way.
+"""
+
+import uuid
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, WithJsonSchema
+
+from proxy.errors import ProxyError
+from proxy.types import EmbedRequest, EmbedResult, Encoding
+from proxy.wire import encodings as encode
+from proxy.wire.answer_models import Floats
+from proxy.wire.dialect import (
+    Asked,
+    Dimensions,
+    Door,
+    Encodings,
+    Inputs,
+    ModelName,
+    Refusal,
+    TaskName,
+    Truncation,
+    Wire,
+    validated,
+)
+
+
+def _refused(_: object) -> object:
+    raise ValueError("is not supported")
+
+
+Unsupported = Annotated[object, AfterValidator(_refused), WithJsonSchema({"type": "null"})]
+
+
+class CohereBody(Wire):
+    """Of the types `int8` and `uint8` are not supported: they would need the ranges of a whole collection."""
+
+    inputs: Inputs = Field(validation_alias=AliasChoices("texts", "inputs"), examples=[["first", "second"]])
+    model: ModelName | None = Field(None, examples=[None])
+    input_type: TaskName | None = None
+    encodings: Encodings = Field((Encoding.FLOAT,), validation_alias="embedding_types")
+    truncate: Truncation = Field(True, description="START is not supported.")
+    output_dimension: Dimensions | None = None
+    max_tokens: Unsupported = Field(None, description="Not supported: refused.")
+    images: Unsupported = Field(None, description="Not supported: refused.")
+
+
+class BilledUnits(BaseModel):
+    input_tokens: int
+
+
+class ApiVersion(BaseModel):
+    version: Literal["1", "2"]
+
+
+class Meta(BaseModel):
+    api_version: ApiVersion
+    billed_units: BilledUnits
+
+
+class Columns(BaseModel):
+    """The vectors by type; in each the order of the texts."""
+
+    float: list[Floats] | None = None
+    base64: list[str] | None = None
+    binary: list[list[int]] | None = None
+    ubinary: list[list[int]] | None = None
+
+
+class CohereAnswer(BaseModel):
+    id: str
+    embeddings: Columns
+    texts: list[str]
+    meta: Meta
+    response_type: Literal["embeddings_by_type"]
+
+
+class CohereFloatsAnswer(BaseModel):
+    """Types that were asked for come by their names, as from `/v2/embed`."""
+
+    id: str
+    embeddings: list[Floats] | Columns
+    texts: list[str]
+    meta: Meta
+    response_type: Literal["embeddings_floats", "embeddings_by_type"]
+
+
+class CohereError(BaseModel):
+    id: str
+    message: str
+
+
+def parse(body: object) -> Asked:
+    """The request in a body of `/v2/embed`. Raises Invalid with every fault found."""
+    request = _request_of(validated(CohereBody, body))
+    return Asked(request, lambda result: _by_type(request, result, "2"))
+
+
+def parse_v1(body: object) -> Asked:
+    """The request in a body of `/v1/embed`: without types its answer has bare vectors. Raises Invalid."""
+    wire = validated(CohereBody, body)
+    request = _request_of(wire)
+    if "encodings" in wire.model_fields_set:
+        return Asked(request, lambda result: _by_type(request, result, "1"))
+    floats = {"response_type": "embeddings_floats"}
+    return Asked(
+        request, lambda result: {**_common(request, result, "1"), "embeddings": list(result.vectors), **floats}
+    )
+
+
+def refuse(error: ProxyError, request_id: str) -> Refusal:
+    """An error as Cohere writes it."""
+    return Refusal(error.status, {"id": request_id, "message": error.message})
+
+
+def _request_of(wire: CohereBody) -> EmbedRequest:
+    return EmbedRequest(
+        inputs=wire.inputs,
+        model=wire.model,
+        task=wire.input_type,
+        dimensions=wire.output_dimension,
+        truncate=wire.truncate,
+        encodings=wire.encodings,
+    )
+
+
+def _by_type(request: EmbedRequest, result: EmbedResult, version: str) -> dict[str, object]:
+    columns = encode.encode_columns(result.vectors, request.encodings)
+    return {**_common(request, result, version), "embeddings": columns, "response_type": "embeddings_by_type"}
+
+
+def _common(request: EmbedRequest, result: EmbedResult, version: str) -> dict[str, object]:
+    """`texts` is empty for inputs that are not all text."""
+    texts = [one for one in request.inputs if isinstance(one, str)]
+    return {
+        "id": str(uuid.uuid4()),
+        "texts": texts if len(texts) == len(request.inputs) else [],
+        "meta": {"api_version": {"version": version}, "billed_units": {"input_tokens": result.tokens}},
+    }
+
+
+DOORS = (
+    Door(
+        paths=["/v2/embed"],
+        summary="Embed texts: Cohere",
+        parse=parse,
+        body=CohereBody,
+        answer=CohereAnswer,
+        refuse=refuse,
+        error=CohereError,
+    ),
+    Door(
+        paths=["/v1/embed"],
+        summary="Embed texts: Cohere's older way",
+        parse=parse_v1,
+        body=CohereBody,
+        answer=CohereFloatsAnswer,
+        refuse=refuse,
+        error=CohereError,
+    ),
+)

@@ -1,0 +1,153 @@
+"""The embeddings API of Jina, OpenAI, Voyage and NIM: one wire model for all, the names of the fields are its table."""
+
+from collections.abc import Iterator
+from typing import Literal, Self
+
+from pydantic import AliasChoices, Field, model_validator
+
+from proxy.errors import Fault, Invalid
+from proxy.types import EmbedRequest, EmbedResult, Encoding
+from proxy.wire import encodings as encode
+from proxy.wire.answer_models import EmbeddingsAnswer
+from proxy.wire.dialect import (
+    Asked,
+    Dimensions,
+    Door,
+    Encodings,
+    Items,
+    ModelName,
+    MultiVector,
+    TaskName,
+    Truncation,
+    Wire,
+    validated,
+)
+from proxy.wire.inputs import parted
+
+
+class EmbeddingsBody(Wire):
+    """Null means absent, and fields that are not named here are ignored."""
+
+    inputs: Items = Field(
+        validation_alias=AliasChoices("input", "content", "texts"),
+        description='A text, `{"text": …}`, token ids (of cl100k_base, as OpenAI\'s clients send), or a list of these. '
+        'A text can come in parts: `{"content": [{"type": "text", "text": …}]}`.',
+        examples=["hello", ["first", {"text": "second"}]],
+    )
+    model: ModelName | None = Field(
+        None, description="The family; a suffix as in `…:retrieval.query` names the task.", examples=[None]
+    )
+    task: TaskName | None = Field(
+        None,
+        validation_alias=AliasChoices("task", "task_type", "input_type"),
+        description="What the vectors are for: it chooses the model and the prefix.",
+    )
+    prompt_name: TaskName | None = Field(
+        None, description="`query` or `passage`, beside a bare `task`.", examples=["retrieval.query"]
+    )
+    encodings: Encodings = Field(
+        (Encoding.FLOAT,),
+        validation_alias=AliasChoices("embedding_type", "encoding_type", "encoding_format", "embedding_types"),
+        description="How a vector is written; several types give an object per row.",
+    )
+    output_dtype: Literal["float", "binary", "ubinary"] = Field(
+        "float", description="Voyage's name for bits; beside `base64` they are an array of int8 or uint8 in base64."
+    )
+    dimensions: Dimensions | None = Field(
+        None,
+        validation_alias=AliasChoices("dimensions", "output_dimension", "output_dimensionality"),
+        description="The first so many of a vector's dimensions; all, if absent.",
+    )
+    normalized: bool = Field(True, description="Each vector has length 1; false: as the model gave it, sliced.")
+    truncate: Truncation = Field(
+        False,
+        validation_alias=AliasChoices("truncate", "truncation"),
+        description="Drop the tail of a text that is too long, instead of refusing it.",
+    )
+    on_error: Literal["fail", "partial"] = Field(
+        "fail", description="`partial`: an input that fails by itself has an `error` in its row, the others are served."
+    )
+    late_chunking: bool = Field(
+        False,
+        description="The inputs are one document: joined as they are and read in one context; each vector is the mean "
+        "over that input's own tokens. `truncate` drops the document's tail.",
+    )
+    return_multivector: MultiVector = Field(
+        False, description="A vector for each token, the prefix's too, instead of one for the text; no `dimensions`."
+    )
+
+    @model_validator(mode="after")
+    def _supported(self) -> Self:
+        if self.late_chunking and self.return_multivector:
+            message = "is not for return_multivector: tokens have no mean"
+            raise Invalid(Fault(field="late_chunking", message=message, type="unsupported", input="true"))
+        return self
+
+
+def parse(body: object) -> Asked:
+    """The request in a body of Jina's or OpenAI's client. Raises Invalid with every fault found."""
+    wire = validated(EmbeddingsBody, body)
+    request = request_of(wire)
+    if wire.output_dtype == "float":
+        return Asked(request, lambda result: render(result, request.encodings))
+    bits = (Encoding(wire.output_dtype),)
+    encoders = encode.BITS_TYPED_BASE64 if Encoding.BASE64 in request.encodings else None
+    return Asked(request, lambda result: render(result, bits, encoders))
+
+
+def request_of(wire: EmbeddingsBody) -> EmbedRequest:
+    """The wire's fields under the core's names."""
+    inputs, refused = parted(wire.inputs)
+    return EmbedRequest(
+        inputs=inputs,
+        refused=refused,
+        model=wire.model,
+        task=wire.task,
+        role=wire.prompt_name,
+        dimensions=wire.dimensions,
+        normalized=wire.normalized,
+        truncate=wire.truncate,
+        partial=wire.on_error == "partial",
+        late=wire.late_chunking,
+        multivector=wire.return_multivector,
+        encodings=wire.encodings,
+    )
+
+
+def render(
+    result: EmbedResult, encodings: tuple[Encoding, ...], encoders: encode.Encoders | None = None
+) -> dict[str, object]:
+    """The response body; its arrays are for orjson to write. An input without a vector has its error instead."""
+    embeddings: Iterator[object]
+    if result.lengths is None:
+        name, embeddings = "embedding", iter(encode.encode(result.vectors, encodings, encoders))
+    else:  # a vector per token: Jina writes both words in the plural
+        name = "embeddings"
+        embeddings = iter(encode.encode_groups(result.vectors, result.lengths, encodings, encoders))
+    return {
+        "model": result.model,
+        "object": "list",
+        "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
+        "data": [
+            {"object": "embedding", "index": index, "error": {"code": failed.code, "message": failed.message}}
+            if (failed := result.failed.get(index))
+            else {"object": name, "index": index, name: next(embeddings)}
+            for index in range(result.inputs + len(result.failed))
+        ],
+    }
+
+
+DOOR = Door(
+    paths=(
+        "/v1/embeddings",
+        "/embeddings",
+        "/v2/{endpoint}/openai/v1/embeddings",  # RunPod's
+        "/openai/deployments/{model}/embeddings",  # Azure's: whatever its `api-version`
+        "/openai/v1/embeddings",
+        "/v1beta/openai/embeddings",  # Gemini's
+    ),
+    summary="Embed texts: the API of Jina and of OpenAI",
+    parse=parse,
+    body=EmbeddingsBody,
+    answer=EmbeddingsAnswer,
+)

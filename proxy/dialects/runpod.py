@@ -1,0 +1,157 @@
+"""RunPod's way to call a worker: Jina's body inside `input`, at once (`/runsync`) or as a job (`/run`, `/status/{id}`).
+
+Sources: the README, parser and engine of the public RunPod worker for jina-embeddings-v4 (its default task, its base64
+of packed bits); the package `runpod` 1.12 (paths, final states, what its clients do with which status).
+"""
+
+import time
+import uuid
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
+
+from proxy.dialects import jina
+from proxy.dialects.jobs import Job, Status
+from proxy.errors import (
+    BackendUnavailable,
+    BodyTooLarge,
+    Draining,
+    ExpectationFailed,
+    ForeignHost,
+    ForeignOrigin,
+    MethodNotAllowed,
+    NotFound,
+    NotJson,
+    Overloaded,
+    ProxyError,
+    TooSlow,
+    Unauthorized,
+    UnsupportedEncoding,
+)
+from proxy.types import EmbedResult
+from proxy.wire import encodings as encode
+from proxy.wire.answer_models import EmbeddingsAnswer
+from proxy.wire.dialect import Asked, Door, Refusal, Wire, validated
+
+DEFAULT_TASK = "retrieval.passage"
+
+# A job that ran and failed is HTTP 200 to RunPod's clients. These are for who never got as far as a job, or can try
+# again: the clients read a failed job's missing output as an answer, but an HTTP error as an error.
+AT_THE_DOOR = (
+    Unauthorized,
+    ForeignHost,
+    ForeignOrigin,
+    NotFound,
+    MethodNotAllowed,
+    TooSlow,
+    BodyTooLarge,
+    UnsupportedEncoding,
+    ExpectationFailed,
+    NotJson,
+    Overloaded,
+    BackendUnavailable,
+    Draining,
+)
+
+
+def _no_webhook(_: object) -> object:
+    raise ValueError("is not supported: ask /status/{id}, or use /runsync")
+
+
+class RunBody(Wire):
+    """The request of the embeddings API in RunPod's envelope. Without a task: `retrieval.passage`."""
+
+    input: jina.EmbeddingsBody
+    webhook: Annotated[object, AfterValidator(_no_webhook), WithJsonSchema({"type": "null"})] = Field(
+        None, description="Not supported: refused."
+    )
+
+
+class RunAnswer(BaseModel):
+    """What became of a request; `output` if it is completed, `error` if it failed. Times are in milliseconds."""
+
+    id: str
+    status: Status
+    output: EmbeddingsAnswer | None = None
+    error: str | None = None
+    delayTime: int | None = None  # noqa: N815 # the wire's own name
+    executionTime: int | None = None  # noqa: N815
+
+
+class FailedAnswer(BaseModel):
+    id: str
+    status: Literal["FAILED"]
+    error: str
+
+
+def parse(body: object) -> Asked:
+    """`/runsync`: the request, answered in the envelope of a job that is done. Raises Invalid."""
+    asked, started = parse_job(body), time.perf_counter()
+
+    def render(result: EmbedResult) -> object:
+        return {
+            "id": f"sync-{uuid.uuid4()}",
+            "status": Status.COMPLETED,
+            "output": asked.render(result),
+            "delayTime": 0,
+            "executionTime": _ms(time.perf_counter() - started),
+        }
+
+    return Asked(asked.request, render)
+
+
+def parse_job(body: object) -> Asked:
+    """`/run`: the request, rendered as the job's `output`. Raises Invalid."""
+    request = replace(jina.request_of(validated(RunBody, body).input), default_task=DEFAULT_TASK)
+    encodings = request.encodings  # not the request itself: a job keeps its renderer, and must not keep its texts
+    return Asked(request, lambda result: jina.render(result, encodings, encode.BITS_PACKED_BASE64))
+
+
+def state_of(job: Job) -> dict[str, object]:
+    """The body of `/status/{id}`."""
+    body: dict[str, object] = {"id": job.id, "status": job.status}
+    if job.result is not None:
+        body["output"] = job.render(job.result)
+    if job.error is not None:
+        body["error"] = job.error
+    if job.started is not None:
+        body["delayTime"] = _ms(job.started - job.submitted)
+        if job.ended is not None:
+            body["executionTime"] = _ms(job.ended - job.started)
+    return body
+
+
+def refuse(error: ProxyError, request_id: str) -> Refusal:
+    """An error as a failed job."""
+    status = error.status if isinstance(error, AT_THE_DOOR) else 200
+    return Refusal(status, {"id": request_id, "status": Status.FAILED, "error": error.message})
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1e3)
+
+
+PREFIXES = ("", "/v2/{endpoint}")  # as the worker itself serves it, and as RunPod's API does
+DOORS = (
+    Door(
+        paths=[prefix + "/runsync" for prefix in PREFIXES],
+        summary="Embed texts: RunPod's worker",
+        parse=parse,
+        body=RunBody,
+        answer=RunAnswer,
+        refuse=refuse,
+        error=FailedAnswer,
+    ),
+    Door(
+        paths=[prefix + "/run" for prefix in PREFIXES],
+        summary="Embed texts as a job of RunPod's worker",
+        parse=parse_job,
+        body=RunBody,
+        answer=RunAnswer,
+        raw=False,
+        later=True,
+        refuse=refuse,
+        error=FailedAnswer,
+    ),
+)

@@ -1,0 +1,1 @@
+"""Who may connect and what may come in: connections, deadlines, hosts and origins, keys, bodies."""

@@ -1,0 +1,127 @@
+"""The body of a request into memory: bounded in bytes, in time and in what it inflates to."""
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiohttp.streams import StreamReader
+
+from proxy.edge.connections import Phase
+from proxy.edge.http_connection import EXPECTED, connection_of
+from proxy.edge.inflate import ENCODINGS, BadData, Inflater
+from proxy.errors import BodyTooLarge, Crowded, NotJson, ProxyError, TooSlow, UnsupportedEncoding
+from proxy.quoting import quoted
+from proxy.scheduling.memory_budget import RETRY_AFTER_S, Room
+
+SLOW_AFTER_S = 1.0  # then a body that comes at fewer bytes a second than SLOW_RATE may lose its room to another
+SLOW_RATE = 128 * 2**10
+GOING_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most bytes of one body, as sent and as inflated, and the seconds that it may take."""
+
+    max_bytes: int
+    timeout_s: float
+    least_rate: float  # bytes a second: what has come adds to the time
+
+    def seconds(self, received: int) -> float:
+        """How long a body may take of which that much has come."""
+        return self.timeout_s + received / self.least_rate
+
+    def check(self, size: int) -> None:
+        """Raises BodyTooLarge."""
+        if size > self.max_bytes:
+            raise BodyTooLarge(f"the body is larger than {self.max_bytes} bytes: send fewer texts at a time")
+
+
+async def read(request: web.Request, room: Room, limits: Limits) -> bytes:
+    """The whole body, inflated, its bytes counted in `room`.
+
+    Raises UnsupportedEncoding, BodyTooLarge and Crowded, before anything is read where the headers tell; TooSlow;
+    NotJson where the body is broken.
+    """
+    inflater = _inflater(", ".join(request.headers.getall("Content-Encoding", ())))
+    declared = request.content_length or 0
+    limits.check(declared)
+    if not inflater:
+        room.grow(declared)
+    if request.get(EXPECTED):
+        await request.writer.write(GOING_ON)
+        request.writer.output_size = 0  # the answer itself has not begun
+    connection = connection_of(request)
+    connection.enter(Phase.BODY)
+    try:
+        async with asyncio.timeout(limits.seconds(0)) as clock:
+            body = _Body(clock, room, limits)
+            with room.used_by(body):
+                await body.receive(request.content, inflater)
+    except TimeoutError as error:
+        raise body.lateness from error
+    except (BadData, web.RequestPayloadError) as error:
+        raise NotJson(f"the body cannot be read: {error}") from error
+    connection.enter(Phase.BUSY)
+    return b"".join(body.parts)
+
+
+class _Body:
+    """A body on its way."""
+
+    def __init__(self, clock: asyncio.Timeout, room: Room, limits: Limits) -> None:
+        self.parts: list[bytes] = []
+        self._clock, self._room, self._limits = clock, room, limits
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._received = self._size = 0
+        self._given_up = False
+
+    async def receive(self, content: StreamReader, inflater: Inflater | None) -> None:
+        while chunk := await content.readany():
+            self._received += len(chunk)
+            self._limits.check(self._received)
+            if not self._given_up:
+                self._clock.reschedule(self._began + self._limits.seconds(self._received))
+            if not inflater:
+                self._add(chunk)
+                continue
+            parts = inflater.inflate(chunk)
+            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                self._add(part)
+        if inflater:
+            inflater.check_end()
+
+    @property
+    def slow(self) -> bool:
+        seconds = self._loop.time() - self._began
+        return not self._given_up and seconds > SLOW_AFTER_S and self._received < seconds * SLOW_RATE
+
+    def give_up(self) -> None:
+        self._given_up = True
+        self._clock.reschedule(self._loop.time())
+
+    @property
+    def lateness(self) -> ProxyError:
+        """Why it was not waited for."""
+        if self._given_up:
+            return Crowded("the body came slowly while others had no room: send it again", retry_after_s=RETRY_AFTER_S)
+        return TooSlow(f"the body did not arrive in time: {self._received} bytes came")
+
+    def _add(self, part: bytes) -> None:
+        self._size += len(part)
+        self._limits.check(self._size)
+        if self._size > self._room.size:
+            self._room.grow(self._size - self._room.size)
+        self.parts.append(part)
+
+
+def _inflater(encoding: str) -> Inflater | None:
+    """Raises UnsupportedEncoding."""
+    name = encoding.strip().lower().removeprefix("x-")
+    if name in {"", "identity"}:
+        return None
+    if name not in ENCODINGS:
+        raise UnsupportedEncoding(
+            f"Content-Encoding {quoted(encoding)} is not read here: send {', '.join(ENCODINGS)}, or leave it out"
+        )
+    return Inflater(name)

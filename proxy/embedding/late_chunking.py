@@ -1,0 +1,151 @@
+"""A request with late chunking: its inputs are one document, computed as such, and each gets its own tokens' mean."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from proxy.contract.settings import UnicodeForm
+from proxy.embedding import chunk_means
+from proxy.embedding.chunk_means import Document, Span
+from proxy.embedding.truncation import LARGE_TEXT, kept
+from proxy.errors import BackendError, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
+from proxy.models.readiness import State
+from proxy.models.served_model import ServedModel
+from proxy.scheduling.entries import Caller
+from proxy.tokens.bpe import Tokenizer
+from proxy.tokens.unicode_form import SHRINKS
+from proxy.types import Ids, Served
+
+START_S, LOADED_PER_S = 1.0, 500e6  # about how long an engine takes to start, and the bytes of a model it loads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunks:
+    """The texts of a request as they were sent, the prefix before them, and the Unicode form they get."""
+
+    prefix: str
+    texts: Sequence[str]
+    form: UnicodeForm | None
+
+    @property
+    def characters(self) -> int:
+        return len(self.prefix) + sum(map(len, self.texts))
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A document's tokens, which of them each chunk has, and the errors of the chunks that have none."""
+
+    ids: Ids
+    spans: Mapping[int, Span]
+    failed: Mapping[int, ProxyError]
+
+
+async def read(sent: Chunks, model: ServedModel, limit: int, *, truncate: bool) -> Read:
+    """Tokenise them. `truncate` drops what is behind the document's first `limit` tokens; else raises InputTooLong.
+
+    Raises Invalid if the model's tokens are the engine's to count: it does not say where they are in the text.
+    """
+    tokenizer = model.own_tokenizer("late_chunking", "needs the proxy's own tokenizer: set model_file")
+    tokens = partial(_tokens, sent, tokenizer, limit, truncate=truncate)
+    document, ids, ends = tokens() if sent.characters < LARGE_TEXT else await asyncio.to_thread(tokens)
+    spans = chunk_means.within(chunk_means.spans(document, np.array(ends)), len(ids))
+    lost = [index for index in range(document.chunks) if index not in spans]
+    failed = {index: _empty(index) if document.is_empty(index) else _dropped(index, limit) for index in lost}
+    return Read(np.array(ids, dtype=np.int32), spans, failed)
+
+
+async def embed(document: Read, model: ServedModel, by_token: ServedModel | None, caller: Caller) -> Served:
+    """The mean over each chunk's own tokens, by the way that is quicker; `by_token` may not be there, or fail.
+
+    Raises the first error of a chunk unless the caller is partial and others have none; Invalid if the engine's
+    rounding leaves too little of a chunk; else as `ServedModel.embed`.
+    """
+    if document.failed and not (caller.partial and document.spans):
+        raise document.failed[min(document.failed)]
+    lost = chunk_means.too_fine(document.spans, await model.noise(caller))
+    lengths = chunk_means.lengths(document.spans)
+    if by_token and (lost or chunk_means.by_token_is_quicker(lengths, len(document.ids), _speeds(model, by_token))):
+        try:
+            return await _by_token(document, by_token, caller)
+        except PoisonedInput:
+            pass  # the beginnings tell which chunk it is
+        except BackendError:
+            if lost:
+                raise
+    if lost:
+        raise _inexact(lost)
+    return await _by_beginnings(document, lengths, model, caller)
+
+
+def _tokens(sent: Chunks, tokenizer: Tokenizer, limit: int, *, truncate: bool) -> tuple[Document, list[int], list[int]]:
+    """The document as far as it can matter, its first `limit` tokens, and where each of these ends in it."""
+    longest = tokenizer.longest * SHRINKS
+    if not truncate and sent.characters > kept(limit, longest):
+        raise _too_long(f"more than {sent.characters // longest}", limit)
+    document = chunk_means.document(sent.prefix, sent.texts, sent.form, kept(limit, longest))
+    most = kept(limit, tokenizer.longest)
+    if not truncate and len(document.text) > most:
+        raise _too_long(f"more than {len(document.text) // tokenizer.longest}", limit)
+    bounded = document.cut(most)
+    ids, ends = tokenizer.encode_with_ends(bounded.text, limit)
+    if not truncate and len(ids) > limit:
+        raise _too_long(str(len(ids)), limit)
+    return bounded, ids[:limit], ends
+
+
+def _speeds(model: ServedModel, by_token: ServedModel) -> chunk_means.Speeds:
+    file = by_token.backend.settings.model_file
+    start_s = START_S + (file.stat().st_size / LOADED_PER_S if file and file.is_file() else 0.0)
+    if by_token.report().state is State.READY:
+        start_s = 0.0
+    return chunk_means.Speeds(
+        pooled=model.lane.pace.tokens_per_s, by_token=by_token.lane.pace.tokens_per_s, start_s=start_s
+    )
+
+
+async def _by_token(document: Read, model: ServedModel, caller: Caller) -> Served:
+    async with model.admitted(len(document.ids)):
+        pass
+    outcome = await model.embed([document.ids], replace(caller, partial=False))
+    states = outcome.rows.reshape(len(document.ids), -1)
+    return Served(chunk_means.means_of_states(document.spans, states), len(document.ids), document.failed)
+
+
+async def _by_beginnings(document: Read, lengths: Sequence[int], model: ServedModel, caller: Caller) -> Served:
+    try:
+        outcome = await model.embed([document.ids[:n] for n in lengths], replace(caller, partial=False), alone=True)
+    except PoisonedInput as error:
+        raise _named(lengths[error.index], document.spans) from error
+    pooled = dict(zip(lengths, outcome.rows, strict=True))
+    return Served(chunk_means.means(document.spans, pooled), len(document.ids), document.failed)
+
+
+def _named(length: int, spans: Mapping[int, Span]) -> PoisonedInput:
+    """Maps the beginning of the document that failed, of so many tokens, back to the chunk that the caller sent."""
+    return PoisonedInput(next(index for index, span in spans.items() if span.end >= length))
+
+
+def _too_long(count: str, limit: int) -> InputTooLong:
+    advice = f"at most {limit} are served (prefix included); send fewer chunks at a time or set truncate: true"
+    return InputTooLong(f"with late_chunking the inputs are one document, of {count} tokens; {advice}", param="input")
+
+
+def _dropped(index: int, limit: int) -> InputTooLong:
+    advice = 'leave it out, or set on_error: "partial" for the vectors of the others'
+    return InputTooLong(f"input {index} lies behind the document's first {limit} tokens; {advice}", param="input")
+
+
+def _empty(index: int) -> Invalid:
+    reason = "is empty, or accents of the text before it: it has no token of its own for late_chunking; leave it out"
+    return invalid(f"input.{index}", reason)
+
+
+def _inexact(lost: Mapping[int, float]) -> Invalid:
+    index, asked = min(lost), chunk_means.WORST_COSINE
+    message = f"input {index} is too short in so long a document for this engine's rounding (cosine {lost[index]:.4f} "
+    advice = f"to the exact vector, {asked} is asked): send longer chunks, or fewer at a time"
+    return invalid("late_chunking", message + advice, kind="unsupported", given="true")

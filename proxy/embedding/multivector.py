@@ -1,0 +1,154 @@
+"""Where the states of single tokens come from, and a request's multi-vectors made of them, one text after the other."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from proxy.contract.settings import Family
+from proxy.embedding.projection import PULL, NoProjector, Projection, load
+from proxy.errors import BackendError, BadVector, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
+from proxy.models.served_model import ServedModel
+from proxy.scheduling.entries import Caller
+from proxy.types import Ids, Matrix
+
+SAME_COSINE = 0.999  # of one model's vectors by two processes, as a mean by them and by us; other models are below
+MOST_TOKENS = 65536  # of one request: 33 MB of vectors, about 100 MB of JSON
+
+
+class TokenStates(Protocol):
+    """A backend that gives the model's last hidden state of each token, after its final norm, not normalised."""
+
+    async def states(self, ids: Ids, caller: Caller, /) -> Matrix:
+        """One row per token, float32, (n, width). Raises PoisonedInput, BackendError or a subclass."""
+
+
+@dataclass(slots=True)
+class ModelStates:
+    """The states that a token-level backend gives of the tokens of a model.
+
+    Before its first answer is used, and after each failure, the mean of a text's states must be the model's own vector.
+    """
+
+    by_token: ServedModel
+    model: ServedModel
+    _proven: bool = False
+
+    async def states(self, ids: Ids, caller: Caller) -> Matrix:
+        """See TokenStates. Waits for one that starts on demand. Raises also BackendError for another model's states."""
+        try:
+            async with self.by_token.admitted(len(ids)):
+                pass
+            outcome = await self.by_token.embed([ids], replace(caller, partial=False))
+            states = self._by_row(outcome.rows, len(ids))
+            if not self._proven:
+                await self._prove(ids, states, caller)
+                self._proven = True
+        except BackendError:
+            self._proven = False  # whoever comes back there may be another
+            raise
+        return states
+
+    def _by_row(self, rows: Matrix, tokens: int) -> Matrix:
+        if rows.size % tokens:
+            name = self.by_token.backend.name
+            raise BackendError(f"backend {name} gave no state for each token: start it with --pooling none")
+        return rows.reshape(tokens, -1)
+
+    async def _prove(self, ids: Ids, states: Matrix, caller: Caller) -> None:
+        (own,) = (await self.model.embed([ids], replace(caller, partial=False))).rows.astype(np.float64)
+        mean = states.mean(axis=0, dtype=np.float64)
+        if own.shape != mean.shape or not own @ mean >= SAME_COSINE * np.linalg.norm(own) * np.linalg.norm(mean):
+            name = self.by_token.backend.name
+            raise BackendError(f"backend {name} has another model than its own backend: give both the same file")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVectors:
+    """The vectors of each input's tokens (n, dimensions), not normalised, by its index; or its error."""
+
+    rows: Mapping[int, Matrix]
+    failed: Mapping[int, ProxyError]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenwise:
+    """What multi-vectors of one backend are made with."""
+
+    projection: Projection
+    source: TokenStates
+
+    async def embed(self, inputs: Mapping[int, Ids], caller: Caller) -> TokenVectors:
+        """The vectors of every token. A text's states are let go before the next one's are asked for.
+
+        Raises InputTooLong for more than MOST_TOKENS, BackendError, PoisonedInput unless the caller is partial.
+        """
+        if (tokens := sum(map(len, inputs.values()))) > MOST_TOKENS:
+            raise InputTooLong(
+                f"the inputs have {tokens} tokens together; return_multivector takes at most {MOST_TOKENS} in one "
+                "request: send fewer texts in each",
+                param="input",
+            )
+        rows, failed = dict[int, Matrix](), dict[int, ProxyError]()
+        for index, ids in inputs.items():
+            try:
+                rows[index] = await self._vectors(ids, caller)
+            except PoisonedInput as error:
+                if not caller.partial:
+                    raise PoisonedInput(index) from error
+                failed[index] = error
+        return TokenVectors(rows, failed)
+
+    async def _vectors(self, ids: Ids, caller: Caller) -> Matrix:
+        states = await self.source.states(ids, caller)
+        if len(states) != len(ids):
+            raise BadVector(f"the backend gave {len(states)} token states for {len(ids)} tokens")
+        return await asyncio.to_thread(self.projection.vectors, states)
+
+
+@dataclass(slots=True)
+class MultiVectors:
+    """Whether multi-vectors can be had, and of what; the projector is read when it is first asked for, and kept.
+
+    So one that is fetched while the server runs is there for the next request.
+    """
+
+    family: Family
+    file: Path | None = None
+    sources: Mapping[str, TokenStates] = field(default_factory=dict)
+    _projections: Mapping[str, Projection] | None = None
+
+    @property
+    def served(self) -> bool:
+        """Whether every task has them now."""
+        try:
+            return all(self.of(row.backend) for row in self.family.tasks.values())
+        except Invalid:
+            return False
+
+    def of(self, backend: str) -> Tokenwise:
+        """What makes them for the tasks of that backend. Raises Invalid with what is missing and who can mend it."""
+        try:
+            projection = self._read()[backend]
+        except NoProjector as error:
+            raise _refusal(str(error)) from error
+        if backend not in self.sources:
+            raise _refusal(
+                "needs the state of each token: set token_level = true under [late_chunking] in the server's "
+                f"configuration, or token_backends.{backend} for a proxy alone"
+            )
+        return Tokenwise(projection, self.sources[backend])
+
+    def _read(self) -> Mapping[str, Projection]:
+        if self._projections is None:
+            if self.file is None:
+                raise NoProjector(f"is not set up here: {PULL}, and set multivector_file in the proxy's configuration")
+            self._projections = load(self.file, self.family)
+        return self._projections
+
+
+def _refusal(message: str) -> Invalid:
+    return invalid("return_multivector", message, kind="unsupported", given="true")

@@ -1,0 +1,103 @@
+"""The family's table: (model, task) as the caller wrote them → backend and prefix. Checked when it is built."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from proxy.contract.settings import Family
+from proxy.errors import Invalid, ModelNotFound, invalid
+from proxy.quoting import did_you_mean, quoted
+
+# NIM's way of choosing the role where a client can set only the model.
+ROLE_SUFFIXES = {"-query": "query", "-passage": "passage"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row of the table: what serves a request."""
+
+    task: str
+    backend: str
+    prefix: str
+
+
+class TaskTable:
+    """Every name a caller may use for a model or a task, resolved once at start.
+
+    The names were checked when the settings were read: see `proxy.contract.settings`.
+    """
+
+    def __init__(
+        self, family: Family, *, default_task: str | None = None, model_aliases: Mapping[str, str] | None = None
+    ) -> None:
+        self.model = family.name
+        self.unicode_normalization = family.unicode_normalization
+        self._routes = _routes(family)
+        self._default = self._routes[default_task or family.default_task]
+        aliases = (*family.model_aliases, *(model_aliases or {}))
+        self._models = dict(_model_names((family.name, *aliases), self._routes))
+
+    @property
+    def tasks(self) -> dict[str, Route]:
+        """The canonical tasks by name."""
+        return {name: route for name, route in self._routes.items() if name == route.task}
+
+    @property
+    def task_names(self) -> list[str]:
+        """Every name that a task is known by, the aliases too."""
+        return list(self._routes)
+
+    @property
+    def model_names(self) -> list[str]:
+        """Every name that the model is known by, those with a task in them too."""
+        return list(self._models)
+
+    def has_model(self, name: str) -> bool:
+        """Whether the model is known by that name."""
+        return name in self._models
+
+    def route(
+        self, model: str | None, task: str | None, role: str | None = None, *, default: str | None = None
+    ) -> Route:
+        """The row for a request. An explicit task beats the model's suffix, which beats the default.
+
+        `role` (query or passage) refines a bare task; it changes nothing where the task already names its role.
+        `default` is the dialect's own default task, for families that have it.
+        Raises ModelNotFound for a model that is not served and Invalid for an unknown task, both naming what there is.
+        """
+        suffix = self._suffix(model)
+        if task or suffix or role:
+            return self._task(task or suffix, role)
+        return self._routes.get(default or "", self._default)
+
+    def _suffix(self, model: str | None) -> str | None:
+        if model is None:
+            return None
+        if model not in self._models:
+            served = ", ".join([self.model, *(f"{self.model}:{task}" for task in self.tasks)])
+            raise ModelNotFound(model, served)
+        return self._models[model]
+
+    def _task(self, task: str | None, role: str | None) -> Route:
+        for name in (f"{task}.{role}" if task and role else role, task):
+            if name in self._routes:
+                return self._routes[name]
+        raise self._unknown(task or role)
+
+    def _unknown(self, task: str | None) -> Invalid:
+        meant = did_you_mean(task, self._routes)
+        message = f"unknown task {quoted(task)}{meant or ';'} allowed are: {', '.join(self.tasks)}"
+        return invalid("task", message, kind="enum", given=task)
+
+
+def _routes(family: Family) -> dict[str, Route]:
+    """Each task, and each other name of one."""
+    routes = {name: Route(task=name, backend=row.backend, prefix=row.prefix) for name, row in family.tasks.items()}
+    return {**{alias: routes[task] for alias, task in family.task_aliases.items()}, **routes}
+
+
+def _model_names(names: Iterable[str], routes: Mapping[str, Route]) -> Iterator[tuple[str, str | None]]:
+    """Each model name that is answered, with the task its suffix stands for."""
+    for name in names:
+        yield name, None
+        yield from ((f"{name}:{task}", task) for task in routes)
+        yield from ((name + suffix, role) for suffix, role in ROLE_SUFFIXES.items() if role in routes)

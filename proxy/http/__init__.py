@@ -1,0 +1,1 @@
+"""Routes and responses: which handler answers a path, and how an answer is written."""

@@ -1,0 +1,77 @@
+"""What a launcher asks and tells the proxy, on a UNIX socket of their own: what the queues do, to pause one, to leave.
+
+- `GET /lanes`: a LaneReport for each backend.
+- `POST /lanes/{name}/hold`: send it nothing more; answered when nothing is in flight there. Its requests wait; the
+  body, a text, is what those are told that wait in vain.
+- `POST /lanes/{name}/release`: go on.
+- `POST /accept`: take connections, if it was started not to.
+- `POST /finish`: take no more, answer all that has come, and end.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+from aiohttp import web
+
+from proxy.edge.server import Server
+from proxy.models.served_model import ServedModel
+
+
+@asynccontextmanager
+async def answering(socket: Path | None, models: Mapping[str, ServedModel], server: Server) -> AsyncIterator[None]:
+    """Answer on the socket for as long as the block lasts; without one, do nothing."""
+    if socket is None:
+        yield
+        return
+    runner = web.AppRunner(_application(models, server), access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    try:
+        socket.unlink(missing_ok=True)  # of a proxy before this one
+        await web.UnixSite(runner, str(socket)).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _application(models: Mapping[str, ServedModel], server: Server) -> web.Application:
+    def named(request: web.Request) -> ServedModel:
+        name = request.match_info["name"]
+        if name not in models:
+            raise web.HTTPNotFound(text=f"there is no backend {name}")
+        return models[name]
+
+    async def lanes(_: web.Request) -> web.Response:
+        body = orjson.dumps({name: model.report() for name, model in models.items()})
+        return web.Response(body=body, content_type="application/json")
+
+    async def hold(request: web.Request) -> web.Response:
+        model = named(request)
+        model.progress = await request.text()
+        await model.hold()
+        return web.Response()
+
+    async def release(request: web.Request) -> web.Response:
+        named(request).release()
+        return web.Response()
+
+    async def accept(_: web.Request) -> web.Response:
+        await server.accept()
+        return web.Response()
+
+    async def finish(_: web.Request) -> web.Response:
+        await server.finish()
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/lanes", lanes),
+            web.post("/lanes/{name}/hold", hold),
+            web.post("/lanes/{name}/release", release),
+            web.post("/accept", accept),
+            web.post("/finish", finish),
+        ]
+    )
+    return app

@@ -1,0 +1,242 @@
+"""`/openapi.json`: the routes and the wire models as an OpenAPI 3.1 document. A new route or door appears by itself."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaValue, models_json_schema
+
+from proxy.contract.settings import TokenIds
+from proxy.dialects import ollama, runpod, tei
+from proxy.edge.middleware import is_open
+from proxy.embedding.tasks import TaskTable
+from proxy.http import pages, raw_floats
+from proxy.wire.answer_models import ErrorAnswer, HealthAnswer, ModelsAnswer, ReadyAnswer
+from proxy.wire.dialect import Door
+
+Described = tuple[type[BaseModel], Literal["validation", "serialization"]]
+DOCUMENT: web.AppKey[Mapping[str, object]] = web.AppKey("document", Mapping)
+
+SCHEMAS = "#/components/schemas/"
+JOBS = [prefix + path for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")]
+ANSWERS: Mapping[str, type[BaseModel]] = {
+    **dict.fromkeys(pages.LISTS, ModelsAnswer),
+    **dict.fromkeys(JOBS, runpod.RunAnswer),
+    "/health": HealthAnswer,
+    "/ready": ReadyAnswer,
+}
+PAGE_BODIES: Mapping[str, type[BaseModel]] = {"/api/show": ollama.OllamaShowBody, "/api/pull": ollama.OllamaPullBody}
+PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
+    **dict.fromkeys(JOBS, runpod.FailedAnswer),
+    **dict.fromkeys(["/api/tags", "/api/ps", "/api/version", *PAGE_BODIES], ollama.OllamaError),
+    **dict.fromkeys(["/", "/info"], tei.TeiError),
+}
+JSON = ("application/json",)
+TYPES: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(["/", "/metrics"], ("text/plain",)),
+    "/docs": ("text/html",),
+    "/api/pull": ("application/x-ndjson", *JSON),
+}
+ERRORS = {
+    400: "The body is not JSON, a text is too long, or the model is not served.",
+    401: "The API key is missing or wrong.",
+    403: "Without API keys: the Host is not known as this server's, or a page of another site asks.",
+    404: "There is none of that name.",
+    408: "The body did not arrive in time.",
+    413: "The body is larger than this server takes.",
+    415: "The body's Content-Encoding is not gzip or deflate.",
+    417: "The Expect header is not 100-continue.",
+    422: "A field is not valid, or a text cannot be computed: `errors` names it.",
+    429: "Too much is waiting, or held, already.",
+    500: "A fault of this server.",
+    502: "A backend answered with something that is not a vector.",
+    503: "A backend is loading, down or stopping.",
+    504: "Not done within the deadline, the server's or yours.",
+}
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+MADE_BY = {
+    "X-Trillama-Model": "The family that made the vectors.",
+    "X-Trillama-Task": "The task as served.",
+    "X-Trillama-Prefix": "The prefix as served, as JSON.",
+    "X-Trillama-Model-Digest": "The model file's SHA-256.",
+    "X-Trillama-Quantization": "The model file's quantisation.",
+    "X-Trillama-Engine": "The build of llama.cpp.",
+    "X-Trillama-Vector-Space": "Vectors can be compared if and only if this is the same.",
+}
+
+
+TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
+    TokenIds.CL100K: {"type": "integer", "minimum": 0, "maximum": 100255, "description": "Of cl100k_base."},
+    TokenIds.MODEL: {"type": "integer", "minimum": 0, "description": "Of the model's own vocabulary."},
+    TokenIds.REFUSE: {"not": {}, "description": "This server takes none."},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What differs from server to server."""
+
+    table: TaskTable
+    dimensions: int
+    token_ids: TokenIds
+    multivector: bool
+    locked: bool
+
+
+def document(routes: Sequence[web.RouteDef], doors: Sequence[Door], served: Served) -> dict[str, object]:
+    """The document of a server with those routes, for the names of tasks and models that it answers."""
+    schemas = _schemas(doors)
+    by_path = {("POST", path): one for one in doors for path in one.paths}
+    paths: dict[str, dict[str, object]] = {}
+    for route in routes:
+        one = by_path.get((route.method, route.path))
+        operation = _door(one, schemas) if one else _page(route, schemas)
+        named = {
+            "operationId": _identifier(route),
+            "parameters": _parameters(route.path),
+            "security": _security(route, locked=served.locked),
+        }
+        paths.setdefault(route.path, {})[route.method.lower()] = {**operation, **named}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"{served.table.model} on trillama", "version": "1", "description": DESCRIPTION},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {"schemas": {**schemas, **_names(served)}, "securitySchemes": SECURITY},
+    }
+
+
+DESCRIPTION = (
+    "Embeddings for the clients of many APIs. In a request null means absent, and fields that are not named here are "
+    "ignored. Each answer has an `X-Request-ID`, yours if you send one. `X-Request-Timeout`: the seconds that you wait."
+)
+
+
+async def document_json(request: web.Request) -> web.Response:
+    """`GET /openapi.json`: this document."""
+    return web.Response(body=orjson.dumps(request.app[DOCUMENT]), content_type="application/json")
+
+
+def _schemas(doors: Sequence[Door]) -> dict[str, JsonSchemaValue]:
+    """Of every wire model and answer, by name."""
+    answers = [*(one.answer for one in doors), *(one.error or ErrorAnswer for one in doors), *ANSWERS.values()]
+    bodies = [*(one.body for one in doors), *PAGE_BODIES.values()]
+    taken: list[Described] = [(body, "validation") for body in bodies]
+    given: list[Described] = [(model, "serialization") for model in answers]
+    defined: dict[str, JsonSchemaValue] = models_json_schema(
+        list(dict.fromkeys([*taken, *given])), ref_template=SCHEMAS + "{model}"
+    )[1]["$defs"]
+    return defined
+
+
+def _names(served: Served) -> dict[str, object]:
+    """What the wire models refer to, as it is on this server."""
+    model, tasks = served.table.model, list(served.table.tasks)
+    more = ", ".join(f"`{name}`" for name in served.table.task_names if name not in tasks)
+    named = [model, *(f"{model}:{task}" for task in tasks)]
+    return {
+        "TaskName": {"type": "string", "enum": tasks, "description": f"A task. Other names are taken too: {more}."},
+        "ModelName": {"type": "string", "enum": named, "examples": [model], "description": MODEL_NAMES},
+        "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
+        "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
+        "TokenId": TOKEN_IDS[served.token_ids],
+    }
+
+
+MODEL_NAMES = "The model, with or without a task. Other names are taken too: those that the settings map to it."
+
+
+def _door(one: Door, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
+    content: dict[str, object] = {"application/json": {"schema": _ref(one.answer)}}
+    headers = {} if one.later else _headers(MADE_BY)
+    if one.raw:
+        content |= {raw_floats.RAW: {}, raw_floats.NPY: {}}
+    return {
+        "summary": one.summary,
+        "requestBody": _body(one.body, schemas),
+        "responses": {
+            "200": {"description": "The job." if one.later else "The vectors.", "headers": headers, "content": content},
+            **{str(status): _error(status, one.error or ErrorAnswer) for status in ERRORS},
+        },
+    }
+
+
+def _body(model: type[BaseModel], schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
+    content = {"schema": _ref(model), "example": example(_ref(model), schemas)}
+    return {"required": True, "content": {"application/json": content}}
+
+
+def _page(route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
+    """A route without a wire model: what its handler's docstring and the tables above say."""
+    said = re.sub("^`[A-Z]+ [^`]+`[:,] ", "", (route.handler.__doc__ or "").partition("\n")[0])
+    answer, error = ANSWERS.get(route.path), PAGE_ERRORS.get(route.path, ErrorAnswer)
+    content = {"schema": _ref(answer)} if answer else {}
+    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(route.path, JSON), content)}
+    responses = {"200": answered, **{str(status): _error(status, error) for status in (403, 417, 429, 500)}}
+    described: dict[str, object] = {"summary": said[:1].upper() + said[1:], "responses": responses}
+    if body := PAGE_BODIES.get(route.path):
+        described["requestBody"] = _body(body, schemas)
+        responses |= {str(status): _error(status, error) for status in (400, 404, 408, 413, 415, 422)}
+    if route.path == "/ready":
+        responses["503"] = {**answered, "description": "Not ready: the reasons."}
+    if not is_open(route.method, route.path):
+        responses["401"] = _error(401, error)
+    if "{" in route.path:
+        responses["404"] = _error(404, error)
+    return described
+
+
+def _error(status: int, body: type[BaseModel] = ErrorAnswer) -> dict[str, object]:
+    later = {"Retry-After": "Seconds to wait."} if status in {429, 503, 504} else {}
+    queue = {"X-Queue-Tokens": "How many tokens wait."} if status in {429, 503} else {}
+    headers = _headers({**later, **queue})
+    content = {"application/json": {"schema": _ref(body)}}
+    return {"description": ERRORS[status], "headers": headers, "content": content}
+
+
+def _headers(described: Mapping[str, str]) -> dict[str, object]:
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in described.items()}
+
+
+def _ref(model: type[BaseModel]) -> JsonSchemaValue:
+    return {"$ref": SCHEMAS + model.__name__}
+
+
+def _security(route: web.RouteDef, *, locked: bool) -> list[dict[str, list[str]]]:
+    """Any one of them is enough; the empty one says that none is needed."""
+    if is_open(route.method, route.path):
+        return []
+    keys: list[dict[str, list[str]]] = [{name: []} for name in SECURITY]
+    return keys if locked else [*keys, {}]
+
+
+def _parameters(path: str) -> list[object]:
+    kinds: dict[str, JsonSchemaValue] = {"model": {"$ref": SCHEMAS + "ModelName"}}
+    names = re.findall(r"{(\w+)", path)
+    return [
+        {"name": name, "in": "path", "required": True, "schema": kinds.get(name, {"type": "string"})} for name in names
+    ]
+
+
+def _identifier(route: web.RouteDef) -> str:
+    return f"{route.method.lower()}{re.sub('[^a-zA-Z0-9]+', '_', route.path)}"
+
+
+def example(schema: JsonSchemaValue, schemas: Mapping[str, JsonSchemaValue]) -> object:
+    """The least that a request needs: the examples of its required fields."""
+    while "$ref" in schema:
+        schema = schemas[schema["$ref"].removeprefix(SCHEMAS)]
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "anyOf" in schema:
+        return example(schema["anyOf"][0], schemas)
+    needed = [schema, *(each["anyOf"][0] for each in schema.get("allOf", ()))]
+    names = [name for each in needed for name in each.get("required", ())]
+    return {name: example(schema["properties"][name], schemas) for name in names} if names else "hello"

@@ -1,0 +1,197 @@
+"""Every route and its handler. Those of the dialects parse, call and render."""
+
+import asyncio
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+from aiohttp import web
+
+from proxy import metrics
+from proxy.contract.settings import Family
+from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
+from proxy.dialects.jobs import Job, Jobs
+from proxy.edge import body
+from proxy.edge.http_connection import connection_of
+from proxy.edge.middleware import CLIENT, SUMMARY, Handler
+from proxy.embedding.service import estimate
+from proxy.errors import Invalid, invalid
+from proxy.http import docs, openapi, pages, raw_floats
+from proxy.http.pages import FAMILY, SERVICE
+from proxy.http.responses import send
+from proxy.models import provenance
+from proxy.scheduling.memory_budget import Budget, Room
+from proxy.types import EmbedRequest, EmbedResult
+from proxy.wire import json_body
+from proxy.wire.dialect import Asked, Door, Parse, Refuse
+
+T = TypeVar("T")
+JOBS = web.AppKey("jobs", Jobs)
+BUDGET = web.AppKey("budget", Budget)
+ANSWERS = web.AppKey("answers", Budget)
+BODIES = web.AppKey("bodies", body.Limits)
+FLOAT = 4  # bytes
+
+
+def door(parse: Parse) -> Handler:
+    """The handler of one dialect: its JSON in, the vectors in its shape out, or as raw floats for who accepts those."""
+
+    async def embed(request: web.Request) -> web.StreamResponse:
+        with request.app[BUDGET].room() as room:
+            asked = await _asked(request, parse, room)
+            raw = raw_floats.wanted(",".join(request.headers.getall("Accept", ())))
+            if raw and asked.request.multivector:
+                message = "has no raw form, as each text has its own number of vectors: leave out `Accept`"
+                raise invalid("return_multivector", message, kind="unsupported", given="true")
+            with _answering(request, _size(asked.request, request.app[FAMILY])):
+                return await _embedded(request, asked, raw)
+
+    return embed
+
+
+async def _embedded(request: web.Request, asked: Asked, raw: str | None) -> web.StreamResponse:
+    # Bare floats have no place for the errors of a part.
+    result = await request.app[SERVICE].embed(replace(asked.request, partial=False) if raw else asked.request)
+    asyncio.get_running_loop().call_soon(_observe, request, result)  # when the answer is on its way
+    headers = provenance.headers(result)
+    if raw:
+        return raw_floats.response(raw, result, headers)
+    return await send(request, asked.render(result), headers=headers)
+
+
+def job_door(parse: Parse) -> Handler:
+    """The handler of a dialect whose caller comes back for the answer: its JSON in, a job out, if only a failed one."""
+
+    async def submit(request: web.Request) -> web.StreamResponse:
+        jobs = request.app[JOBS]
+        with request.app[BUDGET].room() as room:
+            try:
+                asked = await _asked(request, parse, room)
+            except Invalid as error:
+                return await _job_answer(request, jobs.reject(error))
+            return await _job_answer(request, jobs.submit(asked, room))
+
+    return submit
+
+
+def with_body(page: pages.Page) -> Handler:
+    """The handler of a page that is asked with a JSON body."""
+
+    @functools.wraps(page)
+    async def answer(request: web.Request) -> web.StreamResponse:
+        with request.app[BUDGET].room() as room:
+            return await page(request, await _parsed(request, lambda given: given, room))
+
+    return answer
+
+
+async def job_status(request: web.Request) -> web.StreamResponse:
+    """`GET /status/{id}`: a job of `/run`, with its output once it is completed."""
+    job = request.app[JOBS].fetch(request.match_info["id"])
+    with _answering(request, job.size):
+        return await _job_answer(request, job)
+
+
+async def cancel_job(request: web.Request) -> web.StreamResponse:
+    """`POST /cancel/{id}`: stop a job of `/run`."""
+    return await _job_answer(request, request.app[JOBS].cancel(request.match_info["id"]))
+
+
+async def _asked(request: web.Request, parse: Parse, room: Room) -> Asked:
+    return _called(request, await _parsed(request, parse, room))
+
+
+async def _parsed(request: web.Request, parse: Callable[[object], T], room: Room) -> T:
+    read = await body.read(request, room, request.app[BODIES])
+    return await json_body.parsed(read, parse, request.app[SERVICE].limits.items)
+
+
+@contextmanager
+def _answering(request: web.Request, size: int) -> Iterator[None]:
+    """Room for an answer's vectors, until they are on their way. Raises Crowded."""
+    with request.app[ANSWERS].room() as room:
+        room.grow(size)
+        with room.used_by(connection_of(request)):
+            yield
+
+
+def _size(request: EmbedRequest, family: Family) -> int:
+    """About how many bytes the vectors take while they come together: whole ones, whatever was asked for."""
+    if not request.multivector or not family.multivector:
+        return len(request.inputs) * family.dimensions * FLOAT
+    return estimate(request.inputs) * family.multivector.dimensions * FLOAT
+
+
+def _called(request: web.Request, asked: Asked) -> Asked:
+    """What was asked, with which model the path names, who asks and how long they wait. Raises Invalid."""
+    given = request.headers.get("X-Request-Timeout")
+    called = replace(
+        asked.request,
+        model=_model(request, asked.request.model),
+        client=request.get(CLIENT, ""),
+        timeout_s=_seconds(given) if given else None,
+    )
+    return replace(asked, request=called)
+
+
+def _model(request: web.Request, of_body: str | None) -> str | None:
+    """The path's model, as in Azure's and Gemini's paths; a deployment of another name leaves it to the body."""
+    of_path = request.match_info.get("model")
+    if of_path and (not of_body or request.app[SERVICE].tasks.has_model(of_path)):
+        return of_path
+    return of_body
+
+
+def _seconds(given: str) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        message = "must be a finite number of seconds above 0"
+        raise invalid("X-Request-Timeout", message, kind="out_of_range", given=given)
+    return seconds
+
+
+async def _job_answer(request: web.Request, job: Job) -> web.StreamResponse:
+    return await send(request, runpod.state_of(job), headers=provenance.headers(job.result) if job.result else None)
+
+
+def _observe(request: web.Request, result: EmbedResult) -> None:
+    request[SUMMARY] = f" {result.task} inputs={result.inputs} tokens={result.tokens}"
+    metrics.INPUTS.labels(result.task).inc(result.inputs)
+    metrics.TOKENS.labels(result.task).inc(result.tokens)
+
+
+DOORS: Sequence[Door] = (jina.DOOR, *runpod.DOORS, *ollama.DOORS, tei.DOOR, *cohere.DOORS, *gemini.DOORS)
+ROUTES: Sequence[web.RouteDef] = (
+    *(web.post(path, (job_door if one.later else door)(one.parse)) for one in DOORS for path in one.paths),
+    *(web.get(prefix + "/status/{id}", job_status) for prefix in runpod.PREFIXES),
+    *(web.post(prefix + "/cancel/{id}", cancel_job) for prefix in runpod.PREFIXES),
+    web.get("/", pages.ollama_root),
+    web.get("/api/tags", pages.ollama_tags),
+    web.get("/api/ps", pages.ollama_running),
+    web.post("/api/show", with_body(pages.ollama_show)),
+    web.post("/api/pull", with_body(pages.ollama_pull)),
+    web.get("/api/version", pages.ollama_version),
+    web.get("/info", pages.tei_info),
+    *(web.get(path, pages.models) for path in pages.LISTS),
+    web.get("/v1/models/{id}", pages.model),
+    web.get("/health", pages.health),
+    web.get("/ready", pages.ready),
+    web.get("/metrics", pages.prometheus),
+    web.get("/openapi.json", openapi.document_json),
+    web.get("/docs", docs.page),
+)
+
+# Who writes the errors of a route, or of what is not found below a path; everywhere else it is the common body.
+REFUSALS: Mapping[str, Refuse] = {
+    **{path: one.refuse for one in DOORS if one.refuse for path in one.paths},
+    **{prefix + path: runpod.refuse for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")},
+    **dict.fromkeys(("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version", "/api/"), ollama.refuse),
+    "/v1beta/": gemini.refuse,
+    "/info": tei.refuse,
+}

@@ -1,0 +1,202 @@
+"""One llama-server, spoken to over HTTP. The only file that knows its wire; its errors become ours here."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing, nullcontext
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import numpy as np
+import orjson
+import pybase64
+from numpy.typing import NDArray
+
+from proxy.contract.settings import BackendSettings
+from proxy.errors import BackendError, BackendLoading, BackendLost, BackendUnavailable
+from proxy.llama.batch_lock import FileLock
+from proxy.llama.unix_http import NotPlain, NotThere, Pipe, Reply
+from proxy.types import Ids, Matrix, ModelSize
+
+# llama-server closes an idle connection after 5 s; ours must be gone before (one reset in 300 seen otherwise).
+KEEPALIVE_S = 3.0
+RETRY_AFTER_S = 2
+RAW_BASE64 = b'"encoding_format":"base64","embd_normalize":-1}'
+QUICK = aiohttp.ClientTimeout(total=2)  # what is answered beside a running batch
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A llama-server started with `--embedding --pooling mean`. Every method raises BackendError or a subclass."""
+
+    name: str
+    settings: BackendSettings
+    session: aiohttp.ClientSession
+    base: str
+    pipe: Pipe | None = None
+    turn: AbstractAsyncContextManager[object, bool | None] = field(default_factory=nullcontext)
+
+    async def embed(self, inputs: Sequence[Ids]) -> Matrix:
+        """The raw mean-pooled vectors of token-id inputs, in their order: float32, shape (n, n_embd), not normalised.
+
+        Send only what fits one physical batch: at most `slots` inputs and `batch_tokens` tokens (traps T2, T4, T9).
+        Values are not checked: they may be NaN.
+        """
+        return self.read(
+            await self.send([orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY) for ids in inputs]), len(inputs)
+        )
+
+    async def send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
+        """One call of texts, each a JSON list of token ids; `read` reads what comes back.
+
+        Raises BackendLost where the call may be what ended the engine, so that the caller can find out. Unless it is
+        to be sent `once`, it was sent twice then: the connection may have been stale.
+        """
+        post = self._post_once if once else self._post
+        async with self.turn:
+            return await post("/v1/embeddings", b'{"input":[%b],%b' % (b",".join(texts), RAW_BASE64))
+
+    def read(self, answer: bytes, count: int) -> Matrix:
+        """The vectors in the answer to a call of `count` texts; see `embed`. Raises BackendError."""
+        try:
+            return _matrix(orjson.loads(answer), count)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise BackendError(f"backend {self.name} answered something that is not embeddings: {error!r}") from error
+
+    async def tokenize(self, text: str) -> NDArray[np.int32]:
+        """The ids of one text as /v1/embeddings itself would make them: special tokens parsed, BOS and EOS added."""
+        asked = orjson.dumps({"content": text, "add_special": True, "parse_special": True})
+        answer = await self._post("/tokenize", asked)
+        try:
+            return np.array(orjson.loads(answer)["tokens"], dtype=np.int32)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise BackendError(f"backend {self.name} answered something that is not tokens: {error!r}") from error
+
+    async def properties(self) -> dict[str, str]:
+        """`build_info` and `model_ftype` as the engine reports them in /props; what it leaves out is absent."""
+        async with self._translated(), self.session.get(f"{self.base}/props", timeout=QUICK) as response:
+            content = await response.read()
+            await self._raise_for(response.status, content)
+        try:
+            answer = orjson.loads(content)
+            found = {name: str(answer[name]) for name in ("build_info", "model_ftype") if name in answer}
+            return {name: value.removeprefix("(guessed) ") for name, value in found.items()}
+        except (orjson.JSONDecodeError, TypeError) as error:
+            raise BackendError(f"backend {self.name} answered /props with something that is not JSON") from error
+
+    async def size(self) -> ModelSize:
+        """How large its model is, as the engine reports it in /v1/models; 0 for what it leaves out."""
+        async with self._translated(), self.session.get(f"{self.base}/v1/models", timeout=QUICK) as response:
+            content = await response.read()
+        try:
+            meta = orjson.loads(content)["data"][0]["meta"]
+            return ModelSize(parameters=int(meta["n_params"]), bytes=int(meta["size"]))
+        except (KeyError, TypeError, ValueError, IndexError):  # nothing depends on it but what lists of models show
+            return ModelSize()
+
+    async def check(self) -> None:
+        """Return if it answers /health with 200; raise BackendLoading or another BackendError if not."""
+        async with self._translated(), self.session.get(f"{self.base}/health", timeout=QUICK) as response:
+            await self._raise_for(response.status, await response.read())
+
+    async def _post(self, path: str, data: bytes) -> bytes:
+        try:
+            return await self._post_once(path, data)
+        except BackendLost as error:
+            # A kept-alive connection that it closed as we wrote; embedding is pure, so asking again is safe.
+            if not isinstance(error.__cause__, aiohttp.ServerDisconnectedError | ConnectionResetError):
+                raise
+            return await self._post_again(path, data, error)
+
+    async def _post_again(self, path: str, data: bytes, lost: BackendLost) -> bytes:
+        try:
+            return await self._post_once(path, data)
+        except BackendUnavailable as error:
+            raise lost from error  # it is not there any more: what it did not answer may be what ended it
+
+    async def _post_once(self, path: str, data: bytes) -> bytes:
+        if self.pipe and (reply := await self._by_pipe(self.pipe, path, data)):
+            await self._raise_for(reply.status, reply.content)
+            return reply.content
+        async with self._translated(), self.session.post(self.base + path, data=data) as response:
+            content = await response.read()
+            await self._raise_for(response.status, content)
+            return content
+
+    async def _by_pipe(self, pipe: Pipe, path: str, data: bytes) -> Reply | None:
+        """The answer by the short way; None if it is one that takes a whole HTTP client."""
+        try:
+            return await pipe.post(path, data)
+        except NotPlain:
+            return None
+        except NotThere as error:
+            raise self._down(error, BackendUnavailable) from error
+        except OSError as error:
+            raise self._down(error, BackendLost) from error
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise self._down(error, BackendUnavailable) from error
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            raise self._down(error, BackendLost) from error
+
+    def _down(self, error: Exception, kind: type[BackendUnavailable]) -> BackendUnavailable:
+        return kind(f"backend {self.name} is down: {type(error).__name__}", retry_after_s=RETRY_AFTER_S)
+
+    async def _raise_for(self, status: int, content: bytes) -> None:
+        if status == 200:
+            return
+        if status == 503:
+            raise BackendLoading(f"backend {self.name} is loading its model", retry_after_s=RETRY_AFTER_S)
+        raise BackendError(f"backend {self.name} answered {status}: {content[:200].decode(errors='replace')}")
+
+
+B = TypeVar("B", bound=Backend)
+
+
+def connect(name: str, settings: BackendSettings) -> AbstractAsyncContextManager[Backend]:
+    """A backend to speak to for as long as the block lasts; it need not be up yet."""
+    return connect_as(Backend, name, settings)
+
+
+@asynccontextmanager
+async def connect_as(kind: type[B], name: str, settings: BackendSettings) -> AsyncIterator[B]:
+    """A backend of that kind; see `connect`."""
+    url = urlsplit(settings.url)
+    connector: aiohttp.BaseConnector
+    if url.scheme == "unix":
+        connector, base = aiohttp.UnixConnector(url.path, limit=8, keepalive_timeout=KEEPALIVE_S), "http://llama-server"
+    else:
+        connector, base = aiohttp.TCPConnector(limit=8, keepalive_timeout=KEEPALIVE_S), settings.url.rstrip("/")
+    headers = {"Content-Type": "application/json"}
+    if settings.api_key:
+        headers["Authorization"] = f"Bearer {settings.api_key}"
+    # No clock for a batch here: the scheduler has one.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+    async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
+        with ExitStack() as stack:
+            pipe = stack.enter_context(closing(_pipe(url.path, headers))) if url.scheme == "unix" else None
+            turn = stack.enter_context(closing(FileLock(settings.lock))) if settings.lock else nullcontext()
+            yield kind(name, settings, session, base, pipe, turn)
+
+
+def _pipe(socket: str, headers: Mapping[str, str]) -> Pipe:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return Pipe(socket, headers=lines.encode("latin-1"), keepalive_s=KEEPALIVE_S)
+
+
+def _matrix(answer: object, count: int) -> Matrix:
+    """Rows by their `index`. Raises ValueError and kin where the answer is not `count` rows of one length."""
+    data = answer["data"]  # type: ignore[index] # the caller translates what a foreign shape raises
+    rows: list[bytes | None] = [None] * count
+    for item in data:
+        rows[item["index"]] = pybase64.b64decode(item["embedding"], validate=True)
+    if len(data) != count or any(row is None for row in rows):
+        raise ValueError(f"{len(data)} rows for {count} inputs")
+    joined = b"".join(row for row in rows if row is not None)
+    if len({len(row) for row in rows if row is not None}) != 1:
+        raise ValueError("rows of different lengths")
+    return np.frombuffer(joined, dtype="<f4").reshape(count, -1)

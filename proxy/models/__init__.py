@@ -1,0 +1,1 @@
+"""One served model: its readiness, its verification, the cache of its vectors."""

@@ -1,0 +1,116 @@
+"""Vectors that were computed before, by exactly what they depend on. Off unless the configuration gives it bytes.
+
+A key is the vector space (file, pooling, Unicode form, prefixes) and a text's token ids, prefix included; a value is
+the raw vector in full size, so that any `dimensions` and `normalized` are served from it. `VectorStore` keeps them, in
+memory or in a file that outlives us.
+"""
+
+import asyncio
+import hashlib
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from proxy import metrics
+from proxy.models.vector_store import VectorStore
+from proxy.scheduling.entries import Outcome
+from proxy.types import Ids, Matrix, Vector
+
+log = logging.getLogger(__name__)
+
+NOTHING: Matrix = np.empty((0, 0), dtype=np.float32)
+PATIENCE_S = 2.0  # for a disk that hangs: computing is quicker
+UNWRITTEN_BYTES = 64 * 2**20  # that wait to be written; a disk that is slower than the engine keeps less
+
+
+def key_of(space: str, ids: Ids) -> bytes:
+    """32 bytes that no other text, and none in another vector space, has (SHA-256)."""
+    return hashlib.sha256(space.encode() + b"\0" + np.asarray(ids, dtype="<i4").tobytes()).digest()
+
+
+@asynccontextmanager
+async def opened(size_bytes: int, path: Path | None, dimensions: int) -> AsyncIterator["Cache | None"]:
+    """The cache that the configuration asks for; None without bytes, or while the disk is full or the file locked.
+
+    Raises ConfigError for a path where no file can be.
+    """
+    if not size_bytes:
+        yield None
+        return
+    loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1, "cache")
+    try:
+        try:
+            store = await loop.run_in_executor(thread, VectorStore, path, size_bytes, dimensions)
+        except sqlite3.Error as error:
+            log.warning("cache_file = %s: %s: served without a cache", path, error)
+            yield None
+            return
+        try:
+            yield Cache(store, thread, dimensions)
+        finally:
+            await loop.run_in_executor(thread, store.close)  # when all is written
+    finally:
+        thread.shutdown(wait=False)
+
+
+class Cache:
+    """The store, asked in its own thread. One that fails or hangs costs nobody an answer."""
+
+    def __init__(self, store: VectorStore, thread: ThreadPoolExecutor, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self._store = store
+        self._thread = thread
+        self._unwritten = 0
+
+    async def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Vector]:
+        """Those that are there: float32, of full size. Who leaves meanwhile leaves the thread to its work."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.get, keys)
+        except TimeoutError:
+            return {}
+
+    def keep(self, used: Collection[bytes], fresh: Mapping[bytes, Vector]) -> None:
+        """Keep the fresh ones, and remember which were used, later: no answer waits for it."""
+        size = sum(vector.nbytes for vector in fresh.values())
+        if self._unwritten + size > UNWRITTEN_BYTES or not (used or fresh):
+            return
+        self._unwritten += size
+        work = partial(self._store.keep, used, fresh)
+        asyncio.get_running_loop().run_in_executor(self._thread, work).add_done_callback(lambda _: self._written(size))
+
+    def _written(self, size: int) -> None:
+        self._unwritten -= size
+
+
+async def through(
+    cache: Cache,
+    space: str,
+    inputs: Sequence[Ids],
+    compute: Callable[[Sequence[Ids]], Awaitable[Outcome]],
+    still_there: Callable[[], bool],
+) -> Outcome:
+    """What `compute` gives for the inputs, of which only those are computed that the cache does not have.
+
+    What is computed is kept, if `still_there` says that the same model was there all the time.
+    """
+    keys = [key_of(space, ids) for ids in inputs]
+    known = await cache.get(keys)
+    missing = [index for index, key in enumerate(keys) if key not in known]
+    metrics.CACHED.labels("hit").inc(len(keys) - len(missing))
+    metrics.CACHED.labels("miss").inc(len(missing))
+    found = await compute([inputs[index] for index in missing]) if missing else Outcome(NOTHING, {})
+    failed = {missing[row]: error for row, error in found.failed.items()}
+    fresh = {missing[row]: vector for row, vector in enumerate(found.rows) if missing[row] not in failed}
+    cache.keep(known.keys(), {keys[index]: row for index, row in fresh.items()} if still_there() else {})
+    rows = np.zeros((len(keys), cache.dimensions), dtype=np.float32)
+    for index, key in enumerate(keys):
+        if index not in failed:
+            rows[index] = fresh[index] if index in fresh else known[key]
+    return Outcome(rows, failed)

@@ -1,0 +1,50 @@
+"""Which file, engine and rules made a vector, so that nobody compares what cannot be compared."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from proxy.contract.settings import Family
+from proxy.types import EmbedResult
+
+UNKNOWN = "unknown"
+
+
+def digest_of(model_file: Path) -> str:
+    """The file's SHA-256 as `sha256:…`. Blocks for a second per GiB or so, but not for files of the hub's cache.
+
+    There a file is a link to a blob that has its SHA-256 for a name, checked when it was fetched. Of a file that is
+    not there nothing is known: the engine may be on another machine.
+    """
+    if not model_file.is_file():
+        return UNKNOWN
+    blob = model_file.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", blob):
+        return f"sha256:{blob}"
+    with model_file.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def space_of(digest: str, family: Family, backend: str) -> str:
+    """The vector-space id: a digest of the model's file and of how its tasks prepare a text.
+
+    The prefixes of all the backend's tasks count, not the request's own: a query and a passage are made to be
+    compared. Engine builds and sizes do not count: they change digits, not the space.
+    """
+    prefixes = {name: row.prefix for name, row in family.tasks.items() if row.backend == backend}
+    rules = [digest, backend, "mean", family.unicode_normalization, prefixes]
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def headers(result: EmbedResult) -> dict[str, str]:
+    """The response headers that say what served a request. The prefix is JSON, as its last space matters."""
+    return {
+        "X-Trillama-Model": result.model,
+        "X-Trillama-Task": result.task,
+        "X-Trillama-Prefix": json.dumps(result.prefix),
+        "X-Trillama-Model-Digest": result.provenance.digest,
+        "X-Trillama-Quantization": result.provenance.quantization,
+        "X-Trillama-Engine": result.provenance.engine,
+        "X-Trillama-Vector-Space": result.provenance.space,
+    }

@@ -1,0 +1,128 @@
+"""What a backend must prove before it serves: that it is up, that its tokens are ours, that its vectors are vectors."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from proxy.contract.settings import Family
+from proxy.embedding.truncation import LARGE_TEXT, in_parts
+from proxy.errors import BackendLost, BackendUnavailable, BadVector
+from proxy.llama.client import Backend
+from proxy.models.provenance import UNKNOWN, digest_of, space_of
+from proxy.models.rounding import RoundingCheck
+from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
+from proxy.types import Ids, Provenance
+
+log = logging.getLogger(__name__)
+
+KNOWN_TEXT = "Query: trillama"
+TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
+
+
+class Tokenize(Protocol):
+    async def __call__(self, texts: Sequence[str]) -> list[Ids]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a backend that is right works with. `tokenizer` is None where the engine is asked for every text."""
+
+    tokenize: Tokenize
+    tokenizer: Tokenizer | None
+    provenance: Provenance
+    rounding: RoundingCheck = field(default_factory=RoundingCheck)
+
+
+async def proven(backend: Backend, family: Family) -> Proof:
+    """Ask the backend for its proof. Raises BackendError with what is wrong, or missing yet.
+
+    It is BackendLost only if it was up and ended meanwhile.
+    """
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await _up(backend)
+            tokenizer = await _own_tokenizer(backend)
+            tokenize: Tokenize = _Local(tokenizer) if tokenizer else _Engine(backend)
+            await _vector_is_right(backend, family, tokenize)
+            return Proof(tokenize, tokenizer, await _provenance(backend, family))
+    except TimeoutError as error:
+        raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
+
+
+async def _up(backend: Backend) -> None:
+    try:
+        await backend.check()
+    except BackendLost as error:
+        raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
+
+
+async def _vector_is_right(backend: Backend, family: Family, tokenize: Tokenize) -> None:
+    vectors = await backend.embed(await tokenize([KNOWN_TEXT]))
+    if vectors.shape != (1, family.dimensions):
+        message = f"backend {backend.name} gives {vectors.shape[1]} dimensions, the family has"
+        raise BadVector(f"{message} {family.dimensions}: wrong model file?")
+    if not np.isfinite(vectors).all():
+        raise BadVector(f"backend {backend.name} gives no finite vector for any text: it must be started again")
+
+
+async def _provenance(backend: Backend, family: Family) -> Provenance:
+    path, properties = backend.settings.model_file, await backend.properties()
+    digest = await asyncio.to_thread(digest_of, path) if path else UNKNOWN
+    return Provenance(
+        digest=digest,
+        quantization=properties.get("model_ftype", UNKNOWN),
+        engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
+        space=UNKNOWN if digest == UNKNOWN else space_of(digest, family, backend.name),
+        size=await backend.size(),
+    )
+
+
+async def _own_tokenizer(backend: Backend) -> Tokenizer | None:
+    """The file's own tokenizer if it agrees with the engine on every pinned text."""
+    path = backend.settings.model_file
+    tokenizer = await asyncio.to_thread(_loaded, path) if path else None
+    if tokenizer is None:
+        return None
+    for text, ids in zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True):
+        if ids != (await backend.tokenize(text)).tolist():
+            log.warning("%s: our tokens differ from the engine's for %r: asking the engine", path, text)
+            return None
+    return tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    backend: Backend
+
+    async def __call__(self, texts: Sequence[str]) -> list[Ids]:
+        return [await self.backend.tokenize(text) for text in texts]
+
+
+class _Local:
+    """The proxy's own tokenizer. Much text goes to a thread, of one request at a time: it takes all cores as it is."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._large = asyncio.Lock()
+
+    async def __call__(self, texts: Sequence[str]) -> list[Ids]:
+        if sum(map(len, texts)) < LARGE_TEXT:
+            return self._encode(texts)
+        async with self._large:
+            return await in_parts(self._encode, texts, LARGE_TEXT)
+
+    def _encode(self, texts: Sequence[str]) -> list[Ids]:
+        return [np.array(ids, dtype=np.int32) for ids in self._tokenizer.encode(texts)]
+
+
+def _loaded(path: Path) -> Tokenizer | None:
+    try:
+        return load(path)
+    except UnsupportedTokenizer as error:
+        log.warning("%s: %s: asking the engine for every token count", path, error)
+        return None

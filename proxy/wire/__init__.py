@@ -1,0 +1,1 @@
+"""What all dialects share: request and response models, inputs, encodings."""

@@ -1,0 +1,221 @@
+"""What the dialects share: JSON → a validated wire model, and what a dialect gives back."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
+from typing_extensions import TypeAliasType, TypedDict
+
+from proxy.errors import Fault, Invalid, ProxyError
+from proxy.quoting import did_you_mean, quoted, shown
+from proxy.types import EmbedRequest, EmbedResult, Encoding, Input, Refused
+from proxy.wire.inputs import inputs_of, items_of
+from proxy.wire.schema import as_accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A parsed request, and how its answer is written in the dialect that it came in."""
+
+    request: EmbedRequest
+    render: Callable[[EmbedResult], object]
+
+
+Parse = Callable[[object], Asked]  # of a JSON body; raises Invalid with every fault found
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error as a dialect writes it."""
+
+    status: int
+    body: object
+
+
+Refuse = Callable[[ProxyError, str], Refusal]  # of an error and the request's id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """One dialect's way in: what is served at `paths`, and what `/openapi.json` says about it.
+
+    `body` and `answer` describe what `parse` takes and its `render` gives. `raw`: the answer can be raw floats.
+    `later`: the answer is a job, and `render` writes the output that it comes to. `refuse` and `error`, its shape, are
+    for dialects whose clients do not read our common error body.
+    """
+
+    paths: Sequence[str]
+    summary: str
+    parse: Parse
+    body: type[BaseModel]
+    answer: type[BaseModel]
+    raw: bool = True
+    later: bool = False
+    refuse: Refuse | None = None
+    error: type[BaseModel] | None = None
+
+
+class Wire(BaseModel):
+    """A body as a client sends it: fields that are not named are ignored, null means absent."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: object) -> object:
+        return {k: v for k, v in fields.items() if v is not None} if isinstance(fields, dict) else fields
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return as_accepted(handler.resolve_ref_schema(handler(core)), cls.model_fields)
+
+
+T = TypeVar("T", bound=Wire)
+
+
+def validated(model: type[T], body: object) -> T:
+    """The body as that model. Raises Invalid with every fault found."""
+    if not isinstance(body, dict):
+        raise Invalid(Fault(field="body", message="must be a JSON object", type="object_type", input=shown(body)))
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise Invalid(*_faults(error)) from error
+
+
+ENCODINGS = "'float', 'base64', 'binary' or 'ubinary'"
+# What is wrong with a field, by pydantic's name for it; for what is not here, in pydantic's words.
+SENTENCES = {
+    "missing": "is required",
+    "value_error": "{error}",
+    "literal_error": "must be {expected}, not {given}{meant}",
+    "enum": "must be {expected}, not {given}{meant}",
+    "string_type": "must be a string, not {given}",
+    "model_type": "must be an object, not {given}",
+    "list_type": "must be a list, not {given}",
+    "too_short": "must have at least one entry",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false, not {given}"),
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_from_float", "int_parsing_size", "finite_number"),
+        "must be an integer, not {given}",
+    ),
+}
+
+
+def _faults(error: ValidationError) -> list[Fault]:
+    """One for each field: the first that was found."""
+    by_field = dict[str, ErrorDetails]()
+    for fault in error.errors(include_url=False):
+        by_field.setdefault(".".join(map(str, fault["loc"])), fault)
+    return [
+        Fault(
+            field=field,
+            message=_sentence(fault),
+            type=fault["type"],
+            input="" if fault["type"] == "missing" else shown(fault["input"]),
+        )
+        for field, fault in by_field.items()
+    ]
+
+
+def _sentence(fault: ErrorDetails) -> str:
+    context, given = fault.get("ctx", {}), fault["input"]
+    expected = str(context.get("expected", ""))
+    return SENTENCES.get(fault["type"], "{said}").format(
+        said=fault["msg"],
+        error=context.get("error", ""),
+        expected=expected,
+        given=quoted(given),
+        meant=did_you_mean(given, re.findall("'(.+?)'", expected)),
+    )
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be an integer, not a boolean")  # noqa: TRY004 # pydantic reports only ValueError
+    return value
+
+
+def _cut_at_the_end(value: object) -> object:
+    """Cohere's and NIM's words for what others say with a boolean."""
+    if value == "START":
+        raise ValueError("START is not supported: only the end can be dropped (END), or nothing (NONE)")
+    return {"END": True, "NONE": False}.get(value, value) if isinstance(value, str) else value
+
+
+def _encodings_of(value: object) -> tuple[Encoding, ...]:
+    """The encodings that one name, or a list of them, asks for."""
+    given = value if isinstance(value, list) else [value]
+    if not given:
+        raise ValueError(f"must have at least 1 of {ENCODINGS}")
+    if len(given) > len(Encoding):
+        raise ValueError(f"has {len(given)} types, and there are {len(Encoding)}: {ENCODINGS}")
+    try:
+        return tuple(dict.fromkeys(map(Encoding, given)))
+    except ValueError:
+        raise PydanticCustomError("enum", "unknown", {"expected": ENCODINGS}) from None
+
+
+class TextItem(TypedDict):
+    """A text as an object, as Jina's clients send it."""
+
+    text: str
+
+
+class PromptItem(TypedDict):
+    """A text as llama.cpp's clients send it."""
+
+    prompt_string: str
+
+
+class TextPart(TypedDict):
+    """A part of a text, as OpenAI's clients send it."""
+
+    type: Literal["text", "input_text"]
+    text: str
+
+
+Parts = Annotated[list[TextPart], Field(min_length=1, description="The parts of one text, joined by nothing.")]
+
+
+class Contents(TypedDict):
+    """A text in parts."""
+
+    content: Parts
+
+
+# What a client may send, as the document describes it. `openapi` fills in the names that a `$ref` stands for, as they
+# are the served family's.
+TokenId = Annotated[int, WithJsonSchema({"$ref": "#/components/schemas/TokenId"})]
+Ids = Annotated[list[TokenId], Field(min_length=1, description="One input of token ids.")]
+Item = str | TextItem | PromptItem | Contents
+OneOrMany = TypeAliasType("OneOrMany", Item | Ids | Annotated[list[Item | Ids | Parts], Field(min_length=1)])
+Inputs = Annotated[tuple[Input, ...], PlainValidator(inputs_of, json_schema_input_type=OneOrMany)]
+Items = Annotated[tuple[Input | Refused, ...], PlainValidator(items_of, json_schema_input_type=OneOrMany)]
+Encodings = Annotated[
+    tuple[Encoding, ...],
+    PlainValidator(
+        _encodings_of, json_schema_input_type=Encoding | Annotated[list[Encoding], Field(min_length=1, max_length=4)]
+    ),
+]
+Count = Annotated[int, BeforeValidator(_no_bool)]
+Truncation = Annotated[bool, BeforeValidator(_cut_at_the_end, json_schema_input_type=bool | Literal["END", "NONE"])]
+TaskName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/TaskName"})]
+ModelName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/ModelName"})]
+# `allOf`, as pydantic would look up a bare `$ref` that has a default beside it.
+MultiVector = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/MultiVector"}]})]
+Dimensions = Annotated[Count, WithJsonSchema({"$ref": "#/components/schemas/Dimensions"})]

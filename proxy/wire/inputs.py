@@ -1,0 +1,149 @@
+"""The many shapes of `input` → texts and token ids. Every refusal names the index."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeGuard
+
+from proxy.errors import invalid
+from proxy.quoting import quoted
+from proxy.types import Input, Refused
+
+# What is not text, as clients call it: Jina's images, OpenAI's and vLLM's parts, llama.cpp's media.
+MEDIA = frozenset(
+    {
+        *("image", "images", "image_url", "image_base64", "input_image", "pdf"),
+        *("video", "video_url", "audio", "audio_url", "input_audio", "multimodal_data"),
+    }
+)
+TEXTS = ("text", "prompt_string")  # Jina's name and llama.cpp's
+TEXT_TYPES = ("text", "input_text")  # of a part
+MOST_REFUSED = 4096  # that a partial request may have; with more it is refused
+PART = 2**16  # ids that are looked at together, as nobody else can work meanwhile
+SHAPES = 'must be a string, {"text": "…"}, {"content": [{"type": "text", "text": "…"}]} or token ids'
+
+
+def inputs_of(value: object) -> tuple[Input, ...]:
+    """What is to be embedded: a string, an object with a text, token ids, or a list mixing these. Raises Invalid."""
+    return tuple(_sound(_items(value), listed=isinstance(value, list)))
+
+
+def items_of(value: object) -> tuple[Input | Refused, ...]:
+    """As `inputs_of`, but what is wrong with an item stands in its place, of MOST_REFUSED items at most."""
+    return tuple(_few_refused(_items(value)))
+
+
+def parted(items: Sequence[Input | Refused]) -> tuple[Sequence[Input], Mapping[int, Refused]]:
+    """Those items as an EmbedRequest has them: the inputs, with "" in the place of one that is refused, and those."""
+    if _all_sound(items):
+        return items, {}
+    inputs = ["" if isinstance(one, Refused) else one for one in items]
+    return inputs, {index: one for index, one in enumerate(items) if isinstance(one, Refused)}
+
+
+def _all_sound(items: Sequence[Input | Refused]) -> TypeGuard[Sequence[Input]]:
+    return Refused not in set(map(type, items))
+
+
+def _sound(items: Iterable[Input | Refused], *, listed: bool) -> Iterator[Input]:
+    for index, item in enumerate(items):
+        if isinstance(item, Refused):
+            raise item.error(f"input.{index}" if listed else "input")
+        yield item
+
+
+def _few_refused(items: Iterable[Input | Refused]) -> Iterator[Input | Refused]:
+    refused = 0
+    for index, item in enumerate(items):
+        if isinstance(item, Refused):
+            refused += 1
+            if refused > MOST_REFUSED:
+                raise item.error(f"input.{index}")
+        yield item
+
+
+def _items(value: object) -> Iterable[Input | Refused]:
+    if isinstance(value, (str, dict)):
+        return [_item(value)]
+    if not isinstance(value, list):
+        raise invalid("input", "must be a string, an object with `text`, or a list of these", given=value)
+    if not value:
+        raise invalid("input", "must have at least one text", kind="too_short", given=value)
+    if (ids := _ids(value)) is not None:
+        return [ids]
+    return map(_item, value)
+
+
+def _ids(value: Sequence[object]) -> Sequence[int] | None:
+    """A list that is one input of token ids: whole numbers, as JSON sees them. Its booleans are not numbers."""
+    if _all_int(value):
+        return value
+    return list(map(int, value)) if _all_whole(value) else None
+
+
+def _all_int(value: Sequence[object]) -> TypeGuard[Sequence[int]]:
+    parts = (value[start : start + PART] for start in range(0, len(value), PART))
+    return all(set(map(type, part)) == {int} for part in parts)
+
+
+def _all_whole(value: Sequence[object]) -> TypeGuard[Sequence[float]]:
+    return all(type(item) is int or (type(item) is float and item.is_integer()) for item in value)
+
+
+def _item(item: object) -> Input | Refused:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, dict):
+        return _object(item)
+    match item:
+        case []:
+            return Refused("is an empty list of token ids", "too_short", item)
+        case [dict(), *_]:
+            return _joined(item)
+        case [*_] if (ids := _ids(item)) is not None:
+            return ids
+    return Refused(SHAPES, "string_type", item)
+
+
+def _object(one: dict[str, object]) -> str | Refused:
+    text = one.get("text")
+    if len(one) == 1 and isinstance(text, str):  # most of them
+        return text
+    if media := _media(one):
+        verb = "has" if any(isinstance(one.get(name), str) for name in TEXTS) else "is"
+        return _not_text(one, verb, media)
+    match one:
+        case {"text": str(), "content": [*_]}:
+            return Refused("has both `text` and `content`: send one of them", "value_error", one)
+        case {"text": str() as text} | {"prompt_string": str() as text}:
+            return text
+        case {"content": [_, *_] as parts}:
+            return _joined(parts)
+    return Refused(SHAPES, "string_type", one)
+
+
+def _joined(parts: Sequence[object]) -> str | Refused:
+    """The texts of an input's parts, with nothing between them, as llama.cpp does."""
+    texts = list[str]()
+    for part in parts:
+        match part:
+            case dict() if media := _media(part):
+                return _not_text(parts, "has", media + " part")
+            case {"type": str() as kind} if kind not in TEXT_TYPES:
+                return Refused(f"has a part of type {quoted(kind)}, and only text is read", "unsupported", parts)
+            case {"text": str() as text}:
+                texts.append(text)
+            case _:
+                return Refused(SHAPES, "string_type", parts)
+    return "".join(texts)
+
+
+def _media(one: dict[str, object]) -> str | None:
+    """What an object has beside text, or is: by its type, or by a key with something in it."""
+    kind = one.get("type")
+    if isinstance(kind, str) and kind in MEDIA:
+        return kind
+    return None if MEDIA.isdisjoint(one) else next((name for name in one if name in MEDIA and one[name]), None)
+
+
+def _not_text(given: object, verb: str, media: str) -> Refused:
+    article = "an" if media[0] in "aeiou" else "a"
+    return Refused(f"{verb} {article} {media}, and this is a text-only model", "unsupported", given)

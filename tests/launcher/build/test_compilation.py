@@ -1,0 +1,70 @@
+"""What is compiled is checked, and compiled again without AMX where that may be to blame."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher.build.compilation import Compiled, compiled, configuration
+from launcher.build.steps import Progress, Steps
+from launcher.engine.build_record import Order
+from launcher.errors import EngineBuildError
+from tests.support.toolchain import DIES, faulty_cmake, quick_check, script
+
+FAULTS = [
+    (DIES.format("--version"), "what was built dies of SIGILL when it is asked for its version"),
+    (DIES.format("--model"), "what was built dies of SIGILL on Q8_0"),
+    (
+        'case "$*" in *in-F32*) ;; *--model*) set -- "$@" --pooling last ;; esac',
+        "what was built computes wrong vectors on Q8_0: a cosine of ",
+    ),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path / "bin"), "/usr/bin", "/bin")))
+    quick_check(monkeypatch, "Q8_0")
+    return tmp_path
+
+
+async def compiled_for(
+    folder: Path, *instructions: str, cuda: bool = False, cxxflags: str = ""
+) -> tuple[Compiled, list[str]]:
+    """What is compiled on a processor with those instructions, and the steps."""
+    seen: list[Progress] = []
+    order = Order(source="s", cuda=cuda, stock=False, instructions=instructions)
+    env = {**os.environ, "CXXFLAGS": cxxflags}
+    made = await compiled(folder, folder, order, Steps(env=env, log=folder / "log", report=seen.append))
+    return made, list(dict.fromkeys(progress.step for progress in seen))
+
+
+@pytest.mark.parametrize(("fault", "said"), FAULTS, ids=("asked", "served", "wrong"))
+async def test_what_is_miscompiled_is_compiled_again_without_amx(folder: Path, fault: str, said: str) -> None:
+    faulty_cmake(folder, fault, unless="-O2 -mno-amx-tile -mno-amx-int8 -mno-amx-bf16")  # and the user's own stay
+    made, steps = await compiled_for(folder, "amx_fp16", "amx_tile", "avx512f", cxxflags="-O2")
+    assert made.left_out == ("amx_fp16", "amx_tile")
+    assert made.fault.startswith(said)
+    assert made.binary.parent.parent.name == "build-without-amx"
+    again = ["configuring without AMX", "compiling without AMX"]
+    assert [step for step in steps if "AMX" in step] == again
+
+
+async def test_where_it_dies_without_amx_too_both_are_said(folder: Path) -> None:
+    faulty_cmake(folder, DIES.format("--model"), unless="-mno-other")
+    dies = "what was built dies of SIGILL on Q8_0"
+    with pytest.raises(EngineBuildError, match=f"^{dies}; compiled again without AMX, {dies}$"):
+        await compiled_for(folder, "amx_tile")
+
+
+@pytest.mark.parametrize(("instruction", "cuda"), [("avx512f", False), ("amx_tile", True)])
+async def test_where_amx_is_not_to_blame_nothing_is_compiled_again(folder: Path, instruction: str, cuda: bool) -> None:
+    script(folder / "bin" / "nvcc", "")
+    faulty_cmake(folder, DIES.format("--version"), unless="-mno-amx-tile")
+    with pytest.raises(EngineBuildError, match=r"dies of SIGILL when it is asked for its version$"):
+        await compiled_for(folder, instruction, cuda=cuda)
+
+
+def test_cuda_is_configured_with_the_compiler_that_was_found() -> None:
+    added = set(configuration("/usr/local/cuda/bin/nvcc")) - set(configuration(None))
+    assert added == {"-DGGML_CUDA=ON", "-DCMAKE_CUDA_COMPILER=/usr/local/cuda/bin/nvcc"}

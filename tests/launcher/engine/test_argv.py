@@ -1,0 +1,138 @@
+"""The command line as a table: what guards against which trap is there, whatever the placement."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher.engine.argv import REQUIRED_FLAGS, Placement, argv, check_extra, environment
+from launcher.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class FakeEngine:
+    flags: frozenset[str] = REQUIRED_FLAGS
+    argv: tuple[str, ...] = ("llama-server",)
+
+
+PLACEMENT = Placement(
+    name="retrieval",
+    model=Path("/models/a b.gguf"),
+    socket=Path("/run/r.sock"),
+    slots=16,
+    batch_tokens=2048,
+    gpu_layers=99,
+    threads=2,
+)
+
+
+def value_of(flag: str, line: tuple[str, ...]) -> str:
+    return line[line.index(flag) + 1]
+
+
+def flags_of(line: tuple[str, ...]) -> set[str]:
+    return {word for word in line if word.startswith("--")}
+
+
+def test_an_engine_that_knows_the_required_flags_is_given_all_of_them_and_no_other() -> None:
+    assert flags_of(argv(FakeEngine(), PLACEMENT)) == REQUIRED_FLAGS
+
+
+def test_paths_are_one_word_each() -> None:
+    line = argv(FakeEngine(), PLACEMENT)
+    assert (value_of("--model", line), value_of("--host", line)) == ("/models/a b.gguf", "/run/r.sock")
+
+
+def test_threads_are_the_engine_s_choice_unless_given() -> None:
+    assert value_of("--threads", argv(FakeEngine(), PLACEMENT)) == "2"
+    assert "--threads" not in argv(FakeEngine(), replace(PLACEMENT, threads=None))
+
+
+def test_devices_are_the_engine_s_choice_unless_given() -> None:
+    assert not {"--device", "--tensor-split"} & flags_of(argv(FakeEngine(), PLACEMENT))
+    one = argv(FakeEngine(), replace(PLACEMENT, devices=("CUDA1",)))
+    assert value_of("--device", one) == "CUDA1"
+    assert "--tensor-split" not in one
+    two = argv(FakeEngine(), replace(PLACEMENT, devices=("CUDA0", "CUDA1"), tensor_split=(0.25, 0.75)))
+    assert (value_of("--device", two), value_of("--tensor-split", two)) == ("CUDA0,CUDA1", "0.25,0.75")
+
+
+@given(slots=st.integers(1, 256), tokens=st.integers(1, 131_072))
+def test_a_text_as_long_as_the_batch_is_computed_whole_beside_one_that_is_not_cleared_yet(
+    slots: int, tokens: int
+) -> None:
+    line = argv(FakeEngine(), replace(PLACEMENT, slots=slots, batch_tokens=tokens))
+    assert value_of("--batch-size", line) == value_of("--ubatch-size", line) == str(tokens)
+    assert int(value_of("--ctx-size", line)) == 2 * tokens + 256
+    assert value_of("--parallel", line) == str(slots)
+    assert "--kv-unified" in line
+    assert value_of("--cache-ram", line) == "1"
+
+
+@pytest.mark.parametrize(
+    ("known", "added"),
+    [
+        ({"--fit"}, ("--fit", "off")),
+        ({"--no-ui", "--no-webui"}, ("--no-ui",)),
+        ({"--no-webui"}, ("--no-webui",)),
+        ({"--no-logits-for-embeddings"}, ("--no-logits-for-embeddings",)),
+    ],
+)
+def test_a_flag_that_some_engines_lack_is_given_to_those_that_know_it(known: set[str], added: tuple[str, ...]) -> None:
+    plain = argv(FakeEngine(), PLACEMENT)
+    assert argv(FakeEngine(REQUIRED_FLAGS | known), PLACEMENT) == (*plain, *added)
+
+
+def test_the_environment_brings_no_flags_but_keeps_what_chooses_the_gpu() -> None:
+    inherited = {
+        "LLAMA_ARG_MODEL": "other.gguf",
+        "LLAMA_API_KEY": "secret",
+        "LLAMA_SERVER_ROUTER_PORT": "1",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "GGML_NO_BACKTRACE": "",
+    }
+    assert environment(inherited) == {
+        "CUDA_VISIBLE_DEVICES": "1",
+        "GGML_NO_BACKTRACE": "1",
+        "OMP_WAIT_POLICY": "passive",
+    }
+
+
+def test_the_user_may_choose_how_threads_wait() -> None:
+    assert environment({"OMP_WAIT_POLICY": "active"})["OMP_WAIT_POLICY"] == "active"
+
+
+def test_cleaning_an_environment_twice_changes_nothing() -> None:
+    once = environment({"LLAMA_ARG_MODEL": "other.gguf", "PATH": "/bin"})
+    assert environment(once) == once
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--no-cache-idle-slots",  # the guard against trap T2
+        "--cache-type-k",
+        "--override-kv",
+        "--rope-freq-base",
+        "--override-tensor",
+        "-nkvo",
+        "--tensor-split",
+        "--rpc",
+        "--log-verbose",
+        "--log-prompts-dir",
+        "--embd-gemma-default",
+        "--tools",
+        "--port=1",
+    ],
+)
+def test_what_would_change_vectors_placement_or_privacy_is_not_the_user_s_to_set(flag: str) -> None:
+    with pytest.raises(ConfigError, match="is set by trillama itself"):
+        check_extra((flag, "x"), frozenset({flag}))
+
+
+def test_how_threads_are_placed_is_the_user_s_to_set() -> None:
+    check_extra(("--numa", "distribute", "--prio", "-1"), frozenset({"--numa", "--prio"}))
+    with pytest.raises(ConfigError, match="has no --nume"):
+        check_extra(("--nume", "x"), frozenset({"--numa"}))

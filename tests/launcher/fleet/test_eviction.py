@@ -1,0 +1,84 @@
+"""Who starts, who makes room: nothing is over the memory there is, and nobody in use is sent to sleep too soon."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher.fleet.eviction import TURN_S, Decision, Tenant, decide
+
+ROOM = {"CUDA0": 10}
+
+
+def tenant(name: str, **changes: object) -> Tenant:
+    """Asleep, unused, on demand, with half of ROOM."""
+    one = Tenant(name=name, resident=False, used=False, idle_s=100, up_s=0, memory={"CUDA0": 5}, idle_limit_s=600)
+    return replace(one, **changes)  # type: ignore[arg-type] # names of Tenant's fields
+
+
+def test_who_is_wanted_starts_where_there_is_room() -> None:
+    assert decide([tenant("a", used=True), tenant("b", resident=True)], ROOM) == Decision(("a",), ())
+
+
+def test_two_that_are_wanted_start_only_if_both_fit() -> None:
+    both = [tenant("a", used=True), tenant("b", used=True)]
+    assert decide(both, ROOM) == Decision(("a", "b"), ())
+    assert decide(both, {"CUDA0": 9}) == Decision(("a",), ())
+
+
+def test_the_least_recently_used_makes_room() -> None:
+    residents = [tenant("old", resident=True, idle_s=500), tenant("new", resident=True, idle_s=5)]
+    assert decide([*residents, tenant("a", used=True)], ROOM) == Decision((), ("old",))
+
+
+def test_one_in_use_makes_room_only_after_its_turn_and_only_if_no_other_can() -> None:
+    busy = tenant("busy", resident=True, used=True, idle_s=0, up_s=TURN_S - 1, memory={"CUDA0": 10})
+    wanted = tenant("a", used=True)
+    assert decide([busy, wanted], ROOM) == Decision((), ())
+    assert decide([replace(busy, up_s=TURN_S), wanted], ROOM) == Decision((), ("busy",))
+
+
+def test_one_that_always_runs_never_sleeps() -> None:
+    always = tenant("always", resident=True, idle_s=1e9, up_s=1e9, idle_limit_s=None, memory={"CUDA0": 10})
+    assert decide([always, tenant("a", used=True)], ROOM) == Decision((), ())
+
+
+def test_who_is_idle_for_its_limit_sleeps() -> None:
+    idle = tenant("idle", resident=True, idle_s=700, up_s=700)
+    assert decide([idle], {}) == Decision((), ("idle",))
+    assert decide([replace(idle, up_s=10)], {}) == Decision((), ())  # just started: its clock starts then
+    assert decide([replace(idle, used=True)], {}) == Decision((), ())
+
+
+tenants = st.lists(
+    st.builds(
+        Tenant,
+        name=st.uuids().map(str),
+        resident=st.booleans(),
+        used=st.booleans(),
+        idle_s=st.floats(0, 2000),
+        up_s=st.floats(0, 2000),
+        memory=st.fixed_dictionaries({"CUDA0": st.integers(1, 12)}),
+        idle_limit_s=st.none() | st.just(600.0),
+    ),
+    max_size=6,
+)
+
+
+@given(tenants)
+def test_nothing_started_is_over_the_memory_there_is(found: list[Tenant]) -> None:
+    decision = decide(found, ROOM)
+    resident = [one for one in found if one.resident]
+    woken = [one for one in found if one.name in decision.wake]
+    if woken:
+        assert sum(one.memory["CUDA0"] for one in [*resident, *woken]) <= ROOM["CUDA0"]
+    assert all(one.wanted for one in woken)
+
+
+@given(tenants)
+def test_only_residents_that_may_sleep_do(found: list[Tenant]) -> None:
+    for name in decide(found, ROOM).sleep:
+        (one,) = [other for other in found if other.name == name]
+        assert one.resident
+        assert one.idle_limit_s is not None
+        assert not one.used or one.up_s >= TURN_S

@@ -1,0 +1,107 @@
+"""A GGUF file of a stranger is refused by name, whatever it claims: in a moment, and in little memory."""
+
+import struct
+import tempfile
+import tracemalloc
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher.errors import ModelError
+from launcher.measure.compare import _shape  # how `compare` reads a file that nobody checked yet
+from launcher.models.gguf_file import Header, Scalar, read_header
+from launcher.planning.memory import weights_of
+from tests.support.hostile_gguf import (
+    ARCHITECTURE,
+    FLOAT32,
+    INT32,
+    LIES,
+    MANY,
+    STRING,
+    UINT32,
+    array,
+    gguf,
+    pair,
+    tensor,
+    text,
+    write,
+)
+
+MOST_BYTES = 8 * 2**20
+DIMENSION = struct.pack("<Q", MANY)
+OURS = {
+    "more tensors than bytes": (gguf(tensor_count=MANY), "tensors, more than"),
+    "two billion dimensions": (gguf(tensors=tensor(2**31, DIMENSION * 64), tensor_count=1), "dimensions of a tensor"),
+    "a key twice": (gguf(ARCHITECTURE, ARCHITECTURE), "is there twice"),
+    "alignment 0": (gguf(pair("general.alignment", UINT32, struct.pack("<I", 0))), "no power of two"),
+    "alignment -32": (gguf(pair("general.alignment", INT32, struct.pack("<i", -32))), "no power of two"),
+    "alignment nan": (gguf(pair("general.alignment", FLOAT32, struct.pack("<f", float("nan")))), "no power of two"),
+    "alignment in words": (gguf(pair("general.alignment", STRING, text("wide" * 99))), "no power of two"),
+}
+
+
+@pytest.mark.parametrize("content", LIES.values(), ids=LIES.keys())
+def test_a_lie_is_a_named_error_and_takes_no_memory(tmp_path: Path, content: bytes) -> None:
+    path = write(tmp_path / "m.gguf", content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match=r"m\.gguf: .*(damaged|version)") as refused:
+            read_header(path)
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+    finally:
+        tracemalloc.stop()
+    assert len(str(refused.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize(("content", "words"), OURS.values(), ids=OURS.keys())
+def test_what_only_the_launcher_reads_is_looked_at(tmp_path: Path, content: bytes, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        read_header(write(tmp_path / "m.gguf", content))
+
+
+def test_offsets_and_sizes_beyond_any_file_are_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    content = gguf(ARCHITECTURE, tensors=tensor(4, DIMENSION * 4, offset=MANY), tensor_count=1)
+    header = read_header(write(tmp_path / "m.gguf", content))
+    assert header.needed_bytes > 2**200 > header.file_bytes
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1.5, float("inf"), "many"])
+def test_a_size_that_is_none_plans_nothing(value: float | str) -> None:
+    names = (
+        "block_count",
+        "embedding_length",
+        "feed_forward_length",
+        "attention.head_count",
+        "attention.head_count_kv",
+    )
+    right: dict[str, Scalar] = {
+        "general.architecture": "a",
+        "tokenizer.ggml.tokens": 8,
+        **{f"a.{name}": 8 for name in names},
+    }
+    assert weights_of(Header(metadata=right, file_bytes=1, needed_bytes=1))
+    for key in right.keys() - {"general.architecture"}:
+        wrong = Header(metadata={**right, key: value}, file_bytes=1, needed_bytes=1)
+        assert weights_of(wrong) is None, key
+
+
+@given(st.data())
+@settings(deadline=1000, max_examples=150)
+def test_any_bytes_behind_the_magic_are_read_or_refused(data: st.DataObject) -> None:
+    pieces = st.one_of(
+        st.sampled_from([*LIES.values(), *(content for content, _ in OURS.values())]).map(lambda lie: lie[24:]),
+        st.builds(array, st.integers(0, 13), st.integers(0, MANY), st.binary(max_size=64)),
+        st.integers(0, MANY).map(lambda number: struct.pack("<Q", number)),
+        st.binary(max_size=64),
+    )
+    body = b"".join(data.draw(st.lists(pieces, max_size=8)))
+    counts = st.one_of(st.integers(0, 9), st.integers(0, MANY))
+    with tempfile.TemporaryDirectory() as folder:
+        content = gguf(body, pair_count=data.draw(counts), tensor_count=data.draw(counts))
+        path = write(Path(folder, "m.gguf"), content)
+        with suppress(ModelError):
+            weights_of(read_header(path))
+            _shape(path)

@@ -1,0 +1,176 @@
+"""The plan as properties over any memory, and the choices that it is known by."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher.errors import NotEnoughMemory
+from launcher.planning.candidates import MIN_TOKENS, Room, Wish
+from launcher.planning.lack import missing, size
+from launcher.planning.memory import GIB
+from launcher.planning.packing import SPLIT_MARGIN
+from launcher.planning.placement import Placed, Plan, place
+from launcher.planning.wishes import wish_of
+from launcher.settings.config import load
+
+BACKENDS = ("retrieval", "code", "text-matching")
+JINA = wish_of(load(None), frozenset(), BACKENDS)
+assert JINA is not None
+AUTO = replace(JINA, quantization=None)
+
+gib = st.floats(0, 40).map(lambda size: round(size * GIB))
+rooms = st.builds(
+    Room, gpus=st.lists(gib, max_size=3).map(lambda sizes: {f"CUDA{i}": s for i, s in enumerate(sizes)}), ram=gib
+)
+wishes = st.builds(
+    lambda quantization, tokens, fixed, logits, layers: replace(
+        AUTO, quantization=quantization, tokens=tokens, fixed_tokens=fixed, logits=logits, gpu_layers=layers
+    ),
+    st.sampled_from([None, "F16", "Q8_0", "Q4_K_M", "IQ1_S"]),
+    st.sampled_from([100, 512, 1000, 4096, 8192]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([0, 20, 99]),
+)
+
+
+def room(*gpus: float, ram: float = 1000) -> Room:
+    return Room(gpus={f"CUDA{i}": round(size * GIB) for i, size in enumerate(gpus)}, ram=round(ram * GIB))
+
+
+def planned(wish: Wish, room: Room) -> Plan | None:
+    try:
+        return place(wish, room)
+    except NotEnoughMemory:
+        return None
+
+
+def taken(plan: Plan) -> Mapping[str, float]:
+    """The bytes on each device when as much is loaded as ever is."""
+    used: Counter[str] = Counter()
+    turn: Counter[str] = Counter()  # those that take turns need the most that any of them does
+    for one in plan.placed:
+        sizes = Counter({"RAM": one.need.ram, **_on_devices(one)})
+        if one.on_demand:
+            turn |= sizes
+        else:
+            used += sizes
+    return used + turn
+
+
+def _on_devices(one: Placed) -> dict[str, int]:
+    split = one.tensor_split or (1.0,) * len(one.devices)
+    margin = SPLIT_MARGIN * one.need.spread if one.tensor_split else 0
+    return {
+        n: round(one.need.fixed + margin + part * one.need.spread) for n, part in zip(one.devices, split, strict=True)
+    }
+
+
+@given(wishes, rooms)
+def test_no_plan_exceeds_any_device(wish: Wish, room: Room) -> None:
+    if plan := planned(wish, room):
+        assert [one.name for one in plan.placed] == list(BACKENDS)
+        for name, size in taken(plan).items():
+            assert size <= {**room.gpus, "RAM": room.ram}[name] + 10, name
+
+
+@given(wishes, rooms)
+def test_what_the_user_has_set_is_never_changed(wish: Wish, room: Room) -> None:
+    if plan := planned(wish, room):
+        assert wish.quantization in (None, plan.quantization)
+        assert plan.batch_tokens == wish.tokens or not wish.fixed_tokens
+        assert min(wish.tokens, MIN_TOKENS) <= plan.batch_tokens <= wish.tokens
+
+
+@given(wishes, rooms, st.dictionaries(st.sampled_from(["CUDA0", "CUDA1", "CUDA2", "RAM"]), gib))
+def test_more_memory_never_gives_worse_quality(wish: Wish, room: Room, more: Mapping[str, int]) -> None:
+    larger = Room(
+        gpus={name: size + more.get(name, 0) for name, size in room.gpus.items()}, ram=room.ram + more.get("RAM", 0)
+    )
+    before, after = planned(wish, room), planned(wish, larger)
+    if before:
+        assert after
+        classes = [next(i for i, names in enumerate(AUTO.ranking) if p.quantization in names) for p in (before, after)]
+        assert classes[1] <= classes[0]
+        if classes[0] == classes[1] and not any(one.tensor_split for one in before.placed):
+            assert len(after.on_demand) <= len(before.on_demand)
+
+
+@given(wishes)
+def test_an_empty_host_is_refused_with_the_numbers(wish: Wish) -> None:
+    with pytest.raises(NotEnoughMemory, match=r"take .* GiB of .*RAM, and there is for use: RAM 0\.0 GiB; "):
+        place(wish, Room(gpus={}, ram=0))
+
+
+@given(wishes, rooms)
+def test_what_is_said_to_lack_is_nothing_if_and_only_if_it_fits(wish: Wish, room: Room) -> None:
+    assert size(1) == "1 MiB"  # never 0.0 GiB
+    for quantization in ("F16", "IQ1_S"):
+        alone = replace(wish, quantization=quantization, fixed_tokens=True)
+        plan = planned(alone, room)
+        fits = plan is not None and not plan.on_demand and not any(one.tensor_split for one in plan.placed)
+        lacks = missing(alone, room, quantization)
+        assert (lacks == 0) is fits
+        if lacks and room.gpus:  # and with that much more of each it does
+            more = Room(gpus={name: bytes_ + lacks for name, bytes_ in room.gpus.items()}, ram=room.ram + lacks)
+            assert missing(alone, more, quantization) == 0
+
+
+def test_a_card_with_room_gets_the_fastest_of_the_best_with_the_longest_texts() -> None:
+    plan = place(AUTO, room(45))
+    assert (plan.quantization, plan.batch_tokens, plan.on_demand) == ("Q8_0", 8192, ())
+
+
+def test_the_length_gives_way_first_then_what_stays_loaded_and_quality_last() -> None:
+    set_ = replace(AUTO, quantization="Q4_K_M")
+    assert [(p.batch_tokens, p.on_demand) for p in (place(set_, room(size)) for size in (30, 12, 7, 4))] == [
+        (8192, ()),
+        (2048, ()),
+        (1024, ("code", "text-matching")),
+        (2048, BACKENDS),
+    ]
+    assert place(AUTO, room(4)).quantization in AUTO.ranking[0]
+    assert place(AUTO, room(1.9)).quantization not in AUTO.ranking[0]
+
+
+def test_a_length_that_the_user_set_stays_and_what_would_fit_is_named() -> None:
+    wish = replace(AUTO, quantization="Q8_0", tokens=8192, fixed_tokens=True)
+    with pytest.raises(NotEnoughMemory, match=r"set max_input_tokens = 4096, which would fit"):
+        place(wish, room(7.3))
+    with pytest.raises(NotEnoughMemory, match=r'set quantization = "IQ3_M", which would fit'):
+        place(replace(wish, tokens=512, quantization="F16"), room(2.6))
+    with pytest.raises(NotEnoughMemory, match="use a larger GPU"):
+        place(wish, room(0.5))
+
+
+def test_without_a_gpu_everything_is_ram() -> None:
+    plan = place(AUTO, room(ram=1000))
+    assert [one.devices for one in plan.placed] == [(), (), ()]
+    assert all(one.need.vram == 0 for one in plan.placed)
+
+
+def test_memory_that_the_gpu_shares_with_the_host_is_counted_once() -> None:
+    fixed = replace(AUTO, quantization="Q4_K_M", tokens=2048, fixed_tokens=True)
+    need = sum(one.need.vram + one.need.ram for one in place(fixed, room(100, ram=100)).placed)
+    enough, half = (Room(gpus={"Vulkan0": 100 * GIB}, ram=size, unified=True) for size in (need, need // 2))
+    assert not place(fixed, enough).on_demand
+    assert place(fixed, half).on_demand
+    assert not place(fixed, replace(half, unified=False)).on_demand
+
+
+def test_several_gpus_share_the_models_and_a_model_is_split_only_when_none_holds_it() -> None:
+    fixed = replace(AUTO, quantization="Q4_K_M", tokens=2048, fixed_tokens=True)
+    assert [one.devices for one in place(fixed, room(4.5, 4.5, 4.5)).placed] == [("CUDA0",), ("CUDA1",), ("CUDA2",)]
+    assert [one.devices for one in place(fixed, room(24, 12)).placed] == [("CUDA0",), ("CUDA0",), ("CUDA1",)]
+    assert {one.devices for one in place(fixed, room(24, 4.5)).placed} == {("CUDA0",)}  # the other is far slower
+    one = replace(fixed, weights={"retrieval": AUTO.weights["retrieval"]}, quantization="F16")
+    (whole,) = place(one, room(8, 9)).placed
+    assert (whole.devices, whole.tensor_split) == (("CUDA1",), ())
+    (split,) = place(one, room(6, 7.5)).placed
+    assert split.devices == ("CUDA0", "CUDA1")
+    assert sum(split.tensor_split) == pytest.approx(1)
+    assert split.tensor_split[0] < split.tensor_split[1]

@@ -1,0 +1,56 @@
+"""Ready means right: the canary knows the vectors of a file's first start, and when to be silent."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launcher.engine.argv import CHECK_TOKENS
+from launcher.errors import WrongAnswer
+from launcher.supervision.golden_check import TEXTS, Canary, golden_path
+from tests.support.engine import LlamaServer, llama_server
+from tests.support.tiny_models import write_model
+
+
+def canary_of(server: LlamaServer, folder: Path) -> Canary:
+    return Canary(socket=server.socket, dimensions=64, golden=folder / "golden.npy", timeout_s=20)
+
+
+async def test_the_first_good_start_is_what_later_ones_are_compared_with(engine_kind: str, tmp_path: Path) -> None:
+    async with llama_server(write_model(tmp_path / "a.gguf"), engine=engine_kind) as server:
+        canary = canary_of(server, tmp_path)
+        await canary.sing()
+        assert np.load(canary.golden).shape == (len(TEXTS), 64)
+        await canary.sing()
+        with pytest.raises(WrongAnswer, match="64 dimensions, not 32"):
+            await replace(canary, dimensions=32).sing()
+    async with llama_server(write_model(tmp_path / "b.gguf", seed=1), engine=engine_kind) as other:
+        with pytest.raises(WrongAnswer, match="not those of this file's first start"):
+            await replace(canary, socket=other.socket).sing()
+    with pytest.raises(WrongAnswer, match="no answer"):
+        await canary.sing()
+
+
+async def test_it_knows_when_the_engine_is_busy(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "a.gguf", layers=4, n_embd=256, n_ff=1024)
+    async with llama_server(model, slots=2) as server:
+        canary = canary_of(server, tmp_path)
+        assert await canary.idle()
+        work = asyncio.ensure_future(server.embed(["a long text " * 100] * 16))
+        async with asyncio.timeout(30):
+            while await canary.idle():
+                assert not work.done(), "never seen busy"
+        await work
+
+
+def test_another_file_has_other_golden_vectors(tmp_path: Path) -> None:
+    first = golden_path(tmp_path, write_model(tmp_path / "a.gguf"))
+    (tmp_path / "a.gguf").write_bytes(b"other")
+    assert golden_path(tmp_path, tmp_path / "a.gguf") != first
+
+
+def test_the_texts_of_the_checks_have_their_room_in_the_context_beside_a_batch() -> None:
+    """Also where a token is a byte; the proxy's own is the other text."""
+    assert sum(len(text.encode()) for text in (*TEXTS, "Query: trillama")) <= CHECK_TOKENS

@@ -1,0 +1,160 @@
+"""Jobs end in one of four ways, and what is kept for their callers is bounded in number, bytes and time."""
+
+import asyncio
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from proxy.dialects.jobs import Bounds, Job, Jobs, Status, working
+from proxy.errors import NotFound, Overloaded, ProxyError
+from proxy.scheduling.memory_budget import Budget, Room
+from proxy.types import EmbedRequest, EmbedResult, Provenance
+from proxy.wire.dialect import Asked
+
+MADE = Provenance(digest="", quantization="", engine="", space="")
+DEADLINE_S = 10
+
+
+def asked(text: str = "a") -> Asked:
+    return Asked(EmbedRequest(inputs=(text,)), lambda result: result.tokens)
+
+
+class Texts(list[str]):
+    """A list to which a weak reference can be had."""
+
+
+def room(budget: Budget | None = None, size: int = 0) -> Room:
+    """What a request holds that has been read."""
+    return Room(budget or Budget(1000), size)
+
+
+async def embed(request: EmbedRequest) -> EmbedResult:
+    """256 floats per text; `wait` never ends, `fail` and `break` do so badly."""
+    match request.inputs[0]:
+        case "wait":
+            await asyncio.Event().wait()
+        case "fail":
+            raise ProxyError("no luck")
+        case "break":
+            raise RuntimeError("a bug")
+    vectors = np.zeros((1, 256), dtype=np.float32)
+    return EmbedResult(model="m", task="t", prefix="", provenance=MADE, vectors=vectors, tokens=1)
+
+
+async def reach(job: Job, *states: Status) -> Job:
+    async with asyncio.timeout(DEADLINE_S):
+        while job.status not in states or (job.ended is None and Status.IN_PROGRESS not in states):
+            await asyncio.sleep(0)
+    return job
+
+
+@pytest.mark.parametrize(
+    ("text", "state"), [("a", Status.COMPLETED), ("fail", Status.FAILED), ("break", Status.FAILED)]
+)
+async def test_a_job_ends_as_its_request_does(text: str, state: Status) -> None:
+    async with working(embed) as jobs:
+        job = await reach(jobs.submit(asked(text), room()), state)
+        assert jobs.fetch(job.id) is job
+        assert (job.result is not None, job.error is not None) == (state is Status.COMPLETED, state is Status.FAILED)
+        await reach(jobs.submit(asked(), room()), Status.COMPLETED)  # a broken one does not end the others
+
+
+async def test_a_few_are_worked_and_the_rest_wait_in_line() -> None:
+    async with working(embed, Bounds(at_once=1)) as jobs:
+        first = await reach(jobs.submit(asked("wait"), room()), Status.IN_PROGRESS)
+        second = jobs.submit(asked(), room())
+        await asyncio.sleep(0)
+        assert second.status is Status.IN_QUEUE
+        jobs.cancel(first.id)
+        await reach(second, Status.COMPLETED)
+        assert first.status is Status.CANCELLED
+
+
+async def test_a_full_line_refuses_and_a_cancelled_job_makes_room() -> None:
+    async with working(embed, Bounds(unfinished=2)) as jobs:
+        waiting = [jobs.submit(asked("wait"), room()) for _ in range(2)]
+        with pytest.raises(Overloaded, match="2 jobs are unfinished"):
+            jobs.submit(asked(), room())
+        jobs.cancel(waiting[0].id)  # before it ever ran
+        await reach(waiting[0], Status.CANCELLED)
+        await reach(jobs.submit(asked(), room()), Status.COMPLETED)
+
+
+async def test_leaving_cancels_who_is_not_done() -> None:
+    async with asyncio.timeout(DEADLINE_S), working(embed) as jobs:
+        running = await reach(jobs.submit(asked("wait"), room()), Status.IN_PROGRESS)
+        waiting = jobs.submit(asked("wait"), room())
+    assert {running.status, waiting.status} == {Status.CANCELLED}
+
+
+async def test_a_cancelled_job_that_has_ended_keeps_its_end() -> None:
+    async with working(embed) as jobs:
+        job = await reach(jobs.submit(asked(), room()), Status.COMPLETED)
+        assert jobs.cancel(job.id).status is Status.COMPLETED
+
+
+async def gone(jobs: Jobs, job: Job) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                jobs.fetch(job.id)
+            except NotFound:
+                return
+            await asyncio.sleep(0.005)  # asking again and again does not keep it
+
+
+async def test_a_job_nobody_fetches_is_dropped_after_a_while() -> None:
+    async with working(embed, Bounds(kept_s=0.02)) as jobs:
+        job = await reach(jobs.submit(asked(), room()), Status.COMPLETED)
+        await asyncio.sleep(0.1)
+        with pytest.raises(NotFound):
+            jobs.fetch(job.id)
+
+
+async def test_a_fetched_job_is_dropped_sooner() -> None:
+    async with working(embed, Bounds(fetched_s=0.02)) as jobs:
+        job = await reach(jobs.submit(asked(), room()), Status.COMPLETED)
+        jobs.fetch(job.id)
+        await gone(jobs, job)
+
+
+@pytest.mark.parametrize("bounds", [Bounds(kept=2), Bounds(kept_bytes=2 * 1024)])
+async def test_who_ended_first_makes_room(bounds: Bounds) -> None:
+    async with working(embed, bounds) as jobs:
+        first, second, third = [await reach(jobs.submit(asked(), room()), Status.COMPLETED) for _ in range(3)]
+        with pytest.raises(NotFound):
+            jobs.fetch(first.id)
+        assert (jobs.fetch(second.id), jobs.fetch(third.id)) == (second, third)
+
+
+async def test_the_newest_is_kept_however_large() -> None:
+    async with working(embed, Bounds(kept_bytes=1)) as jobs:
+        for _ in range(2):
+            job = await reach(jobs.submit(asked(), room()), Status.COMPLETED)
+            assert jobs.fetch(job.id) is job
+
+
+async def test_a_job_holds_the_bytes_of_its_request_until_it_ends() -> None:
+    budget = Budget(1000)
+    async with working(embed) as jobs:
+        with budget.room() as own:
+            own.grow(300)
+            job = jobs.submit(asked("wait"), own)
+        await reach(job, Status.IN_PROGRESS)
+        assert budget.held == 300
+        jobs.cancel(job.id)
+        await reach(job, Status.CANCELLED)
+        assert budget.held == 0
+
+
+async def test_a_failed_job_does_not_keep_its_texts() -> None:
+    async with working(embed) as jobs:
+        texts = Texts(["fail"])
+        kept = weakref.ref(texts)
+        job = jobs.submit(Asked(EmbedRequest(inputs=texts), lambda result: result.tokens), room())
+        del texts
+        await reach(job, Status.FAILED)
+        gc.collect()
+        assert (job.error, kept()) == ("no luck", None)

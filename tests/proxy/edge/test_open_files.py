@@ -1,0 +1,19 @@
+"""Connections fit into the open files that there are, so that accepting one never fails."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.edge.connections import SPARE
+from proxy.edge.open_files import OWN, room
+
+
+@given(st.integers(256, 2**20))
+def test_connections_their_burst_and_our_own_files_fit(files: int) -> None:
+    found = room(files)
+    assert found.connections >= 16
+    assert found.connections + SPARE + found.backlog + OWN <= files
+
+
+def test_what_is_usual() -> None:
+    assert (room(1024).connections, room(1024).backlog) == (704, 128)
+    assert room(65536).connections > 60000

@@ -1,0 +1,147 @@
+"""The OpenAPI document and its page: whole, true of the server, and readable without the network."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+import pytest_asyncio
+
+from proxy.http.routes import DOORS, ROUTES
+from tests.support.stack import Stack, small_family, stack
+
+KEY = {"Authorization": "Bearer right"}
+# Of handlers that have a first one.
+SECOND_PATHS = r"^(/v2/\{endpoint\}/.*|/openai/.*|/v1beta/openai/.*|/v1/models/.*:.*|/embeddings|/models|/)$"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def small(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """Quick models behind a proxy that asks for a key. One engine: what it computes is not the question here."""
+    family, models = small_family(tmp_path_factory.mktemp("small"))
+    async with stack("embedded", models, family=family, api_keys=["right"]) as running:
+        yield running
+
+
+async def described(small: Stack) -> dict[str, dict[str, dict[str, object]]]:
+    paths = (await small.get("/openapi.json")).json["paths"]
+    assert isinstance(paths, dict)
+    return paths
+
+
+async def test_schemathesis_finds_no_fault(small: Stack, tmp_path: Path) -> None:
+    """No 5xx, no undocumented status, type or shape, no valid body refused, no way in without the key.
+
+    That a body outside the schema is refused is not asked: the server reads "128" and "yes" as what they mean.
+    """
+    argv = [
+        *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{small.url}/openapi.json"),
+        *("--header", f"Authorization: {KEY['Authorization']}", "--exclude-checks", "negative_data_rejection"),
+        *("--phases", "examples,coverage", "--max-examples", "4", "--seed", "1", "--workers", "2"),
+        *("--exclude-path-regex", SECOND_PATHS, "--generation-database", "none", "--warnings", "off", "--no-color"),
+    ]
+    ran = await asyncio.to_thread(
+        subprocess.run, argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=110, check=False
+    )
+    assert ran.returncode == 0, ran.stdout.decode(errors="replace")[-6000:]
+
+
+async def test_every_route_is_described_and_both_pages_need_no_key(small: Stack) -> None:
+    found = {(method, path) for path, methods in (await described(small)).items() for method in methods}
+    assert found == {(route.method.lower(), route.path) for route in ROUTES}
+    assert (await small.get("/docs")).status == 200
+    assert (await small.get("/v1/models")).status == 401
+
+
+@pytest.mark.parametrize("path", [path for door in DOORS for path in door.paths])
+async def test_the_example_of_each_door_is_answered(small: Stack, path: str) -> None:
+    content = (await described(small))[path]["post"]["requestBody"]
+    assert isinstance(content, dict)
+    example = content["content"]["application/json"]["example"]
+    asked = path.replace("{endpoint}", "e").replace("{model}", "jina-embeddings-v4")
+    assert (await small.post(example, asked, **KEY)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "valid"),
+    [
+        ({"input": "a"}, True),
+        ({"content": ["a", {"text": "b"}, [1, 2]], "input": None}, True),
+        ({"texts": [5, 6], "encoding_format": ["base64", "binary"], "user": "u"}, True),
+        ({"input": "a", "embedding_types": "ubinary", "output_dimensionality": 3, "task_type": "code.query"}, True),
+        ({"input": "a", "truncation": True, "input_type": None, "normalized": None, "late_chunking": False}, True),
+        ({"input": "a", "model": "jina-embeddings-v4:code.query", "dimensions": None}, True),
+        ({}, False),
+        ({"input": None, "texts": None}, False),
+        ({"input": []}, False),
+        ({"input": [[]]}, False),
+        ({"input": [-1]}, False),
+        ({"input": {"image": "https://x/y.png"}}, False),
+        ({"input": "a", "dimensions": 0}, False),
+        ({"input": "a", "dimensions": 65}, False),
+        ({"input": "a", "task": "poetry"}, False),
+        ({"input": "a", "model": "gpt-4"}, False),
+        ({"input": "a", "embedding_type": "int4"}, False),
+        ({"input": "a", "late_chunking": True}, True),
+        ({"input": "a", "return_multivector": True}, False),
+    ],
+)
+async def test_the_schema_and_the_server_agree(small: Stack, body: object, valid: bool) -> None:
+    document = (await small.get("/openapi.json")).json
+    schema = {"$ref": "#/components/schemas/EmbeddingsBody", "components": document["components"]}
+    assert jsonschema_rs.is_valid(schema, body) is valid
+    assert ((await small.post(body, **KEY)).status == 200) is valid
+
+
+async def test_no_two_values_of_an_enum_are_one_constant_to_a_generator(small: Stack) -> None:
+    """openapi-python-client makes constants of them, and ends where two are the same."""
+    enums = list(found((await small.get("/openapi.json")).json, "enum"))
+    assert len(enums) > 3
+    for values in enums:
+        assert isinstance(values, list)
+        constants = [re.sub(r"\W", "_", str(value)).upper() for value in values]
+        assert len(set(constants)) == len(constants), values
+
+
+async def test_the_other_names_of_a_task_are_told_and_taken(small: Stack) -> None:
+    (told,) = found((await small.get("/openapi.json")).json, "TaskName")
+    names = re.findall("`([^`]+)`", str(told))
+    assert {"query", "search_document", "RETRIEVAL_QUERY", "CLASSIFICATION"} <= set(names)
+    for name in names:
+        assert (await small.post({"input": "a", "task": name}, **KEY)).status == 200
+
+
+async def test_every_field_of_a_body_is_described(small: Stack) -> None:
+    document = (await small.get("/openapi.json")).json
+    for body in {one.body for one in DOORS}:
+        properties = next(found(next(found(document, body.__name__)), "properties"))
+        assert isinstance(properties, dict)
+        assert len(properties) >= len(body.model_fields), body
+
+
+def found(value: object, key: str) -> Iterator[object]:
+    """What stands under that key anywhere in a JSON value."""
+    inner = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+    if isinstance(value, dict) and key in value:
+        yield value[key]
+    for one in inner:
+        yield from found(one, key)
+
+
+async def test_the_page_shows_every_path_and_loads_nothing(small: Stack) -> None:
+    answer = await small.get("/docs")
+    page = answer.body.decode()
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert [path for path in await described(small) if f"<code>{path}</code>" not in page] == []
+    assert f"curl {small.url}/v1/embeddings" in page
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r'id="([^"]+)"', page))
+    assert not re.search(r"<script|<link|<img|src=|@import|url\(|\{\{", page)
+
+
+async def test_what_takes_another_method_says_so(small: Stack) -> None:
+    answer = await small.request("DELETE", "/v1/embeddings", None, KEY)
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST")

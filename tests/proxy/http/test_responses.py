@@ -1,0 +1,94 @@
+"""Large answers are written in slices: the same JSON, while everybody else has a turn."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from proxy.http.responses import LARGE, SLICE, Rows, _without_large, slices
+from tests.support.stack import Stack
+
+# Of a vector each, of bits, of base64, or of many vectors each: in all up to three times what is written at once.
+embeddings = st.sampled_from(
+    [
+        (96, np.full(LARGE // 32, 0.5, np.float32)),
+        (20, [np.full(128, n, np.float32) for n in range(LARGE // 1024)]),
+        (300, [1, 2] * (LARGE // 200)),
+        (30, "x" * LARGE),
+    ]
+)
+rows = st.tuples(st.floats(0, 1), embeddings).map(
+    lambda drawn: [{"index": n, "a": drawn[1][1], "text": '"[]'} for n in range(round(drawn[0] * drawn[1][0]))]
+)
+bodies = st.one_of(
+    rows,
+    st.fixed_dictionaries({"data": rows, "usage": st.just({"tokens": 1}), "more": rows}),
+    st.fixed_dictionaries({"output": st.fixed_dictionaries({"a": st.integers(0, 9), "data": rows})}),
+)
+
+
+async def written(body: object) -> bytes:
+    large: dict[str, Rows] = {}
+    skeleton = _without_large(body, large)
+    return b"".join([part async for part in slices(skeleton, large)])
+
+
+@settings(max_examples=25)
+@given(bodies)
+def test_the_slices_are_the_whole(body: object) -> None:
+    assert asyncio.run(written(body)) == orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def test_the_vectors_are_let_go_when_they_are_written() -> None:
+    vectors = np.zeros((2 * LARGE // 2048, 2048), np.float32)
+    held = weakref.ref(vectors)
+    gc.disable()  # which comes much later where much is in memory: 64 answers of 512 vectors were 250 MB until then
+    try:
+        asyncio.run(written({"data": list(vectors)}))
+        del vectors
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        list,
+        lambda vectors: [list(part) for part in vectors.reshape(256, 128, 128)],
+        lambda vectors: [{"embeddings": list(vectors.reshape(-1, 128))}],
+    ],
+    ids=["a vector each", "many each", "one of many"],
+)
+async def test_others_have_a_turn_between_two_slices(shape: Callable[[NDArray[np.float32]], list[object]]) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(others())
+    body = {"data": shape(np.zeros((2048, 2048), np.float32))}
+    await written(body)
+    ticking.cancel()
+    assert turns >= 2048 * 2048 // SLICE
+
+
+async def test_a_large_answer_has_its_id_and_headers_like_any(served: Stack) -> None:
+    texts = LARGE // 2048 + 1
+    answer = await served.post({"input": [f"{n}" for n in range(texts)]}, **{"X-Request-ID": "mine"})
+    assert answer.status == 200
+    assert answer.headers["X-Request-ID"] == "mine"
+    assert "X-Trillama-Vector-Space" in answer.headers
+    data = answer.json["data"]
+    assert isinstance(data, list)
+    assert [row["index"] for row in data] == list(range(texts))

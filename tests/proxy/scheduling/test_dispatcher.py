@@ -1,0 +1,149 @@
+"""A lane sends calls one after another, shares them, refuses what is too much, and lets go of who leaves."""
+
+import asyncio
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from proxy.errors import (
+    DeadlineExceeded,
+    Draining,
+    Overloaded,
+)
+from proxy.scheduling.batch_queue import Line
+from proxy.scheduling.dispatcher import Lane, Turnstile
+from proxy.scheduling.entries import Caller
+from tests.support.scripted import BATCH, SLOTS, Engine, called, firsts, serving
+
+
+async def test_rows_come_back_in_the_order_of_the_inputs() -> None:
+    async with serving(Engine()) as lane:
+        assert await firsts(lane, *([n] * (n % 30 + 1) for n in range(40))) == list(range(40))
+
+
+async def test_requests_that_wait_together_share_a_call() -> None:
+    engine = Engine()
+    async with serving(engine) as lane:
+        await asyncio.gather(*(lane.embed([[n]]) for n in range(4)))
+    assert engine.calls == [[0, 1, 2, 3]]
+
+
+async def test_a_text_that_waits_takes_little_memory() -> None:
+    engine = Engine()
+    engine.gate.clear()
+    async with serving(engine) as lane:
+        inputs = [np.array([n, 1, 2, 3], dtype=np.int32) for n in range(2000)]
+        tracemalloc.start()
+        try:
+            waiting = asyncio.create_task(lane.embed(inputs))
+            await called(engine)
+            assert tracemalloc.get_traced_memory()[0] < 1000 * len(inputs)
+        finally:
+            tracemalloc.stop()
+            waiting.cancel()
+
+
+async def test_the_next_call_is_on_its_way_before_an_answer_is_read() -> None:
+    engine = Engine()
+    async with serving(engine) as lane:
+        await firsts(lane, *([n] for n in range(3 * SLOTS)))
+    assert engine.log == ["send 1", "send 2", "read", "send 3", "read", "read"]
+
+
+async def test_identical_texts_are_computed_once_also_while_one_is_in_flight() -> None:
+    engine = Engine()
+    engine.gate.clear()
+    async with serving(engine) as lane:
+        first = asyncio.ensure_future(firsts(lane, [7], [8], [7]))
+        await called(engine)
+        second, third = (asyncio.ensure_future(firsts(lane, [8], [9])) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        third.cancel()
+        engine.gate.set()
+        assert await second == [8, 9]
+    assert engine.calls == [[7, 8], [9]]
+
+
+async def test_a_full_line_says_how_much_waits_and_when_to_come_back() -> None:
+    engine = Engine()
+    async with serving(engine, max_tokens=60) as lane:
+        await lane.embed([[1] * 50])
+        engine.gate.clear()
+        first = asyncio.ensure_future(lane.embed([[1]]))
+        await called(engine, 2)
+        second = asyncio.ensure_future(lane.embed([[2] * 20, [3] * 20]))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="40 tokens") as full:
+            await lane.embed([[4] * 30])
+        lane.pace.tokens, lane.pace.seconds = 10.0, 2.0
+        assert lane.overloaded().retry_after_s == 1 + 40 // 5
+        assert full.value.queue_tokens == 40
+        engine.gate.set()
+        await asyncio.gather(first, second)
+
+
+async def test_a_caller_that_leaves_takes_its_texts_out_of_the_line() -> None:
+    engine = Engine()
+    engine.gate.clear()
+    async with serving(engine) as lane:
+        first = asyncio.ensure_future(lane.embed([[1]]))
+        await called(engine)
+        gone = asyncio.ensure_future(lane.embed([[n] for n in range(9)]))
+        await asyncio.sleep(0)
+        assert lane.line.texts == 8
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert lane.line.texts == 0
+        engine.gate.set()
+        await first
+    assert engine.calls == [[1]]
+
+
+async def test_what_cannot_be_done_in_time_is_not_begun() -> None:
+    engine = Engine()
+    async with serving(engine) as lane:
+        with pytest.raises(DeadlineExceeded):
+            await lane.embed([[1]], Caller(deadline=asyncio.get_running_loop().time()))
+    assert engine.calls == []
+
+
+async def test_draining_sends_home_who_waits_and_finishes_what_runs() -> None:
+    engine = Engine()
+    engine.gate.clear()
+    async with serving(engine) as lane:
+        running = asyncio.ensure_future(firsts(lane, [1]))
+        await called(engine)
+        waiting = asyncio.ensure_future(lane.embed([[2]]))
+        await asyncio.sleep(0)
+        lane.close(lambda: Draining("the server is stopping"))
+        engine.gate.set()
+        assert await running == [1]
+        with pytest.raises(Draining):
+            await waiting
+        with pytest.raises(Draining):
+            await lane.embed([[3]])
+
+
+async def test_backends_that_share_the_cores_take_turns() -> None:
+    shared, engines = Turnstile(asyncio.Lock()), [Engine(), Engine()]
+    for engine in engines:
+        engine.gate.clear()
+    lanes = [
+        Lane(engine, Line(slots=1, batch_tokens=BATCH, max_tokens=99), shared, dimensions=2, call_timeout_s=5)
+        for engine in engines
+    ]
+    async with asyncio.TaskGroup() as tasks:
+        working = [tasks.create_task(lane.serve()) for lane in lanes]
+        asked = [tasks.create_task(lane.embed([[n] for n in range(5)])) for lane in lanes]
+        for turn in range(10):
+            await called(engines[turn % 2], turn // 2 + 1)
+            assert [lane.in_flight for lane in lanes] == [1 - turn % 2, turn % 2]
+            engines[turn % 2].gate.set()
+            while lanes[turn % 2].in_flight:
+                await asyncio.sleep(0)
+            engines[turn % 2].gate.clear()
+        await asyncio.gather(*asked)
+        for task in working:
+            task.cancel()

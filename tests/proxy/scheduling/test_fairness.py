@@ -1,0 +1,233 @@
+"""Everybody has a share: queries and bulk, keys, and the requests of a key."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.scheduling.batch_queue import AGEING_S, BULK_SHARE, CALL_S
+from proxy.scheduling.entries import Asked, Caller, Job
+from tests.support.in_line import BATCH, LENGTHS, NOBODYS_LOOP, NUMBERS, SLOTS, SMALL, admit, join, line, owners, tokens
+
+
+@given(st.lists(st.integers(1, BATCH), min_size=20, max_size=60), st.integers(0, 10), st.integers(1, SMALL))
+def test_a_query_goes_out_in_one_of_the_next_two_calls_whatever_bulk_waits(
+    bulk: list[int], calls: int, length: int
+) -> None:
+    waiting = line()
+    admit(waiting, *bulk)
+    for _ in range(calls):
+        waiting.take(0, hurried=True)
+    query = admit(waiting, length)
+    assert query in owners([*waiting.take(0), *waiting.take(0)])
+
+
+@settings(max_examples=25)
+@given(st.integers(1, SMALL), st.integers(1, SMALL))
+def test_bulk_has_its_share_however_many_queries_come(query: int, length: int) -> None:
+    waiting = line()
+    bulk = admit(waiting, *[length] * 500)
+    had = total = calls = 0
+    for _ in range(100):
+        while waiting.texts - len([t for t in bulk.texts if not t.taken]) < SLOTS:
+            admit(waiting, query)
+        call = waiting.take(0, hurried=True)
+        calls += 1
+        had, total = had + tokens(call, bulk), total + tokens(call)
+    slots_are_the_limit = (SLOTS // 2) * length  # half of the texts of a call are all that it can be given
+    assert had >= min(BULK_SHARE * total, calls * slots_are_the_limit / 2) - 2 * BATCH
+    assert total - had >= 0.4 * total - 2 * BATCH or query * SLOTS < length
+
+
+def test_bulk_that_waited_long_has_more() -> None:
+    def share(now: float) -> float:
+        waiting = line()
+        bulk = admit(waiting, *[20] * 400)
+        had = total = 0
+        for _ in range(40):
+            admit(waiting, 20)
+            admit(waiting, 20)
+            admit(waiting, 20)
+            admit(waiting, 20)
+            bulk.since = 0.0
+            call = waiting.take(now, hurried=True)
+            had, total = had + tokens(call, bulk), total + tokens(call)
+        return had / total
+
+    assert share(0.0) == pytest.approx(0.25, abs=0.05)
+    assert share(10 * AGEING_S) == pytest.approx(0.5, abs=0.05)
+
+
+def test_calls_with_bulk_are_small_only_while_somebody_is_in_a_hurry() -> None:
+    waiting = line()
+    admit(waiting, *[10] * 50)
+    assert len(waiting.take(0, hurried=False)) == SLOTS
+    assert len(waiting.take(0, hurried=True)) == SLOTS // 2
+
+
+@given(LENGTHS, LENGTHS, st.floats(1, 10 * BATCH / CALL_S))
+def test_a_call_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
+    bulk: list[int], queries: list[int], speed: float
+) -> None:
+    waiting = line()
+    admit(waiting, *bulk)
+    for length in queries:
+        admit(waiting, length)
+    while waiting:
+        call = waiting.take(0, speed=speed)
+        assert len(call) == 1 or tokens(call) <= min(BATCH, max(BATCH // 8, speed * CALL_S))
+
+
+def test_what_bulk_is_owed_from_long_calls_is_not_taken_in_many_short_ones() -> None:
+    waiting = line()
+    admit(waiting, *[1] * 3000)
+    for _ in range(200):
+        admit(waiting, *[SMALL // 2] * 2)
+        waiting.take(0)  # bulk cannot have what it is owed: it is slots that it lacks
+    admit(waiting, *[BATCH // 5] * 60)
+    query = admit(waiting, 5)
+    speed = BATCH / 4 / CALL_S
+    assert query in owners([text for _ in range(3) for text in waiting.take(0, speed=speed)])
+
+
+@given(
+    st.lists(st.integers(1, BATCH), min_size=40, max_size=40),
+    st.lists(st.integers(1, BATCH), min_size=40, max_size=40),
+    st.integers(1, 5),
+)
+def test_two_keys_get_the_same_however_many_requests_each_has(first: list[int], second: list[int], many: int) -> None:
+    waiting = line()
+    ones = [admit(waiting, *first, client="one") for _ in range(many)]
+    other = admit(waiting, *second, client="other")
+    had = {True: 0, False: 0}
+    while True:
+        call = waiting.take(0)
+        for text in call:
+            had[text.waiters[0][0] in ones] += text.tokens
+        if all(text.taken for text in other.texts) or all(text.taken for job in ones for text in job.texts):
+            break
+        assert abs(had[True] - had[False]) <= 3 * BATCH
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.lists(st.integers(SMALL + 1, BATCH), min_size=1, max_size=12)), max_size=12
+    )
+)
+def test_no_request_of_a_key_is_done_later_than_with_equal_shares(requests: list[tuple[int, list[int]]]) -> None:
+    """`requests`: how many calls after the one before each comes, and the lengths of its texts: all are bulk."""
+    waiting, served = line(), 0
+    arrived: dict[Job, int] = {}
+    done: dict[Job, int] = {}
+
+    def call() -> None:
+        nonlocal served
+        served += tokens(waiting.take(0))
+        done.update({job: served for job in arrived if job not in done and all(text.taken for text in job.texts)})
+
+    for calls, lengths in requests:
+        for _ in range(calls):
+            call()
+        arrived[admit(waiting, *lengths)] = served
+    while waiting:
+        call()
+    sizes = {job: sum(text.tokens for text in job.texts) for job in arrived}
+    for job, at in equal_shares(arrived, sizes).items():
+        assert done[job] <= at + 3 * BATCH
+
+
+def equal_shares(arrived: dict[Job, int], sizes: dict[Job, int]) -> dict[Job, float]:
+    """When each would be done if all that are there had the same of every token; times are tokens served so far."""
+    left, done, now = dict[Job, float](), dict[Job, float](), 0.0
+    coming = sorted(arrived, key=lambda job: arrived[job])
+    while left or coming:
+        if not left:
+            now = max(now, arrived[coming[0]])
+        left |= {job: float(sizes[job]) for job in coming if arrived[job] <= now}
+        coming = [job for job in coming if arrived[job] > now]
+        step = min(left.values())
+        if coming:
+            step = min(step, (arrived[coming[0]] - now) / len(left))
+        now += step * len(left)
+        left = {job: tokens - step for job, tokens in left.items()}
+        done |= {job: now for job, tokens in left.items() if tokens <= 1e-6}
+        left = {job: tokens for job, tokens in left.items() if tokens > 1e-6}
+    return done
+
+
+@pytest.mark.parametrize("others", ["stay", "leave", "ask for the same"])
+def test_a_long_request_is_done_although_short_ones_keep_coming(others: str) -> None:
+    waiting = line()
+
+    def come() -> list[Job]:
+        texts = [Asked(b"%d" % next(NUMBERS), BATCH) for _ in range(5)]
+        return [join(waiting, texts) for _ in range(2 if others == "ask for the same" else 1)]
+
+    short = list[Job]()
+
+    def call() -> None:
+        while len(short) < 8:
+            short.extend(come())
+        for text in waiting.take(0):
+            waiting.forget(text)
+            text.deliver(np.zeros(1, np.float32))
+        if others == "leave":
+            waiting.drop(short.pop())
+        short[:] = [job for job in short if job.left]
+
+    for _ in range(500):
+        call()
+    long, calls = admit(waiting, *[BATCH] * 50), 0
+    while long.left:
+        call()
+        calls += 1
+        assert calls <= 3 * 50 * 9  # three times as many as with equal shares, for the short ones come faster so
+
+
+def test_requests_of_a_key_are_done_one_after_another() -> None:
+    waiting = line()
+    jobs = [admit(waiting, *[BATCH] * 5) for _ in range(4)]
+    assert [owners(waiting.take(0)) for _ in range(20)] == [[job] for job in jobs for _ in range(5)]
+
+
+def test_a_short_request_passes_a_long_one_that_has_had_much_more_than_its_length() -> None:
+    waiting = line()
+    admit(waiting, *[BATCH] * 50)
+    for _ in range(10):
+        waiting.take(0)
+    short = admit(waiting, BATCH)
+    assert owners(waiting.take(0)) == [short]
+
+
+def test_a_long_text_is_not_passed_over_for_ever() -> None:
+    waiting = line()
+    admit(waiting, 60)
+    long = admit(waiting, BATCH)
+    calls = []
+    for _ in range(5):
+        admit(waiting, 60)  # shorter ones keep coming
+        calls.append(long in owners(waiting.take(0)))
+    assert True in calls
+
+
+def test_keys_that_come_again_and_again_do_not_overtake_one_that_was_served_before() -> None:
+    waiting = line()
+    old = admit(waiting, *[BATCH] * 10, client="old")
+    had = 0
+    for number in range(20):
+        admit(waiting, BATCH, client=f"new {number}")
+        had += tokens(waiting.take(0), old)
+    assert had >= 4 * BATCH  # one in each round, while more and more wait
+
+
+def test_a_request_that_goes_first_passes_those_of_its_own_key_and_takes_nothing_from_another() -> None:
+    waiting = line()
+    of = {client: [admit(waiting, 5, client=client) for _ in range(20)] for client in "ab"}
+    urgent = Job(1, asyncio.Future(loop=NOBODYS_LOOP), Caller(client="a", first=True))
+    waiting.admit(urgent, [Asked(b"urgent", SMALL)])
+    calls = [waiting.take(0) for _ in range(6)]
+    assert urgent in owners(calls[0])
+    had = {client: sum(tokens(call, *jobs) for call in calls) for client, jobs in of.items()}
+    assert abs(had["a"] + SMALL - had["b"]) <= SMALL

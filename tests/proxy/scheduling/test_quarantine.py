@@ -1,0 +1,192 @@
+"""Who is to blame when an engine ends: a text that ends it again and again alone, and never one that was only there."""
+
+import itertools
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from proxy.scheduling.batch_queue import Line
+from proxy.scheduling.entries import Asked, Job, Text
+from proxy.scheduling.quarantine import FIRST_S, KEPT, LONGEST_QUIET_S, LONGEST_S, QUIET_S, Suspects, Verdict
+from tests.support.in_line import join, line, owners
+
+CALL_S, RESTART_S = 0.1, 1.0
+
+# What happened, in order: "x": the engine ended with x alone; "xyz": with these; "+x": x was right; "x?": its row was
+# not finite; "-": it ended without a text. And what becomes of x in the end.
+HISTORIES = [
+    ("x", Verdict.AGAIN),
+    ("x x", Verdict.POISON),
+    ("xyz x", Verdict.AGAIN),
+    ("xyz x x", Verdict.POISON),
+    ("x - x", Verdict.AGAIN),
+    ("x yz x", Verdict.AGAIN),
+    ("x yz x x", Verdict.POISON),
+    ("x y x", Verdict.POISON),  # two that are poison do not clear each other
+    ("x +x x", Verdict.AGAIN),
+    ("+x x x", Verdict.AGAIN),
+    ("+x x x x", Verdict.POISON),
+    ("x?", Verdict.AGAIN),
+    ("x? x?", Verdict.POISON),
+    ("x? x", Verdict.POISON),
+    ("x - x - x - x", Verdict.AGAIN),
+    ("x - x - x - x - x", Verdict.GIVE_UP),
+    ("x - x - x - x - x - x", Verdict.GIVE_UP),
+    ("x - x - x - x - x x", Verdict.POISON),
+    ("x - x - x - x +x x", Verdict.AGAIN),
+]
+
+
+@pytest.mark.parametrize(("history", "expected"), HISTORIES)
+def test_what_becomes_of_a_text(history: str, expected: Verdict) -> None:
+    suspects, last = Suspects(), None
+    for event in history.split():
+        if event == "-":
+            suspects.ended_without()
+        elif event[0] == "+":
+            suspects.was_right(event[1:].encode())
+        elif event[-1] == "?":
+            last = suspects.not_finite(event[:-1].encode(), 0.0)
+        else:
+            verdicts = suspects.ended_with([letter.encode() for letter in event], CALL_S, 0.0)
+            last = verdicts[event.index("x")] if "x" in event else last
+    assert last is expected
+
+
+def test_the_engine_has_to_live_without_a_suspect_for_ten_times_its_call() -> None:
+    suspects = Suspects()
+    assert suspects.quiet_before(b"short", 0.0) is None
+    for ids, call_s, quiet_s in [(b"short", 0.01, QUIET_S), (b"long", 1.0, 10.0), (b"hung", 600.0, LONGEST_QUIET_S)]:
+        suspects.ended_with([ids], call_s, 0.0)
+        assert suspects.quiet_before(ids, 0.0) == quiet_s
+    suspects.ended_with([b"one", b"of", b"many"], CALL_S, 0.0)
+    assert suspects.quiet_before(b"of", 0.0) == 0.0, "alone, at once"
+
+
+def test_poison_is_refused_for_longer_each_time_and_has_one_try_between() -> None:
+    suspects, now = Suspects(), 0.0
+    suspects.ended_with([b"x"], CALL_S, now)
+    for sentence in range(8):
+        assert suspects.ended_with([b"x"], CALL_S, now) == [Verdict.POISON]
+        until = now + min(LONGEST_S, FIRST_S * 2**sentence)
+        assert suspects.quiet_before(b"x", until - 1) == math.inf
+        assert suspects.quiet_before(b"x", until) == QUIET_S
+        now = until
+    suspects.was_right(b"x")
+    assert not suspects
+
+
+def test_memory_is_bounded_and_the_latest_stay() -> None:
+    suspects = Suspects()
+    for number in range(3 * KEPT):
+        suspects.ended_with([b"%d" % number], CALL_S, float(number))
+    assert suspects.quiet_before(b"0", 0.0) is None
+    assert suspects.quiet_before(b"%d" % (3 * KEPT - 1), 0.0) == QUIET_S
+    suspects.ended_with([b"x"], CALL_S, 1e9)
+    assert suspects.quiet_before(b"%d" % (3 * KEPT - 1), 0.0) is None, "a day has passed"
+    suspects.clear()
+    assert not suspects
+
+
+@dataclass
+class World:
+    """An engine, its line and four clients who each wait for one answer at a time, in simulated time.
+
+    `kill()` is after how many seconds of its life the engine is killed; the texts in `poison` end it by themselves.
+    """
+
+    kill: Callable[[], float]
+    choose: Callable[[], int]
+    poison: frozenset[int] = frozenset()
+    now: float = 0.0
+    ends: int = 0
+    served: int = 0
+    condemned: set[int] = field(default_factory=set)
+    suspects: Suspects = field(default_factory=Suspects)
+    waiting: Line = field(default_factory=line)
+    jobs: set[Job] = field(default_factory=set)
+
+    def run(self, seconds: float) -> "World":
+        while self.now < seconds:
+            opened, killed = self.now, self.now + self.kill()
+            while self._live(opened, killed) and self.now < seconds:
+                pass
+            self.ends += 1
+            self.now += RESTART_S
+        return self
+
+    def _live(self, opened: float, killed: float) -> bool:
+        """One call, or a moment without; whether the engine lives."""
+        while len(self.jobs) < 4:
+            self._ask(b"%d" % self.choose())
+        call = self.waiting.take(self.now, lived_s=self.now - opened)
+        alive = self.now + CALL_S < killed and not self.poison & {int(text.ids) for text in call}
+        self.now += CALL_S
+        if alive:
+            for text in call:
+                self.suspects.was_right(text.ids)
+                self._answer(text)
+            self.served += len(call)
+        elif call:
+            self._ended(call)
+        else:
+            self.suspects.ended_without()
+        return alive
+
+    def _ask(self, ids: bytes) -> None:
+        quiet_s = self.suspects.quiet_before(ids, self.now)
+        if quiet_s != math.inf:
+            self.jobs.add(join(self.waiting, [Asked(ids, 1 + int(ids) % 20, quiet_s=quiet_s)]))
+
+    def _ended(self, call: list[Text]) -> None:
+        for text, verdict in zip(call, self.suspects.ended_with([t.ids for t in call], CALL_S, self.now), strict=True):
+            if verdict is Verdict.AGAIN:
+                text.quiet_s = self.suspects.quiet_before(text.ids, self.now)
+                self.waiting.put_back([[text]])
+            else:
+                self._answer(text)
+            if verdict is Verdict.POISON:
+                self.condemned.add(int(text.ids))
+
+    def _answer(self, text: Text) -> None:
+        self.waiting.forget(text)
+        self.jobs.difference_update(owners([text]))
+
+
+@pytest.mark.parametrize("every_s", [0.3, 1.0, 5.0])
+def test_an_engine_that_is_killed_at_random_condemns_next_to_nobody(every_s: float) -> None:
+    generator = random.Random(1)
+    world = World(lambda: generator.expovariate(1 / every_s), other_texts()).run(200)
+    assert world.ends > 30
+    assert len(world.condemned) <= 0.01 * world.ends
+
+
+@pytest.mark.parametrize("lived_s", [0.0, 0.25, 1.0, QUIET_S - CALL_S, QUIET_S + CALL_S])
+def test_an_engine_that_is_killed_soon_after_each_start_condemns_nobody(lived_s: float) -> None:
+    generator = random.Random(2)
+    world = World(lambda: lived_s + generator.uniform(0, CALL_S), other_texts()).run(150)
+    assert world.ends > 10
+    assert not world.condemned
+    assert world.served > 10 or not lived_s
+
+
+@pytest.mark.parametrize("texts", [1, 2, 5])
+def test_poison_is_found_within_three_ends_each_and_the_others_are_served(texts: int) -> None:
+    generator, others = random.Random(3), other_texts()
+    world = World(
+        lambda: math.inf,
+        lambda: generator.randrange(texts) if generator.random() < 0.1 else others(),
+        poison=frozenset(range(texts)),
+    ).run(100)
+    assert world.condemned == world.poison
+    assert world.ends - 1 <= 3 * texts
+    assert world.served > 1000
+
+
+def other_texts() -> Callable[[], int]:
+    """Each time a text that nobody has asked for."""
+    numbers = itertools.count(100)
+    return lambda: next(numbers)

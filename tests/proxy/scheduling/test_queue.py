@@ -1,0 +1,245 @@
+"""Under load: queries pass the bulk, keys share, floods are refused with numbers, deadlines cost no compute."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from proxy.contract.settings import BackendSettings
+from proxy.errors import BackendLoading
+from proxy.llama.client import connect
+from proxy.models.readiness import State, Waiting
+from proxy.models.served_model import ServedModel
+from tests.support.stack import BATCH_TOKENS, Stack, family_of
+from tests.support.standin import StandIn, Tiny, front, stand_in, tiny_engine
+
+TASK = "text-matching"
+SLOTS, SMALL_TOKENS = 16, BATCH_TOKENS // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A proxy with two keys before a stand-in that counts its calls."""
+
+    served: Stack
+    one: StandIn
+
+    async def waiting(self, texts: int) -> None:
+        """Wait until so many texts are in line."""
+        async with asyncio.timeout(20):
+            while await self.metric("trillama_queue_texts") != texts:
+                await asyncio.sleep(0.005)
+
+    async def metric(self, name: str) -> float:
+        lines = (await self.served.get("/metrics", **key("a"))).body.decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name + "{"))
+
+
+def key(name: str) -> dict[str, str]:
+    return {"X-API-Key": name}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tiny(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tiny]:
+    async with tiny_engine(tmp_path_factory.mktemp("tiny")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tiny: Tiny) -> AsyncIterator[Queue]:
+    async with (
+        stand_in(tiny.engine) as one,
+        front(one.url, tiny.family, tiny.model, api_keys=["a", "b"], max_queued_tokens=40_000) as served,
+    ):
+        yield Queue(served, one)
+
+
+@pytest.fixture
+def queue(running: Queue) -> Queue:
+    running.one.calls.clear()
+    running.one.gate.set()
+    return running
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_queries_pass_a_bulk_of_512_texts(queue: Queue) -> None:
+    bulk = asyncio.create_task(
+        queue.served.post({"input": [f"document {n} of many words" + " and more" * 8 for n in range(512)]}, **key("a"))
+    )
+    await queue.one.called(2)
+    waited = []
+    for number in range(10):
+        before = len(queue.one.calls)
+        assert (await queue.served.post({"input": f"query {number}"}, **key("a"))).status == 200
+        waited.append(len(queue.one.calls) - before)
+        assert not bulk.done()
+    assert (await bulk).status == 200
+    assert max(waited) <= 4  # in flight, perhaps one that bulk is owed, its own, and the one behind
+    assert max(sum(map(len, call)) for call in queue.one.calls[4:-2]) <= SMALL_TOKENS
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_second_key_gets_half_however_much_the_first_has_asked_for(queue: Queue) -> None:
+    queue.one.gate.clear()
+    first = [asyncio.create_task(queue.served.post({"input": texts("a", 300, n)}, **key("a"))) for n in range(3)]
+    await queue.one.called(1)
+    second = asyncio.create_task(queue.served.post({"input": texts("b", 100, 0)}, **key("b")))
+    await queue.waiting(3 * 300 + 100 - len(queue.one.calls[0]))
+    queue.one.gate.set()
+    assert (await second).status == 200
+    done = [task.done() for task in first]
+    sent = sum(map(len, queue.one.calls))
+    assert not any(done)
+    assert sent <= 100 * 2 + 4 * SLOTS
+    assert [answer.status for answer in await asyncio.gather(*first)] == [200] * 3
+
+
+def texts(name: str, count: int, number: int) -> list[str]:
+    return [f"{name} {number} {index:03d}" for index in range(count)]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_identical_texts_go_to_the_engine_once(queue: Queue) -> None:
+    shared_before = await queue.metric("trillama_deduplicated_total")
+    queue.one.gate.clear()
+    asked = [asyncio.create_task(queue.served.post({"input": ["same", "other", "same"]}, **key("a")))]
+    await queue.one.called(1)
+    asked += [asyncio.create_task(queue.served.post({"input": ["same", f"own {n}"]}, **key("b"))) for n in range(3)]
+    await queue.waiting(3)
+    asked.pop().cancel()
+    queue.one.gate.set()
+    answers = [answer.json["data"] for answer in await asyncio.gather(*asked)]
+    assert {str(row["embedding"]) for data in answers for row in data[:1]} == {str(answers[0][2]["embedding"])}  # type: ignore[index]
+    sent = [tuple(ids) for call in queue.one.calls for ids in call]
+    assert len(sent) == len(set(sent)) == 4
+    assert await queue.metric("trillama_deduplicated_total") - shared_before == 4
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_flood_is_refused_before_any_work_with_numbers(queue: Queue) -> None:
+    await queue.served.post({"input": texts("warm", 100, 0)}, **key("a"))
+    queue.one.gate.clear()
+    calls = len(queue.one.calls)
+    first = asyncio.create_task(queue.served.post({"input": ["x " * 450, *texts("l", 30, 1)]}, **key("a")))
+    await queue.one.called(calls + 1)
+    second = asyncio.create_task(queue.served.post({"input": [f"{n} y " * 150 for n in range(30)]}, **key("a")))
+    await queue.waiting(30 + 31 - len(queue.one.calls[-1]))
+    waiting = int(await queue.metric("trillama_queue_tokens"))
+    refused = await queue.served.post({"input": "z" * 4 * 40_000}, **key("b"))
+    assert (refused.status, refused.json["code"]) == (429, "QUEUE_FULL")
+    assert int(refused.headers["X-Queue-Tokens"]) == waiting > 10_000
+    assert 1 <= int(refused.headers["Retry-After"]) <= 600
+    assert (await queue.served.post({"input": "q"}, **key("b"), **{"X-Request-Timeout": "0.2"})).status == 504
+    queue.one.gate.set()
+    assert [answer.status for answer in await asyncio.gather(first, second)] == [200, 200]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_deadline_is_kept_and_what_missed_it_is_not_computed(queue: Queue) -> None:
+    queue.one.gate.clear()
+    first = asyncio.create_task(queue.served.post({"input": "in flight"}, **key("a")))
+    await queue.one.called(1)
+    late = await queue.served.post({"input": ["late"] * 3}, **key("a"), **{"X-Request-Timeout": "0.1"})
+    assert (late.status, late.json["code"]) == (504, "DEADLINE_EXCEEDED")
+    queue.one.gate.set()
+    assert (await first).status == 200
+    assert (await queue.served.post({"input": "after"}, **key("a"), **{"X-Request-Timeout": "30"})).status == 200
+    assert [len(call) for call in queue.one.calls] == [1, 1]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("given", ["soon", "-1", "0", "nan", "inf", "1e999"])
+async def test_a_deadline_that_is_none_is_named(queue: Queue, given: str) -> None:
+    answer = await queue.served.post({"input": "a"}, **key("a"), **{"X-Request-Timeout": given})
+    assert (answer.status, answer.json["code"]) == (422, "VALIDATION_ERROR")
+    assert "X-Request-Timeout" in str(answer.json["detail"])
+
+
+async def until(state: State, model: ServedModel) -> None:
+    async with asyncio.timeout(20):
+        while model.report().state is not state:
+            await asyncio.sleep(0.005)
+
+
+@pytest_asyncio.fixture
+async def held(tiny: Tiny) -> AsyncIterator[tuple[ServedModel, StandIn]]:
+    """A model that is loaded on demand, being served."""
+    async with stand_in(tiny.engine) as one, asyncio.TaskGroup() as tasks:
+        settings = BackendSettings(
+            url=one.url, slots=4, batch_tokens=BATCH_TOKENS, model_file=tiny.model, on_demand=True
+        )
+        async with connect("demand", settings) as backend:
+            waiting = Waiting(tokens=10_000, call_s=60, start_s=0.5, recovery_s=60)
+            model = ServedModel(backend, family_of(tiny.family), waiting)
+            working = tasks.create_task(model.serve())
+            yield model, one
+            working.cancel()
+
+
+async def embed(model: ServedModel, *asked: str) -> int:
+    async with model.admitted(len(asked)):
+        ids = await model.tokenize(asked)
+    return len((await model.embed(ids)).rows)
+
+
+async def test_a_model_on_demand_waits_to_be_released_and_says_that_it_is_wanted(
+    held: tuple[ServedModel, StandIn],
+) -> None:
+    model, one = held
+    assert (model.report().state, model.wanted.is_set()) == (State.HELD, False)
+    asked = asyncio.create_task(embed(model, "a", "b"))
+    await asyncio.wait_for(model.wanted.wait(), 5)
+    assert one.calls == []
+    model.release()
+    assert await asked == 2
+    assert not model.wanted.is_set()
+    report = model.report()
+    assert (report.state, report.requests_total, report.waiting_tokens) == (State.READY, 1, 0)
+    assert report.tokens_total > 0
+    assert report.tokens_per_s > 0
+    assert report.idle_s >= 0
+
+
+async def test_who_waits_too_long_for_a_held_model_is_told_how_far_it_is(held: tuple[ServedModel, StandIn]) -> None:
+    model, _ = held
+    model.progress = "42 % loaded"
+    with pytest.raises(BackendLoading, match="42 % loaded"):
+        await embed(model, "a")
+    assert not model.wanted.is_set()
+
+
+async def test_holding_finishes_the_call_in_flight_and_keeps_the_rest_in_line(
+    held: tuple[ServedModel, StandIn],
+) -> None:
+    model, one = held
+    model.release()
+    await until(State.READY, model)
+    one.calls.clear()
+    one.gate.clear()
+    asked = asyncio.create_task(embed(model, *(f"text {n}" for n in range(12))))
+    await one.called(1)
+    holding = asyncio.create_task(model.hold())
+    await asyncio.sleep(0)
+    assert (model.report().state, model.report().in_flight_texts, holding.done()) == (State.HELD, 4, False)
+    one.gate.set()
+    await holding
+    assert (model.report().in_flight_texts, model.report().waiting_texts, len(one.calls)) == (0, 8, 1)
+    assert model.wanted.is_set()
+    model.release()
+    assert await asked == 12
+
+
+async def test_holding_one_that_hangs_while_it_is_verified_does_not_wait_for_it(
+    held: tuple[ServedModel, StandIn],
+) -> None:
+    model, one = held
+    one.gate.clear()
+    model.release()
+    await one.called(1)
+    async with asyncio.timeout(2):
+        await model.hold()
+    one.gate.set()
+    model.release()
+    assert await embed(model, "a") == 1

@@ -1,0 +1,110 @@
+"""A vocabulary of a stranger is refused by name, and the engine is asked instead: no panic, no memory, no wrong id."""
+
+import struct
+import tempfile
+import tracemalloc
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.contract.gguf import BadGGUF, read_values
+from proxy.tokens.bpe import UnsupportedTokenizer, load
+from tests.support.hostile_gguf import (
+    ARRAY,
+    FLOAT32,
+    INT32,
+    LIES,
+    MANY,
+    STRING,
+    UINT8,
+    UINT32,
+    array,
+    gguf,
+    pair,
+    text,
+    texts,
+    write,
+)
+
+MOST_BYTES = 8 * 2**20
+
+
+def vocabulary(*more: bytes, tokens: bytes, merges: bytes | None = None, pre: str = "gpt-2") -> bytes:
+    return gguf(
+        pair("tokenizer.ggml.model", STRING, text("gpt2")),
+        pair("tokenizer.ggml.pre", STRING, text(pre)),
+        pair("tokenizer.ggml.tokens", ARRAY, tokens),
+        pair("tokenizer.ggml.merges", ARRAY, texts() if merges is None else merges),
+        *more,
+    )
+
+
+def bos(kind: int, value: bytes) -> tuple[bytes, bytes]:
+    return pair("tokenizer.ggml.bos_token_id", kind, value), pair("tokenizer.ggml.add_bos_token", 7, b"\1")
+
+
+ODD = {
+    "empty": (vocabulary(tokens=texts()), "tokens: .*at least 1 item"),
+    "doubled": (vocabulary(tokens=texts("a", "b", "a")), "1 tokens are in the vocabulary twice"),
+    "a merge to nowhere": (vocabulary(tokens=texts("a", "b"), merges=texts("a b")), "do not fit together"),
+    "a merge of nothing": (vocabulary(tokens=texts("a", "b"), merges=texts("")), "do not fit together"),
+    "numbers for tokens": (vocabulary(tokens=array(UINT8, 9, bytes(9))), "tokens: "),
+    "a million numbers for tokens": (vocabulary(tokens=array(UINT8, 2**20, bytes(2**20))), "tokens: "),
+    "more tokens than a model has": (vocabulary(tokens=array(STRING, 2**20 + 1, bytes(2**23 + 8))), "more than"),
+    "an alphabet of a number": (vocabulary(tokens=array(FLOAT32, MANY)), "damaged|more than"),
+    "begins with none": (vocabulary(*bos(UINT32, struct.pack("<I", 7)), tokens=texts("a")), "none of the 1 tokens"),
+    "begins below": (vocabulary(*bos(INT32, struct.pack("<i", -1)), tokens=texts("a")), "bos_token_id: "),
+    "escapes": (vocabulary(tokens=texts("a"), pre="\x1b[2J" * 99), r"^pre-tokenizer '\\x1b\[2J.{0,80} is not one"),
+    "a key twice": (gguf(*[pair("tokenizer.ggml.model", STRING, text("gpt2"))] * 2), "is there twice"),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), ODD.values(), ids=ODD.keys())
+def test_an_odd_vocabulary_is_refused_by_name(tmp_path: Path, content: bytes, words: str) -> None:
+    with pytest.raises(UnsupportedTokenizer, match=words) as refused:
+        load(write(tmp_path / "m.gguf", content))
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("content", LIES.values(), ids=LIES.keys())
+@pytest.mark.parametrize("wanted", [frozenset(), frozenset({"k"})], ids=["skipped", "wanted"])
+def test_a_lie_is_a_named_error_and_takes_no_memory(tmp_path: Path, content: bytes, wanted: frozenset[str]) -> None:
+    path = write(tmp_path / "m.gguf", content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadGGUF, match=r"m\.gguf"):
+            read_values(path, wanted)
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_not_wanted_is_not_read(tmp_path: Path) -> None:
+    """A large array of numbers would be a Python list thirty times its size."""
+    content = gguf(pair("k", ARRAY, array(UINT8, 2**22, bytes(2**22))), pair("name", STRING, text("it")))
+    path = write(tmp_path / "m.gguf", content)
+    tracemalloc.start()
+    try:
+        assert read_values(path, {"name"}) == {"name": "it"}
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@given(
+    tokens=st.lists(st.text(max_size=4), max_size=8),
+    merges=st.lists(st.text("ab Ġé\0", max_size=5), max_size=4),
+    types=st.lists(st.integers(0, 6), max_size=8),
+)
+@settings(deadline=2000, max_examples=150)
+def test_any_vocabulary_is_taken_or_refused(tokens: list[str], merges: list[str], types: list[int]) -> None:
+    kinds = pair("tokenizer.ggml.token_type", ARRAY, array(INT32, len(types), struct.pack(f"<{len(types)}i", *types)))
+    content = vocabulary(kinds, tokens=texts(*tokens), merges=texts(*merges))
+    with tempfile.TemporaryDirectory() as folder, suppress(UnsupportedTokenizer):
+        tokenizer = load(write(Path(folder, "m.gguf"), content))
+        for ids in tokenizer.encode(["ab é \0", "".join(tokens)]):
+            assert all(0 <= token < tokenizer.size for token in ids)
+            tokenizer.decode(ids)

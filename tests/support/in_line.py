@@ -1,0 +1,42 @@
+"""Jobs in a line that nobody serves, for tests of its decisions."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+from proxy.scheduling.batch_queue import Line
+from proxy.scheduling.entries import Asked, Caller, Job, Text
+
+SLOTS, BATCH = 4, 100
+SMALL = BATCH // 4
+LENGTHS = st.lists(st.integers(1, BATCH), min_size=1, max_size=12)
+
+NOBODYS_LOOP = asyncio.new_event_loop()
+NOBODYS_LOOP.close()  # only to make futures that nobody awaits
+NUMBERS = itertools.count()
+
+
+def line(max_tokens: int = 10**9) -> Line:
+    return Line(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
+
+
+def admit(waiting: Line, *lengths: int, client: str = "", now: float = 0.0, deadline: float = 1e9) -> Job:
+    """A job of texts that nobody else has."""
+    return join(waiting, [Asked(b"%d" % next(NUMBERS), length) for length in lengths], client, now, deadline)
+
+
+def join(waiting: Line, asked: Sequence[Asked], client: str = "", now: float = 0.0, deadline: float = 1e9) -> Job:
+    caller = Caller(client=client, deadline=deadline)
+    job = Job(len(asked), asyncio.Future(loop=NOBODYS_LOOP), caller, now)
+    assert waiting.admit(job, asked) is not None
+    return job
+
+
+def owners(call: Sequence[Text]) -> list[Job]:
+    return [job for text in call for job, _ in text.waiters]
+
+
+def tokens(call: Sequence[Text], *jobs: Job) -> int:
+    return sum(text.tokens for text in call if not jobs or text.waiters[0][0] in jobs)
