@@ -111,6 +111,8 @@ def made(place: Place) -> Path:
 def refusal(error: OSError, path: Path, moved_by: str) -> LauncherError:
     """The error for a file or folder of ours that the system refuses: its words, and the way out."""
     words = f"{path}: {error.strerror or error}"
+    if error.errno == errno.EROFS:  # however much is free
+        return DiskError(f"{words}: set {moved_by} to a folder on another disk")
     if error.errno in DISK or error.errno is None:  # NumPy says no number, only how much was written
         left = f"{amount(free_bytes(path.absolute()))} free"
         return DiskError(f"{words} ({left}): make room, or set {moved_by} to a folder on another disk")

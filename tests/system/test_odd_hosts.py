@@ -88,7 +88,7 @@ def test_a_read_only_disk_is_named_with_what_moves_the_folder() -> None:
         pytest.skip("no mount namespace can be made here")
     code, output = run("serve", "--demo", "--port", "0", through=through, HOME="/srv/me")
     assert code == 75
-    assert "Read-only file system: set TRILLAMA_CACHE, or HOME, to a folder that can be written" in output
+    assert "Read-only file system: set TRILLAMA_CACHE, or HOME, to a folder on another disk" in output
 
 
 def test_a_host_without_proc_is_looked_at_all_the_same(quick: Path, tmp_path: Path) -> None:
