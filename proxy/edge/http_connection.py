@@ -137,7 +137,7 @@ class HttpConnection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun")
         error = _bad_head(exc) if isinstance(exc, HttpProcessingError) else ProxyError("internal error")
-        closing = {"HttpConnection": "close"}  # to what is no request aiohttp answers as to HTTP/1.0, and leaves it out
+        closing = {"Connection": "close"}  # to what is no request aiohttp answers as to HTTP/1.0, and leaves it out
         response = web.Response(
             status=error.status, body=_body(error), content_type="application/json", headers=closing
         )

@@ -126,7 +126,7 @@ def _refused(error: ProxyError, request: web.Request) -> web.Response:
 def _refuse(request: web.Request) -> Refuse:
     """Who writes an error of this route; for a path without one, or another method, the dialect of its neighbours."""
     refusals, resource = request.app[REFUSALS], request.match_info.route.resource
-    names = [resource.canonical] if resource else [request.path, f"/{request.path.split('/')[1]}/"]
+    names = [resource.canonical] if resource else [request.path, f"/{request.path.strip('/').partition('/')[0]}/"]
     return next((refusals[name] for name in names if name in refusals), common_refusal)
 
 
