@@ -98,6 +98,7 @@ def validated(model: type[T], body: object) -> T:
 
 
 ENCODINGS = "'float', 'base64', 'binary' or 'ubinary'"
+ONE_ENCODING = {str(one): (one,) for one in Encoding}
 # What is wrong with a field, by pydantic's name for it; for what is not here, in pydantic's words.
 SENTENCES = {
     "missing": "is required",
@@ -159,6 +160,8 @@ def _cut_at_the_end(value: object) -> object:
 
 def _encodings_of(value: object) -> tuple[Encoding, ...]:
     """The encodings that one name, or a list of them, asks for."""
+    if isinstance(value, str) and value in ONE_ENCODING:
+        return ONE_ENCODING[value]
     given = value if isinstance(value, list) else [value]
     if not given:
         raise ValueError(f"must have at least 1 of {ENCODINGS}")

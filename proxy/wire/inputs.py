@@ -23,12 +23,12 @@ SHAPES = 'must be a string, {"text": "…"}, {"content": [{"type": "text", "text
 
 def inputs_of(value: object) -> tuple[Input, ...]:
     """What is to be embedded: a string, an object with a text, token ids, or a list mixing these. Raises Invalid."""
-    return tuple(_sound(_items(value), listed=isinstance(value, list)))
+    return _texts(value) or tuple(_sound(_items(value), listed=isinstance(value, list)))
 
 
 def items_of(value: object) -> tuple[Input | Refused, ...]:
     """As `inputs_of`, but what is wrong with an item stands in its place, of MOST_REFUSED items at most."""
-    return tuple(_few_refused(_items(value)))
+    return _texts(value) or tuple(_few_refused(_items(value)))
 
 
 def parted(items: Sequence[Input | Refused]) -> tuple[Sequence[Input], Mapping[int, Refused]]:
@@ -41,6 +41,13 @@ def parted(items: Sequence[Input | Refused]) -> tuple[Sequence[Input], Mapping[i
 
 def _all_sound(items: Sequence[Input | Refused]) -> TypeGuard[Sequence[Input]]:
     return Refused not in set(map(type, items))
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """What most requests have: a text, or a list of nothing but texts. Empty for anything else."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) and set(map(type, value)) == {str} else ()
 
 
 def _sound(items: Iterable[Input | Refused], *, listed: bool) -> Iterator[Input]:
@@ -61,7 +68,7 @@ def _few_refused(items: Iterable[Input | Refused]) -> Iterator[Input | Refused]:
 
 
 def _items(value: object) -> Iterable[Input | Refused]:
-    if isinstance(value, (str, dict)):
+    if isinstance(value, dict):
         return [_item(value)]
     if not isinstance(value, list):
         raise invalid("input", "must be a string, an object with `text`, or a list of these", given=value)
@@ -89,10 +96,11 @@ def _all_whole(value: Sequence[object]) -> TypeGuard[Sequence[float]]:
 
 
 def _item(item: object) -> Input | Refused:
+    if isinstance(item, dict):
+        text = item.get("text")
+        return text if len(item) == 1 and isinstance(text, str) else _object(item)  # most are just a text
     if isinstance(item, str):
         return item
-    if isinstance(item, dict):
-        return _object(item)
     match item:
         case []:
             return Refused("is an empty list of token ids", "too_short", item)
@@ -104,9 +112,6 @@ def _item(item: object) -> Input | Refused:
 
 
 def _object(one: dict[str, object]) -> str | Refused:
-    text = one.get("text")
-    if len(one) == 1 and isinstance(text, str):  # most of them
-        return text
     if media := _media(one):
         verb = "has" if any(isinstance(one.get(name), str) for name in TEXTS) else "is"
         return _not_text(one, verb, media)
