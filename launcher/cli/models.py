@@ -93,7 +93,7 @@ def pull_(
         stderr.print(f"{size}licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
     display = Display(stderr)
     with display.live():
-        done = asyncio.run(until_signal(pull.run(settings.family, planned, display)))
+        done = asyncio.run(until_signal(pull.run(settings.family, planned, display.downloading)))
     if done is None:
         raise typer.Exit(130)
     for name, path in done.items():

@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launcher.control.address import Target, target
 from launcher.control.client import find
 from launcher.control.status import BackendView, View
 from launcher.errors import ArgumentError, NotRunning
+from launcher.fleet.address import Target, target
 from launcher.printable import Terminal
 from launcher.processes.log_follower import Follower
 from launcher.settings.config import Settings, load

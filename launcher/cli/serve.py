@@ -15,7 +15,7 @@ from launcher.fleet import fleet as supervisor
 from launcher.fleet.fleet import Fleet
 from launcher.fleet.listener import listen
 from launcher.fleet.prepare import prepare
-from launcher.settings.config import Settings
+from launcher.settings.config import LOOPBACK, Settings
 from launcher.supervision import probes
 from launcher.supervision.backend import Status
 from launcher.supervision.deployment import Launch
@@ -23,8 +23,6 @@ from launcher.systemd import notify
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 from launcher.terminal.streams import losing
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 async def run(read: Callable[[], Settings], *, out: Console, err: Console) -> None:

@@ -8,11 +8,11 @@ import aiohttp
 from pydantic import ValidationError
 
 from launcher import __version__
-from launcher.control.address import Target
 from launcher.control.server import SOCKET
 from launcher.control.status import View
 from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.errors import LauncherError, NotRunning
+from launcher.fleet.address import Target
 from launcher.settings.config import Settings
 from launcher.settings.folders import runtime_base
 
@@ -45,7 +45,7 @@ async def find(settings: Settings, target: Target | None) -> Running:
     running = await _running(host.runtime_dir or runtime_base())
     urls = ", ".join(one.view.url for one in running)
     if target:
-        chosen = [one for one in running if target.is_meant(one.view)]
+        chosen = [one for one in running if target.is_meant(one.view.url, one.view.port)]
         if not chosen:
             raise NotRunning(f"no trillama runs here at {target}; there is {urls}")
     else:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from launcher.cli.serve import LOOPBACK
 from launcher.doctor.finding import Finding, fail, ok, warn
 from launcher.errors import LauncherError, StartError
 from launcher.fleet.listener import listen
@@ -20,7 +19,7 @@ from launcher.host import processes
 from launcher.models import sources
 from launcher.models.sources import Wanted
 from launcher.planning.wishes import AUTO
-from launcher.settings.config import Settings
+from launcher.settings.config import LOOPBACK, Settings
 from launcher.settings.folders import LONGEST_BASE, fits_sockets, hub_cache, obstacle, runtime_base
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from launcher.errors import ConfigError
-
-FlashAttention = Literal["auto", "on", "off"]
+from launcher.settings.config import FlashAttention
 
 FLAG = re.compile(r"--?[A-Za-z]")  # a number below zero is a value
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import tomli_w
 from pydantic import ValidationError
 
-from launcher.engine.argv import FlashAttention
 from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine
 from launcher.host import disk, processor
 from launcher.host.cores import usable_cores
-from launcher.settings.config import Settings
+from launcher.settings.config import FlashAttention, Settings
 from launcher.settings.folders import cache_dir
 from proxy.contract.settings import Positive, Strict
 

@@ -9,7 +9,7 @@ import orjson
 import typer
 from rich.table import Table
 
-from launcher.cli.embed import authorization, served
+from launcher.fleet.temporary import authorization, served
 from launcher.measure import bench as benching
 from launcher.measure.bench import Cell, Findings, Load
 from launcher.printable import Terminal

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from launcher.engine.argv import FlashAttention
 from launcher.errors import ChildError
 from launcher.measure.compare import batches
 from launcher.measure.loadgen import LENGTHS, lengths, text
 from launcher.measure.similarity import F32
+from launcher.settings.config import FlashAttention
 from launcher.supervision.standalone import Embedder, Run, started
 
 SLOTS = (1, 4, 8, 16, 32)

@@ -10,11 +10,10 @@ from launcher.hub import cache as store
 from launcher.hub.cache_entry import cached
 from launcher.hub.listing import Offer, offered
 from launcher.models import sources as models
-from launcher.models.sources import Wanted
+from launcher.models.sources import Report, Wanted
 from launcher.settings.config import ModelSettings
 from launcher.settings.family import Family
 from launcher.settings.folders import hub_cache
-from launcher.terminal.progress import Display
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +57,7 @@ def plan(family: Family, settings: ModelSettings, quantization: str | None, back
     return Plan(here=here, missing=missing, own=own, bytes=coming)
 
 
-async def run(family: Family, planned: Plan, display: Display) -> dict[str, Path]:
+async def run(family: Family, planned: Plan, report: Report) -> dict[str, Path]:
     """Fetch what is missing, one file after the other, and check each. The path of every file that is not the user's.
 
     Cancelled, what has arrived stays. Raises ModelError.
@@ -66,7 +65,7 @@ async def run(family: Family, planned: Plan, display: Display) -> dict[str, Path
     paths = {}
     for file in (*planned.here, *planned.missing):
         thorough = file in planned.here  # what comes now is verified as it comes
-        paths[file.backend] = path = await models.whole(file, report=display.downloading, thorough=thorough)
+        paths[file.backend] = path = await models.whole(file, report=report, thorough=thorough)
         models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
     return paths
 

@@ -20,6 +20,9 @@ from launcher.settings.family import Family
 log = logging.getLogger(__name__)
 
 
+Report = Callable[[str, int, int], None]  # a backend's name, the bytes that are here, and all of them
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What must be served by one backend: a file of a hub's repository, or the user's own file."""
@@ -51,7 +54,7 @@ def wanted(family: Family, settings: ModelSettings) -> tuple[Wanted, ...]:
     )
 
 
-async def locate(wanted: Wanted, *, report: Callable[[str, int, int], None], damaged: bool = False) -> Path:
+async def locate(wanted: Wanted, *, report: Report, damaged: bool = False) -> Path:
     """The user's own file as it is, else the hub's file: from the cache, or downloaded into it.
 
     `report(backend, bytes done, bytes in all)` is called on the event loop as bytes arrive. Cancelled, it returns at
@@ -72,7 +75,7 @@ async def locate(wanted: Wanted, *, report: Callable[[str, int, int], None], dam
         stop.set()
 
 
-async def whole(wanted: Wanted, *, report: Callable[[str, int, int], None], thorough: bool = False) -> Path:
+async def whole(wanted: Wanted, *, report: Report, thorough: bool = False) -> Path:
     """What `locate` finds, with all that it names; a damaged file of the hub's is fetched again, once.
 
     `thorough` also reads it whole, for its SHA-256. Raises ModelError.

@@ -8,7 +8,6 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from launcher.engine.argv import FlashAttention
 from launcher.errors import ConfigError
 from launcher.settings.credentials import api_keys
 from launcher.settings.family import BY_TOKEN, Family
@@ -18,6 +17,8 @@ from proxy.contract.settings_file import LocalPath, home_path
 
 T = TypeVar("T", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0)]
+FlashAttention = Literal["auto", "on", "off"]
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class EngineSettings(Strict):

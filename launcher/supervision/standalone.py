@@ -8,18 +8,19 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
-from launcher.engine.argv import FlashAttention, Placement
+from launcher.engine.argv import Placement
 from launcher.engine.discovery import Engine
 from launcher.errors import ChildError, WrongAnswer
 from launcher.host.cores import engine_threads
-from launcher.measure.similarity import F32
 from launcher.processes.child_log import ChildLog
 from launcher.processes.runtime_folder import private_folder
-from launcher.settings.config import SupervisionSettings
+from launcher.settings.config import FlashAttention, SupervisionSettings
 from launcher.settings.folders import LOGS, made
 from launcher.supervision.server_run import started as start
 
+F32 = NDArray[np.float32]
 TIMEOUT = aiohttp.ClientTimeout(total=600)  # a whole batch on the slowest host that is of any use
 
 

@@ -9,6 +9,13 @@ import typer
 
 from launcher.settings.config import Settings, configs_dir, load
 
+EXIT_CODES = """
+Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
+is missing or wrong; 69 no usable llama-server, or no trillama runs that could be asked; 70 the engine's build failed;
+75 it cannot serve now: the port is taken, the memory or the disk is too small, the hub is out of reach, or no model
+becomes ready; 78 wrong configuration, or a folder that cannot be written; 130 stopped before it was done.
+"""
+
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
 Demo = Annotated[bool, typer.Option("--demo", help="Serve small demo models, made on first use: no download, no GPU.")]
 Url = Annotated[str | None, typer.Option(help="The running server to ask [default: the config's].")]

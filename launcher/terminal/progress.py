@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
@@ -16,7 +14,6 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from launcher.build.steps import Progress as BuildProgress
 from launcher.supervision.backend import State, Status
 
 
@@ -75,36 +72,3 @@ class Display:
         if model not in self._lines:
             self._lines[model] = self._progress.add_task("", model=model, total=None)
         return self._lines[model]
-
-
-class BuildDisplay:
-    """A bar for `trillama engine build`: the files compiled of all; one line per step where there is no terminal."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=None)
-        self._step = ""
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, progress: BuildProgress) -> None:
-        """A step has begun or gone on."""
-        if progress.step != self._step and not self._console.is_terminal:
-            self._console.print(progress.step, soft_wrap=True, highlight=False, markup=False)
-        self._step = progress.step
-        self._bar.update(self._task, description=progress.step, completed=progress.done, total=progress.total)

@@ -1,8 +1,17 @@
 """How one model stands: what a launcher, and its user, are told."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from proxy.models.readiness import State
+
+class State(StrEnum):
+    """READY and DOWN answer at once; in the other states requests wait."""
+
+    READY = "ready"
+    LOADING = "loading"
+    RECOVERING = "recovering"
+    HELD = "held"
+    DOWN = "down"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,6 @@ F64 = NDArray[np.float64]
 WORST_COSINE = 0.999
 JSON_S = 1.1e-3  # that llama-server takes to write the state of a token (measured, 2048 dimensions)
 MANY_TIMES = 4
-NOISE_TOKEN = 64  # any that every vocabulary has; a letter in most
-NOISE_LENGTHS = (17, 67, 251)  # the first needs fillers; no powers of two, whose 1/n no format rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,21 +137,11 @@ def means(found: Mapping[int, Span], pooled: Mapping[int, Matrix | F64]) -> Matr
     return np.array(rows, dtype=np.float32)
 
 
-def noise(rows: Matrix) -> float:
-    """How far the engine's means are from the true ones, relative; `rows` are one token repeated, NOISE_LENGTHS times.
-
-    Each token of such a text sees nothing but itself: all states are equal, and so would be all exact means.
-    """
-    exact = rows.astype(np.float64)
-    middle = exact.mean(axis=0)
-    return float(np.linalg.norm(exact - middle, axis=1).max() / np.linalg.norm(middle))
-
-
-def too_fine(found: Mapping[int, Span], noise: float) -> dict[int, float]:
+def too_fine(found: Mapping[int, Span], rounding_error: float) -> dict[int, float]:
     """The chunks that cannot be told from the engine's rounding, by index: about the cosine that they would have.
 
     A relative error of a sum over n tokens is n/m times as large in a chunk of m.
     """
-    errors = {index: noise * span.end / (span.end - span.start) for index, span in found.items()}
+    errors = {index: rounding_error * span.end / (span.end - span.start) for index, span in found.items()}
     cosines = {index: 1 / (1 + error * error) ** 0.5 for index, error in errors.items()}
     return {index: cosine for index, cosine in cosines.items() if cosine < WORST_COSINE}

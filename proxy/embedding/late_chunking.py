@@ -7,15 +7,16 @@ from functools import partial
 
 import numpy as np
 
+from proxy.contract.admin import State
 from proxy.contract.settings import UnicodeForm
 from proxy.embedding import chunk_means
 from proxy.embedding.chunk_means import Document, Span
-from proxy.embedding.truncation import LARGE_TEXT, kept
+from proxy.embedding.truncation import kept
 from proxy.errors import BackendError, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
-from proxy.models.readiness import State
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.tokens.bpe import Tokenizer
+from proxy.tokens.tokenize import LARGE_TEXT
 from proxy.tokens.unicode_form import SHRINKS
 from proxy.types import Ids, Served
 

@@ -10,13 +10,13 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from proxy import metrics
+from proxy.contract.admin import State
 from proxy.contract.settings import Family
 from proxy.dialects import ollama, tei
 from proxy.embedding.service import EmbedService
 from proxy.embedding.tasks import Route
 from proxy.errors import BackendError, ModelNotFound, ModelNotServed
 from proxy.http.responses import send
-from proxy.models.readiness import State
 from proxy.models.served_model import ServedModel
 from proxy.quoting import quoted
 from proxy.types import Provenance

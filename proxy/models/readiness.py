@@ -4,21 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
+from proxy.contract.admin import State
 from proxy.errors import BackendError, BackendLoading, BackendUnavailable, Draining, ProxyError
 
 log = logging.getLogger(__name__)
-
-
-class State(StrEnum):
-    """In the first and the last nobody waits for it: it serves, or refuses at once."""
-
-    READY = "ready"
-    LOADING = "loading"
-    RECOVERING = "recovering"
-    HELD = "held"
-    DOWN = "down"
 
 
 PATIENT = (State.HELD, State.LOADING)

@@ -8,14 +8,14 @@ from dataclasses import replace
 from functools import partial
 
 from proxy import metrics
-from proxy.contract.admin import LaneReport
+from proxy.contract.admin import LaneReport, State
 from proxy.contract.settings import Family
 from proxy.errors import BackendError, BackendLoading, BackendLost, invalid
 from proxy.llama.client import Backend
 from proxy.llama.token_client import TokenBackend
 from proxy.models.cache import Cache, through
 from proxy.models.provenance import UNKNOWN
-from proxy.models.readiness import Opening, State, Waiting
+from proxy.models.readiness import Opening, Waiting
 from proxy.models.verification import Proof, proven
 from proxy.scheduling.batch_queue import Line
 from proxy.scheduling.dispatcher import Lane, Turnstile

@@ -5,27 +5,22 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from proxy.contract.settings import Family
-from proxy.embedding.truncation import LARGE_TEXT, in_parts
 from proxy.errors import BackendLost, BackendUnavailable, BadVector
 from proxy.llama.client import Backend
 from proxy.models.provenance import UNKNOWN, digest_of, space_of
 from proxy.models.rounding import RoundingCheck
 from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
+from proxy.tokens.tokenize import LocalTokenizer, Tokenize
 from proxy.types import Ids, Provenance
 
 log = logging.getLogger(__name__)
 
 KNOWN_TEXT = "Query: trillama"
 TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
-
-
-class Tokenize(Protocol):
-    async def __call__(self, texts: Sequence[str]) -> list[Ids]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ async def proven(backend: Backend, family: Family) -> Proof:
         async with asyncio.timeout(TIMEOUT_S):
             await _up(backend)
             tokenizer = await _own_tokenizer(backend)
-            tokenize: Tokenize = _Local(tokenizer) if tokenizer else _Engine(backend)
+            tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _Engine(backend)
             await _vector_is_right(backend, family, tokenize)
             return Proof(tokenize, tokenizer, await _provenance(backend, family))
     except TimeoutError as error:
@@ -101,23 +96,6 @@ class _Engine:
 
     async def __call__(self, texts: Sequence[str]) -> list[Ids]:
         return [await self.backend.tokenize(text) for text in texts]
-
-
-class _Local:
-    """The proxy's own tokenizer. Much text goes to a thread, of one request at a time: it takes all cores as it is."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._large = asyncio.Lock()
-
-    async def __call__(self, texts: Sequence[str]) -> list[Ids]:
-        if sum(map(len, texts)) < LARGE_TEXT:
-            return self._encode(texts)
-        async with self._large:
-            return await in_parts(self._encode, texts, LARGE_TEXT)
-
-    def _encode(self, texts: Sequence[str]) -> list[Ids]:
-        return [np.array(ids, dtype=np.int32) for ids in self._tokenizer.encode(texts)]
 
 
 def _loaded(path: Path) -> Tokenizer | None:

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.control.address import Target, server_url, target
-from launcher.control.status import View
 from launcher.errors import ArgumentError, ConfigError
+from launcher.fleet.address import Target, server_url, target
 from launcher.terminal.options import settings_of
-from tests.launcher.control.test_trusted_socket import view
 from tests.support.trillama import Run, commands
 
 WRONG = {
@@ -82,23 +80,19 @@ def test_what_is_no_address_is_refused(given: str) -> None:
         server_url(given)
 
 
-def at(url: str, port: int) -> View:
-    return view(Path()).model_copy(update={"url": url, "port": port})
-
-
 def test_a_server_is_meant_by_its_port_or_by_any_name_of_this_machine() -> None:
-    local, other = at("http://127.0.0.1:8081", 8081), at("http://10.0.0.1:8081", 8081)
+    local, other = ("http://127.0.0.1:8081", 8081), ("http://10.0.0.1:8081", 8081)
     for url in ("localhost:8081", "http://127.0.0.1:8081/v1", "[::1]:8081", "0.0.0.0:8081"):
         meant = target(url, None)
         assert meant
-        assert meant.is_meant(local)
-    assert not Target(port=8080).is_meant(local)
+        assert meant.is_meant(*local)
+    assert not Target(port=8080).is_meant(*local)
     far = target("http://example.org:8081", None)
     assert far
-    assert not far.is_meant(local)
+    assert not far.is_meant(*local)
     near = target("http://10.0.0.1:8081", None)
     assert near
-    assert (near.is_meant(other), near.is_meant(local)) == (True, False)
+    assert (near.is_meant(*other), near.is_meant(*local)) == (True, False)
     assert target(None, None) is None
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from launcher.control.address import target
 from launcher.control.client import find
 from launcher.control.status import BackendView, EngineView, View
 from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.errors import NotRunning
+from launcher.fleet.address import target
 from launcher.settings.config import load
 from launcher.supervision.backend import State
 from tests.support.trillama import Done, trillama

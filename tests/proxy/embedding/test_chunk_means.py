@@ -132,11 +132,3 @@ def test_the_quicker_way_is_taken(chunks: int, tokens: int, speeds: tuple[float,
     pooled, by_token, start_s = speeds
     known = chunk_means.Speeds(pooled=pooled, by_token=by_token, start_s=start_s)
     assert chunk_means.by_token_is_quicker(beginnings, tokens, known) is expected
-
-
-def test_noise_is_the_distance_of_means_that_must_be_equal() -> None:
-    exact = np.tile(np.arange(1, 5, dtype=np.float32), (3, 1))
-    assert chunk_means.noise(exact) == 0
-    assert chunk_means.noise(exact * np.array([[1], [1 + 2**-11], [1]], dtype=np.float32)) == pytest.approx(
-        2**-11, rel=0.5
-    )

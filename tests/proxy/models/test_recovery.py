@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from proxy.contract.admin import State
 from proxy.contract.settings import BackendSettings
 from proxy.llama.client import connect
-from proxy.models.readiness import State, Waiting
+from proxy.models.readiness import Waiting
 from proxy.models.served_model import ServedModel
 from proxy.models.verification import KNOWN_TEXT
 from tests.support.engine import LlamaServer, llama_server

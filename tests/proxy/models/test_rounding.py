@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from proxy.embedding.chunk_means import NOISE_LENGTHS
 from proxy.errors import DeadlineExceeded
-from proxy.models.rounding import RoundingCheck
+from proxy.models.rounding import LENGTHS, RoundingCheck, rounding_error
 from proxy.scheduling.entries import Outcome
 from proxy.types import Ids
 
@@ -30,7 +29,7 @@ async def test_it_is_measured_once_for_all_who_ask_at_the_same_time() -> None:
     check, engine = RoundingCheck(), Engine()
     engine.gate.set()
     assert await asyncio.gather(*(check.error("x", 4096, engine) for _ in range(5))) == [0.0] * 5
-    assert engine.asked == [list(NOISE_LENGTHS)]
+    assert engine.asked == [list(LENGTHS)]
 
 
 async def test_one_that_leaves_while_it_measures_leaves_it_to_the_next() -> None:
@@ -42,7 +41,7 @@ async def test_one_that_leaves_while_it_measures_leaves_it_to_the_next() -> None
     first.cancel()
     engine.gate.set()
     assert await third == 0.0
-    assert engine.asked == [[n for n in NOISE_LENGTHS if n <= 100]] * 2
+    assert engine.asked == [[n for n in LENGTHS if n <= 100]] * 2
 
 
 async def test_one_whose_time_is_over_leaves_it_to_the_next() -> None:
@@ -54,3 +53,11 @@ async def test_one_whose_time_is_over_leaves_it_to_the_next() -> None:
     with pytest.raises(DeadlineExceeded):
         await check.error("x", 100, late)
     assert await check.error("x", 100, engine) == 0.0
+
+
+def test_the_rounding_error_is_the_distance_of_means_that_must_be_equal() -> None:
+    exact = np.tile(np.arange(1, 5, dtype=np.float32), (3, 1))
+    assert rounding_error(exact) == 0
+    assert rounding_error(exact * np.array([[1], [1 + 2**-11], [1]], dtype=np.float32)) == pytest.approx(
+        2**-11, rel=0.5
+    )

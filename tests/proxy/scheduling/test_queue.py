@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
+from proxy.contract.admin import State
 from proxy.contract.settings import BackendSettings
 from proxy.errors import BackendLoading
 from proxy.llama.client import connect
-from proxy.models.readiness import State, Waiting
+from proxy.models.readiness import Waiting
 from proxy.models.served_model import ServedModel
 from tests.support.stack import BATCH_TOKENS, Stack, family_of
 from tests.support.standin import StandIn, Tiny, front, stand_in, tiny_engine

