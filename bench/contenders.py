@@ -151,7 +151,7 @@ async def trillama(host: Host) -> AsyncIterator[Contender]:
 @asynccontextmanager
 async def direct(host: Host) -> AsyncIterator[Contender]:
     """llama-server with the very flags that trillama gives it."""
-    placement = command.Placement(
+    placement = command.ServerSpec(
         name="direct",
         model=host.made.model,
         socket=Path("127.0.0.1"),

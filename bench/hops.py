@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from bench.contenders import PREFIX, Contender, Program, up
-from proxy.llama.unix_http import Pipe
+from proxy.llama.unix_http import UnixHttpClient
 from tests.support.stack import unused_port
 
 KEEPALIVE_S = 3.0
@@ -39,7 +39,7 @@ async def bare(ours: Contender) -> AsyncIterator[Contender]:
 
 
 async def _forward(socket: Path, port: int) -> None:
-    pipe = Pipe(str(socket), headers=b"Content-Type: application/json\r\n", keepalive_s=KEEPALIVE_S)
+    pipe = UnixHttpClient(str(socket), headers=b"Content-Type: application/json\r\n", keepalive_s=KEEPALIVE_S)
 
     async def embeddings(request: web.Request) -> web.Response:
         reply = await pipe.post("/v1/embeddings", await request.read())

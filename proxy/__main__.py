@@ -43,7 +43,9 @@ def main() -> None:
         sys.exit(_fail(EX_TEMPFAIL, f"cannot listen: {error}"))
 
 
-async def _run(settings: config.ProxyConfig, family: config.Family, listen_fd: int | None, *, accepting: bool) -> None:
+async def _run(
+    settings: config.ProxySettings, family: config.Family, listen_fd: int | None, *, accepting: bool
+) -> None:
     logging.getLogger().setLevel(settings.log_level.upper())
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -54,7 +56,7 @@ async def _run(settings: config.ProxyConfig, family: config.Family, listen_fd: i
             await stop.wait()
 
 
-def _listener(settings: config.ProxyConfig, fd: int | None) -> socket.socket:
+def _listener(settings: config.ProxySettings, fd: int | None) -> socket.socket:
     if fd is not None:
         return socket.socket(fileno=fd)
     kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

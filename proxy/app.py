@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from proxy.contract.settings import BackendSettings, Family, ProxyConfig, TokenIds
+from proxy.contract.settings import BackendSettings, Family, ProxySettings, TokenIds
 from proxy.dialects import jobs
 from proxy.edge import admission, body, middleware, open_files
 from proxy.edge.connections import Connections, Deadlines
@@ -16,16 +16,16 @@ from proxy.edge.http_connection import running
 from proxy.edge.origins import Origins
 from proxy.edge.server import Server
 from proxy.embedding.multivector import ModelStates, MultiVectors
-from proxy.embedding.service import EmbedService, Limits
+from proxy.embedding.service import EmbedService, ServedLimits
 from proxy.embedding.tasks import TaskTable
 from proxy.http import admin, openapi, pages, routes
-from proxy.llama.client import Backend, connect_as
-from proxy.llama.token_client import TokenBackend
-from proxy.models.cache import opened as opened_cache
-from proxy.models.readiness import Waiting
+from proxy.llama.client import LlamaClient, connect_as
+from proxy.llama.token_client import TokenClient
+from proxy.models.cache import open_cache as opened_cache
+from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
-from proxy.scheduling.dispatcher import Turnstile
-from proxy.scheduling.memory_budget import Budget
+from proxy.scheduling.dispatcher import SharedSlot
+from proxy.scheduling.memory_budget import MemoryBudget
 from proxy.tokens import foreign_ids
 from proxy.tokens.foreign_ids import Decode
 
@@ -36,7 +36,7 @@ LEAST_RATE = 16 * 2**10  # bytes a second: what a client sends or reads adds to 
 
 @asynccontextmanager
 async def serving(
-    config: ProxyConfig, family: Family, listener: socket.socket, *, stop: asyncio.Event, accepting: bool = True
+    config: ProxySettings, family: Family, listener: socket.socket, *, stop: asyncio.Event, accepting: bool = True
 ) -> AsyncIterator[None]:
     """Serve what connects to `listener` for as long as the block lasts. Raises ConfigError.
 
@@ -51,7 +51,7 @@ async def serving(
             server = Server(app, runner, listener, stop=stop)
             try:
                 async with (
-                    admin.answering(config.control, service.all_models, server),
+                    admin.admin_server(config.control, service.all_models, server),
                     asyncio.TaskGroup() as tasks,
                 ):
                     if accepting:
@@ -66,25 +66,25 @@ async def serving(
 
 
 @asynccontextmanager
-async def _service(config: ProxyConfig, family: Family) -> AsyncIterator[EmbedService]:
+async def _service(config: ProxySettings, family: Family) -> AsyncIterator[EmbedService]:
     table = TaskTable(family, default_task=config.default_task, model_aliases=config.model_aliases)
-    waiting = Waiting(
+    waiting = WaitLimits(
         tokens=config.max_queued_tokens,
         call_s=config.request_timeout_s,
         start_s=config.start_wait_s,
         recovery_s=config.recovery_s,
     )
-    shared = Turnstile(asyncio.Lock()) if config.serial_backends else None
+    shared = SharedSlot(asyncio.Lock()) if config.serial_backends else None
     async with AsyncExitStack() as stack:
         cache = await stack.enter_async_context(opened_cache(config.cache_bytes, config.cache_file, family.dimensions))
 
-        async def served(kind: type[Backend], name: str, settings: BackendSettings) -> ServedModel:
+        async def served(kind: type[LlamaClient], name: str, settings: BackendSettings) -> ServedModel:
             backend = await stack.enter_async_context(connect_as(kind, name, settings))
-            return ServedModel(backend, family, waiting, shared, cache if kind is Backend else None)
+            return ServedModel(backend, family, waiting, shared, cache if kind is LlamaClient else None)
 
-        models = {name: await served(Backend, name, one) for name, one in config.backends.items()}
+        models = {name: await served(LlamaClient, name, one) for name, one in config.backends.items()}
         by_token = {
-            name: await served(TokenBackend, f"{name}-tokens", one) for name, one in config.token_backends.items()
+            name: await served(TokenClient, f"{name}-tokens", one) for name, one in config.token_backends.items()
         }
         sources = {name: ModelStates(model, models[name]) for name, model in by_token.items()}
         multivectors = MultiVectors(family, config.multivector_file, sources)
@@ -108,10 +108,10 @@ def _decode(policy: TokenIds) -> Decode | None:
     return decode or foreign_ids.refuse
 
 
-def _limits(config: ProxyConfig, family: Family) -> Limits:
+def _limits(config: ProxySettings, family: Family) -> ServedLimits:
     """An input must fit one physical batch of every backend, so the smallest is the limit."""
     promised = config.max_input_tokens or family.max_input_tokens
-    return Limits(
+    return ServedLimits(
         items=config.max_items,
         input_tokens=min(promised, *(backend.batch_tokens for backend in config.backends.values())),
         dimensions=family.dimensions,
@@ -119,7 +119,7 @@ def _limits(config: ProxyConfig, family: Family) -> Limits:
     )
 
 
-def _connections(config: ProxyConfig) -> Connections:
+def _connections(config: ProxySettings) -> Connections:
     """As many as the settings say, and as there is room for."""
     most = min(config.max_connections, open_files.room(open_files.limit()).connections)
     if most < config.max_connections:
@@ -133,7 +133,7 @@ def _connections(config: ProxyConfig) -> Connections:
     return Connections(most, min(most, config.max_connections_per_peer or -(-most // 2)), deadlines)
 
 
-async def _origins(config: ProxyConfig) -> Origins:
+async def _origins(config: ProxySettings) -> Origins:
     return Origins(
         hosts=await admission.own_names([config.host, *config.allowed_hosts]),
         pages=frozenset(config.cors_origins),
@@ -141,7 +141,7 @@ async def _origins(config: ProxyConfig) -> Origins:
     )
 
 
-def _application(config: ProxyConfig, family: Family, service: EmbedService, working: jobs.Jobs) -> web.Application:
+def _application(config: ProxySettings, family: Family, service: EmbedService, working: jobs.Jobs) -> web.Application:
     app = web.Application(
         middlewares=(middleware.observe, middleware.answer_errors, admission.admit, middleware.check_key)
     )
@@ -153,20 +153,20 @@ def _application(config: ProxyConfig, family: Family, service: EmbedService, wor
     app[middleware.REFUSALS] = routes.REFUSALS
     app[pages.SERVICE] = service
     app[routes.JOBS] = working
-    app[routes.BUDGET] = Budget(config.total_body_bytes)
-    app[routes.ANSWERS] = Budget(config.max_total_answer_bytes)
-    app[routes.BODIES] = body.Limits(
+    app[routes.BUDGET] = MemoryBudget(config.total_body_bytes)
+    app[routes.ANSWERS] = MemoryBudget(config.max_total_answer_bytes)
+    app[routes.BODIES] = body.BodyLimits(
         max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, least_rate=LEAST_RATE
     )
     app[pages.FAMILY] = family
     app[pages.NOTICE] = config.notice or ""
-    served = openapi.Served(
+    served = openapi.ServedFacts(
         table=service.tasks,
         dimensions=family.dimensions,
         token_ids=config.token_ids,
         multivector=service.multivectors.served,
         locked=bool(config.api_keys),
     )
-    app[openapi.DOCUMENT] = openapi.document(routes.ROUTES, routes.DOORS, served)
+    app[openapi.DOCUMENT] = openapi.document(routes.ROUTES, routes.DIALECTS, served)
     app.add_routes(routes.ROUTES)
     return app

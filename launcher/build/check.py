@@ -20,7 +20,7 @@ from launcher.errors import ChildError, EngineBuildError, Miscompiled, WrongAnsw
 from launcher.processes.child import SIGILL_CODES
 from launcher.settings.config import SupervisionSettings
 from launcher.settings.folders import runtime_base
-from launcher.supervision.standalone import Run, started
+from launcher.supervision.standalone import Standalone, standalone
 
 SLOTS, BATCH_TOKENS = 8, 1024
 # Tokens of each text of a batch: alone, as long as can be, and of all sizes side by side, in full and in empty slots.
@@ -72,7 +72,7 @@ def _compare(stock: Sequence[F32], lean: Sequence[F32], quantization: str) -> No
 
 async def _vectors(engine: Engine, name: str, model: Path) -> list[F32]:
     """The raw vectors of each batch."""
-    run = Run(
+    run = Standalone(
         log="engine-check.log",
         engine=engine,
         policy=SupervisionSettings(),
@@ -82,7 +82,7 @@ async def _vectors(engine: Engine, name: str, model: Path) -> list[F32]:
         gpu_layers=99,
         threads=None,
     )
-    async with started(run, name, model) as embedder:
+    async with standalone(run, name, model) as embedder:
         return [await embedder.raw_vectors(ids) for ids in _batches()]
 
 

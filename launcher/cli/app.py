@@ -88,7 +88,7 @@ def embed(
     if format is Format.NPY and sys.stdout.isatty():
         raise ArgumentError("--format npy writes bytes that are no text, and this is a terminal: add > vectors.npy")
     texts = given_texts(text or [], file or [], sys.stdin)
-    wanted = oneshot.Wanted(texts=texts, task=task, dimensions=dimensions)
+    wanted = oneshot.EmbedCall(texts=texts, task=task, dimensions=dimensions)
     session = oneshot.run(settings_of(config, demo=demo), wanted, url=url, api_key=api_key, err=stderr)
     answer = asyncio.run(until_signal(session))
     if answer is None:

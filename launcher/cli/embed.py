@@ -16,14 +16,14 @@ from launcher.settings.config import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class EmbedCall:
     texts: tuple[str, ...]
     task: str | None
     dimensions: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EmbedAnswer:
     """The body of the API's answer, as JSON."""
 
     body: bytes
@@ -39,13 +39,15 @@ class Answer:
         return file.getvalue()
 
 
-async def run(settings: Settings, wanted: Wanted, *, url: str | None, api_key: str | None, err: Console) -> Answer:
+async def run(
+    settings: Settings, wanted: EmbedCall, *, url: str | None, api_key: str | None, err: Console
+) -> EmbedAnswer:
     """The answer for `wanted`. Raises LauncherError with the server's own words if it refuses."""
     headers = authorization(settings.host, api_key)
     return await served(settings, wanted.task, partial(_ask, headers, wanted), url=url, err=err)
 
 
-async def _ask(authorized: Mapping[str, str], wanted: Wanted, url: str) -> Answer:
+async def _ask(authorized: Mapping[str, str], wanted: EmbedCall, url: str) -> EmbedAnswer:
     asked = {"input": wanted.texts, "task": wanted.task, "dimensions": wanted.dimensions}
     headers = {"Content-Type": "application/json", **authorized}
     try:
@@ -58,7 +60,7 @@ async def _ask(authorized: Mapping[str, str], wanted: Wanted, url: str) -> Answe
         raise LauncherError(f"{url} broke off: {error}") from error
     if response.status != 200:
         raise _refusal(response.status)(f"{url} refused: {_detail(body)}")
-    return Answer(body)
+    return EmbedAnswer(body)
 
 
 def _refusal(status: int) -> type[LauncherError]:

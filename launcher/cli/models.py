@@ -15,7 +15,7 @@ from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache
 from launcher.hub.listing import Offer, offered
 from launcher.models import inventory, pull, sources
-from launcher.models.inventory import Row
+from launcher.models.inventory import InventoryRow
 from launcher.multivector import projector
 from launcher.printable import Terminal, json_line
 from launcher.settings.config import ModelSettings, Settings, load
@@ -45,7 +45,7 @@ def list_(
     """Show the files that are here, what each is used for, what the hub has, and what the disk can take."""
     settings = _settings(config)
     family = settings.family
-    rows = inventory.rows(family, settings.host.models, cache.kept(family), cache.halves(family))
+    rows = inventory.rows(family, settings.host.models, cache.cached_files(family), cache.stopped_downloads(family))
     offers, reasons = offered(family, family.weights.models) if remote else ((), ())
     if json:
         facts = {
@@ -85,7 +85,7 @@ def pull_(
         _pull_projector(settings, alone=not (quantization or backend))
         return
     backends = _chosen(settings, backend)
-    planned = pull.plan(settings.family, settings.host.models, quantization, backends)
+    planned = pull.plan_pull(settings.family, settings.host.models, quantization, backends)
     for file in planned.own:
         _say(f"{file.backend}: {file.local} is your own file, nothing to download")
     if planned.missing:
@@ -109,7 +109,7 @@ def verify(config: ConfigFile = None) -> None:
     for sentence in (unreadable := cache.broken(family)):
         _say(f"DAMAGED  {sentence}")
     damaged = len(unreadable)
-    for file in cache.kept(family):
+    for file in cache.cached_files(family):
         fix = f"{file.quantization} --backend {file.backend}{again}"
         mend = f"trillama models remove {fix} --yes && trillama models pull {fix}"
         damaged += not _verified(f"{file.backend} {file.quantization}", file.path, file.sha256, settings, mend)
@@ -131,9 +131,9 @@ def remove(
     backends = _chosen(settings, backend)
     weights = settings.family.weights
     wanted = weights.named(quantization or settings.host.models.quantization or weights.quantization)
-    here = [file for file in cache.kept(settings.family) if file.backend in backends]
+    here = [file for file in cache.cached_files(settings.family) if file.backend in backends]
     files = [file for file in here if file.quantization == wanted]
-    halves = [half for half in cache.halves(settings.family) if half.backend in backends]
+    halves = [half for half in cache.stopped_downloads(settings.family) if half.backend in backends]
     if not files and not halves:
         there = ", ".join(dict.fromkeys(file.quantization for file in here)) or "nothing"
         raise ModelError(f"nothing of {wanted} is here to remove; here is: {there}")
@@ -151,7 +151,7 @@ def _settings(config: Path | None) -> Settings:
     settings = load(config)
     if settings.host.demo:
         raise ConfigError("the demo's models are made on the spot and not kept here: leave out the demo's --config")
-    sources.wanted(settings.family, ModelSettings(files=settings.host.models.files))  # a file of an unknown model
+    sources.model_files(settings.family, ModelSettings(files=settings.host.models.files))  # a file of an unknown model
     return settings
 
 
@@ -189,7 +189,7 @@ def _verified(name: str, path: Path, sha256: str | None, settings: Settings, men
     return True
 
 
-def _facts(offer: Offer, rows: Sequence[Row]) -> dict[str, object]:
+def _facts(offer: Offer, rows: Sequence[InventoryRow]) -> dict[str, object]:
     return {
         "backend": offer.backend,
         "quantization": offer.quantization,
@@ -199,11 +199,11 @@ def _facts(offer: Offer, rows: Sequence[Row]) -> dict[str, object]:
     }
 
 
-def _is_here(offer: Offer, rows: Sequence[Row]) -> bool:
+def _is_here(offer: Offer, rows: Sequence[InventoryRow]) -> bool:
     return any(row.path and (row.backend, row.quantization) == (offer.backend, offer.quantization) for row in rows)
 
 
-def _matrix(backends: Sequence[str], offers: Sequence[Offer], rows: Sequence[Row]) -> Table:
+def _matrix(backends: Sequence[str], offers: Sequence[Offer], rows: Sequence[InventoryRow]) -> Table:
     """A row per quantisation: what each backend's file takes, and whether those not here fit on the disk."""
     table = Table("on the hub", *backends, "", box=None, pad_edge=False)
     free = free_bytes(hub_cache())

@@ -17,13 +17,13 @@ from launcher.engine.truth import as_computed
 from launcher.errors import ArgumentError, ConfigError, NotEnoughMemory
 from launcher.models.demo import demo_models
 from launcher.planning import choices
-from launcher.planning.candidates import Room, Wish
+from launcher.planning.candidates import DeviceRoom, PlanRequest
 from launcher.planning.choices import Length
 from launcher.planning.lack import missing, size
 from launcher.planning.memory import GIB, MIB
 from launcher.planning.placement import Plan, place
 from launcher.planning.sizing import room_of, settled, unified_note
-from launcher.planning.wishes import wish_of
+from launcher.planning.wishes import request_of
 from launcher.settings.config import Settings
 from launcher.settings.folders import cache_dir
 
@@ -31,7 +31,7 @@ UNITS = {"G": GIB, "M": MIB}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class GivenMemory:
     """The memory to plan for, in bytes; None means this machine's. `vram` has one number for each GPU.
 
     G is 2^30 bytes, as graphics cards are sold.
@@ -41,25 +41,25 @@ class Memory:
     ram: int | None
 
 
-REAL = Memory(vram=None, ram=None)
+REAL = GivenMemory(vram=None, ram=None)
 
 
-def memory_of(vram: str | None, ram: str | None) -> Memory:
+def memory_of(vram: str | None, ram: str | None) -> GivenMemory:
     """The two options, read. Raises ArgumentError."""
-    return Memory(
+    return GivenMemory(
         vram=None if vram is None else () if vram == "none" else tuple(_size("--vram", one) for one in vram.split(",")),
         ram=None if ram is None else _size("--ram", ram),
     )
 
 
-def show(settings: Settings, wanted: Memory, out: Console) -> None:
+def show(settings: Settings, wanted: GivenMemory, out: Console) -> None:
     """Print the plan for that memory. Raises NotEnoughMemory, after the table of what each quantisation lacks."""
     found = asyncio.run(discovery.find(settings.host.engine.llama_server))
     real = asyncio.run(gpu.read(found))
     if wanted.vram is None:
         settings = as_computed(settings, real)
     settings = _with_demo_files(settings)
-    wish = wish_of(settings, found.flags, tuple(settings.family.weights.models))
+    wish = request_of(settings, found.flags, tuple(settings.family.weights.models))
     if wish is None:
         raise ConfigError(
             f"[models] quantization = {settings.host.models.quantization!r}: its size is not known before it is here; "
@@ -85,7 +85,7 @@ def show(settings: Settings, wanted: Memory, out: Console) -> None:
         out.print(f"- {reason}", highlight=False, soft_wrap=True)
 
 
-def _of_memory(wish: Wish, devices: Devices) -> Iterator[str]:
+def _of_memory(wish: PlanRequest, devices: Devices) -> Iterator[str]:
     """What is to be known of a GPU without memory of its own."""
     if devices.unified and wish.gpu_layers:
         yield unified_note(devices)
@@ -109,7 +109,7 @@ def _with_demo_files(settings: Settings) -> Settings:
     return settings.with_host(models=settings.host.models.model_copy(update={"files": files}))
 
 
-def _devices(real: Devices, wanted: Memory) -> Devices:
+def _devices(real: Devices, wanted: GivenMemory) -> Devices:
     """The real ones with what the user asked about in their place."""
     gpus, ram = real.gpus, real.ram
     unused = real.unused
@@ -124,7 +124,7 @@ def _empty(name: str, size: int) -> Device:
     return Device(name=name, description="as asked", total_bytes=size, free_bytes=size)
 
 
-def _used(wish: Wish, devices: Devices) -> tuple[Device, ...]:
+def _used(wish: PlanRequest, devices: Devices) -> tuple[Device, ...]:
     return (*(devices.gpus if wish.gpu_layers else ()), devices.ram)
 
 
@@ -133,7 +133,7 @@ def _described(device: Device) -> str:
     return f"{device.name} ({device.description}) {free:.1f} of {total:.1f} GiB free"
 
 
-def _placements(settings: Settings, plan: Plan, room: Room) -> Table:
+def _placements(settings: Settings, plan: Plan, room: DeviceRoom) -> Table:
     table = Table("backend", "weights", "device", title="plan", title_justify="left")
     for heading in ("-ub", "VRAM GiB", "RAM GiB"):
         table.add_column(heading, justify="right")
@@ -154,12 +154,12 @@ def _placements(settings: Settings, plan: Plan, room: Room) -> Table:
     return table
 
 
-def _rooms(plan: Plan, room: Room) -> Mapping[str, int]:
+def _rooms(plan: Plan, room: DeviceRoom) -> Mapping[str, int]:
     used = {name for one in plan.placed for name in one.devices}
     return {**(room.gpus if used else {}), "RAM": room.ram}
 
 
-def _considered(wish: Wish, devices: Devices, before: Length | None, plan: Plan | None) -> Table:
+def _considered(wish: PlanRequest, devices: Devices, before: Length | None, plan: Plan | None) -> Table:
     """Each quantisation alone: whether all fit at once with texts as long as wished, and else the best that goes."""
     room = room_of(devices)
     table = Table("quantisation", f"all, {wish.tokens} tokens", "else", title="considered", title_justify="left")
@@ -175,7 +175,7 @@ def _considered(wish: Wish, devices: Devices, before: Length | None, plan: Plan 
     return table
 
 
-def _otherwise(wish: Wish, room: Room) -> str:
+def _otherwise(wish: PlanRequest, room: DeviceRoom) -> str:
     try:
         plan = place(wish, room)
     except NotEnoughMemory:

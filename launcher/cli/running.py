@@ -23,17 +23,17 @@ from launcher.printable import Terminal
 from launcher.processes.log_follower import Follower
 from launcher.settings.config import Settings, load
 from launcher.settings.folders import log_dir
-from launcher.supervision.backend import State
+from launcher.supervision.backend import BackendState
 from launcher.terminal.signals import until_signal
 
 REFRESH_S = 1.0
 FOLLOW_S = 0.2
 COLOURS = {
-    State.READY: "green",
-    State.SLEEPING: "blue",
-    State.STARTING: "yellow",
-    State.BACKOFF: "red",
-    State.FAILED: "red",
+    BackendState.READY: "green",
+    BackendState.SLEEPING: "blue",
+    BackendState.STARTING: "yellow",
+    BackendState.BACKOFF: "red",
+    BackendState.FAILED: "red",
 }
 
 stdout = Terminal()
@@ -59,7 +59,7 @@ def status(
         stdout.print_json(view.model_dump_json(), ensure_ascii=True)  # foreign text stays what it is, in escapes
     else:
         stdout.print(_page(view))
-    if any(one.state not in (State.READY, State.SLEEPING) for one in view.backends):
+    if any(one.state not in (BackendState.READY, BackendState.SLEEPING) for one in view.backends):
         raise typer.Exit(1)
 
 
@@ -153,13 +153,13 @@ def _page(view: View) -> Group:
 
 def _line(one: BackendView) -> str:
     """What is too long for a table: the model, and why it does not serve."""
-    cause = f": {one.cause}" if one.cause and one.state is not State.READY else ""
+    cause = f": {one.cause}" if one.cause and one.state is not BackendState.READY else ""
     return f"{one.name}: {Path(one.model).name}{cause}"
 
 
 def _row(one: BackendView) -> list[Text | str]:
     since = timedelta(seconds=int(time.time() - one.since))
-    loaded = f" {one.loaded:.0%}" if one.state is State.STARTING else ""
+    loaded = f" {one.loaded:.0%}" if one.state is BackendState.STARTING else ""
     return [
         one.name,
         Text(f"{one.state}{loaded} {f'{since.days} d' if since.days else since}", style=COLOURS.get(one.state, "")),

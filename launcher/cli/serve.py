@@ -18,7 +18,7 @@ from launcher.fleet.prepare import prepare
 from launcher.settings.config import LOOPBACK, Settings
 from launcher.supervision import probes
 from launcher.supervision.backend import Status
-from launcher.supervision.deployment import Launch
+from launcher.supervision.deployment import Deployment
 from launcher.systemd import notify
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
@@ -37,8 +37,8 @@ async def run(read: Callable[[], Settings], *, out: Console, err: Console) -> No
         display = Display(losing(err))
         with listen(settings.host) as listener, display.live():
             session = _Session(read, settings, listener, display, losing(out))
-            launch = await prepare(settings, listener, display)
-            await supervisor.serve(launch, session.report, partial(session.run, hung_up))
+            deployment = await prepare(settings, listener, display)
+            await supervisor.serve(deployment, session.report, partial(session.run, hung_up))
 
     await until_signal(serving(), on_hangup=hung_up.set)
 
@@ -63,15 +63,15 @@ class _Session:
     async def run(self, hung_up: asyncio.Event, fleet: Fleet) -> None:
         """Say when it is ready, feed the watchdog, and do what is asked, until cancelled. `hung_up`: reload."""
         reload = partial(self._reload, fleet)
-        async with server.answering(fleet, reload), asyncio.TaskGroup() as tasks:
+        async with server.control_server(fleet, reload), asyncio.TaskGroup() as tasks:
             tasks.create_task(self._on_hangup(hung_up, reload))
             await fleet.ready()
             self._display.hide()
-            _announce(fleet.launch, self._out)
+            _announce(fleet.deployment, self._out)
             for status in fleet.troubled:
                 self._display.say(f"{status.name} is not served: {status.cause}")
             notify.tell(READY="1")
-            tasks.create_task(notify.feed_watchdog(partial(probes.proxy_up, fleet.launch.url)))
+            tasks.create_task(notify.feed_watchdog(partial(probes.proxy_up, fleet.deployment.url)))
 
     async def _on_hangup(self, hung_up: asyncio.Event, reload: server.Reload) -> None:
         while True:
@@ -104,19 +104,19 @@ def _check_can_change(old: Settings, new: Settings) -> None:
         raise ConfigError("another family needs a new start of trillama")
 
 
-def _announce(launch: Launch, out: Console) -> None:
+def _announce(deployment: Deployment, out: Console) -> None:
     """One line that says where, with what; and one to paste."""
-    host, family = launch.settings.host, launch.settings.family
+    host, family = deployment.settings.host, deployment.settings.family
     if host.notice:
         out.print(host.notice, style="yellow", soft_wrap=True, highlight=False)
     if host.host not in LOOPBACK and not host.proxy.api_keys:
         warning = f"anyone who reaches {host.host}:{host.port} is served: set api_keys under [proxy]"
         out.print(warning, style="yellow", soft_wrap=True, highlight=False)
-    served = f"{family.name}, {launch.engine.origin} llama.cpp {launch.engine.version}"
+    served = f"{family.name}, {deployment.engine.origin} llama.cpp {deployment.engine.version}"
     out.print(
-        f"trillama {__version__} is ready at {launch.url} ({served})", soft_wrap=True, highlight=False, markup=False
+        f"trillama {__version__} is ready at {deployment.url} ({served})", soft_wrap=True, highlight=False, markup=False
     )
     key = ' -H "Authorization: Bearer $KEY"' if host.proxy.api_keys else ""
     body = f'{{"model":"{family.name}","task":"retrieval.query","input":["overheating lightsaber"]}}'
-    command = f"curl {launch.url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
+    command = f"curl {deployment.url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
     out.print(f"  {command}", soft_wrap=True, highlight=False)

@@ -13,7 +13,7 @@ from launcher import __version__
 from launcher.control.status import BackendView, EngineView, View
 from launcher.errors import LauncherError
 from launcher.fleet.fleet import Fleet
-from launcher.proxies.admin import Lane
+from launcher.proxies.admin import QueueState
 from launcher.supervision.backend import Backend
 
 SOCKET = "control.sock"
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def answering(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
+async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
     """Answer on the socket for as long as the block lasts.
 
     `GET /status`; `POST /backends/{name}/restart`, answered when it is ready again or has failed; `POST /reload`.
@@ -79,21 +79,21 @@ def reason_of(error: Exception) -> str:
     return f"unexpected error: {error!r}; please report it with the traceback in the log"
 
 
-def _view(fleet: Fleet, lanes: Mapping[str, Lane], started: float) -> View:
-    launch = fleet.launch
+def _view(fleet: Fleet, lanes: Mapping[str, QueueState], started: float) -> View:
+    deployment = fleet.deployment
     return View(
         version=__version__,
-        url=launch.url,
-        port=launch.settings.host.port,
+        url=deployment.url,
+        port=deployment.settings.host.port,
         since=started,
-        family=launch.settings.family.name,
-        logs=str(launch.logs),
-        engine=EngineView(origin=launch.engine.origin, version=launch.engine.version),
+        family=deployment.settings.family.name,
+        logs=str(deployment.logs),
+        engine=EngineView(origin=deployment.engine.origin, version=deployment.engine.version),
         backends=tuple(_backend(one, lanes.get(name)) for name, one in fleet.backends.items()),
     )
 
 
-def _backend(backend: Backend, lane: Lane | None) -> BackendView:
+def _backend(backend: Backend, lane: QueueState | None) -> BackendView:
     placement = backend.spec.placement
     return BackendView(
         **asdict(backend.status),

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from launcher.supervision.backend import State
+from launcher.supervision.backend import BackendState
 
 
 class _Body(BaseModel):
@@ -17,7 +17,7 @@ class BackendView(_Body):
     """
 
     name: str
-    state: State
+    state: BackendState
     since: float
     pid: int | None
     loaded: float

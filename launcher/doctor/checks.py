@@ -44,14 +44,14 @@ FILES: dict[str, Callable[[Settings, bool], Awaitable[Finding]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckLine:
     """A finding with the name of what was looked at."""
 
     name: str
     finding: Finding
 
 
-async def examine(load: Callable[[], Settings], *, deep: bool) -> list[Line]:
+async def examine(load: Callable[[], Settings], *, deep: bool) -> list[CheckLine]:
     """Every check's line, in the order of the tables; `load` reads the configuration, which may be broken.
 
     `deep` reads every model file whole, for its SHA-256. Raises nothing.
@@ -74,7 +74,7 @@ async def examine(load: Callable[[], Settings], *, deep: bool) -> list[Line]:
     return lines
 
 
-async def _engine_lines(settings: Settings) -> list[Line]:
+async def _engine_lines(settings: Settings) -> list[CheckLine]:
     found: list[Machine] = []
 
     async def look() -> Finding:
@@ -88,13 +88,13 @@ async def _engine_lines(settings: Settings) -> list[Line]:
     return [await _line(name, _on(check, found[0])) for name, check in ENGINE.items()]
 
 
-async def _line(name: str, check: Callable[[], Awaitable[Finding]]) -> Line:
+async def _line(name: str, check: Callable[[], Awaitable[Finding]]) -> CheckLine:
     try:
-        return Line(name, await check())
+        return CheckLine(name, await check())
     except LauncherError as error:
-        return Line(name, fail(str(error), "do what it says, then run `trillama doctor` again"))
+        return CheckLine(name, fail(str(error), "do what it says, then run `trillama doctor` again"))
     except Exception as error:  # noqa: BLE001 # one check that crashes must not hide what the others find
-        return Line(name, fail(f"the check itself failed: {error!r}", "please report it with this line"))
+        return CheckLine(name, fail(f"the check itself failed: {error!r}", "please report it with this line"))
 
 
 def _at_once(check: Callable[[], Finding]) -> Callable[[], Awaitable[Finding]]:

@@ -7,7 +7,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from launcher.doctor.checks import Line, examine
+from launcher.doctor.checks import CheckLine, examine
 from launcher.doctor.finding import Level
 from launcher.settings.config import Settings
 
@@ -31,7 +31,7 @@ def show(load: Callable[[], Settings], out: Console, *, deep: bool, as_json: boo
     return not any(one.finding.level is Level.FAIL for one in lines)
 
 
-def _print(line: Line, out: Console) -> None:
+def _print(line: CheckLine, out: Console) -> None:
     level, text = line.finding.level, line.finding.text
     out.print(Text.assemble((f"{level:<5}", STYLES[level]), f"{line.name:<16}{text}"), soft_wrap=True)
     if line.finding.fix:

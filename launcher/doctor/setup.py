@@ -17,7 +17,7 @@ from launcher.errors import LauncherError, StartError
 from launcher.fleet.listener import listen
 from launcher.host import processes
 from launcher.models import sources
-from launcher.models.sources import Wanted
+from launcher.models.sources import ModelFile
 from launcher.planning.wishes import AUTO
 from launcher.settings.config import LOOPBACK, Settings
 from launcher.settings.folders import LONGEST_BASE, fits_sockets, hub_cache, obstacle, runtime_base
@@ -120,11 +120,11 @@ async def model_files(settings: Settings, deep: bool) -> Finding:
     return ok(f"{', '.join(here) or 'none'} here, {read}{later}")
 
 
-def _wanted(settings: Settings) -> tuple[Wanted, ...]:
-    return sources.wanted(settings.family, settings.host.models)
+def _wanted(settings: Settings) -> tuple[ModelFile, ...]:
+    return sources.model_files(settings.family, settings.host.models)
 
 
-def _path(wanted: Wanted) -> Path | None:
+def _path(wanted: ModelFile) -> Path | None:
     if wanted.local is not None:
         return wanted.local
     cached = try_to_load_from_cache(wanted.repo, wanted.filename)

@@ -68,7 +68,7 @@ CHECK_TOKENS = 256
 PRESETS = ("-default", "-spec")  # --embd-gemma-default: another model with settings of its own
 
 
-class Engine(Protocol):
+class EngineCommand(Protocol):
     """What a command line needs to know of an engine; see `launcher.engine.Engine`."""
 
     @property
@@ -79,7 +79,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class ServerSpec:
     """One backend's process: `slots` texts of together `batch_tokens` tokens are computed at once.
 
     `socket` must end in `.sock`: only by this does llama-server tell a unix socket from an address. `devices` are
@@ -119,7 +119,7 @@ def context_tokens(batch_tokens: int) -> int:
     return 2 * batch_tokens + CHECK_TOKENS
 
 
-def argv(engine: Engine, placement: Placement) -> tuple[str, ...]:
+def argv(engine: EngineCommand, placement: ServerSpec) -> tuple[str, ...]:
     """The command that serves `placement` with `engine`, which must know REQUIRED_FLAGS."""
     return (
         *engine.argv,
@@ -140,7 +140,7 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _given(placement: Placement) -> Iterator[str]:
+def _given(placement: ServerSpec) -> Iterator[str]:
     yield from ("--model", str(placement.model), "--host", str(placement.socket))
     yield from ("--parallel", str(placement.slots), "--gpu-layers", str(placement.gpu_layers))
     if placement.threads is not None:
@@ -151,7 +151,7 @@ def _given(placement: Placement) -> Iterator[str]:
         yield from ("--tensor-split", ",".join(f"{part:.4g}" for part in placement.tensor_split))
 
 
-def _guards(placement: Placement) -> Iterator[str]:
+def _guards(placement: ServerSpec) -> Iterator[str]:
     tokens = placement.batch_tokens
     yield from ("--embedding", "--pooling", placement.pooling)
     yield "--kv-unified"  # T1: else texts of mixed lengths in one batch get wrong vectors, with status 200

@@ -20,7 +20,7 @@ from proxy.contract.settings import Positive, Strict
 TUNED = ("slots", "threads", "flash_attention")  # of `[engine]`; what the host's file sets stays
 
 
-class Origin(Strict):
+class ProfileOrigin(Strict):
     """What a profile was measured on; it says nothing of another one."""
 
     machine: str
@@ -35,7 +35,7 @@ class Profile(Strict):
 
     backend: str
     date: str
-    origin: Origin
+    origin: ProfileOrigin
     slots: Positive
     threads: Positive | None = None
     flash_attention: FlashAttention
@@ -69,7 +69,7 @@ def tuned(
     if kept.backend not in models:
         return settings
     now = origin_of(settings, engine, devices, models[kept.backend])
-    if other := [name for name in Origin.model_fields if getattr(kept.origin, name) != getattr(now, name)]:
+    if other := [name for name in ProfileOrigin.model_fields if getattr(kept.origin, name) != getattr(now, name)]:
         say(f"what `trillama tune` measured was with another {' and '.join(other)}: it is left out; tune again")
         return settings
     return applied(settings, kept)
@@ -82,11 +82,11 @@ def applied(settings: Settings, kept: Profile) -> Settings:
     return settings.with_host(engine=engine.model_copy(update=changes))
 
 
-def origin_of(settings: Settings, engine: Engine, devices: Devices, model: Path) -> Origin:
+def origin_of(settings: Settings, engine: Engine, devices: Devices, model: Path) -> ProfileOrigin:
     """What these settings are served with now."""
     gpu_layers = settings.host.engine.gpu_layers
     cards = [one.description for one in devices.gpus if gpu_layers]
-    return Origin(
+    return ProfileOrigin(
         machine="; ".join([_processor(), *cards]),
         engine=f"{engine.origin} {engine.version}",
         model=_identity(model),

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 Memory = Mapping[str, int]  # bytes by device
 
-TURN_S = 30.0  # one that is in use makes room for another only after this time: loading a model takes seconds
+MIN_RESIDENT_S = 30.0  # one that is in use makes room for another only after this time: loading a model takes seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tenant:
+class Resident:
     """One backend as the decision sees it: `resident` means that it has its memory, `used` that somebody waits for it.
 
     `idle_s` is the time since it was last used, `up_s` since it became ready; `idle_limit_s` is None for one that
@@ -31,14 +31,14 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Eviction:
     """Names of those to start now, and of those to put to sleep. Who needs their room starts when it is free."""
 
     wake: tuple[str, ...]
     sleep: tuple[str, ...]
 
 
-def decide(tenants: Sequence[Tenant], capacity: Memory) -> Decision:
+def plan_eviction(tenants: Sequence[Resident], capacity: Memory) -> Eviction:
     """Start who is wanted if there is room; else put to sleep who has not been used for longest, never one in use.
 
     Where all are in use they take turns of TURN_S. Who has been idle for its limit sleeps too. `capacity` are the bytes
@@ -55,19 +55,19 @@ def decide(tenants: Sequence[Tenant], capacity: Memory) -> Decision:
             wake.append(one.name)
         else:
             sleep |= set(_makers_of_room(one, residents, woken, capacity))
-    return Decision(tuple(wake), tuple(name for name in (one.name for one in residents) if name in sleep))
+    return Eviction(tuple(wake), tuple(name for name in (one.name for one in residents) if name in sleep))
 
 
-def _idle(one: Tenant) -> bool:
+def _idle(one: Resident) -> bool:
     return one.idle_limit_s is not None and not one.used and min(one.idle_s, one.up_s) >= one.idle_limit_s
 
 
 def _makers_of_room(
-    one: Tenant, residents: Sequence[Tenant], woken: Sequence[Tenant], capacity: Memory
+    one: Resident, residents: Sequence[Resident], woken: Sequence[Resident], capacity: Memory
 ) -> Iterator[str]:
     """The fewest, least recently used first, whose sleep makes room; none if even all of them do not."""
     movable = [other for other in residents if other.idle_limit_s is not None]
-    movable = [other for other in movable if not other.used or other.up_s >= TURN_S]
+    movable = [other for other in movable if not other.used or other.up_s >= MIN_RESIDENT_S]
     movable.sort(key=lambda other: (other.used, -other.idle_s))
     for count in range(1, len(movable) + 1):
         leaving = {other.name for other in movable[:count]}
@@ -76,7 +76,7 @@ def _makers_of_room(
     return iter(())
 
 
-def _fits(one: Tenant, others: Sequence[Tenant], capacity: Memory) -> bool:
+def _fits(one: Resident, others: Sequence[Resident], capacity: Memory) -> bool:
     return all(
         need + sum(other.memory.get(device, 0) for other in others) <= capacity.get(device, need + 2**63)
         for device, need in one.memory.items()

@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from launcher.errors import ConfigError, StartError, cause_of
-from launcher.fleet.reconcile import attend, progress
+from launcher.fleet.reconcile import progress, reconcile
 from launcher.processes.child_log import ChildLog
 from launcher.processes.runtime_folder import private_folder
-from launcher.proxies.admin import Lanes
-from launcher.proxies.handover import Front
+from launcher.proxies.admin import ProxyAdmins
+from launcher.proxies.handover import ProxyHandover
 from launcher.settings.folders import runtime_base
 from launcher.supervision import probes
-from launcher.supervision.backend import Backend, Report, State, Status
-from launcher.supervision.deployment import Launch
+from launcher.supervision.backend import Backend, BackendState, Report, Status
+from launcher.supervision.deployment import Deployment
 
 POLL_S = 0.05
 HANGS_S = 1.0  # /health is answered within milliseconds beside the largest batch
@@ -29,22 +29,24 @@ class Fleet:
     it began with them paused, and stays so until they were restarted.
     """
 
-    def __init__(self, launch: Launch, folder: Path, report: Report) -> None:
-        self.launch = launch
+    def __init__(self, deployment: Deployment, folder: Path, report: Report) -> None:
+        self.deployment = deployment
         self.folder = folder
         self._report = report
         self._all_failed = asyncio.Event()
         self._changing = asyncio.Lock()
-        self._restarting = {name: asyncio.Lock() for name in launch.processes}
-        self._agreeing = {name: asyncio.Lock() for name in launch.processes}
-        self.held = {name for name in launch.processes if launch.on_demand(name)}
-        self.told = set(self.held)
+        self._restarting = {name: asyncio.Lock() for name in deployment.processes}
+        self._agreeing = {name: asyncio.Lock() for name in deployment.processes}
+        self.paused = {name for name in deployment.processes if deployment.on_demand(name)}
+        self.maybe_paused = set(self.paused)
         self._behind = set[str]()
-        self._front = Front(launch, folder, lambda: self.held | self._behind)
-        self.lanes = Lanes(lambda: self._front.admins)
+        self._front = ProxyHandover(deployment, folder, lambda: self.paused | self._behind)
+        self.lanes = ProxyAdmins(lambda: self._front.admins)
         self.backends = {
-            name: Backend(launch.spec(name, folder), log=ChildLog(launch.logs / f"{name}.log"), report=self._heard)
-            for name in launch.processes
+            name: Backend(
+                deployment.spec(name, folder), log=ChildLog(deployment.logs / f"{name}.log"), report=self._heard
+            )
+            for name in deployment.processes
         }
 
     async def serve(self, session: Callable[["Fleet"], Awaitable[None]]) -> None:
@@ -53,7 +55,7 @@ class Fleet:
         """
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(backend.serve()) for backend in self.backends.values()]
-            running += [tasks.create_task(attend(self)), tasks.create_task(self._until_lost())]
+            running += [tasks.create_task(reconcile(self)), tasks.create_task(self._until_lost())]
             async with asyncio.TaskGroup() as front:
                 proxy = front.create_task(self._front.serve())
                 await session(self)
@@ -76,7 +78,7 @@ class Fleet:
     def troubled(self) -> list[Status]:
         """Those that have failed, and are tried again."""
         found = [one.status for one in self.backends.values()]
-        return [status for status in found if status.state in (State.BACKOFF, State.FAILED)]
+        return [status for status in found if status.state in (BackendState.BACKOFF, BackendState.FAILED)]
 
     async def restart(self, name: str) -> None:
         """Start one backend again and wait until it is ready or has failed. Raises ConfigError for an unknown name."""
@@ -93,21 +95,21 @@ class Fleet:
         await self._hold(name)
         self.backends[name].sleep()
 
-    async def change(self, launch: Launch) -> None:
+    async def change(self, deployment: Deployment) -> None:
         """Serve another launch of the same models: what it leaves as it is runs on, the rest is restarted, one after
         the other. Raises ConfigError or StartError if the proxy does not come up with its settings; nothing has changed
         then.
         """
         async with self._changing:
-            specs = {name: launch.spec(name, self.folder) for name in self.backends}
+            specs = {name: deployment.spec(name, self.folder) for name in self.backends}
             restarted = [name for name, spec in specs.items() if spec != self.backends[name].spec]
-            self._behind = {name for name in restarted if self._must_wait(name, launch)}
+            self._behind = {name for name in restarted if self._must_wait(name, deployment)}
             try:
-                await self._front.change(launch)
-                self.launch = launch
-                self.told |= self.backends.keys()
+                await self._front.change(deployment)
+                self.deployment = deployment
+                self.maybe_paused |= self.backends.keys()
                 if restarted:  # the old proxy's requests are for the llama-servers as they were
-                    await self._front.alone(launch.settings.host.proxy.start_wait_s / 2)
+                    await self._front.alone(deployment.settings.host.proxy.start_wait_s / 2)
             except BaseException:
                 self._behind = set()
                 raise
@@ -116,12 +118,12 @@ class Fleet:
             for name in specs.keys() - set(restarted):
                 self.backends[name].change(specs[name])
 
-    def _must_wait(self, name: str, launch: Launch) -> bool:
+    def _must_wait(self, name: str, deployment: Deployment) -> bool:
         """Whether the proxy of that launch may send the llama-server nothing before it was restarted: its vectors would
         be told as another file's, or its texts be too long.
         """
-        longer = launch.settings.max_input_tokens > self.launch.settings.max_input_tokens
-        return longer or launch.processes[name] != self.launch.processes[name]
+        longer = deployment.settings.max_input_tokens > self.deployment.settings.max_input_tokens
+        return longer or deployment.processes[name] != self.deployment.processes[name]
 
     async def _restart_paused(self, name: str, begin: Callable[[], None]) -> None:
         """Restart one while its requests wait, until it is ready or has failed."""
@@ -130,24 +132,24 @@ class Fleet:
             await self._hold(name)
             begin()
             await self.backends[name].settled()
-            await self.agree(name)
+            await self.sync_pause(name)
 
-    async def agree(self, name: str) -> None:
+    async def sync_pause(self, name: str) -> None:
         """Make the proxy pause a backend, or continue, as it should: it may have been started again."""
         if name in self._behind:
             return
         async with self._agreeing[name]:
-            self.told.add(name)
-            if name in self.held:
+            self.maybe_paused.add(name)
+            if name in self.paused:
                 await self.lanes.hold(name, progress(self.backends[name]))
             elif await self.lanes.release(name):
-                self.told.discard(name)
+                self.maybe_paused.discard(name)
 
     async def _hold(self, name: str) -> None:
         """Return when nothing is in flight there any more, or when it hangs, so that what is never ends."""
-        self.held.add(name)
+        self.paused.add(name)
         async with asyncio.TaskGroup() as tasks:
-            waiting = [tasks.create_task(self.agree(name)), tasks.create_task(self._until_it_hangs(name))]
+            waiting = [tasks.create_task(self.sync_pause(name)), tasks.create_task(self._until_it_hangs(name))]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
                 task.cancel()
@@ -161,12 +163,12 @@ class Fleet:
     def _heard(self, status: Status) -> None:
         self._let_go(status)
         self._report(status)
-        if all(self.backends[name].status.state is State.FAILED for name in self.launch.models):
+        if all(self.backends[name].status.state is BackendState.FAILED for name in self.deployment.models):
             self._all_failed.set()
 
     def _let_go(self, status: Status) -> None:
-        if status.state in (State.READY, State.BACKOFF, State.FAILED):
-            self.held.discard(status.name)
+        if status.state in (BackendState.READY, BackendState.BACKOFF, BackendState.FAILED):
+            self.paused.discard(status.name)
 
     async def _until_lost(self) -> None:
         """Wait until no backend is served any more; always ends by raising."""
@@ -174,21 +176,21 @@ class Fleet:
         raise StartError("\n".join(f"{name}: gave up: {one.status.cause}" for name, one in self.backends.items()))
 
     async def _answers(self) -> bool:
-        states = await probes.backends_ready(self.launch.url)
-        if states is None or not any(states.get(name) for name in self.launch.models):
+        states = await probes.backends_ready(self.deployment.url)
+        if states is None or not any(states.get(name) for name in self.deployment.models):
             return False
         troubled = {status.name for status in self.troubled}
-        return all(states.get(name) or name in troubled for name in self.launch.models)
+        return all(states.get(name) or name in troubled for name in self.deployment.models)
 
 
-async def serve(launch: Launch, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:
+async def serve(deployment: Deployment, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:
     """Run the set while `session` lasts; it starts at once and may wait for `Fleet.ready`.
 
     A child that ends or goes wrong is started again; the others go on. Raises ConfigError or StartError if the proxy
     cannot start, StartError if every backend has failed for good, or what the session raises.
     """
     try:
-        async with private_folder(launch.settings.host.runtime_dir or runtime_base()) as folder:
-            await Fleet(launch, folder, report).serve(session)
+        async with private_folder(deployment.settings.host.runtime_dir or runtime_base()) as folder:
+            await Fleet(deployment, folder, report).serve(session)
     except ExceptionGroup as group:
         raise cause_of(group) from group

@@ -12,7 +12,7 @@ from launcher.models.demo import demo_models
 from launcher.planning import sizing
 from launcher.settings.config import Settings
 from launcher.settings.folders import LOGS, cache_dir, made
-from launcher.supervision.deployment import Launch
+from launcher.supervision.deployment import Deployment
 from launcher.terminal.progress import Display
 
 
@@ -23,7 +23,7 @@ async def prepare(
     *,
     only: Sequence[str] | None = None,
     ours: Mapping[str, int] | None = None,
-) -> Launch:
+) -> Deployment:
     """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
 
     `only` limits the models to those backends; `ours` are the bytes by device that models hold which run already.
@@ -43,7 +43,7 @@ async def prepare(
     for note in (*decision.notes, *sizing.keep(settings, decision)):
         display.say(note)
     paths = await files(decision.settings, names, display)
-    return Launch(
+    return Deployment(
         settings=profile.tuned(decision.settings, found, devices, paths, display.say),
         listener=listener,
         engine=found,
@@ -62,7 +62,7 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> d
         return {name: made[name] for name in names}
     family = settings.family
     paths = {}
-    for wanted in sources.wanted(family, settings.host.models):
+    for wanted in sources.model_files(family, settings.host.models):
         if wanted.backend in names:
             paths[wanted.backend] = path = await sources.whole(wanted, report=display.downloading)
             sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
-from launcher.fleet.eviction import Decision, Tenant, decide
-from launcher.proxies.admin import Lane
+from launcher.fleet.eviction import Eviction, Resident, plan_eviction
+from launcher.proxies.admin import QueueState
 from launcher.settings.config import BackendOptions
-from launcher.supervision.backend import Backend, State
+from launcher.supervision.backend import Backend, BackendState
 
 if TYPE_CHECKING:
     from launcher.fleet.fleet import Fleet
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 POLL_S = 0.25
 Act = Callable[[str], Coroutine[None, None, None]]
 Do = Callable[[str, Act], None]
-RESIDENT = frozenset({State.STARTING, State.READY, State.BACKOFF})
+RESIDENT = frozenset({BackendState.STARTING, BackendState.READY, BackendState.BACKOFF})
 
 
-async def attend(fleet: "Fleet") -> None:
+async def reconcile(fleet: "Fleet") -> None:
     """Look at the queues and act, until cancelled. It starts from what is so each time: either side may be restarted.
 
     What is done for one backend does not wait for another: one that hangs may take half a minute to be paused.
@@ -32,16 +32,16 @@ async def attend(fleet: "Fleet") -> None:
 
         while True:
             await asyncio.sleep(POLL_S)
-            if fleet.told or any(one.spec.on_demand for one in fleet.backends.values()):
+            if fleet.maybe_paused or any(one.spec.on_demand for one in fleet.backends.values()):
                 _act(fleet, await fleet.lanes.look(), do)
 
 
-def _act(fleet: "Fleet", lanes: dict[str, Lane], do: Do) -> None:
+def _act(fleet: "Fleet", lanes: dict[str, QueueState], do: Do) -> None:
     for name, lane in lanes.items():
-        if lane.held or name in fleet.held:  # again while it is held: those who wait learn how far it is
-            do(name, fleet.agree)
+        if lane.paused or name in fleet.paused:  # again while it is held: those who wait learn how far it is
+            do(name, fleet.sync_pause)
         else:
-            fleet.told.discard(name)
+            fleet.maybe_paused.discard(name)
     decision = _decision(fleet, lanes)
     for name in decision.sleep:
         do(name, fleet.sleep)
@@ -49,22 +49,23 @@ def _act(fleet: "Fleet", lanes: dict[str, Lane], do: Do) -> None:
         fleet.wake(name)
 
 
-def _decision(fleet: "Fleet", lanes: dict[str, Lane]) -> Decision:
-    tenants = [
-        _tenant(one, lanes[name], fleet.launch.settings.backend(name))
+def _decision(fleet: "Fleet", lanes: dict[str, QueueState]) -> Eviction:
+    residents = [
+        _tenant(one, lanes[name], fleet.deployment.settings.backend(name))
         for name, one in fleet.backends.items()
         if name in lanes
     ]
-    return decide(tenants, fleet.launch.capacity)
+    return plan_eviction(residents, fleet.deployment.capacity)
 
 
-def _tenant(backend: Backend, lane: Lane, options: BackendOptions) -> Tenant:
+def _tenant(backend: Backend, lane: QueueState, options: BackendOptions) -> Resident:
     state = backend.status.state
     resident = state in RESIDENT
-    return Tenant(
+    return Resident(
         name=backend.status.name,
         resident=resident,
-        used=(lane.used or state is State.STARTING) and state is not State.FAILED,  # for that nobody makes room
+        used=(lane.used or state is BackendState.STARTING)
+        and state is not BackendState.FAILED,  # for that nobody makes room
         idle_s=lane.idle_s,
         up_s=backend.state_s if resident else 0.0,
         memory=backend.spec.memory,
@@ -75,6 +76,6 @@ def _tenant(backend: Backend, lane: Lane, options: BackendOptions) -> Tenant:
 def progress(backend: Backend) -> str:
     """What a request is told that waited for this backend in vain."""
     status = backend.status
-    if status.state is State.STARTING:
+    if status.state is BackendState.STARTING:
         return f"it is being loaded ({status.loaded:.0%})"
-    return "it waits for memory that others use" if status.state is State.SLEEPING else "it is being restarted"
+    return "it waits for memory that others use" if status.state is BackendState.SLEEPING else "it is being restarted"

@@ -47,14 +47,14 @@ async def _started(settings: Settings, task: str | None, use: Callable[[str], Aw
     )
     answers: list[T] = []
     with listen(settings.host) as listener, display.live():
-        launch = await prepare(settings, listener, display, only=(needed,))
-        launch = replace(launch, logs=launch.logs / "embed")  # a server that starts meanwhile has its own
+        deployment = await prepare(settings, listener, display, only=(needed,))
+        deployment = replace(deployment, logs=deployment.logs / "embed")  # a server that starts meanwhile has its own
 
         async def ask(fleet: Fleet) -> None:
             await fleet.ready()
-            answers.append(await use(launch.url))
+            answers.append(await use(deployment.url))
 
-        await supervisor.serve(launch, display.status, ask)
+        await supervisor.serve(deployment, display.status, ask)
     return answers[0]
 
 

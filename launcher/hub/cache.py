@@ -18,13 +18,13 @@ from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, scan_cac
 
 from launcher.errors import ModelError, NotWritten
 from launcher.host import processes
-from launcher.hub.cache_entry import HALF, blobs_of, cached, folder_of, sha256_named
+from launcher.hub.cache_entry import INCOMPLETE, blobs_of, cached, folder_of, sha256_named
 from launcher.settings.family import Family, ModelSource
 from launcher.settings.folders import hub_cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class CachedFile:
     """A whole file in the cache. `sha256` is the hub's, None where the cache does not know it.
 
     `current` says whether a start finds it; a file of an older revision of its repository only takes room.
@@ -43,7 +43,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Half:
+class StoppedDownload:
     """What has arrived of a download that was stopped. The cache does not say of which quantisation."""
 
     backend: str
@@ -56,7 +56,7 @@ class Removed:
     """What `remove` did: content that another revision of the repository shares is not freed."""
 
     freed_bytes: int
-    busy: tuple[Half, ...]  # being downloaded by another process, and left alone
+    busy: tuple[StoppedDownload, ...]  # being downloaded by another process, and left alone
 
 
 def quantization_in(pattern: str, filename: str) -> str | None:
@@ -66,7 +66,7 @@ def quantization_in(pattern: str, filename: str) -> str | None:
     return found[1] if found else None
 
 
-def kept(family: Family) -> tuple[Kept, ...]:
+def cached_files(family: Family) -> tuple[CachedFile, ...]:
     """Every file of the family in the cache, by backend, the largest first."""
     cache = _scanned()
     return tuple(
@@ -77,12 +77,12 @@ def kept(family: Family) -> tuple[Kept, ...]:
     )
 
 
-def halves(family: Family) -> tuple[Half, ...]:
+def stopped_downloads(family: Family) -> tuple[StoppedDownload, ...]:
     """Every download of the family that was stopped, or goes on in another process."""
     return tuple(
-        Half(backend=backend, path=path, bytes=path.stat().st_size)
+        StoppedDownload(backend=backend, path=path, bytes=path.stat().st_size)
         for backend, source in family.weights.models.items()
-        for path in sorted(blobs_of(source.repo).glob(f"*{HALF}"))
+        for path in sorted(blobs_of(source.repo).glob(f"*{INCOMPLETE}"))
     )
 
 
@@ -106,7 +106,7 @@ def broken(family: Family) -> tuple[str, ...]:
 def arrived(source: ModelSource, sha256: str | None) -> int:
     """How many bytes of the content with that checksum are here already, whole or half."""
     blobs = blobs_of(source.repo)
-    there = [path for path in (blobs / f"{sha256}", blobs / f"{sha256}{HALF}") if sha256 and path.exists()]
+    there = [path for path in (blobs / f"{sha256}", blobs / f"{sha256}{INCOMPLETE}") if sha256 and path.exists()]
     return max((path.stat().st_size for path in there), default=0)
 
 
@@ -125,7 +125,7 @@ def serving(path: Path) -> tuple[int, ...]:
     return tuple(process.pid for process in processes.running() if target in _named_by(process))
 
 
-def remove(files: Sequence[Kept], stopped: Sequence[Half]) -> Removed:
+def remove(files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]) -> Removed:
     """Delete them from the cache, but a download that goes on in another process.
 
     Raises ModelError, before anything is deleted, for a file that a process serves; NotWritten for what stays.
@@ -154,7 +154,7 @@ def _scanned() -> HFCacheInfo:
         return HFCacheInfo(size_on_disk=0, repos=frozenset(), incomplete_files=frozenset(), warnings=[])
 
 
-def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[Kept]:
+def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[CachedFile]:
     entries = [
         entry
         for repo in cache.repos
@@ -165,7 +165,7 @@ def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[Kept]
     for entry in entries:
         quantization = quantization_in(source.file, entry.file_name)
         if quantization:
-            yield Kept(
+            yield CachedFile(
                 backend=backend,
                 quantization=quantization,
                 bytes=entry.size_on_disk,
@@ -175,7 +175,7 @@ def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[Kept]
             )
 
 
-def _remove_half(half: Half) -> bool:
+def _remove_half(half: StoppedDownload) -> bool:
     """Whether it is gone: one that another process holds stays."""
     with suppress(FileNotFoundError), half.path.open("rb") as file:
         try:

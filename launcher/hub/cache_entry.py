@@ -13,7 +13,7 @@ from huggingface_hub.file_download import repo_folder_name
 from launcher.hub.client import SHA256, RemoteFile
 from launcher.settings.folders import hub_cache
 
-HALF = ".trillama.incomplete"  # ends the name of what has arrived of a content
+INCOMPLETE = ".trillama.incomplete"  # ends the name of what has arrived of a content
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 

@@ -24,9 +24,9 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from launcher.errors import DamagedFile, HubUnreachable, NotWritten
 from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache_entry
-from launcher.hub.cache_entry import HALF
+from launcher.hub.cache_entry import INCOMPLETE
 from launcher.hub.client import SHA256, Errand, RemoteFile, asking, find
-from launcher.hub.partial_download import PartialDownload, Transfer, locked
+from launcher.hub.partial_download import DownloadTarget, PartialDownload, locked
 from launcher.settings.folders import hub_cache
 
 BY_HAND = "or fetch the file by other means and name its place under [models.files] in the configuration"
@@ -55,10 +55,10 @@ def fetch(repo: str, filename: str, *, report: Callable[[int, int], None], stop:
     with asking(errand):
         file = find(repo, filename)
         with _written(file):
-            return _fetched(file, Transfer(size=file.size, report=report, stop=stop), trusted=not damaged)
+            return _fetched(file, DownloadTarget(size=file.size, report=report, stop=stop), trusted=not damaged)
 
 
-def _fetched(file: RemoteFile, transfer: Transfer, *, trusted: bool) -> Path:
+def _fetched(file: RemoteFile, transfer: DownloadTarget, *, trusted: bool) -> Path:
     blobs, key = cache_entry.blobs_of(file.repo), file.checksum or _key_of(file)
     blobs.mkdir(parents=True, exist_ok=True)
     with locked(blobs / key, transfer) as partial:
@@ -178,5 +178,5 @@ def _not_written(error: OSError, file: RemoteFile) -> str:
 
 
 def _missing(file: RemoteFile) -> int:
-    half = cache_entry.blobs_of(file.repo) / f"{file.checksum or _key_of(file)}{HALF}"
+    half = cache_entry.blobs_of(file.repo) / f"{file.checksum or _key_of(file)}{INCOMPLETE}"
     return file.size - (half.stat().st_size if half.is_file() else 0)

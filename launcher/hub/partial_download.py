@@ -13,13 +13,13 @@ from threading import Event
 from huggingface_hub import constants
 
 from launcher.errors import HubUnreachable
-from launcher.hub.cache_entry import HALF
+from launcher.hub.cache_entry import INCOMPLETE
 
 MOST_TIMES = 4  # as many bytes as the file has may come, before the hub is no hub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class DownloadTarget:
     """How many bytes are announced, who is told of those that arrive, and when no more are wanted."""
 
     size: int
@@ -30,7 +30,7 @@ class Transfer:
 class PartialDownload(io.BufferedWriter):
     """Every write reports the bytes so far, or raises CancelledError, or HubUnreachable for more than announced."""
 
-    def __init__(self, path: Path, transfer: Transfer) -> None:
+    def __init__(self, path: Path, transfer: DownloadTarget) -> None:
         super().__init__(io.FileIO(path, "ab"))
         self.path, self._transfer, self._received = path, transfer, 0
 
@@ -55,12 +55,12 @@ class PartialDownload(io.BufferedWriter):
 
 
 @contextmanager
-def locked(blob: Path, transfer: Transfer) -> Iterator[PartialDownload]:
+def locked(blob: Path, transfer: DownloadTarget) -> Iterator[PartialDownload]:
     """The half of that content: another launcher may be fetching the same file, and is waited for.
 
     A blob that lost its end, as by a power cut, becomes such a half.
     """
-    half = blob.with_name(f"{blob.name}{HALF}")
+    half = blob.with_name(f"{blob.name}{INCOMPLETE}")
     while True:
         with PartialDownload(half, transfer) as partial:
             fcntl.flock(partial, fcntl.LOCK_EX)

@@ -51,7 +51,7 @@ class Load:
 
 
 @dataclass(slots=True)
-class Client:
+class BenchClient:
     """Asks one server, and remembers the vectors of the first time that it saw a text of `watched`."""
 
     session: aiohttp.ClientSession
@@ -89,17 +89,17 @@ class Client:
 
 
 @asynccontextmanager
-async def client(url: str, task: str | None, headers: Mapping[str, str]) -> AsyncIterator[Client]:
+async def client(url: str, task: str | None, headers: Mapping[str, str]) -> AsyncIterator[BenchClient]:
     """A client for the block; it opens as many connections as it has requests on their way."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None),
         headers={"Content-Type": "application/json", **headers},
     ) as session:
-        yield Client(session, url, task)
+        yield BenchClient(session, url, task)
 
 
-async def measure(asking: Client, load: Load, report: Callable[[str], None]) -> Findings:
+async def measure(asking: BenchClient, load: Load, report: Callable[[str], None]) -> Findings:
     """Every kind of text by every number of clients. Raises LauncherError if the server refuses."""
     try:
         load = replace(load, tokens_per_word=await _tokens_per_word(asking))
@@ -115,14 +115,14 @@ async def measure(asking: Client, load: Load, report: Callable[[str], None]) -> 
     return Findings(cells=tuple(cells), worst_cosine=asking.worst, faults=_faults(asking))
 
 
-async def _tokens_per_word(asking: Client) -> float:
+async def _tokens_per_word(asking: BenchClient) -> float:
     """Vocabularies differ; to the demo models a token is a byte."""
     random = np.random.default_rng(0)
     some, more = [await asking.ask([text(random, count)]) for count in (WORDS, 2 * WORDS)]
     return max(0.25, (more - some) / WORDS)
 
 
-async def _cell(asking: Client, load: Load, kind: str, clients: int, speed: float) -> Cell:
+async def _cell(asking: BenchClient, load: Load, kind: str, clients: int, speed: float) -> Cell:
     """`speed` is the best so far in tokens per second, 0 if there is none."""
     tokens = _mean_tokens(kind)
     needs_s = clients * tokens / speed if speed else 0.0
@@ -143,7 +143,7 @@ def _mean_tokens(kind: str) -> float:
     return float((high - low) / np.log(high / low)) if low < high else float(low)
 
 
-def _faults(asking: Client) -> tuple[str, ...]:
+def _faults(asking: BenchClient) -> tuple[str, ...]:
     faults = [f"a request failed: {one}" for one in sorted(asking.failed)]
     if asking.unfinite:
         faults.append(f"{asking.unfinite} vectors were zero or not finite: see `trillama status` and the logs")

@@ -9,12 +9,12 @@ import numpy as np
 
 from launcher.errors import CorpusError, ModelError
 from launcher.measure import similarity
-from launcher.measure.corpus import Corpus, Text
+from launcher.measure.corpus import Corpus, CorpusText
 from launcher.measure.similarity import F32, Comparison, Vectors
 from launcher.models import sources
 from launcher.models.gguf_file import read_header
 from launcher.settings.family import Family
-from launcher.supervision.standalone import Embedder, Run, started
+from launcher.supervision.standalone import Standalone, StandaloneEmbedder, standalone
 
 Report = Callable[[str, int, int], None]  # a model's name, and how many of how many texts have their vector
 
@@ -35,7 +35,7 @@ def as_trained(corpus: Corpus, family: Family, backend: str) -> Corpus:
     """The corpus as that backend gets it: with the family's prefixes, in its form of Unicode."""
     query, document = prefixes(family, backend)
 
-    def whole(text: Text, prefix: str) -> Text:
+    def whole(text: CorpusText, prefix: str) -> CorpusText:
         form = family.unicode_normalization
         return replace(text, text=unicodedata.normalize(form, prefix + text.text) if form else prefix + text.text)
 
@@ -77,7 +77,7 @@ def batch_tokens(corpus: Corpus, most: int) -> int:
     return min(most, max(1024, longest + 16))
 
 
-async def compare(run: Run, files: Mapping[str, Path], corpus: Corpus, report: Report) -> Comparison:
+async def compare(run: Standalone, files: Mapping[str, Path], corpus: Corpus, report: Report) -> Comparison:
     """Embed a corpus (see `as_trained`) with each of the two files, one after the other, and compare the vectors.
 
     Raises CorpusError for a text that is too long, ChildError for an engine that does not start or answers wrong.
@@ -87,13 +87,13 @@ async def compare(run: Run, files: Mapping[str, Path], corpus: Corpus, report: R
     queries, documents = ([row[text.text] for text in part] for part in (corpus.queries, corpus.documents))
     sides = []
     for name, path in files.items():
-        async with started(run, name, path) as embedder:
+        async with standalone(run, name, path) as embedder:
             found = await _embed(embedder, run, texts, report)
         sides.append(Vectors(queries=found[queries], documents=found[documents]))
     return similarity.compared(*sides, paired=corpus.paired)
 
 
-async def _embed(embedder: Embedder, run: Run, texts: Sequence[Text], report: Report) -> F32:
+async def _embed(embedder: StandaloneEmbedder, run: Standalone, texts: Sequence[CorpusText], report: Report) -> F32:
     """The texts' vectors, (n, dimensions), rows of unit length."""
     report(embedder.name, 0, len(texts))
     ids = [await embedder.token_ids(text.text) for text in texts]

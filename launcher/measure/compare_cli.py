@@ -16,12 +16,12 @@ from launcher.errors import ArgumentError, ModelError
 from launcher.measure import compare as comparing
 from launcher.measure import corpus, similarity
 from launcher.measure.corpus import Corpus
-from launcher.measure.similarity import Comparison, Ranking, Thresholds
+from launcher.measure.similarity import Comparison, RankOverlap, Thresholds
 from launcher.models import sources
 from launcher.printable import Terminal
 from launcher.settings.config import HostConfig, ModelSettings, Settings, load
 from launcher.settings.folders import runtime_base
-from launcher.supervision.standalone import Run
+from launcher.supervision.standalone import Standalone
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
@@ -99,8 +99,8 @@ async def _run(
         return files, await comparing.compare(run, files, texts, report)
 
 
-def _how(host: HostConfig, batch_tokens: int, found: Engine) -> Run:
-    return Run(
+def _how(host: HostConfig, batch_tokens: int, found: Engine) -> Standalone:
+    return Standalone(
         log="compare.log",
         engine=found,
         policy=host.supervision,
@@ -121,7 +121,7 @@ async def _file(settings: Settings, backend: str, name: str, display: Display) -
     if name not in family.weights.quantizations:
         offered = ", ".join(family.weights.quantizations)
         raise ModelError(f"{name}: no such file, and {family.name} is offered as {offered}")
-    (wanted,) = [one for one in sources.wanted(family, ModelSettings(quantization=name)) if one.backend == backend]
+    (wanted,) = [one for one in sources.model_files(family, ModelSettings(quantization=name)) if one.backend == backend]
     return await sources.whole(wanted, report=lambda _, done, total: display.downloading(name, done, total))
 
 
@@ -151,7 +151,7 @@ def _print(files: dict[str, Path], given: Corpus, found: Comparison, faults: tup
     _say("no-go: embed everything anew with B, or keep A" if faults else "go: B can take A's place")
 
 
-def _in_words(ranking: Ranking) -> str:
+def _in_words(ranking: RankOverlap) -> str:
     return (
         f"Spearman {ranking.spearman_mean:.4f} (least {ranking.spearman_min:.4f}), first the same {ranking.top1:.0%}, "
         f"top {ranking.k} in common {ranking.top:.0%}"

@@ -9,7 +9,7 @@ MIN_LINES = 5  # fewer have no ranking to speak of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class CorpusText:
     """One text without a prefix, and what it is called when it is spoken of."""
 
     name: str
@@ -21,8 +21,8 @@ class Corpus:
     """`paired`: query i is document i, and does not rank itself."""
 
     name: str
-    queries: tuple[Text, ...]
-    documents: tuple[Text, ...]
+    queries: tuple[CorpusText, ...]
+    documents: tuple[CorpusText, ...]
     paired: bool
 
 
@@ -30,8 +30,8 @@ def built_in() -> Corpus:
     """Short texts in fourteen languages and some code; most questions are answered in another language too."""
     return Corpus(
         name="built in",
-        queries=tuple(Text(name=f"query {i}", text=text) for i, text in enumerate(QUERIES, 1)),
-        documents=tuple(Text(name=f"document {i}", text=text) for i, text in enumerate(DOCUMENTS, 1)),
+        queries=tuple(CorpusText(name=f"query {i}", text=text) for i, text in enumerate(QUERIES, 1)),
+        documents=tuple(CorpusText(name=f"document {i}", text=text) for i, text in enumerate(DOCUMENTS, 1)),
         paired=False,
     )
 
@@ -44,7 +44,7 @@ def read(path: Path) -> Corpus:
         raise CorpusError(f"{path}: cannot be read: {error.strerror}; give a text file with a text per line") from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: not UTF-8 at byte {error.start}: convert it, or give another file") from error
-    texts = tuple(Text(name=f"line {i}", text=line.strip()) for i, line in enumerate(lines, 1) if line.strip())
+    texts = tuple(CorpusText(name=f"line {i}", text=line.strip()) for i, line in enumerate(lines, 1) if line.strip())
     if len(texts) < MIN_LINES:
         raise CorpusError(f"{path}: {len(texts)} lines with text, at least {MIN_LINES} are needed to rank: add some")
     return Corpus(name=str(path), queries=texts, documents=texts, paired=True)

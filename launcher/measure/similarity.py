@@ -22,7 +22,7 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ranking:
+class RankOverlap:
     """How alike two rankings of the documents are, over all queries.
 
     `spearman` is the rank correlation over all documents; `top1` the share of queries with the same first document;
@@ -59,16 +59,16 @@ class Comparison:
     """`own`: each model ranks its own documents. `mixed`: B's queries rank A's documents, as in an index kept."""
 
     drift: Drift
-    own: Ranking
-    mixed: Ranking
+    own: RankOverlap
+    mixed: RankOverlap
 
 
 def compared(a: Vectors, b: Vectors, *, paired: bool) -> Comparison:
     """The whole comparison; texts are numbered queries first. `paired`: query i is document i, and left out for it."""
     return Comparison(
         drift=drift(np.vstack((a.queries, a.documents)), np.vstack((b.queries, b.documents))),
-        own=ranking(a, b, paired=paired),
-        mixed=ranking(a, Vectors(queries=b.queries, documents=a.documents), paired=paired),
+        own=rank_overlap(a, b, paired=paired),
+        mixed=rank_overlap(a, Vectors(queries=b.queries, documents=a.documents), paired=paired),
     )
 
 
@@ -83,14 +83,14 @@ def drift(a: F32, b: F32) -> Drift:
     )
 
 
-def ranking(a: Vectors, b: Vectors, *, paired: bool) -> Ranking:
+def rank_overlap(a: Vectors, b: Vectors, *, paired: bool) -> RankOverlap:
     """Between A's and B's order of the documents, for MAX_QUERIES queries at most, evenly chosen."""
     count = min(MAX_QUERIES, len(a.queries))
     chosen = np.linspace(0, len(a.queries) - 1, count).astype(int)
     k = max(1, min(TOP, (len(a.documents) - paired) // 2))
     pairs = [(_order(a, query, paired=paired), _order(b, query, paired=paired)) for query in chosen]
     correlations = [spearman(one, other) for one, other in pairs]
-    return Ranking(
+    return RankOverlap(
         queries=count,
         k=k,
         spearman_mean=float(np.mean(correlations)),

@@ -15,7 +15,7 @@ from launcher.measure.compare import batches
 from launcher.measure.loadgen import LENGTHS, lengths, text
 from launcher.measure.similarity import F32
 from launcher.settings.config import FlashAttention
-from launcher.supervision.standalone import Embedder, Run, started
+from launcher.supervision.standalone import Standalone, StandaloneEmbedder, standalone
 
 SLOTS = (1, 4, 8, 16, 32)
 BATCHES = (512, 1024, 2048)
@@ -47,7 +47,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class TuneOutcome:
     """Every measurement in turn, the first with the settings as they were. `left_out`: the time was up before them."""
 
     measured: tuple[Measured, ...]
@@ -84,7 +84,7 @@ def moved(best: Setting, first: Setting, tried: Setting) -> Setting:
     return replace(best, **changes)
 
 
-async def search(first: Setting, ways: Sequence[Sequence[Setting]], measure: Measure, until_s: float) -> Outcome:
+async def search(first: Setting, ways: Sequence[Sequence[Setting]], measure: Measure, until_s: float) -> TuneOutcome:
     """Along each axis, from the best so far. A better one must still be better than the best measured once more.
 
     `until_s` is a time of time.monotonic() after which no measurement begins but the first.
@@ -105,13 +105,13 @@ async def search(first: Setting, ways: Sequence[Sequence[Setting]], measure: Mea
             if gain(found, best) > GAIN:
                 measured.append(again := await measure(best.setting))
                 best = found if gain(found, again) > GAIN else again
-    return Outcome(measured=tuple(measured), best=best, left_out=tuple(left_out))
+    return TuneOutcome(measured=tuple(measured), best=best, left_out=tuple(left_out))
 
 
 class Bench:
     """Measures one setting after the other on the same texts, whose number is by the speed of the first."""
 
-    def __init__(self, run: Run, model: Path, *, seed: int, kind_s: float) -> None:
+    def __init__(self, run: Standalone, model: Path, *, seed: int, kind_s: float) -> None:
         self._run = run
         self._model = model
         self._seed = seed
@@ -129,12 +129,12 @@ class Bench:
             flash_attention=setting.flash_attention,
         )
         try:
-            async with started(run, "tune", self._model) as embedder:
+            async with standalone(run, "tune", self._model) as embedder:
                 return await self._timed(embedder, setting)
         except ChildError as error:
             return Measured(setting=setting, tokens_per_s={}, dropped=str(error))
 
-    async def _timed(self, embedder: Embedder, setting: Setting) -> Measured:
+    async def _timed(self, embedder: StandaloneEmbedder, setting: Setting) -> Measured:
         speed = await self._warm(embedder, setting)
         if not self._texts:
             self._texts = await self._made(embedder, speed)
@@ -153,7 +153,7 @@ class Bench:
             return Measured(setting=setting, tokens_per_s=speeds, worst_cosine=worst, dropped=reason)
         return Measured(setting=setting, tokens_per_s=speeds, worst_cosine=worst)
 
-    async def _warm(self, embedder: Embedder, setting: Setting) -> float:
+    async def _warm(self, embedder: StandaloneEmbedder, setting: Setting) -> float:
         """Tokens per second of the second call: with the first one the weights come into memory."""
         ids = (await embedder.token_ids(text(np.random.default_rng(0), WARM_TOKENS)))[:WARM_TOKENS]
         call = [ids] * max(1, min(setting.slots, setting.batch_tokens // len(ids)))
@@ -162,7 +162,7 @@ class Bench:
         await embedder.vectors(call)
         return sum(map(len, call)) / (time.perf_counter() - started_s)
 
-    async def _made(self, embedder: Embedder, speed: float) -> dict[str, list[list[int]]]:
+    async def _made(self, embedder: StandaloneEmbedder, speed: float) -> dict[str, list[list[int]]]:
         """Token ids of each kind, as many as the first setting computes in the time for a kind, one at least."""
         random = np.random.default_rng(self._seed)
         found: dict[str, list[list[int]]] = {}

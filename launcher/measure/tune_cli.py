@@ -21,14 +21,14 @@ from launcher.fleet.prepare import files
 from launcher.host.cores import physical_cores, usable_cores
 from launcher.measure import tune as tuning
 from launcher.measure.loadgen import LENGTHS
-from launcher.measure.tune import Bench, Measured, Outcome, Setting, gain
+from launcher.measure.tune import Bench, Measured, Setting, TuneOutcome, gain
 from launcher.planning import sizing
 from launcher.printable import Terminal
 from launcher.settings.config import Settings
 from launcher.settings.folders import runtime_base
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
-from launcher.supervision.standalone import Run
+from launcher.supervision.standalone import Standalone
 from launcher.terminal.options import ConfigFile, settings_of
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
@@ -46,7 +46,7 @@ stdout, stderr = Terminal(), Terminal(stderr=True)
 class Tuned:
     """What was found, what it was found on, and whether a smaller physical batch would be quicker."""
 
-    outcome: Outcome
+    outcome: TuneOutcome
     profile: Profile
     smaller: tuple[Measured, ...]
 
@@ -102,7 +102,9 @@ async def _run(settings: Settings, backend: str, *, minutes: float, seed: int) -
     return Tuned(outcome=outcome, profile=_profile(backend, origin, outcome.best), smaller=tuple(smaller))
 
 
-async def _prepared(settings: Settings, backend: str, display: Display) -> tuple[Settings, Run, Path, profile.Origin]:
+async def _prepared(
+    settings: Settings, backend: str, display: Display
+) -> tuple[Settings, Standalone, Path, profile.ProfileOrigin]:
     """What is served, as `launcher.fleet.prepare` decides it, for one backend."""
     found = await discovery.find(settings.host.engine.llama_server)
     devices = await gpu.read(found) if settings.host.engine.gpu_layers else gpu.without_gpus()
@@ -111,7 +113,7 @@ async def _prepared(settings: Settings, backend: str, display: Display) -> tuple
     settings, placed = decision.settings, decision.placements.get(backend)
     model = (await files(settings, (backend,), display))[backend]
     wanted = settings.host.engine
-    run = Run(
+    run = Standalone(
         log="tune.log",
         engine=found,
         policy=settings.host.supervision,
@@ -127,7 +129,7 @@ async def _prepared(settings: Settings, backend: str, display: Display) -> tuple
     return settings, run, model, profile.origin_of(settings, found, devices, model)
 
 
-def _profile(backend: str, origin: profile.Origin, best: Measured) -> Profile:
+def _profile(backend: str, origin: profile.ProfileOrigin, best: Measured) -> Profile:
     return Profile(
         backend=backend,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

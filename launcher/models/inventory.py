@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from launcher.hub.cache import Half, Kept
+from launcher.hub.cache import CachedFile, StoppedDownload
 from launcher.hub.listing import Offer
 from launcher.settings.config import ModelSettings
 from launcher.settings.family import Family
@@ -20,7 +20,7 @@ class Use(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class InventoryRow:
     """One file on this machine, or one that the configuration wants and that is not here (no `path`).
 
     `quantization` is None for the user's own file and for half a download, which the cache does not name.
@@ -43,7 +43,9 @@ class Row:
         }
 
 
-def rows(family: Family, settings: ModelSettings, files: Sequence[Kept], halves: Sequence[Half]) -> tuple[Row, ...]:
+def rows(
+    family: Family, settings: ModelSettings, files: Sequence[CachedFile], halves: Sequence[StoppedDownload]
+) -> tuple[InventoryRow, ...]:
     """The files of each backend in the family's order: the one it serves first, then the others, then halves."""
     return tuple(row for backend in family.weights.models for row in _of(backend, family, settings, files, halves))
 
@@ -57,20 +59,24 @@ def by_quantization(offers: Iterable[Offer]) -> Mapping[str, Mapping[str, Offer]
 
 
 def _of(
-    backend: str, family: Family, settings: ModelSettings, files: Sequence[Kept], halves: Sequence[Half]
-) -> Iterator[Row]:
+    backend: str,
+    family: Family,
+    settings: ModelSettings,
+    files: Sequence[CachedFile],
+    halves: Sequence[StoppedDownload],
+) -> Iterator[InventoryRow]:
     own, wanted = settings.files.get(backend), settings.quantization or family.weights.quantization
     mine = [file for file in files if file.backend == backend]
     served = [file for file in mine if file.current and file.quantization == wanted and not own]
     if own:
         there = own.is_file()
         use, size = (Use.IN_USE, own.stat().st_size) if there else (Use.MISSING, 0)
-        yield Row(backend=backend, quantization=None, use=use, bytes=size, path=own)
+        yield InventoryRow(backend=backend, quantization=None, use=use, bytes=size, path=own)
     elif not served:
-        yield Row(backend=backend, quantization=wanted, use=Use.MISSING, bytes=0, path=None)
+        yield InventoryRow(backend=backend, quantization=wanted, use=Use.MISSING, bytes=0, path=None)
     for file in [*served, *(file for file in mine if file not in served)]:
         use = Use.IN_USE if file in served else Use.UNUSED if file.current else Use.OLD
-        yield Row(backend=backend, quantization=file.quantization, use=use, bytes=file.bytes, path=file.path)
+        yield InventoryRow(backend=backend, quantization=file.quantization, use=use, bytes=file.bytes, path=file.path)
     for half in halves:
         if half.backend == backend:
-            yield Row(backend=backend, quantization=None, use=Use.HALF, bytes=half.bytes, path=half.path)
+            yield InventoryRow(backend=backend, quantization=None, use=Use.HALF, bytes=half.bytes, path=half.path)

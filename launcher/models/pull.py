@@ -10,23 +10,23 @@ from launcher.hub import cache as store
 from launcher.hub.cache_entry import cached
 from launcher.hub.listing import Offer, offered
 from launcher.models import sources as models
-from launcher.models.sources import Report, Wanted
+from launcher.models.sources import ModelFile, Report
 from launcher.settings.config import ModelSettings
 from launcher.settings.family import Family
 from launcher.settings.folders import hub_cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class PullPlan:
     """Which files are to be had. `bytes` are those still to come, 0 where the hub did not say."""
 
-    here: tuple[Wanted, ...]
-    missing: tuple[Wanted, ...]
-    own: tuple[Wanted, ...]
+    here: tuple[ModelFile, ...]
+    missing: tuple[ModelFile, ...]
+    own: tuple[ModelFile, ...]
     bytes: int
 
 
-def plan(family: Family, settings: ModelSettings, quantization: str | None, backends: Sequence[str]) -> Plan:
+def plan_pull(family: Family, settings: ModelSettings, quantization: str | None, backends: Sequence[str]) -> PullPlan:
     """What a pull has to do. Without `quantization` it is the configuration's, and the user's own files count.
 
     Asks the hub if something is missing; a hub out of reach is left to the download to report. Blocks. Raises
@@ -34,7 +34,7 @@ def plan(family: Family, settings: ModelSettings, quantization: str | None, back
     """
     name = family.weights.named(quantization or settings.quantization or family.weights.quantization)
     files = [
-        Wanted(
+        ModelFile(
             backend=backend,
             repo=source.repo,
             filename=source.file.format(quantization=name),
@@ -54,10 +54,10 @@ def plan(family: Family, settings: ModelSettings, quantization: str | None, back
             f"{len(missing)} files of {name} need {amount(coming)}, the disk of {cache} has {amount(free)} free: "
             "make room, take a smaller quantisation, or set HF_HOME to another disk"
         )
-    return Plan(here=here, missing=missing, own=own, bytes=coming)
+    return PullPlan(here=here, missing=missing, own=own, bytes=coming)
 
 
-async def run(family: Family, planned: Plan, report: Report) -> dict[str, Path]:
+async def run(family: Family, planned: PullPlan, report: Report) -> dict[str, Path]:
     """Fetch what is missing, one file after the other, and check each. The path of every file that is not the user's.
 
     Cancelled, what has arrived stays. Raises ModelError.
@@ -70,7 +70,7 @@ async def run(family: Family, planned: Plan, report: Report) -> dict[str, Path]:
     return paths
 
 
-def _is_here(file: Wanted) -> bool:
+def _is_here(file: ModelFile) -> bool:
     """Whether it is in the cache with all that it names: a cut-off one is still to come."""
     path = cached(file.repo, file.filename)
     try:
@@ -79,7 +79,7 @@ def _is_here(file: Wanted) -> bool:
         return False
 
 
-def _check_offered(family: Family, name: str, missing: Sequence[Wanted], offers: Sequence[Offer]) -> None:
+def _check_offered(family: Family, name: str, missing: Sequence[ModelFile], offers: Sequence[Offer]) -> None:
     for file in missing:
         there = [offer.quantization for offer in offers if offer.backend == file.backend]
         if there and name not in there:

@@ -24,7 +24,7 @@ Report = Callable[[str, int, int], None]  # a backend's name, the bytes that are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ModelFile:
     """What must be served by one backend: a file of a hub's repository, or the user's own file."""
 
     backend: str
@@ -33,7 +33,7 @@ class Wanted:
     local: Path | None
 
 
-def wanted(family: Family, settings: ModelSettings) -> tuple[Wanted, ...]:
+def model_files(family: Family, settings: ModelSettings) -> tuple[ModelFile, ...]:
     """One file per backend of the family, in its order.
 
     Raises ModelError for a quantisation that is not offered.
@@ -44,7 +44,7 @@ def wanted(family: Family, settings: ModelSettings) -> tuple[Wanted, ...]:
         offered = ", ".join(weights.quantizations)
         raise ModelError(f'[models] quantization = "{quantization}": {family.name} is offered as {offered}')
     return tuple(
-        Wanted(
+        ModelFile(
             backend=backend,
             repo=source.repo,
             filename=source.file.format(quantization=quantization),
@@ -54,43 +54,43 @@ def wanted(family: Family, settings: ModelSettings) -> tuple[Wanted, ...]:
     )
 
 
-async def locate(wanted: Wanted, *, report: Report, damaged: bool = False) -> Path:
+async def locate(model_files: ModelFile, *, report: Report, damaged: bool = False) -> Path:
     """The user's own file as it is, else the hub's file: from the cache, or downloaded into it.
 
     `report(backend, bytes done, bytes in all)` is called on the event loop as bytes arrive. Cancelled, it returns at
     once; what has arrived stays, and the next start goes on from it. With `damaged` what is in the cache is not
     trusted. Raises ModelError with the user's next step, ConfigError.
     """
-    if wanted.local is not None:
-        return wanted.local
+    if model_files.local is not None:
+        return model_files.local
     loop, stop = asyncio.get_running_loop(), threading.Event()
 
     def on_loop(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(report, wanted.backend, done, total)
+        loop.call_soon_threadsafe(report, model_files.backend, done, total)
 
     try:
-        work = partial(fetch, wanted.repo, wanted.filename, report=on_loop, stop=stop, damaged=damaged)
+        work = partial(fetch, model_files.repo, model_files.filename, report=on_loop, stop=stop, damaged=damaged)
         return await _in_daemon_thread(work)
     finally:
         stop.set()
 
 
-async def whole(wanted: Wanted, *, report: Report, thorough: bool = False) -> Path:
+async def whole(model_files: ModelFile, *, report: Report, thorough: bool = False) -> Path:
     """What `locate` finds, with all that it names; a damaged file of the hub's is fetched again, once.
 
     `thorough` also reads it whole, for its SHA-256. Raises ModelError.
     """
-    path = await locate(wanted, report=report)
+    path = await locate(model_files, report=report)
     try:
         check_whole(path)
         if thorough:
             await _in_daemon_thread(partial(_check_content, path))
     except DamagedFile as error:
-        if wanted.local is not None:
+        if model_files.local is not None:
             raise
         log.warning("%s is damaged: fetching it again", path)
         try:
-            path = await locate(wanted, report=report, damaged=True)
+            path = await locate(model_files, report=report, damaged=True)
         except ModelError as also:
             raise type(also)(f"{path} is damaged, and cannot be fetched again: {also}") from error
         check_whole(path)

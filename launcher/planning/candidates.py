@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from launcher.planning.memory import Flags, Need, Weights, need
+from launcher.planning.memory import Flags, ModelWeights, Need, need
 from launcher.planning.packing import Shares, split, whole
 
 MIN_TOKENS = 512  # llama-server's own default; shorter than a page is of no use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class PlanRequest:
     """What is to be served. `weights` has each backend's file at each quantisation, in the family's order.
 
     `quantization` None leaves it to us: the classes of `quality`, best first. `fixed_tokens`: the
@@ -19,7 +19,7 @@ class Wish:
     backends, by the user's word.
     """
 
-    weights: Mapping[str, Mapping[str, Weights]]
+    weights: Mapping[str, Mapping[str, ModelWeights]]
     ranking: tuple[tuple[str, ...], ...]
     quantization: str | None
     tokens: int
@@ -35,7 +35,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class DeviceRoom:
     """The bytes that a plan may take: of each GPU by its name, and of RAM. `unified`: the GPU's are RAM's too."""
 
     gpus: Mapping[str, int]
@@ -55,19 +55,19 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class PackedItem:
     """What is loaded at once in one place: a backend, or those that take turns."""
 
     names: tuple[str, ...]
     need: Need
 
 
-def possible(wish: Wish, room: Room) -> Wish:
+def possible(wish: PlanRequest, room: DeviceRoom) -> PlanRequest:
     """Without a GPU nothing goes to one."""
     return wish if room.gpus else replace(wish, gpu_layers=0)
 
 
-def candidates(wish: Wish) -> Iterator[Candidate]:
+def candidates(wish: PlanRequest) -> Iterator[Candidate]:
     """Every way, the one to be preferred first."""
     for quantizations in wish.classes:
         for divided, resident, tokens in product((False, True), _residents(wish), _lengths(wish)):
@@ -81,7 +81,7 @@ def candidates(wish: Wish) -> Iterator[Candidate]:
                 )
 
 
-def _residents(wish: Wish) -> Iterator[tuple[str, ...]]:
+def _residents(wish: PlanRequest) -> Iterator[tuple[str, ...]]:
     """Who stays loaded, most first; the family's first the longest. One alone gains nothing by taking turns."""
     always = [name for name in wish.weights if name not in wish.on_demand]
     for kept in range(len(always), -1, -1):
@@ -89,7 +89,7 @@ def _residents(wish: Wish) -> Iterator[tuple[str, ...]]:
             yield tuple(always[:kept])
 
 
-def _lengths(wish: Wish) -> tuple[int, ...]:
+def _lengths(wish: PlanRequest) -> tuple[int, ...]:
     """The longest text, in tokens: as wished, then halves of it down to MIN_TOKENS."""
     found = [wish.tokens]
     while not wish.fixed_tokens and found[-1] > MIN_TOKENS:
@@ -97,27 +97,27 @@ def _lengths(wish: Wish) -> tuple[int, ...]:
     return tuple(found)
 
 
-def needs_of(wish: Wish, candidate: Candidate) -> dict[str, Need]:
+def needs_of(wish: PlanRequest, candidate: Candidate) -> dict[str, Need]:
     """What each backend takes."""
     flags = Flags(batch_tokens=candidate.tokens, gpu_layers=wish.gpu_layers, logits=wish.logits)
     return {name: need(files[candidate.quantization], flags) for name, files in wish.weights.items()}
 
 
-def items_of(wish: Wish, candidate: Candidate) -> list[Item]:
+def items_of(wish: PlanRequest, candidate: Candidate) -> list[PackedItem]:
     """What is loaded at once."""
     needs = needs_of(wish, candidate)
-    items = [Item(names=(name,), need=needs[name]) for name in candidate.resident]
+    items = [PackedItem(names=(name,), need=needs[name]) for name in candidate.resident]
     if turns := candidate.on_demand:
         largest = Need(
             spread=max(needs[name].spread for name in turns),
             fixed=max(needs[name].fixed for name in turns),
             ram=max(needs[name].ram for name in turns),
         )
-        items.append(Item(names=turns, need=largest))
+        items.append(PackedItem(names=turns, need=largest))
     return items
 
 
-def assigned(wish: Wish, room: Room, candidate: Candidate) -> dict[str, Shares] | None:
+def assigned(wish: PlanRequest, room: DeviceRoom, candidate: Candidate) -> dict[str, Shares] | None:
     """Each backend's devices, if all fits; no devices where there is no GPU to use."""
     items = items_of(wish, candidate)
     if ram_needed([item.need for item in items], room) > room.ram:
@@ -130,6 +130,6 @@ def assigned(wish: Wish, room: Room, candidate: Candidate) -> dict[str, Shares] 
     return {name: share for item, share in zip(items, shares, strict=True) for name in item.names}
 
 
-def ram_needed(needs: Sequence[Need], room: Room) -> int:
+def ram_needed(needs: Sequence[Need], room: DeviceRoom) -> int:
     """Bytes of RAM, with those of the GPU where they are the same memory."""
     return sum(one.ram + (one.vram if room.unified else 0) for one in needs)

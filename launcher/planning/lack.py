@@ -2,12 +2,21 @@
 
 from dataclasses import replace
 
-from launcher.planning.candidates import Candidate, Room, Wish, assigned, candidates, items_of, possible, ram_needed
+from launcher.planning.candidates import (
+    Candidate,
+    DeviceRoom,
+    PlanRequest,
+    assigned,
+    candidates,
+    items_of,
+    possible,
+    ram_needed,
+)
 from launcher.planning.memory import GIB, MIB
 from launcher.planning.packing import overflow
 
 
-def missing(wish: Wish, room: Room, quantization: str) -> int:
+def missing(wish: PlanRequest, room: DeviceRoom, quantization: str) -> int:
     """Bytes that lack for all models at once at that quantisation with texts as long as wished; 0: it fits."""
     wish = possible(wish, room)
     names = tuple(wish.weights)
@@ -20,7 +29,7 @@ def size(bytes_: int) -> str:
     return f"{bytes_ / GIB:.1f} GiB" if bytes_ >= GIB else f"{-(-bytes_ // MIB)} MiB"
 
 
-def refusal(wish: Wish, room: Room) -> str:
+def refusal(wish: PlanRequest, room: DeviceRoom) -> str:
     """Why there is no way, with the numbers and what would help."""
     smallest = min(candidates(wish), key=lambda one: _total(wish, one))
     vram, ram = _total(wish, smallest)
@@ -33,17 +42,17 @@ def refusal(wish: Wish, room: Room) -> str:
     return f"{what}{turns} take {takes}, and there is for use: {there}; {lacks} are lacking: {_advice(wish, room)}"
 
 
-def _missing(wish: Wish, room: Room, candidate: Candidate) -> int:
+def _missing(wish: PlanRequest, room: DeviceRoom, candidate: Candidate) -> int:
     needs = [item.need for item in items_of(wish, candidate)]
     return max(0, ram_needed(needs, room) - room.ram, overflow(needs, room.gpus) if wish.gpu_layers else 0)
 
 
-def _total(wish: Wish, candidate: Candidate) -> tuple[int, int]:
+def _total(wish: PlanRequest, candidate: Candidate) -> tuple[int, int]:
     needs = [item.need for item in items_of(wish, candidate)]
     return sum(one.vram for one in needs), sum(one.ram for one in needs)
 
 
-def _advice(wish: Wish, room: Room) -> str:
+def _advice(wish: PlanRequest, room: DeviceRoom) -> str:
     """What the user may change of their own settings so that it fits."""
     freed = (
         replace(wish, fixed_tokens=False),

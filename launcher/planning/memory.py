@@ -32,7 +32,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class ModelWeights:
     """One model's file."""
 
     file_bytes: int
@@ -63,7 +63,7 @@ class Need:
         return self.spread + self.fixed
 
 
-def weights_of(header: Header) -> Weights | None:
+def weights_of(header: Header) -> ModelWeights | None:
     """What the header of a model's file says; None where it lacks a size that is needed."""
     metadata = header.metadata
     prefix = metadata.get("general.architecture")
@@ -83,7 +83,7 @@ def weights_of(header: Header) -> Weights | None:
     except (KeyError, ValueError):
         return None
     kind = metadata.get("general.file_type")
-    return Weights(file_bytes=header.file_bytes, shape=shape, unquantized=kind in UNQUANTIZED_TYPES)
+    return ModelWeights(file_bytes=header.file_bytes, shape=shape, unquantized=kind in UNQUANTIZED_TYPES)
 
 
 def _positive(value: Scalar) -> int:
@@ -92,7 +92,7 @@ def _positive(value: Scalar) -> int:
     return value
 
 
-def need(weights: Weights, flags: Flags) -> Need:
+def need(weights: ModelWeights, flags: Flags) -> Need:
     """What a llama-server takes at most: after a batch as large as it may be.
 
     With all layers on a GPU, in bytes: VRAM = file + KV cache + compute buffer + overhead, and RAM = the token

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from launcher.errors import NotEnoughMemory
-from launcher.planning.candidates import Candidate, Room, Wish, assigned, candidates, needs_of, possible
+from launcher.planning.candidates import Candidate, DeviceRoom, PlanRequest, assigned, candidates, needs_of, possible
 from launcher.planning.lack import refusal
 from launcher.planning.memory import Need
 from launcher.planning.packing import Shares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placement:
     """One backend's place: no devices means host RAM, several a share of the model on each (`tensor_split`).
 
     Those that are `on_demand` share one place: one of them is loaded at a time.
@@ -35,7 +35,7 @@ class Plan:
 
     quantization: str
     batch_tokens: int
-    placed: tuple[Placed, ...]
+    placed: tuple[Placement, ...]
     reasons: tuple[str, ...]
 
     @property
@@ -43,7 +43,7 @@ class Plan:
         return tuple(one.name for one in self.placed if one.on_demand)
 
 
-def place(wish: Wish, room: Room) -> Plan:
+def place(wish: PlanRequest, room: DeviceRoom) -> Plan:
     """The first way to serve that fits. Raises NotEnoughMemory saying what is needed and would fit."""
     wish = possible(wish, room)
     for candidate in candidates(wish):
@@ -53,10 +53,10 @@ def place(wish: Wish, room: Room) -> Plan:
     raise NotEnoughMemory(refusal(wish, room))
 
 
-def _plan(wish: Wish, candidate: Candidate, shares: Mapping[str, Shares]) -> Plan:
+def _plan(wish: PlanRequest, candidate: Candidate, shares: Mapping[str, Shares]) -> Plan:
     needs = needs_of(wish, candidate)
     placed = tuple(
-        Placed(
+        Placement(
             name=name,
             devices=tuple(shares[name]),
             tensor_split=tuple(shares[name].values()) if len(shares[name]) > 1 else (),
@@ -73,7 +73,7 @@ def _plan(wish: Wish, candidate: Candidate, shares: Mapping[str, Shares]) -> Pla
     )
 
 
-def _reasons(wish: Wish, chosen: Candidate) -> Iterator[str]:
+def _reasons(wish: PlanRequest, chosen: Candidate) -> Iterator[str]:
     if wish.quantization is not None:
         yield f"{chosen.quantization} is set"
     elif chosen.quantization in wish.classes[0]:

@@ -11,7 +11,7 @@ FOUR_BITS = 0.27  # of the unquantised file: with less the vectors move more tha
 SPEED_NOISE = 0.08  # of tokens/s: among Q4, Q5 and IQ3 the order follows neither size nor kind
 
 
-def ranking(published: Mapping[str, PublishedQuantization]) -> tuple[tuple[str, ...], ...]:
+def quality_order(published: Mapping[str, PublishedQuantization]) -> tuple[tuple[str, ...], ...]:
     """Classes of equal quality, best first; in each, the order to prefer.
 
     The first class has those whose mean NDCG@5 is within QUALITY_NOISE of the best mean, that lose no more than

@@ -10,11 +10,11 @@ from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine
 from launcher.errors import NotEnoughMemory
 from launcher.planning import choices
-from launcher.planning.candidates import MIN_TOKENS, Room, Wish
+from launcher.planning.candidates import MIN_TOKENS, DeviceRoom, PlanRequest
 from launcher.planning.choices import Length
 from launcher.planning.memory import MIB
-from launcher.planning.placement import Placed, Plan, place
-from launcher.planning.wishes import AUTO, wish_of
+from launcher.planning.placement import Placement, Plan, place
+from launcher.planning.wishes import AUTO, request_of
 from launcher.settings.config import Settings
 
 # Left alone on each device: what our sums do not see (alignment, fragments, the desktop), and what others ask for.
@@ -33,7 +33,7 @@ class Decision:
     plan: Plan | None
     notes: tuple[str, ...] = ()
     short: bool = False
-    room: Room | None = None
+    room: DeviceRoom | None = None
     length: Length | None = None
 
     @property
@@ -42,7 +42,7 @@ class Decision:
         return {**self.room.gpus, "RAM": self.room.ram} if self.room else {}
 
     @property
-    def placements(self) -> dict[str, Placed]:
+    def placements(self) -> dict[str, Placement]:
         """Each backend's place; empty without a plan."""
         return {one.name: one for one in self.plan.placed} if self.plan else {}
 
@@ -59,9 +59,9 @@ def decide(
     """
     auto = settings.host.models.quantization == AUTO
     every = tuple(settings.family.weights.models)  # a call for one model gets what a server of all serves
-    if settings.host.demo or (wish := wish_of(settings, engine.flags, every if auto else names)) is None:
+    if settings.host.demo or (wish := request_of(settings, engine.flags, every if auto else names)) is None:
         return Decision(settings=_served(settings, None), plan=None)
-    whole = wish if tuple(wish.weights) == every else wish_of(settings, engine.flags, every) or wish
+    whole = wish if tuple(wish.weights) == every else request_of(settings, engine.flags, every) or wish
     devices = _with(devices if wish.gpu_layers else replace(devices, gpus=()), ours or {})
     before = choices.quantization(settings.family.name) if auto else None
     if before in {name for names_ in wish.ranking for name in names_}:
@@ -85,7 +85,7 @@ def keep(settings: Settings, decision: Decision) -> tuple[str, ...]:
     return ()
 
 
-def settled(wish: Wish, devices: Devices, before: Length | None) -> Wish:
+def settled(wish: PlanRequest, devices: Devices, before: Length | None) -> PlanRequest:
     """The wish with the longest text decided for good, from the memory there is in all, whoever uses it now.
 
     What was chosen `before` for the same models and devices stays.
@@ -102,7 +102,7 @@ def settled(wish: Wish, devices: Devices, before: Length | None) -> Wish:
     return replace(wish, tokens=tokens, fixed_tokens=True, asked=wish.tokens)
 
 
-def _decided(settings: Settings, wish: Wish, whole: Wish, devices: Devices) -> Decision:
+def _decided(settings: Settings, wish: PlanRequest, whole: PlanRequest, devices: Devices) -> Decision:
     """As `decide`; `whole` is the wish for all models, for which the length is chosen."""
     length = settled(whole, devices, choices.length(settings.family.name))
     decision = chosen(settings, replace(wish, tokens=length.tokens, fixed_tokens=True, asked=length.asked), devices)
@@ -113,7 +113,7 @@ def _decided(settings: Settings, wish: Wish, whole: Wish, devices: Devices) -> D
     return replace(decision, length=kept)
 
 
-def _models_of(wish: Wish, quantization: str | None) -> str:
+def _models_of(wish: PlanRequest, quantization: str | None) -> str:
     """What of a wish decides how long a text may be, in words."""
     turns = f", {' and '.join(sorted(wish.on_demand))} on demand" if wish.on_demand else ""
     how = f"{'with logits' if wish.logits else 'lean'}, {wish.gpu_layers} layers on a GPU"
@@ -135,7 +135,7 @@ def _with(devices: Devices, ours: Mapping[str, int]) -> Devices:
     return replace(devices, gpus=gpus, ram=freed(devices.ram, ours.get("RAM", 0) + shared))
 
 
-def chosen(settings: Settings, wish: Wish, devices: Devices) -> Decision:
+def chosen(settings: Settings, wish: PlanRequest, devices: Devices) -> Decision:
     """The plan for what is free, else the one for all that there is, with a warning; see `decide`."""
     on_gpu, room = bool(devices.gpus) and wish.gpu_layers > 0, room_of(devices)
     try:
@@ -145,7 +145,7 @@ def chosen(settings: Settings, wish: Wish, devices: Devices) -> Decision:
     else:
         notes = tuple(_notes(settings, wish, plan, devices))
         return Decision(settings=_served(settings, plan), plan=plan, notes=notes, room=room)
-    whole = Room(
+    whole = DeviceRoom(
         gpus={one.name: one.total_bytes for one in devices.gpus},
         ram=sys.maxsize if on_gpu and not devices.unified else devices.ram.total_bytes,
         unified=devices.unified,
@@ -161,7 +161,7 @@ def chosen(settings: Settings, wish: Wish, devices: Devices) -> Decision:
     return Decision(settings=_served(settings, plan), plan=plan, notes=notes, short=True, room=whole)
 
 
-def _notes(settings: Settings, wish: Wish, plan: Plan, devices: Devices) -> Iterator[str]:
+def _notes(settings: Settings, wish: PlanRequest, plan: Plan, devices: Devices) -> Iterator[str]:
     spilt = set(plan.on_demand) - wish.on_demand
     if settings.host.models.quantization == AUTO or plan.batch_tokens < (wish.asked or wish.tokens) or spilt:
         yield _capital("; ".join(plan.reasons))
@@ -175,23 +175,23 @@ def unified_note(devices: Devices) -> str:
     return f"{gpu.name} ({gpu.description}) computes in the host's own memory: what the models take there is RAM too"
 
 
-def room_of(devices: Devices) -> Room:
+def room_of(devices: Devices) -> DeviceRoom:
     """What of the free memory a plan may take: all but a reserve on each device."""
     ram = _usable(devices.ram.free_bytes)
     gpus = {one.name: _usable(one.free_bytes) for one in devices.gpus}
     return _room(devices, gpus, ram)
 
 
-def _lasting(devices: Devices) -> Room:
+def _lasting(devices: Devices) -> DeviceRoom:
     """What can be counted on at any time: the GPUs but for the reserve, and most of RAM, which others use as well."""
     gpus = {one.name: _usable(one.total_bytes) for one in devices.gpus}
     return _room(devices, gpus, round(devices.ram.total_bytes * OURS_OF_RAM))
 
 
-def _room(devices: Devices, gpus: Mapping[str, int], ram: int) -> Room:
+def _room(devices: Devices, gpus: Mapping[str, int], ram: int) -> DeviceRoom:
     if devices.unified:
         gpus = {name: min(size, ram) for name, size in gpus.items()}
-    return Room(gpus=gpus, ram=ram, unified=devices.unified)
+    return DeviceRoom(gpus=gpus, ram=ram, unified=devices.unified)
 
 
 def _usable(bytes_: int) -> int:

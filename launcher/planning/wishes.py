@@ -8,9 +8,9 @@ from huggingface_hub import try_to_load_from_cache
 
 from launcher.errors import ConfigError, ModelError
 from launcher.models.gguf_file import read_header
-from launcher.planning.candidates import Wish
-from launcher.planning.memory import GIB, Shape, Weights, weights_of
-from launcher.planning.quality import ranking
+from launcher.planning.candidates import PlanRequest
+from launcher.planning.memory import GIB, ModelWeights, Shape, weights_of
+from launcher.planning.quality import quality_order
 from launcher.settings.config import Mode, Settings
 from launcher.settings.family import Family
 
@@ -18,14 +18,14 @@ AUTO = "auto"
 UNQUANTIZED = frozenset({"F32", "F16", "BF16"})
 
 
-def wish_of(settings: Settings, flags: Collection[str], names: Sequence[str]) -> Wish | None:
+def request_of(settings: Settings, flags: Collection[str], names: Sequence[str]) -> PlanRequest | None:
     """What is to be planned; None where the size of a file cannot be known before it is here.
 
     `flags` are the engine's. Raises ConfigError for "auto" where the family has no published figures, and ModelError
     for a local file that cannot be read.
     """
     host, offered = settings.host, settings.family.weights
-    classes = ranking(offered.published.quantizations) if offered.published else ()
+    classes = quality_order(offered.published.quantizations) if offered.published else ()
     auto = host.models.quantization == AUTO
     if auto and not classes:
         raise ConfigError(f'[models] quantization = "auto": {settings.family.name} has no published figures; name one')
@@ -35,7 +35,7 @@ def wish_of(settings: Settings, flags: Collection[str], names: Sequence[str]) ->
     known = considered.intersection(*weights.values())
     if quantization is not None and quantization not in known:
         return None
-    return Wish(
+    return PlanRequest(
         weights=weights,
         ranking=tuple(kept for one in classes if (kept := tuple(name for name in one if name in known))),
         quantization=quantization,
@@ -47,7 +47,7 @@ def wish_of(settings: Settings, flags: Collection[str], names: Sequence[str]) ->
     )
 
 
-def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> dict[str, Weights]:
+def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> dict[str, ModelWeights]:
     """One backend's file at each quantisation: the user's own, else what is in the cache, else as it was published."""
     if local := settings.host.models.files.get(name):
         own = weights_of(read_header(local))
@@ -56,7 +56,7 @@ def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> d
     return {quantization: weights for quantization, weights in found.items() if weights}
 
 
-def _cached(family: Family, name: str, quantization: str) -> Weights | None:
+def _cached(family: Family, name: str, quantization: str) -> ModelWeights | None:
     source = family.weights.models[name]
     path = try_to_load_from_cache(source.repo, source.file.format(quantization=quantization))
     with suppress(ModelError):  # a damaged one is found, and said, when it is to be served
@@ -64,11 +64,11 @@ def _cached(family: Family, name: str, quantization: str) -> Weights | None:
     return None
 
 
-def _published(family: Family, quantization: str) -> Weights | None:
+def _published(family: Family, quantization: str) -> ModelWeights | None:
     offered = family.weights
     if offered.shape is None or offered.published is None or quantization not in offered.published.quantizations:
         return None
-    return Weights(
+    return ModelWeights(
         file_bytes=round(offered.published.quantizations[quantization].file_gib * GIB),
         shape=Shape(**offered.shape.model_dump()),
         unquantized=quantization in UNQUANTIZED,

@@ -12,7 +12,7 @@ ASK = aiohttp.ClientTimeout(total=2)
 HOLD = aiohttp.ClientTimeout(total=30)  # the longest batch on the slowest host that is of any use
 
 
-class Lane(BaseModel):
+class QueueState(BaseModel):
     """One backend's line. `idle_s` is since its last request left, 0 while there is one, waiting anywhere or in flight;
     `tokens_per_s` is of its latest calls.
     """
@@ -27,7 +27,7 @@ class Lane(BaseModel):
     idle_s: float
 
     @property
-    def held(self) -> bool:
+    def paused(self) -> bool:
         """Whether it was told to wait."""
         return self.state == "held"
 
@@ -37,7 +37,7 @@ class Lane(BaseModel):
         return self.idle_s == 0
 
 
-LANES = TypeAdapter(dict[str, Lane])
+LANES = TypeAdapter(dict[str, QueueState])
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class ProxyAdmin:
 
     socket: Path
 
-    async def look(self) -> dict[str, Lane]:
+    async def look(self) -> dict[str, QueueState]:
         """Every backend's queue; empty if the proxy does not answer."""
         try:
             async with self._session(ASK) as session, session.get("http://proxy/lanes") as response:
@@ -67,12 +67,12 @@ class ProxyAdmin:
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
+class ProxyAdmins:
     """The queues of the proxy that serves, and of one that finishes beside it: `admins` has that one first."""
 
     admins: Callable[[], Sequence[ProxyAdmin]]
 
-    async def look(self) -> dict[str, Lane]:
+    async def look(self) -> dict[str, QueueState]:
         """Every backend's queue; empty if the proxy does not answer."""
         return await self.admins()[0].look()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from launcher.errors import LauncherError, StartError
 from launcher.proxies.admin import ProxyAdmin
 from launcher.proxies.process import ProxyProcess
-from launcher.supervision.deployment import Launch
+from launcher.supervision.deployment import Deployment
 
 POLL_S = 0.05
 VERIFY_S = 120.0  # for the new proxy to read the vocabularies, and to look at every backend
@@ -16,17 +16,17 @@ VERIFY_S = 120.0  # for the new proxy to read the vocabularies, and to look at e
 Held = Callable[[], Collection[str]]
 
 
-class Front:
+class ProxyHandover:
     """Keeps a proxy running on the launch's listening socket, with the files that it writes into `folder`.
 
     `held` tells which backends a proxy has to begin with paused.
     """
 
-    def __init__(self, launch: Launch, folder: Path, held: Held) -> None:
+    def __init__(self, deployment: Deployment, folder: Path, paused: Held) -> None:
         self._folder = folder
-        self._held = held
+        self._held = paused
         self._started = 1
-        self._current = ProxyProcess(launch, folder, self._started, held)
+        self._current = ProxyProcess(deployment, folder, self._started, paused)
         self._leaving: ProxyProcess | None = None
         self._tasks = asyncio.TaskGroup()
         self._keeping: dict[ProxyProcess, asyncio.Task[None]] = {}
@@ -43,19 +43,19 @@ class Front:
             self._keep(self._current)
             await asyncio.Event().wait()
 
-    async def change(self, launch: Launch) -> None:
+    async def change(self, deployment: Deployment) -> None:
         """Hand over to a proxy with the settings of that launch, if they are others.
 
         It serves once it has verified the backends as far as the old one has; that one takes no more connections then,
         and answers all that has come. Raises StartError or ConfigError if the new one does not come up: the old one
         serves on.
         """
-        if self._current.serves(launch):
-            self._current.launch = launch
+        if self._current.serves(deployment):
+            self._current.deployment = deployment
             return
         await self.alone()
         self._started += 1
-        new, old = ProxyProcess(launch, self._folder, self._started, self._held), self._current
+        new, old = ProxyProcess(deployment, self._folder, self._started, self._held), self._current
         keeping = self._keep(new)
         try:
             await self._until_verified(new, old)
@@ -71,7 +71,7 @@ class Front:
         that a request may take, what it has left is refused.
         """
         if old := self._leaving:
-            longest = old.launch.settings.host.proxy.request_timeout_s
+            longest = old.deployment.settings.host.proxy.request_timeout_s
             with suppress(TimeoutError):
                 async with asyncio.timeout(longest if within_s is None else min(within_s, longest)):
                     await old.ended.wait()

@@ -12,12 +12,12 @@ import tomli_w
 
 from launcher.errors import ConfigError, StartError
 from launcher.processes.child import running
-from launcher.proxies.admin import Lane, ProxyAdmin
+from launcher.proxies.admin import ProxyAdmin, QueueState
 from launcher.proxies.settings import settings_of
 from launcher.settings.config import SupervisionSettings
 from launcher.settings.folders import refusal
 from launcher.supervision.backend import restart_delay
-from launcher.supervision.deployment import Launch
+from launcher.supervision.deployment import Deployment
 from launcher.supervision.watch import watch
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,10 @@ class ProxyProcess:
     Until it `accepting` is, another one serves: it is not started a second time then.
     """
 
-    def __init__(self, launch: Launch, folder: Path, number: int, held: Callable[[], Collection[str]]) -> None:
-        self.launch = launch
+    def __init__(
+        self, deployment: Deployment, folder: Path, number: int, paused: Callable[[], Collection[str]]
+    ) -> None:
+        self.deployment = deployment
         self.admin = ProxyAdmin(folder / f"proxy-{number}.sock")
         self.accepting = False
         self.ended = asyncio.Event()
@@ -41,16 +43,16 @@ class ProxyProcess:
         self._finishing = False
         self._was_up = False
         self._folder = folder
-        self._held = held
+        self._held = paused
         self._file = folder / f"{number}.proxy.toml"
         # As it was read: a family file that is being edited must not reach a proxy that is started again.
-        self._family = launch.settings.family_file.read_bytes()
+        self._family = deployment.settings.family_file.read_bytes()
         self._family_file = folder / f"{number}.family.toml"
 
-    def serves(self, launch: Launch) -> bool:
+    def serves(self, deployment: Deployment) -> bool:
         """Whether a proxy for that launch would have the same settings."""
-        mine, other = (settings_of(one, self._folder) for one in (self.launch, launch))
-        return mine == other and self._family == launch.settings.family_file.read_bytes()
+        mine, other = (settings_of(one, self._folder) for one in (self.deployment, deployment))
+        return mine == other and self._family == deployment.settings.family_file.read_bytes()
 
     async def keep(self) -> None:
         """Keep it running until it has finished. Raises StartError or ConfigError where another start does not help."""
@@ -61,7 +63,7 @@ class ProxyProcess:
                 code, what = await self._ended()
                 if self._finishing:
                     return
-                policy = self.launch.settings.host.supervision
+                policy = self.deployment.settings.host.supervision
                 steady = self._was_up and time.monotonic() - started > policy.stable_s
                 failures = 1 if steady else failures + 1
                 delay = restart_delay(policy, failures, was_ready=True)
@@ -74,7 +76,7 @@ class ProxyProcess:
         finally:
             self.ended.set()
 
-    async def look(self) -> dict[str, Lane]:
+    async def look(self) -> dict[str, QueueState]:
         """Every backend's queue; empty if it does not answer."""
         return await self.admin.look()
 
@@ -102,7 +104,7 @@ class ProxyProcess:
     async def _run_once(self) -> int | None:
         """Its exit code; None if it hangs."""
         self._write()
-        fd, policy = self.launch.listener.fileno(), self.launch.settings.host.supervision
+        fd, policy = self.deployment.listener.fileno(), self.deployment.settings.host.supervision
         # -P: never a folder `proxy` of the user's
         argv = (sys.executable, "-P", "-m", "proxy", "--config", str(self._file), "--listen-fd", str(fd))
         how = () if self.accepting else ("--take-over",)
@@ -112,7 +114,7 @@ class ProxyProcess:
 
     def _policy(self) -> SupervisionSettings:
         """A slow machine takes its time to load Python, whatever is right for a model's file."""
-        policy = self.launch.settings.host.supervision
+        policy = self.deployment.settings.host.supervision
         return policy.model_copy(update={"stall_s": max(policy.stall_s, START_S)})
 
     async def _probe(self) -> bool:
@@ -122,7 +124,7 @@ class ProxyProcess:
 
     def _write(self) -> None:
         """Its files, whole."""
-        settings = settings_of(self.launch, self._folder, self._held()).model_copy(
+        settings = settings_of(self.deployment, self._folder, self._held()).model_copy(
             update={"family": self._family_file, "control": self.admin.socket}
         )
         self._family_file.write_bytes(self._family)

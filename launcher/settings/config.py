@@ -12,7 +12,7 @@ from launcher.errors import ConfigError
 from launcher.settings.credentials import api_keys
 from launcher.settings.family import BY_TOKEN, Family
 from proxy.contract import settings_file
-from proxy.contract.settings import Positive, ProxyConfig, ProxyOptions, Strict
+from proxy.contract.settings import Positive, ProxyOptions, ProxySettings, Strict
 from proxy.contract.settings_file import LocalPath, home_path
 
 T = TypeVar("T", bound=BaseModel)
@@ -147,7 +147,7 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Se
 
 def _refuse_what_is_ours(proxy: object, where: Path | str) -> None:
     """Raises ConfigError for a setting of the proxy's that the launcher writes."""
-    ours = ProxyConfig.model_fields.keys() - ProxyOptions.model_fields.keys()
+    ours = ProxySettings.model_fields.keys() - ProxyOptions.model_fields.keys()
     if isinstance(proxy, Mapping) and (taken := sorted(ours & proxy.keys())):
         raise ConfigError(f"{where}: [proxy] must not set {', '.join(taken)}: this file has it elsewhere, for all")
 

@@ -15,10 +15,10 @@ from launcher.errors import ChildError, EngineError, StartError
 from launcher.processes.child_log import ChildLog
 from launcher.settings.config import SupervisionSettings
 from launcher.supervision.scope import Scope
-from launcher.supervision.server_run import Spec, run
+from launcher.supervision.server_run import RunSpec, run
 
 
-class State(StrEnum):
+class BackendState(StrEnum):
     SLEEPING = "sleeping"
     STARTING = "starting"
     READY = "ready"
@@ -35,7 +35,7 @@ class Status:
     """
 
     name: str
-    state: State = State.STOPPED
+    state: BackendState = BackendState.STOPPED
     since: float = 0.0
     pid: int | None = None
     loaded: float = 0.0
@@ -60,7 +60,7 @@ def restart_delay(policy: SupervisionSettings, failures: int, *, was_ready: bool
 class Backend:
     """Keeps one llama-server serving. Told from outside it ends its run in order and acts: see the methods."""
 
-    def __init__(self, spec: Spec, *, log: ChildLog, report: Report) -> None:
+    def __init__(self, spec: RunSpec, *, log: ChildLog, report: Report) -> None:
         self.spec = spec
         self.log = log
         self.status = Status(name=spec.placement.name, since=time.time())
@@ -79,11 +79,11 @@ class Backend:
         try:
             while True:
                 if not self._wanted.is_set():
-                    self._change(State.SLEEPING, pid=None, loaded=0.0)
+                    self._change(BackendState.SLEEPING, pid=None, loaded=0.0)
                     await self._wanted.wait()
                 await self._scope.run(self._live)
         finally:
-            self._change(State.STOPPED, pid=None)
+            self._change(BackendState.STOPPED, pid=None)
 
     def restart(self) -> None:
         """End this run, or this wait for the next try, and start again at once."""
@@ -91,7 +91,7 @@ class Backend:
             self._failures = 0
             self._settled.clear()
 
-    def change(self, spec: Spec) -> None:
+    def change(self, spec: RunSpec) -> None:
         """From now on run this spec; what runs is ended only if it is not equal."""
         changed, self.spec = spec != self.spec, spec
         if not spec.on_demand and not self._wanted.is_set():
@@ -120,14 +120,14 @@ class Backend:
             self.restart()
 
     def starting(self, pid: int) -> None:
-        self._change(State.STARTING, pid=pid, loaded=0.0)
+        self._change(BackendState.STARTING, pid=pid, loaded=0.0)
 
     def loaded(self, part: float) -> None:
         self.status = replace(self.status, loaded=part)
         self._report(self.status)
 
     def ready(self) -> None:
-        self._change(State.READY, loaded=1.0)
+        self._change(BackendState.READY, loaded=1.0)
 
     async def _live(self) -> None:
         """One run after another until told to end; after too many failures in a row it is FAILED, and tried seldom."""
@@ -138,9 +138,9 @@ class Backend:
             except ChildError as error:
                 delay = self._delay_after(error, lasted_s=time.monotonic() - started)
                 if delay is None:
-                    self._change(State.FAILED, pid=None, cause=str(error))
+                    self._change(BackendState.FAILED, pid=None, cause=str(error))
                 else:
-                    self._change(State.BACKOFF, pid=None, cause=f"{error}; next try in {delay:g} s")
+                    self._change(BackendState.BACKOFF, pid=None, cause=f"{error}; next try in {delay:g} s")
                 await asyncio.sleep(self.spec.policy.failed_retry_s if delay is None else delay)
                 self.status = replace(self.status, restarts=self.status.restarts + 1)
 
@@ -148,7 +148,7 @@ class Backend:
         """One run. Raises ChildError, also where the system or the engine refuses: that may pass, and others serve."""
         try:
             if self.spec.on_gpu and (self._ran or self.spec.on_demand):
-                self._change(State.STARTING, pid=None, loaded=0.0)  # it takes its memory from here on
+                self._change(BackendState.STARTING, pid=None, loaded=0.0)  # it takes its memory from here on
                 await devices.until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
             self._ran = True
             await run(lambda: self.spec, self.log, self)
@@ -160,9 +160,9 @@ class Backend:
         self._failures = 1 if was_ready and lasted_s > self.spec.policy.stable_s else self._failures + 1
         return restart_delay(self.spec.policy, self._failures, was_ready=was_ready)
 
-    def _change(self, state: State, **facts: object) -> None:
+    def _change(self, state: BackendState, **facts: object) -> None:
         self.status = replace(self.status, state=state, since=time.time(), **facts)  # type: ignore[arg-type] # its fields
         self._changed = time.monotonic()
         self._report(self.status)
-        if state is not State.STARTING:
+        if state is not BackendState.STARTING:
             self._settled.set()

@@ -5,21 +5,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 
-from launcher.engine.argv import Placement
+from launcher.engine.argv import ServerSpec
 from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine
 from launcher.engine.truth import gpu_is_required
 from launcher.host.cores import engine_threads
-from launcher.planning.placement import Placed
+from launcher.planning.placement import Placement
 from launcher.settings.config import HostConfig, Mode, Settings
 from launcher.settings.family import BY_TOKEN
 from launcher.settings.folders import state_dir
-from launcher.supervision.golden_check import Canary, golden_path
-from launcher.supervision.server_run import Spec
+from launcher.supervision.golden_check import GoldenCheck, golden_path
+from launcher.supervision.server_run import RunSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
+class Deployment:
     """`models` has a checked file for each backend to be started; their output is kept in the folder `logs`."""
 
     settings: Settings
@@ -28,7 +28,7 @@ class Launch:
     models: Mapping[str, Path]
     logs: Path
     devices: Devices
-    placements: Mapping[str, Placed] = field(default_factory=dict)  # none where nothing was planned: all devices
+    placements: Mapping[str, Placement] = field(default_factory=dict)  # none where nothing was planned: all devices
     capacity: Mapping[str, int] = field(default_factory=dict)  # bytes of each device for all together; none: no limit
 
     @property
@@ -47,13 +47,13 @@ class Launch:
         placed = self.placements.get(name)
         return self.settings.backend(name).mode is Mode.ON_DEMAND or (placed is not None and placed.on_demand)
 
-    def spec(self, name: str, folder: Path) -> Spec:
+    def spec(self, name: str, folder: Path) -> RunSpec:
         """What the backend of that name is to run, its socket in `folder`."""
         host, model, by_token = self.settings.host, self.processes[name], name.endswith(BY_TOKEN)
         placed = self.placements.get(name.removesuffix(BY_TOKEN))
         gpus = tuple(one.name for one in self.devices.gpus) if host.engine.gpu_layers else ()
         on_gpu = bool(gpus) and gpu_is_required(host.engine, self.devices)
-        placement = Placement(
+        placement = ServerSpec(
             name=name,
             model=model,
             socket=socket_of(folder, name),
@@ -67,7 +67,7 @@ class Launch:
             devices=placed.devices if placed else gpus,
             tensor_split=placed.tensor_split if placed else (),
         )
-        canary = Canary(
+        golden = GoldenCheck(
             socket=placement.socket,
             dimensions=self.settings.family.dimensions,
             golden=golden_path(state_dir() / "golden", model),
@@ -75,18 +75,18 @@ class Launch:
             least_tokens_per_s=host.supervision.gpu_tokens_per_s if on_gpu and not self.devices.unified else 0.0,
             by_token=by_token,
         )
-        return Spec(
+        return RunSpec(
             engine=self.engine,
             placement=placement,
             policy=host.supervision,
-            canary=canary,
+            golden=golden,
             on_demand=self.on_demand(name),
             on_gpu=on_gpu,
             memory=memory_of(placed) if placed else {},
         )
 
 
-def memory_of(placed: Placed) -> dict[str, int]:
+def memory_of(placed: Placement) -> dict[str, int]:
     """The bytes that a backend is planned to take of each device; of RAM where it has no other."""
     if not placed.devices:
         return {"RAM": placed.need.ram}

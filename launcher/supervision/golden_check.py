@@ -29,7 +29,7 @@ FLOOR = 0.98
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Canary:
+class GoldenCheck:
     """The check of one backend: `golden` is the file with the expected vectors, made at the first good answer.
 
     `timeout_s` is for three short texts, on the slowest host that is of any use; `least_tokens_per_s` is what a GPU
@@ -44,7 +44,7 @@ class Canary:
     least_tokens_per_s: float = 0.0
     by_token: bool = False
 
-    async def sing(self) -> None:
+    async def check_vectors(self) -> None:
         """Return if the vectors are right. Raises WrongAnswer with what is not."""
         vectors = (await self._answer()).vectors
         if vectors.shape != (len(TEXTS), self.dimensions):
@@ -55,7 +55,7 @@ class Canary:
             raise WrongAnswer("the canary's vectors are not of unit length")
         self._compare(vectors)
 
-    async def race(self) -> None:
+    async def check_speed(self) -> None:
         """Return if it is as fast as a GPU has to be; ask when it is warm. Raises WrongAnswer with what it reached."""
         started = time.perf_counter()
         tokens = (await self._answer()).tokens

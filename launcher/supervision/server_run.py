@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 import psutil
 
 from launcher.engine import argv as command
-from launcher.engine.argv import Placement
+from launcher.engine.argv import ServerSpec
 from launcher.engine.discovery import Engine
 from launcher.engine.truth import fallback_in
 from launcher.errors import ChildError, ChildExited, StartError, Unresponsive, WrongAnswer
@@ -18,14 +18,14 @@ from launcher.processes.child import ending, running
 from launcher.processes.child_log import ChildLog
 from launcher.settings.config import SupervisionSettings
 from launcher.supervision import probes
-from launcher.supervision.golden_check import Canary
+from launcher.supervision.golden_check import GoldenCheck
 from launcher.supervision.watch import watch
 
 POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
+class RunSpec:
     """What one backend runs and how it is looked after: as long as they are equal, nothing has to be restarted.
 
     How it is looked after, when it sleeps and the `memory` that it is planned to take, in bytes by device, are no part
@@ -33,9 +33,9 @@ class Spec:
     """
 
     engine: Engine
-    placement: Placement
+    placement: ServerSpec
     policy: SupervisionSettings = field(compare=False)
-    canary: Canary = field(compare=False)
+    golden: GoldenCheck = field(compare=False)
     on_demand: bool = field(default=False, compare=False)
     on_gpu: bool = False
     memory: Mapping[str, int] = field(default_factory=dict, compare=False)
@@ -51,7 +51,7 @@ class Observer(Protocol):
     def ready(self) -> None: ...
 
 
-async def run(asked: Callable[[], Spec], log: ChildLog, observer: Observer) -> NoReturn:
+async def run(asked: Callable[[], RunSpec], log: ChildLog, observer: Observer) -> NoReturn:
     """Run one process from start to end; always ends by raising a ChildError, or by being cancelled.
 
     It is StartError for a run that was never ready. `asked` gives the spec: equal ones while it runs, whose policy may
@@ -62,9 +62,9 @@ async def run(asked: Callable[[], Spec], log: ChildLog, observer: Observer) -> N
         if spec.on_gpu and (fallback := fallback_in(log.tail)):
             raise StartError(f"{spec.placement.name}: {fallback}")
         try:
-            await spec.canary.sing()
+            await spec.golden.check_vectors()
             if spec.on_gpu:
-                await spec.canary.race()
+                await spec.golden.check_speed()
         except WrongAnswer as error:
             if child.process.returncode is not None:
                 raise await child.ended(StartError, "while starting") from error
@@ -75,7 +75,7 @@ async def run(asked: Callable[[], Spec], log: ChildLog, observer: Observer) -> N
 
 @asynccontextmanager
 async def started(
-    engine: Engine, placement: Placement, policy: SupervisionSettings, log: ChildLog, observer: Observer
+    engine: Engine, placement: ServerSpec, policy: SupervisionSettings, log: ChildLog, observer: Observer
 ) -> AsyncIterator["Child"]:
     """A llama-server that has loaded its model, for the block. Raises StartError."""
     placement.socket.unlink(missing_ok=True)  # a stale one is a start failure (trap T7)
@@ -90,7 +90,7 @@ async def started(
         yield child
 
 
-async def _watched(asked: Callable[[], Spec], child: "Child") -> NoReturn:
+async def _watched(asked: Callable[[], RunSpec], child: "Child") -> NoReturn:
     """Look at it until it ends or goes wrong."""
     placement, checked = asked().placement, time.monotonic()
 
@@ -99,8 +99,8 @@ async def _watched(asked: Callable[[], Spec], child: "Child") -> NoReturn:
         if not await probes.backend_up(placement.socket):
             return False
         spec = asked()
-        if time.monotonic() - checked > spec.policy.canary_interval_s and await spec.canary.idle():
-            await spec.canary.sing()
+        if time.monotonic() - checked > spec.policy.canary_interval_s and await spec.golden.idle():
+            await spec.golden.check_vectors()
             checked = time.monotonic()
         return True
 
@@ -115,7 +115,7 @@ async def _watched(asked: Callable[[], Spec], child: "Child") -> NoReturn:
 class Child:
     """A llama-server's process, and what it says."""
 
-    placement: Placement
+    placement: ServerSpec
     log: ChildLog
     process: asyncio.subprocess.Process
 

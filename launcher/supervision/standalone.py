@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from launcher.engine.argv import Placement
+from launcher.engine.argv import ServerSpec
 from launcher.engine.discovery import Engine
 from launcher.errors import ChildError, WrongAnswer
 from launcher.host.cores import engine_threads
@@ -25,7 +25,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=600)  # a whole batch on the slowest host 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class Standalone:
     """How a model is run: everything but its file and its socket. `log` is the name of the file for its output."""
 
     log: str
@@ -42,7 +42,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedder:
+class StandaloneEmbedder:
     """A llama-server that is up; one call at a time."""
 
     name: str
@@ -81,7 +81,7 @@ class Embedder:
 
 
 @asynccontextmanager
-async def started(run: Run, name: str, model: Path) -> AsyncIterator[Embedder]:
+async def standalone(run: Standalone, name: str, model: Path) -> AsyncIterator[StandaloneEmbedder]:
     """A llama-server on that file for the block. Raises StartError, or ChildExited if it ends within the block."""
     async with private_folder(run.runtime) as folder:
         log, placement = ChildLog(made(LOGS) / run.log), _placement(run, name, model, folder / "solo.sock")
@@ -91,7 +91,7 @@ async def started(run: Run, name: str, model: Path) -> AsyncIterator[Embedder]:
             session = aiohttp.ClientSession("http://llama-server", connector=connector, timeout=TIMEOUT)
             try:
                 async with session:
-                    yield Embedder(name, session)
+                    yield StandaloneEmbedder(name, session)
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise await child.broke_off(f"on {model}") from error
 
@@ -106,8 +106,8 @@ class _Nobody:
     def ready(self) -> None: ...
 
 
-def _placement(run: Run, name: str, model: Path, socket: Path) -> Placement:
-    return Placement(
+def _placement(run: Standalone, name: str, model: Path, socket: Path) -> ServerSpec:
+    return ServerSpec(
         name=name,
         model=model,
         socket=socket,

@@ -14,7 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from launcher.supervision.backend import State, Status
+from launcher.supervision.backend import BackendState, Status
 
 
 class Display:
@@ -55,13 +55,13 @@ class Display:
 
     def status(self, status: Status) -> None:
         """A backend changed its state, or has loaded more of its model."""
-        if status.state is State.STARTING and status.loaded:
+        if status.state is BackendState.STARTING and status.loaded:
             self._progress.update(self._line(status.name), completed=status.loaded, total=1)
             return
-        cause = f": {status.cause}" if status.state in (State.BACKOFF, State.FAILED) else ""
+        cause = f": {status.cause}" if status.state in (BackendState.BACKOFF, BackendState.FAILED) else ""
         if cause or not self._live:
             self.say(f"{status.name}: {status.state}{f' (pid {status.pid})' if status.pid else ''}{cause}")
-        completed = 1 if status.state is State.READY else 0
+        completed = 1 if status.state is BackendState.READY else 0
         self._progress.update(self._line(status.name), description=str(status.state), completed=completed, total=1)
 
     def say(self, text: str) -> None:

@@ -10,12 +10,12 @@ class State(StrEnum):
     READY = "ready"
     LOADING = "loading"
     RECOVERING = "recovering"
-    HELD = "held"
+    PAUSED = "held"
     DOWN = "down"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LaneReport:
+class BackendLoad:
     """One model's line at a moment. `idle_s`: since its last request left, 0 while there is one."""
 
     state: State

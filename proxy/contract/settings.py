@@ -159,7 +159,7 @@ class ProxyOptions(Strict):
         family.check_aliases(self.model_aliases)
 
 
-class ProxyConfig(ProxyOptions):
+class ProxySettings(ProxyOptions):
     """The proxy's file, whole. A launcher writes the rest: see `launcher.proxies.settings`."""
 
     family: LocalPath
@@ -196,9 +196,9 @@ class ProxyConfig(ProxyOptions):
         return self
 
 
-def load(path: Path) -> tuple[ProxyConfig, Family]:
+def load(path: Path) -> tuple[ProxySettings, Family]:
     """The settings in `path` and the family they name. Raises ConfigError."""
-    config = validated(ProxyConfig, read(path), path)
+    config = validated(ProxySettings, read(path), path)
     family_file = path.parent / config.family
     family = validated(Family, read(family_file), family_file)
     try:

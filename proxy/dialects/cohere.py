@@ -15,13 +15,13 @@ from proxy.types import EmbedRequest, EmbedResult, Encoding
 from proxy.wire import encodings as encode
 from proxy.wire.answer_models import Floats
 from proxy.wire.dialect import (
-    Asked,
+    Dialect,
     Dimensions,
-    Door,
     Encodings,
     Inputs,
     ModelName,
-    Refusal,
+    ParsedRequest,
+    RenderedError,
     TaskName,
     Truncation,
     Wire,
@@ -94,27 +94,27 @@ class CohereError(BaseModel):
     message: str
 
 
-def parse(body: object) -> Asked:
+def parse(body: object) -> ParsedRequest:
     """The request in a body of `/v2/embed`. Raises Invalid with every fault found."""
     request = _request_of(validated(CohereBody, body))
-    return Asked(request, lambda result: _by_type(request, result, "2"))
+    return ParsedRequest(request, lambda result: _by_type(request, result, "2"))
 
 
-def parse_v1(body: object) -> Asked:
+def parse_v1(body: object) -> ParsedRequest:
     """The request in a body of `/v1/embed`: without types its answer has bare vectors. Raises Invalid."""
     wire = validated(CohereBody, body)
     request = _request_of(wire)
     if "encodings" in wire.model_fields_set:
-        return Asked(request, lambda result: _by_type(request, result, "1"))
+        return ParsedRequest(request, lambda result: _by_type(request, result, "1"))
     floats = {"response_type": "embeddings_floats"}
-    return Asked(
+    return ParsedRequest(
         request, lambda result: {**_common(request, result, "1"), "embeddings": list(result.vectors), **floats}
     )
 
 
-def refuse(error: ProxyError, request_id: str) -> Refusal:
+def refuse(error: ProxyError, request_id: str) -> RenderedError:
     """An error as Cohere writes it."""
-    return Refusal(error.status, {"id": request_id, "message": error.message})
+    return RenderedError(error.status, {"id": request_id, "message": error.message})
 
 
 def _request_of(wire: CohereBody) -> EmbedRequest:
@@ -143,8 +143,8 @@ def _common(request: EmbedRequest, result: EmbedResult, version: str) -> dict[st
     }
 
 
-DOORS = (
-    Door(
+DIALECTS = (
+    Dialect(
         paths=["/v2/embed"],
         summary="Embed texts: Cohere",
         parse=parse,
@@ -153,7 +153,7 @@ DOORS = (
         refuse=refuse,
         error=CohereError,
     ),
-    Door(
+    Dialect(
         paths=["/v1/embed"],
         summary="Embed texts: Cohere's older way",
         parse=parse_v1,

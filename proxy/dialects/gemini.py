@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, model_vali
 from proxy.errors import Invalid, ModelNotFound, ProxyError, invalid
 from proxy.types import EmbedRequest, EmbedResult
 from proxy.wire.answer_models import Floats
-from proxy.wire.dialect import Asked, Dimensions, Door, Refusal, TaskName, Wire, validated
+from proxy.wire.dialect import Dialect, Dimensions, ParsedRequest, RenderedError, TaskName, Wire, validated
 
 CONFIG = ("embedContentConfig", "embed_content_config")
 DOCUMENT = ("RETRIEVAL_DOCUMENT", "retrieval.passage")
@@ -130,16 +130,16 @@ class GeminiError(BaseModel):
     error: GeminiReason
 
 
-def parse(body: object) -> Asked:
+def parse(body: object) -> ParsedRequest:
     """`:embedContent`: one text. Raises Invalid with every fault found."""
     wire = validated(GeminiBody, body)
-    return Asked(
+    return ParsedRequest(
         _request_of([wire], "title"),
         lambda result: {"embedding": {"values": result.vectors[0]}, "usageMetadata": _usage(result)},
     )
 
 
-def parse_batch(body: object) -> Asked:
+def parse_batch(body: object) -> ParsedRequest:
     """`:batchEmbedContents`. Raises Invalid with every fault found."""
     wires = validated(GeminiBatchBody, body).requests
     for index, wire in enumerate(wires):
@@ -148,17 +148,17 @@ def parse_batch(body: object) -> Asked:
                 "must have the first one's taskType, outputDimensionality and autoTruncate: a batch has one of each"
             )
             raise invalid(f"requests.{index}", message, kind="unsupported")
-    return Asked(
+    return ParsedRequest(
         _request_of(wires, "requests.{}.title"),
         lambda result: {"embeddings": [{"values": row} for row in result.vectors], "usageMetadata": _usage(result)},
     )
 
 
-def refuse(error: ProxyError, _: str) -> Refusal:
+def refuse(error: ProxyError, _: str) -> RenderedError:
     """An error as Google writes it: what is wrong with a request is 400 there."""
     status = 400 if isinstance(error, Invalid) else 404 if isinstance(error, ModelNotFound) else error.status
     reason = {"code": status, "message": error.message, "status": STATUSES.get(status, "INTERNAL")}
-    return Refusal(status, {"error": reason})
+    return RenderedError(status, {"error": reason})
 
 
 def _request_of(wires: list[GeminiBody], title: str) -> EmbedRequest:
@@ -180,8 +180,8 @@ def _paths(verb: str) -> list[str]:
     return [f"{version}/models/{{model}}:{verb}" for version in ("/v1beta", "/v1")]
 
 
-DOORS = (
-    Door(
+DIALECTS = (
+    Dialect(
         paths=_paths("embedContent"),
         summary="Embed a text: Gemini",
         parse=parse,
@@ -190,7 +190,7 @@ DOORS = (
         refuse=refuse,
         error=GeminiError,
     ),
-    Door(
+    Dialect(
         paths=_paths("batchEmbedContents"),
         summary="Embed texts: Gemini",
         parse=parse_batch,

@@ -10,13 +10,13 @@ from proxy.types import EmbedRequest, EmbedResult, Encoding
 from proxy.wire import encodings as encode
 from proxy.wire.answer_models import EmbeddingsAnswer
 from proxy.wire.dialect import (
-    Asked,
+    Dialect,
     Dimensions,
-    Door,
     Encodings,
     Items,
     ModelName,
-    MultiVector,
+    MultiVectorField,
+    ParsedRequest,
     TaskName,
     Truncation,
     Wire,
@@ -72,7 +72,7 @@ class EmbeddingsBody(Wire):
         description="The inputs are one document: joined as they are and read in one context; each vector is the mean "
         "over that input's own tokens. `truncate` drops the document's tail.",
     )
-    return_multivector: MultiVector = Field(
+    return_multivector: MultiVectorField = Field(
         False, description="A vector for each token, the prefix's too, instead of one for the text; no `dimensions`."
     )
 
@@ -84,15 +84,15 @@ class EmbeddingsBody(Wire):
         return self
 
 
-def parse(body: object) -> Asked:
+def parse(body: object) -> ParsedRequest:
     """The request in a body of Jina's or OpenAI's client. Raises Invalid with every fault found."""
     wire = validated(EmbeddingsBody, body)
     request = request_of(wire)
     if wire.output_dtype == "float":
-        return Asked(request, lambda result: render(result, request.encodings))
+        return ParsedRequest(request, lambda result: render(result, request.encodings))
     bits = (Encoding(wire.output_dtype),)
     encoders = encode.BITS_TYPED_BASE64 if Encoding.BASE64 in request.encodings else None
-    return Asked(request, lambda result: render(result, bits, encoders))
+    return ParsedRequest(request, lambda result: render(result, bits, encoders))
 
 
 def request_of(wire: EmbeddingsBody) -> EmbedRequest:
@@ -137,7 +137,7 @@ def render(
     }
 
 
-DOOR = Door(
+DIALECT = Dialect(
     paths=(
         "/v1/embeddings",
         "/embeddings",

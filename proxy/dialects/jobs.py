@@ -12,16 +12,16 @@ from enum import StrEnum
 from proxy import metrics
 from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.quoting import quoted
-from proxy.scheduling.memory_budget import Room
+from proxy.scheduling.memory_budget import Reservation
 from proxy.types import EmbedRequest, EmbedResult
-from proxy.wire.dialect import Asked
+from proxy.wire.dialect import ParsedRequest
 
 log = logging.getLogger("proxy.job")
 
 Embed = Callable[[EmbedRequest], Awaitable[EmbedResult]]
 
 
-class Status(StrEnum):
+class JobStatus(StrEnum):
     """RunPod's names of a job's states."""
 
     IN_QUEUE = "IN_QUEUE"
@@ -52,7 +52,7 @@ class Job:
 
     render: Callable[[EmbedResult], object]
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    status: Status = Status.IN_QUEUE
+    status: JobStatus = JobStatus.IN_QUEUE
     submitted: float = field(default_factory=time.perf_counter)
     started: float | None = None
     ended: float | None = None
@@ -77,7 +77,7 @@ class Jobs:
         self._running: dict[Job, asyncio.Task[None]] = {}
         self._expiry: dict[Job, asyncio.TimerHandle] = {}
 
-    def submit(self, asked: Asked, room: Room) -> Job:
+    def submit(self, asked: ParsedRequest, room: Reservation) -> Job:
         """Put a request in line, with what it holds of the bytes for all. Raises Overloaded if the line is full."""
         if len(self._running) >= self._bounds.unfinished:
             raise Overloaded(f"{len(self._running)} jobs are unfinished: fetch later, or send fewer", retry_after_s=5)
@@ -91,7 +91,7 @@ class Jobs:
 
     def reject(self, error: ProxyError) -> Job:
         """A job that failed before it could begin, kept like any other so that its caller finds out why."""
-        job = Job(lambda _: None, status=Status.FAILED, ended=time.perf_counter(), error=error.message)
+        job = Job(lambda _: None, status=JobStatus.FAILED, ended=time.perf_counter(), error=error.message)
         self._jobs[job.id] = job
         self._keep(job)
         return job
@@ -109,7 +109,7 @@ class Jobs:
         job = self.fetch(job_id)
         if job in self._running:
             self._running[job].cancel()
-            job.status = Status.CANCELLED
+            job.status = JobStatus.CANCELLED
         return job
 
     def cancel_all(self) -> None:
@@ -118,7 +118,7 @@ class Jobs:
 
     async def _work(self, job: Job, request: EmbedRequest) -> None:
         async with self._turns:
-            job.started, job.status = time.perf_counter(), Status.IN_PROGRESS
+            job.started, job.status = time.perf_counter(), JobStatus.IN_PROGRESS
             try:
                 job.result = await self._embed(request)
             except ProxyError as error:
@@ -129,9 +129,9 @@ class Jobs:
             else:
                 metrics.INPUTS.labels(job.result.task).inc(job.result.inputs)
                 metrics.TOKENS.labels(job.result.task).inc(job.result.tokens)
-        job.status = Status.FAILED if job.error else Status.COMPLETED
+        job.status = JobStatus.FAILED if job.error else JobStatus.COMPLETED
 
-    def _end(self, job: Job, room: Room) -> None:
+    def _end(self, job: Job, room: Reservation) -> None:
         room.close()
         del self._running[job]
         job.ended = time.perf_counter()

@@ -19,7 +19,7 @@ from proxy.errors import ModelNotFound, ProxyError, invalid
 from proxy.models.provenance import UNKNOWN
 from proxy.types import EmbedRequest, EmbedResult, Provenance
 from proxy.wire.answer_models import Floats
-from proxy.wire.dialect import Asked, Dimensions, Door, Inputs, ModelName, Refusal, Wire, validated
+from proxy.wire.dialect import Dialect, Dimensions, Inputs, ModelName, ParsedRequest, RenderedError, Wire, validated
 
 LATEST = ":latest"
 API_VERSION = "0.13.0"  # the Ollama whose API this is; clients ask whether a feature is there yet
@@ -74,7 +74,7 @@ class OllamaError(BaseModel):
     error: str
 
 
-def parse(body: object) -> Asked:
+def parse(body: object) -> ParsedRequest:
     """`/api/embed`. Raises Invalid with every fault found."""
     wire, started = validated(OllamaBody, body), time.perf_counter_ns()
     request = EmbedRequest(
@@ -90,23 +90,23 @@ def parse(body: object) -> Asked:
             "prompt_eval_count": result.tokens,
         }
 
-    return Asked(request, render)
+    return ParsedRequest(request, render)
 
 
-def parse_prompt(body: object) -> Asked:
+def parse_prompt(body: object) -> ParsedRequest:
     """`/api/embeddings`: one text, and nothing but its vector. Raises Invalid with every fault found."""
     wire = validated(OllamaPromptBody, body)
     if len(wire.inputs) != 1:
         raise invalid("prompt", "must be one text: /api/embed takes several")
     request = EmbedRequest(inputs=wire.inputs, model=name_of(wire.model), truncate=True)
-    return Asked(request, lambda result: {"embedding": result.vectors[0]})
+    return ParsedRequest(request, lambda result: {"embedding": result.vectors[0]})
 
 
-def refuse(error: ProxyError, _: str) -> Refusal:
+def refuse(error: ProxyError, _: str) -> RenderedError:
     """An error as Ollama writes it; its clients pull a model that is answered with 404."""
     if isinstance(error, ModelNotFound):
-        return Refusal(404, {"error": f'model "{error.model}" not found, try pulling it first'})
-    return Refusal(error.status, {"error": error.message})
+        return RenderedError(404, {"error": f'model "{error.model}" not found, try pulling it first'})
+    return RenderedError(error.status, {"error": error.message})
 
 
 def name_of(model: str | None) -> str | None:
@@ -172,8 +172,8 @@ def _human(parameters: int) -> str:
     return f"{parameters / 1e6:.2f}M" if parameters >= 1e6 else f"{parameters / 1e3:.2f}K"
 
 
-DOORS = (
-    Door(
+DIALECTS = (
+    Dialect(
         paths=["/api/embed"],
         summary="Embed texts: Ollama",
         parse=parse,
@@ -182,7 +182,7 @@ DOORS = (
         refuse=refuse,
         error=OllamaError,
     ),
-    Door(
+    Dialect(
         paths=["/api/embeddings"],
         summary="Embed a text: Ollama's older way",
         parse=parse_prompt,

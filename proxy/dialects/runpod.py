@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
 from proxy.dialects import jina
-from proxy.dialects.jobs import Job, Status
+from proxy.dialects.jobs import Job, JobStatus
 from proxy.errors import (
     BackendUnavailable,
     BodyTooLarge,
@@ -32,7 +32,7 @@ from proxy.errors import (
 from proxy.types import EmbedResult
 from proxy.wire import encodings as encode
 from proxy.wire.answer_models import EmbeddingsAnswer
-from proxy.wire.dialect import Asked, Door, Refusal, Wire, validated
+from proxy.wire.dialect import Dialect, ParsedRequest, RenderedError, Wire, validated
 
 DEFAULT_TASK = "retrieval.passage"
 
@@ -72,7 +72,7 @@ class RunAnswer(BaseModel):
     """What became of a request; `output` if it is completed, `error` if it failed. Times are in milliseconds."""
 
     id: str
-    status: Status
+    status: JobStatus
     output: EmbeddingsAnswer | None = None
     error: str | None = None
     delayTime: int | None = None  # noqa: N815 # the wire's own name
@@ -85,27 +85,27 @@ class FailedAnswer(BaseModel):
     error: str
 
 
-def parse(body: object) -> Asked:
+def parse(body: object) -> ParsedRequest:
     """`/runsync`: the request, answered in the envelope of a job that is done. Raises Invalid."""
     asked, started = parse_job(body), time.perf_counter()
 
     def render(result: EmbedResult) -> object:
         return {
             "id": f"sync-{uuid.uuid4()}",
-            "status": Status.COMPLETED,
+            "status": JobStatus.COMPLETED,
             "output": asked.render(result),
             "delayTime": 0,
             "executionTime": _ms(time.perf_counter() - started),
         }
 
-    return Asked(asked.request, render)
+    return ParsedRequest(asked.request, render)
 
 
-def parse_job(body: object) -> Asked:
+def parse_job(body: object) -> ParsedRequest:
     """`/run`: the request, rendered as the job's `output`. Raises Invalid."""
     request = replace(jina.request_of(validated(RunBody, body).input), default_task=DEFAULT_TASK)
     encodings = request.encodings  # not the request itself: a job keeps its renderer, and must not keep its texts
-    return Asked(request, lambda result: jina.render(result, encodings, encode.BITS_PACKED_BASE64))
+    return ParsedRequest(request, lambda result: jina.render(result, encodings, encode.BITS_PACKED_BASE64))
 
 
 def state_of(job: Job) -> dict[str, object]:
@@ -122,10 +122,10 @@ def state_of(job: Job) -> dict[str, object]:
     return body
 
 
-def refuse(error: ProxyError, request_id: str) -> Refusal:
+def refuse(error: ProxyError, request_id: str) -> RenderedError:
     """An error as a failed job."""
     status = error.status if isinstance(error, AT_THE_DOOR) else 200
-    return Refusal(status, {"id": request_id, "status": Status.FAILED, "error": error.message})
+    return RenderedError(status, {"id": request_id, "status": JobStatus.FAILED, "error": error.message})
 
 
 def _ms(seconds: float) -> int:
@@ -133,8 +133,8 @@ def _ms(seconds: float) -> int:
 
 
 PREFIXES = ("", "/v2/{endpoint}")  # as the worker itself serves it, and as RunPod's API does
-DOORS = (
-    Door(
+DIALECTS = (
+    Dialect(
         paths=[prefix + "/runsync" for prefix in PREFIXES],
         summary="Embed texts: RunPod's worker",
         parse=parse,
@@ -143,7 +143,7 @@ DOORS = (
         refuse=refuse,
         error=FailedAnswer,
     ),
-    Door(
+    Dialect(
         paths=[prefix + "/run" for prefix in PREFIXES],
         summary="Embed texts as a job of RunPod's worker",
         parse=parse_job,

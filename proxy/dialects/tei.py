@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, RootModel, model_validat
 from proxy.errors import InputTooLong, ProxyError, invalid
 from proxy.types import EmbedRequest, Provenance
 from proxy.wire.answer_models import Floats
-from proxy.wire.dialect import Asked, Dimensions, Door, Inputs, Refusal, TaskName, Wire, validated
+from proxy.wire.dialect import Dialect, Dimensions, Inputs, ParsedRequest, RenderedError, TaskName, Wire, validated
 
 ErrorType = Literal["Validation", "Overloaded", "Unhealthy", "Backend"]
 
@@ -52,7 +52,7 @@ class TeiError(BaseModel):
     error_type: ErrorType
 
 
-def parse(body: object) -> Asked:
+def parse(body: object) -> ParsedRequest:
     """The request in a body of `/embed`. Raises Invalid with every fault found."""
     wire = validated(TeiBody, body)
     request = EmbedRequest(
@@ -62,13 +62,13 @@ def parse(body: object) -> Asked:
         normalized=wire.normalize,
         truncate=wire.truncate,
     )
-    return Asked(request, lambda result: list(result.vectors))
+    return ParsedRequest(request, lambda result: list(result.vectors))
 
 
-def refuse(error: ProxyError, _: str) -> Refusal:
+def refuse(error: ProxyError, _: str) -> RenderedError:
     """An error as TEI writes it; a text that is too long is 413 there."""
     status = 413 if isinstance(error, InputTooLong) else error.status
-    return Refusal(status, {"error": error.message, "error_type": _type(status)})
+    return RenderedError(status, {"error": error.message, "error_type": _type(status)})
 
 
 def info(model: str, made: Provenance, *, tokens: int, items: int) -> dict[str, object]:
@@ -90,7 +90,7 @@ def _type(status: int) -> ErrorType:
     return by_status.get(status, "Validation" if status < 500 else "Backend")
 
 
-DOOR = Door(
+DIALECT = Dialect(
     paths=["/embed", "/"],
     summary="Embed texts: text-embeddings-inference",
     parse=parse,

@@ -11,7 +11,7 @@ from proxy.edge.http_connection import EXPECTED, connection_of
 from proxy.edge.inflate import ENCODINGS, BadData, Inflater
 from proxy.errors import BodyTooLarge, Crowded, NotJson, ProxyError, TooSlow, UnsupportedEncoding
 from proxy.quoting import quoted
-from proxy.scheduling.memory_budget import RETRY_AFTER_S, Room
+from proxy.scheduling.memory_budget import RETRY_AFTER_S, Reservation
 
 SLOW_AFTER_S = 1.0  # then a body that comes at fewer bytes a second than SLOW_RATE may lose its room to another
 SLOW_RATE = 128 * 2**10
@@ -19,7 +19,7 @@ GOING_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class BodyLimits:
     """The most bytes of one body, as sent and as inflated, and the seconds that it may take."""
 
     max_bytes: int
@@ -36,7 +36,7 @@ class Limits:
             raise BodyTooLarge(f"the body is larger than {self.max_bytes} bytes: send fewer texts at a time")
 
 
-async def read(request: web.Request, room: Room, limits: Limits) -> bytes:
+async def read(request: web.Request, room: Reservation, limits: BodyLimits) -> bytes:
     """The whole body, inflated, its bytes counted in `room`.
 
     Raises UnsupportedEncoding, BodyTooLarge and Crowded, before anything is read where the headers tell; TooSlow;
@@ -68,7 +68,7 @@ async def read(request: web.Request, room: Room, limits: Limits) -> bytes:
 class _Body:
     """A body on its way."""
 
-    def __init__(self, clock: asyncio.Timeout, room: Room, limits: Limits) -> None:
+    def __init__(self, clock: asyncio.Timeout, room: Reservation, limits: BodyLimits) -> None:
         self.parts: list[bytes] = []
         self._clock, self._room, self._limits = clock, room, limits
         self._loop = asyncio.get_running_loop()

@@ -27,7 +27,7 @@ from proxy.errors import (
     UnsupportedEncoding,
 )
 from proxy.quoting import shown
-from proxy.wire.dialect import Refusal, Refuse
+from proxy.wire.dialect import ErrorRenderer, RenderedError
 
 log = logging.getLogger("proxy.request")
 
@@ -38,7 +38,7 @@ REQUEST_ID = web.RequestKey("request_id", str)
 SUMMARY = web.RequestKey("summary", str)
 CLIENT = web.RequestKey("client", str)  # stands for the API key, which nobody else needs to know
 REFUSALS = web.AppKey(
-    "refusals", Mapping[str, Refuse]
+    "refusals", Mapping[str, ErrorRenderer]
 )  # by route or `/first/`: dialects with an error body of their own
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/docs"})  # to read: they hold no secrets
@@ -123,14 +123,14 @@ def _refused(error: ProxyError, request: web.Request) -> web.Response:
     return response
 
 
-def _refuse(request: web.Request) -> Refuse:
+def _refuse(request: web.Request) -> ErrorRenderer:
     """Who writes an error of this route; for a path without one, or another method, the dialect of its neighbours."""
     refusals, resource = request.app[REFUSALS], request.match_info.route.resource
     names = [resource.canonical] if resource else [request.path, f"/{request.path.strip('/').partition('/')[0]}/"]
     return next((refusals[name] for name in names if name in refusals), common_refusal)
 
 
-def common_refusal(error: ProxyError, request_id: str) -> Refusal:
+def common_refusal(error: ProxyError, request_id: str) -> RenderedError:
     """The error body of the contract: `detail` is a flat string for Weaviate and Dify, `error` is for OpenAI's SDK."""
     body: dict[str, object] = {
         "detail": error.message,
@@ -140,7 +140,7 @@ def common_refusal(error: ProxyError, request_id: str) -> Refusal:
     }
     if isinstance(error, Invalid):
         body["errors"] = error.faults
-    return Refusal(error.status, body)
+    return RenderedError(error.status, body)
 
 
 def _given_key(request: web.Request) -> str:

@@ -13,7 +13,7 @@ NO_LIMIT = 2**20  # stands for one that is not there
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class ConnectionRoom:
     """`connections` at a time, and `backlog` that are accepted in one go, before any can be closed for another."""
 
     connections: int
@@ -33,7 +33,7 @@ def limit() -> int:
     return NO_LIMIT if soft == resource.RLIM_INFINITY else soft
 
 
-def room(files: int) -> Room:
+def room(files: int) -> ConnectionRoom:
     """What so many open files have room for."""
     backlog = min(BACKLOG, files // 8)
-    return Room(max(LEAST, files - backlog - SPARE - OWN), backlog)
+    return ConnectionRoom(max(LEAST, files - backlog - SPARE - OWN), backlog)

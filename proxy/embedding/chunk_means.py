@@ -93,7 +93,7 @@ def within(found: Sequence[Span | None], tokens: int) -> dict[int, Span]:
     return {i: Span(span.start, min(span.end, tokens)) for i, span in enumerate(found) if span and span.start < tokens}
 
 
-def lengths(found: Mapping[int, Span]) -> list[int]:
+def prefix_lengths(found: Mapping[int, Span]) -> list[int]:
     """How many tokens from the document's start the sums are needed of, ascending."""
     return sorted({length for span in found.values() for length in span} - {0})
 

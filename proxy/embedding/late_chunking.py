@@ -68,7 +68,7 @@ async def embed(document: Read, model: ServedModel, by_token: ServedModel | None
     if document.failed and not (caller.partial and document.spans):
         raise document.failed[min(document.failed)]
     lost = chunk_means.too_fine(document.spans, await model.noise(caller))
-    lengths = chunk_means.lengths(document.spans)
+    lengths = chunk_means.prefix_lengths(document.spans)
     if by_token and (lost or chunk_means.by_token_is_quicker(lengths, len(document.ids), _speeds(model, by_token))):
         try:
             return await _by_token(document, by_token, caller)
@@ -104,7 +104,7 @@ def _speeds(model: ServedModel, by_token: ServedModel) -> chunk_means.Speeds:
     if by_token.report().state is State.READY:
         start_s = 0.0
     return chunk_means.Speeds(
-        pooled=model.lane.pace.tokens_per_s, by_token=by_token.lane.pace.tokens_per_s, start_s=start_s
+        pooled=model.lane.throughput.tokens_per_s, by_token=by_token.lane.throughput.tokens_per_s, start_s=start_s
     )
 
 

@@ -16,7 +16,7 @@ from proxy.scheduling.entries import Caller
 from proxy.types import Ids, Matrix
 
 SAME_COSINE = 0.999  # of one model's vectors by two processes, as a mean by them and by us; other models are below
-MOST_TOKENS = 65536  # of one request: 33 MB of vectors, about 100 MB of JSON
+MAX_TOKENS = 65536  # of one request: 33 MB of vectors, about 100 MB of JSON
 
 
 class TokenStates(Protocol):
@@ -75,7 +75,7 @@ class TokenVectors:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenwise:
+class TokenEmbedder:
     """What multi-vectors of one backend are made with."""
 
     projection: Projection
@@ -86,9 +86,9 @@ class Tokenwise:
 
         Raises InputTooLong for more than MOST_TOKENS, BackendError, PoisonedInput unless the caller is partial.
         """
-        if (tokens := sum(map(len, inputs.values()))) > MOST_TOKENS:
+        if (tokens := sum(map(len, inputs.values()))) > MAX_TOKENS:
             raise InputTooLong(
-                f"the inputs have {tokens} tokens together; return_multivector takes at most {MOST_TOKENS} in one "
+                f"the inputs have {tokens} tokens together; return_multivector takes at most {MAX_TOKENS} in one "
                 "request: send fewer texts in each",
                 param="input",
             )
@@ -129,7 +129,7 @@ class MultiVectors:
         except Invalid:
             return False
 
-    def of(self, backend: str) -> Tokenwise:
+    def of(self, backend: str) -> TokenEmbedder:
         """What makes them for the tasks of that backend. Raises Invalid with what is missing and who can mend it."""
         try:
             projection = self._read()[backend]
@@ -140,7 +140,7 @@ class MultiVectors:
                 "needs the state of each token: set token_level = true under [late_chunking] in the server's "
                 f"configuration, or token_backends.{backend} for a proxy alone"
             )
-        return Tokenwise(projection, self.sources[backend])
+        return TokenEmbedder(projection, self.sources[backend])
 
     def _read(self) -> Mapping[str, Projection]:
         if self._projections is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.late_chunking import Chunks
-from proxy.embedding.multivector import MultiVectors, Tokenwise
+from proxy.embedding.multivector import MultiVectors, TokenEmbedder
 from proxy.embedding.reading import Reading
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
@@ -23,7 +23,7 @@ CHARACTERS_PER_TOKEN = 4  # about, in prose; it is counted exactly later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ServedLimits:
     """What one request may ask for."""
 
     items: int
@@ -41,7 +41,7 @@ class EmbedService:
 
     tasks: TaskTable
     models: Mapping[str, ServedModel]
-    limits: Limits
+    limits: ServedLimits
     multivectors: MultiVectors
     decode: Decode | None = None
     by_token: Mapping[str, ServedModel] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class EmbedService:
         _raise_if_all(failed, request)
         return Served(outcome.served(), sum(len(ids) for index, ids in inputs.items() if index not in failed), failed)
 
-    async def _tokens(self, request: EmbedRequest, route: Route, tokenwise: Tokenwise, caller: Caller) -> Served:
+    async def _tokens(self, request: EmbedRequest, route: Route, tokenwise: TokenEmbedder, caller: Caller) -> Served:
         """Each token of each input."""
         inputs, failed = await self._read(request, route, self.models[route.backend])
         made = await tokenwise.embed(inputs, caller)
@@ -142,7 +142,7 @@ class EmbedService:
             raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
 
 
-def _made_by(provenance: Provenance, tokenwise: Tokenwise | None) -> Provenance:
+def _made_by(provenance: Provenance, tokenwise: TokenEmbedder | None) -> Provenance:
     """A projection is another vector space."""
     return replace(provenance, space=tokenwise.projection.space_of(provenance.space)) if tokenwise else provenance
 

@@ -20,7 +20,7 @@ from proxy.models.served_model import ServedModel
 
 
 @asynccontextmanager
-async def answering(socket: Path | None, models: Mapping[str, ServedModel], server: Server) -> AsyncIterator[None]:
+async def admin_server(socket: Path | None, models: Mapping[str, ServedModel], server: Server) -> AsyncIterator[None]:
     """Answer on the socket for as long as the block lasts; without one, do nothing."""
     if socket is None:
         yield

@@ -16,7 +16,7 @@ from proxy.edge.middleware import is_open
 from proxy.embedding.tasks import TaskTable
 from proxy.http import pages, raw_floats
 from proxy.wire.answer_models import ErrorAnswer, HealthAnswer, ModelsAnswer, ReadyAnswer
-from proxy.wire.dialect import Door
+from proxy.wire.dialect import Dialect
 
 Described = tuple[type[BaseModel], Literal["validation", "serialization"]]
 DOCUMENT: web.AppKey[Mapping[str, object]] = web.AppKey("document", Mapping)
@@ -80,7 +80,7 @@ TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class ServedFacts:
     """What differs from server to server."""
 
     table: TaskTable
@@ -90,10 +90,10 @@ class Served:
     locked: bool
 
 
-def document(routes: Sequence[web.RouteDef], doors: Sequence[Door], served: Served) -> dict[str, object]:
+def document(routes: Sequence[web.RouteDef], dialects: Sequence[Dialect], served: ServedFacts) -> dict[str, object]:
     """The document of a server with those routes, for the names of tasks and models that it answers."""
-    schemas = _schemas(doors)
-    by_path = {("POST", path): one for one in doors for path in one.paths}
+    schemas = _schemas(dialects)
+    by_path = {("POST", path): one for one in dialects for path in one.paths}
     paths: dict[str, dict[str, object]] = {}
     for route in routes:
         one = by_path.get((route.method, route.path))
@@ -124,10 +124,10 @@ async def document_json(request: web.Request) -> web.Response:
     return web.Response(body=orjson.dumps(request.app[DOCUMENT]), content_type="application/json")
 
 
-def _schemas(doors: Sequence[Door]) -> dict[str, JsonSchemaValue]:
+def _schemas(dialects: Sequence[Dialect]) -> dict[str, JsonSchemaValue]:
     """Of every wire model and answer, by name."""
-    answers = [*(one.answer for one in doors), *(one.error or ErrorAnswer for one in doors), *ANSWERS.values()]
-    bodies = [*(one.body for one in doors), *PAGE_BODIES.values()]
+    answers = [*(one.answer for one in dialects), *(one.error or ErrorAnswer for one in dialects), *ANSWERS.values()]
+    bodies = [*(one.body for one in dialects), *PAGE_BODIES.values()]
     taken: list[Described] = [(body, "validation") for body in bodies]
     given: list[Described] = [(model, "serialization") for model in answers]
     defined: dict[str, JsonSchemaValue] = models_json_schema(
@@ -136,7 +136,7 @@ def _schemas(doors: Sequence[Door]) -> dict[str, JsonSchemaValue]:
     return defined
 
 
-def _names(served: Served) -> dict[str, object]:
+def _names(served: ServedFacts) -> dict[str, object]:
     """What the wire models refer to, as it is on this server."""
     model, tasks = served.table.model, list(served.table.tasks)
     more = ", ".join(f"`{name}`" for name in served.table.task_names if name not in tasks)
@@ -153,7 +153,7 @@ def _names(served: Served) -> dict[str, object]:
 MODEL_NAMES = "The model, with or without a task. Other names are taken too: those that the settings map to it."
 
 
-def _door(one: Door, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
+def _door(one: Dialect, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
     content: dict[str, object] = {"application/json": {"schema": _ref(one.answer)}}
     headers = {} if one.later else _headers(MADE_BY)
     if one.raw:

@@ -157,7 +157,7 @@ def _started() -> datetime:
 
 
 async def _reason(model: ServedModel) -> str | None:
-    if model.report().state is State.HELD:  # it comes when it is asked for, or in a moment: a request waits
+    if model.report().state is State.PAUSED:  # it comes when it is asked for, or in a moment: a request waits
         return None
     try:
         await model.check()

@@ -23,20 +23,20 @@ from proxy.http import docs, openapi, pages, raw_floats
 from proxy.http.pages import FAMILY, SERVICE
 from proxy.http.responses import send
 from proxy.models import provenance
-from proxy.scheduling.memory_budget import Budget, Room
+from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.types import EmbedRequest, EmbedResult
 from proxy.wire import json_body
-from proxy.wire.dialect import Asked, Door, Parse, Refuse
+from proxy.wire.dialect import Dialect, ErrorRenderer, Parse, ParsedRequest
 
 T = TypeVar("T")
 JOBS = web.AppKey("jobs", Jobs)
-BUDGET = web.AppKey("budget", Budget)
-ANSWERS = web.AppKey("answers", Budget)
-BODIES = web.AppKey("bodies", body.Limits)
+BUDGET = web.AppKey("budget", MemoryBudget)
+ANSWERS = web.AppKey("answers", MemoryBudget)
+BODIES = web.AppKey("bodies", body.BodyLimits)
 FLOAT = 4  # bytes
 
 
-def door(parse: Parse) -> Handler:
+def embed_handler(parse: Parse) -> Handler:
     """The handler of one dialect: its JSON in, the vectors in its shape out, or as raw floats for who accepts those."""
 
     async def embed(request: web.Request) -> web.StreamResponse:
@@ -52,7 +52,7 @@ def door(parse: Parse) -> Handler:
     return embed
 
 
-async def _embedded(request: web.Request, asked: Asked, raw: str | None) -> web.StreamResponse:
+async def _embedded(request: web.Request, asked: ParsedRequest, raw: str | None) -> web.StreamResponse:
     # Bare floats have no place for the errors of a part.
     result = await request.app[SERVICE].embed(replace(asked.request, partial=False) if raw else asked.request)
     asyncio.get_running_loop().call_soon(_observe, request, result)  # when the answer is on its way
@@ -62,7 +62,7 @@ async def _embedded(request: web.Request, asked: Asked, raw: str | None) -> web.
     return await send(request, asked.render(result), headers=headers)
 
 
-def job_door(parse: Parse) -> Handler:
+def job_handler(parse: Parse) -> Handler:
     """The handler of a dialect whose caller comes back for the answer: its JSON in, a job out, if only a failed one."""
 
     async def submit(request: web.Request) -> web.StreamResponse:
@@ -100,11 +100,11 @@ async def cancel_job(request: web.Request) -> web.StreamResponse:
     return await _job_answer(request, request.app[JOBS].cancel(request.match_info["id"]))
 
 
-async def _asked(request: web.Request, parse: Parse, room: Room) -> Asked:
+async def _asked(request: web.Request, parse: Parse, room: Reservation) -> ParsedRequest:
     return _called(request, await _parsed(request, parse, room))
 
 
-async def _parsed(request: web.Request, parse: Callable[[object], T], room: Room) -> T:
+async def _parsed(request: web.Request, parse: Callable[[object], T], room: Reservation) -> T:
     read = await body.read(request, room, request.app[BODIES])
     return await json_body.parsed(read, parse, request.app[SERVICE].limits.items)
 
@@ -125,7 +125,7 @@ def _size(request: EmbedRequest, family: Family) -> int:
     return estimate(request.inputs) * family.multivector.dimensions * FLOAT
 
 
-def _called(request: web.Request, asked: Asked) -> Asked:
+def _called(request: web.Request, asked: ParsedRequest) -> ParsedRequest:
     """What was asked, with which model the path names, who asks and how long they wait. Raises Invalid."""
     given = request.headers.get("X-Request-Timeout")
     called = replace(
@@ -166,9 +166,20 @@ def _observe(request: web.Request, result: EmbedResult) -> None:
     metrics.TOKENS.labels(result.task).inc(result.tokens)
 
 
-DOORS: Sequence[Door] = (jina.DOOR, *runpod.DOORS, *ollama.DOORS, tei.DOOR, *cohere.DOORS, *gemini.DOORS)
+DIALECTS: Sequence[Dialect] = (
+    jina.DIALECT,
+    *runpod.DIALECTS,
+    *ollama.DIALECTS,
+    tei.DIALECT,
+    *cohere.DIALECTS,
+    *gemini.DIALECTS,
+)
 ROUTES: Sequence[web.RouteDef] = (
-    *(web.post(path, (job_door if one.later else door)(one.parse)) for one in DOORS for path in one.paths),
+    *(
+        web.post(path, (job_handler if one.later else embed_handler)(one.parse))
+        for one in DIALECTS
+        for path in one.paths
+    ),
     *(web.get(prefix + "/status/{id}", job_status) for prefix in runpod.PREFIXES),
     *(web.post(prefix + "/cancel/{id}", cancel_job) for prefix in runpod.PREFIXES),
     web.get("/", pages.ollama_root),
@@ -188,8 +199,8 @@ ROUTES: Sequence[web.RouteDef] = (
 )
 
 # Who writes the errors of a route, or of what is not found below a path; everywhere else it is the common body.
-REFUSALS: Mapping[str, Refuse] = {
-    **{path: one.refuse for one in DOORS if one.refuse for path in one.paths},
+REFUSALS: Mapping[str, ErrorRenderer] = {
+    **{path: one.refuse for one in DIALECTS if one.refuse for path in one.paths},
     **{prefix + path: runpod.refuse for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")},
     **dict.fromkeys(("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version", "/api/"), ollama.refuse),
     "/v1beta/": gemini.refuse,

@@ -9,7 +9,7 @@ from typing import BinaryIO, Self
 POLL_S = 0.002  # only while another process has it
 
 
-class FileLock:
+class BatchLock:
     """Processes that want it get it in turn; one that ends lets it go. A few microseconds while nobody else has it.
 
     There are two files: whoever has the second one is the next to get the first.

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from proxy.contract.settings import BackendSettings
 from proxy.errors import BackendError, BackendLoading, BackendLost, BackendUnavailable
-from proxy.llama.batch_lock import FileLock
-from proxy.llama.unix_http import NotPlain, NotThere, Pipe, Reply
+from proxy.llama.batch_lock import BatchLock
+from proxy.llama.unix_http import NeedsFullClient, NotListening, Reply, UnixHttpClient
 from proxy.types import Ids, Matrix, ModelSize
 
 # llama-server closes an idle connection after 5 s; ours must be gone before (one reset in 300 seen otherwise).
@@ -26,14 +26,14 @@ QUICK = aiohttp.ClientTimeout(total=2)  # what is answered beside a running batc
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class LlamaClient:
     """A llama-server started with `--embedding --pooling mean`. Every method raises BackendError or a subclass."""
 
     name: str
     settings: BackendSettings
     session: aiohttp.ClientSession
     base: str
-    pipe: Pipe | None = None
+    pipe: UnixHttpClient | None = None
     turn: AbstractAsyncContextManager[object, bool | None] = field(default_factory=nullcontext)
 
     async def embed(self, inputs: Sequence[Ids]) -> Matrix:
@@ -123,13 +123,13 @@ class Backend:
             await self._raise_for(response.status, content)
             return content
 
-    async def _by_pipe(self, pipe: Pipe, path: str, data: bytes) -> Reply | None:
+    async def _by_pipe(self, pipe: UnixHttpClient, path: str, data: bytes) -> Reply | None:
         """The answer by the short way; None if it is one that takes a whole HTTP client."""
         try:
             return await pipe.post(path, data)
-        except NotPlain:
+        except NeedsFullClient:
             return None
-        except NotThere as error:
+        except NotListening as error:
             raise self._down(error, BackendUnavailable) from error
         except OSError as error:
             raise self._down(error, BackendLost) from error
@@ -154,12 +154,12 @@ class Backend:
         raise BackendError(f"backend {self.name} answered {status}: {content[:200].decode(errors='replace')}")
 
 
-B = TypeVar("B", bound=Backend)
+B = TypeVar("B", bound=LlamaClient)
 
 
-def connect(name: str, settings: BackendSettings) -> AbstractAsyncContextManager[Backend]:
+def connect(name: str, settings: BackendSettings) -> AbstractAsyncContextManager[LlamaClient]:
     """A backend to speak to for as long as the block lasts; it need not be up yet."""
-    return connect_as(Backend, name, settings)
+    return connect_as(LlamaClient, name, settings)
 
 
 @asynccontextmanager
@@ -179,13 +179,13 @@ async def connect_as(kind: type[B], name: str, settings: BackendSettings) -> Asy
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
         with ExitStack() as stack:
             pipe = stack.enter_context(closing(_pipe(url.path, headers))) if url.scheme == "unix" else None
-            turn = stack.enter_context(closing(FileLock(settings.lock))) if settings.lock else nullcontext()
+            turn = stack.enter_context(closing(BatchLock(settings.lock))) if settings.lock else nullcontext()
             yield kind(name, settings, session, base, pipe, turn)
 
 
-def _pipe(socket: str, headers: Mapping[str, str]) -> Pipe:
+def _pipe(socket: str, headers: Mapping[str, str]) -> UnixHttpClient:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return Pipe(socket, headers=lines.encode("latin-1"), keepalive_s=KEEPALIVE_S)
+    return UnixHttpClient(socket, headers=lines.encode("latin-1"), keepalive_s=KEEPALIVE_S)
 
 
 def _matrix(answer: object, count: int) -> Matrix:

@@ -9,14 +9,14 @@ import orjson
 import simdjson
 
 from proxy.errors import BackendError
-from proxy.llama.client import Backend
+from proxy.llama.client import LlamaClient
 from proxy.types import Ids, Matrix
 
 PIECE_BYTES = 2**20  # parsed at a time, about 10 ms with Python's lock held
 
 
 @dataclass(frozen=True, slots=True)
-class TokenBackend(Backend):
+class TokenClient(LlamaClient):
     """One text a call; its vector is the states of its tokens, one after the other, not normalised: tokens * n_embd.
 
     llama-server writes them as JSON only, 40 KB and 1.1 ms a token; here they are never Python floats.

@@ -12,11 +12,11 @@ LENGTH = b"\r\ncontent-length:"
 CONNECTIONS = 8  # at most: more than the server has threads, and one waits for up to 35 s (trap T3)
 
 
-class NotThere(ConnectionError):
+class NotListening(ConnectionError):
     """Nobody listens on the socket."""
 
 
-class NotPlain(Exception):
+class NeedsFullClient(Exception):
     """An answer without its length: ask with a whole HTTP client."""
 
 
@@ -25,7 +25,7 @@ class Reply(NamedTuple):
     content: bytes
 
 
-class Pipe:
+class UnixHttpClient:
     """POSTs to one UNIX socket; calls may overlap. A connection that was idle for `keepalive_s` is not used again."""
 
     def __init__(self, socket: str, *, headers: bytes, keepalive_s: float) -> None:
@@ -73,7 +73,7 @@ class Pipe:
         try:
             _, connection = await asyncio.get_running_loop().create_unix_connection(_Connection, self._socket)
         except OSError as error:
-            raise NotThere(str(error)) from error
+            raise NotListening(str(error)) from error
         return connection
 
 
@@ -127,7 +127,7 @@ class _Connection(asyncio.Protocol):
         head = bytes(self._received[: end + 2]).lower()
         at = head.find(LENGTH)
         if at < 0 or b"\r\ntransfer-encoding:" in head or b"\r\ncontent-encoding:" in head:
-            self._finish(NotPlain())
+            self._finish(NeedsFullClient())
             self.close()
             return
         self._head, self._length = end + len(HEAD_END), int(head[at + len(LENGTH) : head.index(b"\r\n", at + 2)])

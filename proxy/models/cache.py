@@ -35,7 +35,7 @@ def key_of(space: str, ids: Ids) -> bytes:
 
 
 @asynccontextmanager
-async def opened(size_bytes: int, path: Path | None, dimensions: int) -> AsyncIterator["Cache | None"]:
+async def open_cache(size_bytes: int, path: Path | None, dimensions: int) -> AsyncIterator["Cache | None"]:
     """The cache that the configuration asks for; None without bytes, or while the disk is full or the file locked.
 
     Raises ConfigError for a path where no file can be.
@@ -89,7 +89,7 @@ class Cache:
         self._unwritten -= size
 
 
-async def through(
+async def cached(
     cache: Cache,
     space: str,
     inputs: Sequence[Ids],

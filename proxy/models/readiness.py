@@ -11,11 +11,11 @@ from proxy.errors import BackendError, BackendLoading, BackendUnavailable, Drain
 log = logging.getLogger(__name__)
 
 
-PATIENT = (State.HELD, State.LOADING)
+WAIT_FOR = (State.PAUSED, State.LOADING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class WaitLimits:
     """How long and how much may wait: `start_s` for a held model, `recovery_s` for one that failed."""
 
     tokens: int
@@ -24,13 +24,13 @@ class Waiting:
     recovery_s: float
 
 
-class Opening:
+class Readiness:
     """The state of one model. `progress` is for whoever loads it to set: those who do not get in are told.
 
     `queued` tells how many tokens wait.
     """
 
-    def __init__(self, state: State, reason: BackendError, waiting: Waiting, queued: Callable[[], int]) -> None:
+    def __init__(self, state: State, reason: BackendError, waiting: WaitLimits, queued: Callable[[], int]) -> None:
         self.state = state
         self.reason = reason
         self.progress = ""
@@ -82,7 +82,7 @@ class Opening:
         waiting = self._waiting
         try:
             async with asyncio.timeout(
-                waiting.start_s if self.state in PATIENT else waiting.start_s + waiting.recovery_s
+                waiting.start_s if self.state in WAIT_FOR else waiting.start_s + waiting.recovery_s
             ):
                 while self.state is not State.READY:
                     if self.state is State.DOWN:

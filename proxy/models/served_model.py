@@ -8,17 +8,17 @@ from dataclasses import replace
 from functools import partial
 
 from proxy import metrics
-from proxy.contract.admin import LaneReport, State
+from proxy.contract.admin import BackendLoad, State
 from proxy.contract.settings import Family
 from proxy.errors import BackendError, BackendLoading, BackendLost, invalid
-from proxy.llama.client import Backend
-from proxy.llama.token_client import TokenBackend
-from proxy.models.cache import Cache, through
+from proxy.llama.client import LlamaClient
+from proxy.llama.token_client import TokenClient
+from proxy.models.cache import Cache, cached
 from proxy.models.provenance import UNKNOWN
-from proxy.models.readiness import Opening, Waiting
-from proxy.models.verification import Proof, proven
-from proxy.scheduling.batch_queue import Line
-from proxy.scheduling.dispatcher import Lane, Turnstile
+from proxy.models.readiness import Readiness, WaitLimits
+from proxy.models.verification import VerifiedBackend, verify
+from proxy.scheduling.batch_queue import BatchQueue
+from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome
 from proxy.tokens.bpe import Tokenizer
 from proxy.types import Ids, Provenance
@@ -37,28 +37,28 @@ class ServedModel:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: LlamaClient,
         family: Family,
-        waiting: Waiting,
-        turnstile: Turnstile | None = None,
+        waiting: WaitLimits,
+        slot: SharedSlot | None = None,
         cache: Cache | None = None,
     ) -> None:
         self.backend = backend
         self.provenance = Provenance(digest=UNKNOWN, quantization=UNKNOWN, engine=UNKNOWN, space=UNKNOWN)
         self.wanted = asyncio.Event()  # set while anybody waits at a held model
         settings = backend.settings
-        line = Line(slots=settings.slots, batch_tokens=settings.batch_tokens, max_tokens=waiting.tokens)
-        turnstile = turnstile or Turnstile()
-        dimensions = None if isinstance(backend, TokenBackend) else family.dimensions
-        self.lane = Lane(backend, line, turnstile, dimensions=dimensions, call_timeout_s=waiting.call_s)
+        line = BatchQueue(slots=settings.slots, batch_tokens=settings.batch_tokens, max_tokens=waiting.tokens)
+        slot = slot or SharedSlot()
+        dimensions = None if isinstance(backend, TokenClient) else family.dimensions
+        self.lane = Dispatcher(backend, line, slot, dimensions=dimensions, call_timeout_s=waiting.call_s)
         self._family = family
         self._cache = cache
         self._waiting = waiting
-        self._proof: Proof | None = None
+        self._proof: VerifiedBackend | None = None
         self._verifying: asyncio.Timeout | None = None
         reason = BackendLoading(f"backend {backend.name} is not up yet", retry_after_s=2)
-        self._opening = Opening(
-            State.HELD if settings.on_demand else State.DOWN, reason, waiting, lambda: self.waiting_tokens
+        self._opening = Readiness(
+            State.PAUSED if settings.on_demand else State.DOWN, reason, waiting, lambda: self.waiting_tokens
         )
         self._released, self._resting = asyncio.Event(), asyncio.Event()
         self._coming = 0  # tokens, estimated, of requests that are not in line yet
@@ -142,7 +142,7 @@ class ServedModel:
         try:
             if self._cache is None or space == UNKNOWN or alone:
                 return await compute(inputs)
-            return await through(self._cache, space, inputs, compute, lambda: self._proof is proof)
+            return await cached(self._cache, space, inputs, compute, lambda: self._proof is proof)
         finally:
             self._come(-1)
 
@@ -152,16 +152,16 @@ class ServedModel:
             raise self._opening.refusal()
         await self.backend.check()
 
-    def report(self) -> LaneReport:
+    def report(self) -> BackendLoad:
         """How it stands now."""
-        return LaneReport(
+        return BackendLoad(
             state=self._opening.shown,
             reason="" if self._opening.state is State.READY else self._opening.reason.message,
             waiting_texts=self.lane.line.texts,
             waiting_tokens=self.waiting_tokens,
             in_flight_texts=self.lane.in_flight,
-            tokens_per_s=self.lane.pace.tokens_per_s,
-            tokens_total=self.lane.pace.total,
+            tokens_per_s=self.lane.throughput.tokens_per_s,
+            tokens_total=self.lane.throughput.total,
             requests_total=self._requests,
             idle_s=0.0 if self._inside else time.monotonic() - self._used,
         )
@@ -171,8 +171,8 @@ class ServedModel:
         if self._released.is_set():
             self._released.clear()
             reason = BackendLoading(f"backend {self.backend.name} is not loaded", retry_after_s=5)
-            self._opening.enter(State.HELD, reason)
-            self._opening.unless_open_in(self._waiting.start_s, lambda: self.lane.dismiss(self._opening.refusal))
+            self._opening.enter(State.PAUSED, reason)
+            self._opening.unless_open_in(self._waiting.start_s, lambda: self.lane.fail_waiting(self._opening.refusal))
             self._show_wanted()
             self.lane.pause()
             if self._verifying:
@@ -206,12 +206,12 @@ class ServedModel:
                 if doubt and self._released.is_set():
                     self._recover(doubt)
 
-    async def _proven(self) -> Proof | None:
+    async def _proven(self) -> VerifiedBackend | None:
         """Ask until it is right; None if it is held meanwhile."""
         while self._released.is_set():
             try:
                 async with asyncio.timeout(None) as self._verifying:
-                    proof = await proven(self.backend, self._family)
+                    proof = await verify(self.backend, self._family)
             except TimeoutError:
                 return None  # it is held meanwhile
             except BackendError as error:
@@ -226,7 +226,7 @@ class ServedModel:
                 self._verifying = None
         return None
 
-    def _open(self, proof: Proof) -> None:
+    def _open(self, proof: VerifiedBackend) -> None:
         if proof.provenance != self.provenance:
             self.lane.suspects.clear()
         self._proof, self.provenance = proof, proof.provenance

@@ -10,7 +10,7 @@ import numpy as np
 
 from proxy.contract.settings import Family
 from proxy.errors import BackendLost, BackendUnavailable, BadVector
-from proxy.llama.client import Backend
+from proxy.llama.client import LlamaClient
 from proxy.models.provenance import UNKNOWN, digest_of, space_of
 from proxy.models.rounding import RoundingCheck
 from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
@@ -24,7 +24,7 @@ TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class VerifiedBackend:
     """What a backend that is right works with. `tokenizer` is None where the engine is asked for every text."""
 
     tokenize: Tokenize
@@ -33,7 +33,7 @@ class Proof:
     rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
-async def proven(backend: Backend, family: Family) -> Proof:
+async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
     """Ask the backend for its proof. Raises BackendError with what is wrong, or missing yet.
 
     It is BackendLost only if it was up and ended meanwhile.
@@ -44,19 +44,19 @@ async def proven(backend: Backend, family: Family) -> Proof:
             tokenizer = await _own_tokenizer(backend)
             tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _Engine(backend)
             await _vector_is_right(backend, family, tokenize)
-            return Proof(tokenize, tokenizer, await _provenance(backend, family))
+            return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family))
     except TimeoutError as error:
         raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
 
 
-async def _up(backend: Backend) -> None:
+async def _up(backend: LlamaClient) -> None:
     try:
         await backend.check()
     except BackendLost as error:
         raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
 
 
-async def _vector_is_right(backend: Backend, family: Family, tokenize: Tokenize) -> None:
+async def _vector_is_right(backend: LlamaClient, family: Family, tokenize: Tokenize) -> None:
     vectors = await backend.embed(await tokenize([KNOWN_TEXT]))
     if vectors.shape != (1, family.dimensions):
         message = f"backend {backend.name} gives {vectors.shape[1]} dimensions, the family has"
@@ -65,7 +65,7 @@ async def _vector_is_right(backend: Backend, family: Family, tokenize: Tokenize)
         raise BadVector(f"backend {backend.name} gives no finite vector for any text: it must be started again")
 
 
-async def _provenance(backend: Backend, family: Family) -> Provenance:
+async def _provenance(backend: LlamaClient, family: Family) -> Provenance:
     path, properties = backend.settings.model_file, await backend.properties()
     digest = await asyncio.to_thread(digest_of, path) if path else UNKNOWN
     return Provenance(
@@ -77,7 +77,7 @@ async def _provenance(backend: Backend, family: Family) -> Provenance:
     )
 
 
-async def _own_tokenizer(backend: Backend) -> Tokenizer | None:
+async def _own_tokenizer(backend: LlamaClient) -> Tokenizer | None:
     """The file's own tokenizer if it agrees with the engine on every pinned text."""
     path = backend.settings.model_file
     tokenizer = await asyncio.to_thread(_loaded, path) if path else None
@@ -92,7 +92,7 @@ async def _own_tokenizer(backend: Backend) -> Tokenizer | None:
 
 @dataclass(frozen=True, slots=True)
 class _Engine:
-    backend: Backend
+    backend: LlamaClient
 
     async def __call__(self, texts: Sequence[str]) -> list[Ids]:
         return [await self.backend.tokenize(text) for text in texts]

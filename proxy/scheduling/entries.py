@@ -12,7 +12,7 @@ from proxy.errors import ProxyError
 from proxy.types import Matrix, Vector
 
 
-class Asked(NamedTuple):
+class TokenizedText(NamedTuple):
     """One input as it is sent: its token ids as a JSON list, which is also its key, and how many they are.
 
     `alone`: no other text may be in its call; see `lane.ALONE_TOKENS`. `quiet_s`: see Text.
@@ -53,7 +53,7 @@ class Outcome:
 
 
 @dataclass(slots=True, eq=False)
-class Text:
+class QueuedText:
     """One distinct text, computed once for everybody in `waiters`: each a job and the index that it has there.
 
     `taken`: it is in flight, or is kept aside to be tried again; the jobs in line pass it over. `quiet_s`: it may be
@@ -63,7 +63,7 @@ class Text:
     ids: bytes
     tokens: int
     alone: bool = False
-    waiters: "list[tuple[Job, int]]" = field(default_factory=list)
+    waiters: "list[tuple[QueuedRequest, int]]" = field(default_factory=list)
     taken: bool = False
     quiet_s: float | None = None
 
@@ -79,7 +79,7 @@ class Text:
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class QueuedRequest:
     """One request's inputs in a line. `done` is set when each has a row or an error in `failed`.
 
     Unless its caller takes what there is, the first error is the whole job's. `since` is the loop's time when it
@@ -92,7 +92,7 @@ class Job:
     since: float = 0.0
     interactive: bool = False
     started: bool = False
-    texts: Sequence[Text] = ()  # the distinct ones, in order
+    texts: Sequence[QueuedText] = ()  # the distinct ones, in order
     next: int = 0
     tokens: int = 0  # of those that nobody has taken yet
     rows: Matrix = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
@@ -104,7 +104,7 @@ class Job:
         self.left = self.size
         self.arrived = self.since
 
-    def head(self) -> Text | None:
+    def head(self) -> QueuedText | None:
         """Its next text that nobody has taken yet; None when there is none, or nobody waits for it any more."""
         if self.done.done():
             return None

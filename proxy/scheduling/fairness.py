@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from proxy.scheduling.entries import Job, Text
+from proxy.scheduling.entries import QueuedRequest, QueuedText
 
 T = TypeVar("T")
-Late = Callable[[Job], bool]
-MISFITS = 8  # texts passed over in one call because they find no room, before it is sent as it is
+Expired = Callable[[QueuedRequest], bool]
+MAX_SKIPPED = 8  # texts passed over in one call because they find no room, before it is sent as it is
 
 
-class Places(Generic[T]):
+class StableHeap(Generic[T]):
     """Who waits, each with its place: the least is first, and of equal ones who came first."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Places(Generic[T]):
         heapq.heappush(self._heap, place)
 
 
-class Jobs(Places[Job]):
+class ClientQueue(StableHeap[QueuedRequest]):
     """The jobs of one client. First is the one that would be done first if all had equal shares of every token.
 
     So of those that are there each is done no later than with equal shares, most are done much earlier, and few are
@@ -50,11 +50,11 @@ class Jobs(Places[Job]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._left: dict[Job, int] = {}  # tokens that each came for and has not had
+        self._left: dict[QueuedRequest, int] = {}  # tokens that each came for and has not had
         self._sharing: list[float] = []  # the places of those that would not be done yet, a heap
         self._clock = 0.0
 
-    def join(self, job: Job) -> None:
+    def join(self, job: QueuedRequest) -> None:
         place, self._left[job] = self._clock + (0 if job.caller.first else job.tokens), job.tokens
         self.put(place, job)
         heapq.heappush(self._sharing, place)
@@ -81,15 +81,15 @@ class Jobs(Places[Job]):
 
 
 @dataclass(slots=True, eq=False)
-class Client:
+class ClientEntry:
     """The jobs of one API key; `aside` are the places of those that a call had no room for."""
 
     name: str
-    jobs: Jobs = field(default_factory=Jobs)
-    aside: list[tuple[float, int, Job]] = field(default_factory=list)
+    jobs: ClientQueue = field(default_factory=ClientQueue)
+    aside: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
 
 
-class Ring(Places[Client]):
+class ClientRing(StableHeap[ClientEntry]):
     """The clients: who had least is first. Self-clocked fair queueing: who is served n tokens stands n further back.
 
     Who is new joins where the last one served stands now: behind everybody who has waited since then, so that nobody
@@ -100,7 +100,7 @@ class Ring(Places[Client]):
         super().__init__()
         self._clock = 0.0
 
-    def join(self, one: Client) -> None:
+    def join(self, one: ClientEntry) -> None:
         self.put(self._clock, one)
 
     def serve(self, tokens: int) -> None:
@@ -111,40 +111,40 @@ class Ring(Places[Client]):
 
 
 @dataclass(slots=True)
-class Room:
+class BatchBudget:
     """What may still go into a call. While `empty`, its first text goes in however long it is."""
 
     texts: int
     tokens: int
     empty: bool = False
 
-    def fits(self, text: Text) -> bool:
+    def fits(self, text: QueuedText) -> bool:
         if text.alone:
             return self.texts > 0 and self.empty
         return self.texts > 0 and (self.empty or text.tokens <= self.tokens)
 
-    def put(self, text: Text) -> None:
+    def put(self, text: QueuedText) -> None:
         self.texts = 0 if text.alone else self.texts - 1
         self.tokens -= text.tokens
         self.empty = False
 
 
-class Turns:
+class FairQueue:
     """The jobs of one lane. A job of which nothing is left to take, or whose caller has gone, falls out at its turn."""
 
     def __init__(self) -> None:
-        self._clients: dict[str, Client] = {}
-        self._ring = Ring()
-        self._aside: list[tuple[float, int, Client]] = []  # clients all of whose jobs are aside
+        self._clients: dict[str, ClientEntry] = {}
+        self._ring = ClientRing()
+        self._aside: list[tuple[float, int, ClientEntry]] = []  # clients all of whose jobs are aside
 
-    def add(self, job: Job) -> None:
+    def add(self, job: QueuedRequest) -> None:
         client = self._clients.get(job.caller.client)
         if client is None:
-            client = self._clients[job.caller.client] = Client(job.caller.client)
+            client = self._clients[job.caller.client] = ClientEntry(job.caller.client)
             self._ring.join(client)
         client.jobs.join(job)
 
-    def first(self, late: Late) -> Job | None:
+    def first(self, late: Expired) -> QueuedRequest | None:
         """The job whose turn it is, which has a text to take; None when nobody waits. `late` sends home who is."""
         while self._ring:
             client = self._ring.first
@@ -160,11 +160,11 @@ class Turns:
                 del self._clients[client.name]
         return None
 
-    def fill(self, room: Room, late: Late, now: float) -> list[Text]:
+    def fill(self, room: BatchBudget, late: Expired, now: float) -> list[QueuedText]:
         """Texts for a call, in turn, marked as taken. One without room keeps its job's place, and others are tried."""
-        taken: list[Text] = []
-        misfits: list[Client] = []
-        while room.texts > 0 and len(misfits) < MISFITS and (job := self.first(late)):
+        taken: list[QueuedText] = []
+        misfits: list[ClientEntry] = []
+        while room.texts > 0 and len(misfits) < MAX_SKIPPED and (job := self.first(late)):
             client, text = self._ring.first, job.texts[job.next]
             if not room.fits(text):
                 client.aside.append(client.jobs.step_out())
@@ -178,7 +178,7 @@ class Turns:
         self._put_back(misfits)
         return taken
 
-    def _put_back(self, misfits: list[Client]) -> None:
+    def _put_back(self, misfits: list[ClientEntry]) -> None:
         for client in misfits:
             while client.aside:
                 client.jobs.step_in(client.aside.pop())

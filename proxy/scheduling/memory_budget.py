@@ -12,7 +12,7 @@ LARGE_SHARE = 3 / 4  # what large ones may fill: a short text finds room beside 
 RETRY_AFTER_S = 2
 
 
-class Transfer(Protocol):
+class BodyTransfer(Protocol):
     """A body or an answer on its way, as the budget sees it."""
 
     @property
@@ -24,17 +24,17 @@ class Transfer(Protocol):
 
 
 @dataclass(slots=True)
-class Budget:
+class MemoryBudget:
     """Bytes for all clients together. Where they are lacking, those that send or read slowly lose their room first."""
 
     total: int
     held: int = 0
-    transfers: dict["Room", Transfer] = field(default_factory=dict)
+    transfers: dict["Reservation", BodyTransfer] = field(default_factory=dict)
 
     @contextmanager
-    def room(self) -> Iterator["Room"]:
+    def room(self) -> Iterator["Reservation"]:
         """One request's room, empty, until the block ends."""
-        room = Room(self)
+        room = Reservation(self)
         try:
             yield room
         finally:
@@ -55,10 +55,10 @@ class Budget:
 
 
 @dataclass(slots=True, eq=False)
-class Room:
+class Reservation:
     """What one request holds of the budget."""
 
-    budget: Budget
+    budget: MemoryBudget
     size: int = 0
 
     def grow(self, size: int) -> None:
@@ -77,14 +77,14 @@ class Room:
         self.budget.held -= self.size
         self.size = 0
 
-    def moved(self) -> "Room":
+    def moved(self) -> "Reservation":
         """The same bytes in a room of their own, which outlives this one."""
-        other = Room(self.budget, self.size)
+        other = Reservation(self.budget, self.size)
         self.size = 0
         return other
 
     @contextmanager
-    def used_by(self, transfer: Transfer) -> Iterator[None]:
+    def used_by(self, transfer: BodyTransfer) -> Iterator[None]:
         """For the block this room may be lost if the transfer is slow."""
         self.budget.transfers[self] = transfer
         try:

@@ -31,7 +31,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(slots=True)
-class Record:
+class Evidence:
     """What is held against a text: `blamed` in a row, `deaths` in all; poison is refused `until`, `sentences` times.
 
     `quiet_s`: the engine has to live for so long without it before it is tried again.
@@ -53,7 +53,7 @@ class Suspects:
     """
 
     quiet_s: float = QUIET_S
-    _records: OrderedDict[bytes, Record] = field(default_factory=OrderedDict)
+    _records: OrderedDict[bytes, Evidence] = field(default_factory=OrderedDict)
     _computed: dict[int, None] = field(default_factory=dict)  # hashes of texts that came back right, the latest last
 
     def __bool__(self) -> bool:
@@ -122,9 +122,9 @@ class Suspects:
             return Verdict.POISON
         return Verdict.GIVE_UP if record.deaths >= MOST_DEATHS else Verdict.AGAIN
 
-    def _record(self, ids: bytes, now: float) -> Record:
+    def _record(self, ids: bytes, now: float) -> Evidence:
         key = digest(ids)
-        record = self._records.setdefault(key, Record())
+        record = self._records.setdefault(key, Evidence())
         record.touched = now
         self._records.move_to_end(key)
         while len(self._records) > KEPT or next(iter(self._records.values())).touched < now - KEPT_S:

@@ -10,8 +10,8 @@ import numpy as np
 
 from proxy import metrics
 from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector, PoisonedInput, ProxyError
-from proxy.scheduling.batch_queue import Line
-from proxy.scheduling.entries import Text
+from proxy.scheduling.batch_queue import BatchQueue
+from proxy.scheduling.entries import QueuedText
 from proxy.scheduling.quarantine import Suspects, Verdict, digest
 from proxy.types import Matrix
 
@@ -35,13 +35,13 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class BatchResult:
     """What came back for these texts, and after how long; no texts: there was nothing to send.
 
     `fillers` more were sent behind them. With an error `seconds` is about how long they take.
     """
 
-    texts: Sequence[Text] = ()
+    texts: Sequence[QueuedText] = ()
     content: bytes = b""
     fillers: int = 0
     seconds: float = 0.0
@@ -49,15 +49,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class ResultHandler:
     """Settles the answers of one backend, whose vectors have that many dimensions; None: a text may have any number."""
 
     backend: Embedder
-    line: Line
+    line: BatchQueue
     suspects: Suspects
     dimensions: int | None
 
-    def settle(self, answer: Answer) -> BackendError | None:
+    def settle(self, answer: BatchResult) -> BackendError | None:
         """Deliver the vectors; what went wrong goes back in line or fails. Returns why the backend is doubtful."""
         if not answer.texts:
             return None
@@ -74,7 +74,7 @@ class Delivery:
             return BadVector(wrong)
         return self._deliver(answer.texts, vectors)
 
-    def _deliver(self, texts: Sequence[Text], vectors: Matrix) -> BackendError | None:
+    def _deliver(self, texts: Sequence[QueuedText], vectors: Matrix) -> BackendError | None:
         finite = list(np.all(np.isfinite(vectors), axis=1))
         for text, vector, good in zip(texts, vectors, finite, strict=True):
             if good:
@@ -88,7 +88,7 @@ class Delivery:
             self._judge(text, self.suspects.not_finite(text.ids, now), now)
         return BadVector(f"backend {self.backend.name} gave a vector that is not finite", retry_after_s=5)
 
-    def _went_wrong(self, answer: Answer, error: BackendError) -> BackendError | None:
+    def _went_wrong(self, answer: BatchResult, error: BackendError) -> BackendError | None:
         """A refused call is taken apart, one that was not taken is made again, the texts of a lost one are suspect."""
         texts = answer.texts
         if isinstance(error, BackendLost):
@@ -98,22 +98,22 @@ class Delivery:
                 self._judge(text, verdict, now)
         elif isinstance(error, BackendUnavailable):
             self.suspects.ended_without()
-            self.line.put_back([texts])
+            self.line.requeue([texts])
         elif len(texts) > 1:
             middle = len(texts) // 2
-            self.line.put_back([texts[:middle], texts[middle:]])
+            self.line.requeue([texts[:middle], texts[middle:]])
             return None
         else:
             self._fail(texts[0], lambda _: type(error)(error.message))
             return None
         return error
 
-    def _judge(self, text: Text, verdict: Verdict, now: float) -> None:
+    def _judge(self, text: QueuedText, verdict: Verdict, now: float) -> None:
         """Try it alone, not by bisection: each call with poison may cost a restart, a call of one text is cheap."""
         name = self.backend.name
         if verdict is Verdict.AGAIN:
             text.quiet_s = self.suspects.quiet_before(text.ids, now)
-            self.line.put_back([[text]])
+            self.line.requeue([[text]])
             if text.alone:
                 self.line.hold_back(text, now)
         elif verdict is Verdict.POISON:
@@ -125,7 +125,7 @@ class Delivery:
             message = f"backend {name} ended with this text several times, and without it, too: try again later"
             self._fail(text, lambda _: BackendUnavailable(message, retry_after_s=GIVEN_UP_S))
 
-    def _fail(self, text: Text, error: Callable[[int], ProxyError]) -> None:
+    def _fail(self, text: QueuedText, error: Callable[[int], ProxyError]) -> None:
         self.line.forget(text)
         for job, index in text.waiters:
             job.fail_input(index, error(index))

@@ -8,7 +8,7 @@ LONGEST_S = 600
 
 
 @dataclass(slots=True)
-class Pace:
+class Throughput:
     """`tokens` and `seconds` of the last calls, each counting by its size; `fastest` in tokens per second; `total`."""
 
     tokens: float = 0.0

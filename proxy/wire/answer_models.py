@@ -31,7 +31,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class Row(BaseModel):
+class EmbeddingRow(BaseModel):
     object: Literal["embedding"]
     index: int = Field(description="The position in `input`. Rows come in that order.")
     embedding: Floats | Text64 | Bits | ByType
@@ -73,7 +73,7 @@ class EmbeddingsAnswer(BaseModel):
     model: str
     object: Literal["list"]
     usage: Usage
-    data: list[Row | MultiRow | FailedRow]
+    data: list[EmbeddingRow | MultiRow | FailedRow]
 
 
 class FaultAnswer(BaseModel):

@@ -28,29 +28,29 @@ from proxy.wire.schema import as_accepted
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedRequest:
     """A parsed request, and how its answer is written in the dialect that it came in."""
 
     request: EmbedRequest
     render: Callable[[EmbedResult], object]
 
 
-Parse = Callable[[object], Asked]  # of a JSON body; raises Invalid with every fault found
+Parse = Callable[[object], ParsedRequest]  # of a JSON body; raises Invalid with every fault found
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RenderedError:
     """An error as a dialect writes it."""
 
     status: int
     body: object
 
 
-Refuse = Callable[[ProxyError, str], Refusal]  # of an error and the request's id
+ErrorRenderer = Callable[[ProxyError, str], RenderedError]  # of an error and the request's id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class Dialect:
     """One dialect's way in: what is served at `paths`, and what `/openapi.json` says about it.
 
     `body` and `answer` describe what `parse` takes and its `render` gives. `raw`: the answer can be raw floats.
@@ -65,7 +65,7 @@ class Door:
     answer: type[BaseModel]
     raw: bool = True
     later: bool = False
-    refuse: Refuse | None = None
+    refuse: ErrorRenderer | None = None
     error: type[BaseModel] | None = None
 
 
@@ -204,9 +204,11 @@ class Contents(TypedDict):
 # What a client may send, as the document describes it. `openapi` fills in the names that a `$ref` stands for, as they
 # are the served family's.
 TokenId = Annotated[int, WithJsonSchema({"$ref": "#/components/schemas/TokenId"})]
-Ids = Annotated[list[TokenId], Field(min_length=1, description="One input of token ids.")]
-Item = str | TextItem | PromptItem | Contents
-OneOrMany = TypeAliasType("OneOrMany", Item | Ids | Annotated[list[Item | Ids | Parts], Field(min_length=1)])
+IdsField = Annotated[list[TokenId], Field(min_length=1, description="One input of token ids.")]
+InputField = str | TextItem | PromptItem | Contents
+OneOrMany = TypeAliasType(
+    "OneOrMany", InputField | IdsField | Annotated[list[InputField | IdsField | Parts], Field(min_length=1)]
+)
 Inputs = Annotated[tuple[Input, ...], PlainValidator(inputs_of, json_schema_input_type=OneOrMany)]
 Items = Annotated[tuple[Input | Refused, ...], PlainValidator(items_of, json_schema_input_type=OneOrMany)]
 Encodings = Annotated[
@@ -220,5 +222,5 @@ Truncation = Annotated[bool, BeforeValidator(_cut_at_the_end, json_schema_input_
 TaskName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/TaskName"})]
 ModelName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/ModelName"})]
 # `allOf`, as pydantic would look up a bare `$ref` that has a default beside it.
-MultiVector = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/MultiVector"}]})]
+MultiVectorField = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/MultiVector"}]})]
 Dimensions = Annotated[Count, WithJsonSchema({"$ref": "#/components/schemas/Dimensions"})]

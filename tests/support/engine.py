@@ -92,7 +92,7 @@ async def llama_server(
         found = replace(found, flags=found.flags - {FLAG})
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:  # a short path: a socket's has at most 107 bytes
         socket, output = socket or Path(folder, "e.sock"), Path(folder, "log")
-        placement = command.Placement(
+        placement = command.ServerSpec(
             name="test",
             model=model,
             socket=socket,

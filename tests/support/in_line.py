@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from proxy.scheduling.batch_queue import Line
-from proxy.scheduling.entries import Asked, Caller, Job, Text
+from proxy.scheduling.batch_queue import BatchQueue
+from proxy.scheduling.entries import Caller, QueuedRequest, QueuedText, TokenizedText
 
 SLOTS, BATCH = 4, 100
 SMALL = BATCH // 4
@@ -18,25 +18,29 @@ NOBODYS_LOOP.close()  # only to make futures that nobody awaits
 NUMBERS = itertools.count()
 
 
-def line(max_tokens: int = 10**9) -> Line:
-    return Line(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
+def line(max_tokens: int = 10**9) -> BatchQueue:
+    return BatchQueue(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
 
 
-def admit(waiting: Line, *lengths: int, client: str = "", now: float = 0.0, deadline: float = 1e9) -> Job:
+def admit(
+    waiting: BatchQueue, *lengths: int, client: str = "", now: float = 0.0, deadline: float = 1e9
+) -> QueuedRequest:
     """A job of texts that nobody else has."""
-    return join(waiting, [Asked(b"%d" % next(NUMBERS), length) for length in lengths], client, now, deadline)
+    return join(waiting, [TokenizedText(b"%d" % next(NUMBERS), length) for length in lengths], client, now, deadline)
 
 
-def join(waiting: Line, asked: Sequence[Asked], client: str = "", now: float = 0.0, deadline: float = 1e9) -> Job:
+def join(
+    waiting: BatchQueue, asked: Sequence[TokenizedText], client: str = "", now: float = 0.0, deadline: float = 1e9
+) -> QueuedRequest:
     caller = Caller(client=client, deadline=deadline)
-    job = Job(len(asked), asyncio.Future(loop=NOBODYS_LOOP), caller, now)
+    job = QueuedRequest(len(asked), asyncio.Future(loop=NOBODYS_LOOP), caller, now)
     assert waiting.admit(job, asked) is not None
     return job
 
 
-def owners(call: Sequence[Text]) -> list[Job]:
+def owners(call: Sequence[QueuedText]) -> list[QueuedRequest]:
     return [job for text in call for job, _ in text.waiters]
 
 
-def tokens(call: Sequence[Text], *jobs: Job) -> int:
+def tokens(call: Sequence[QueuedText], *jobs: QueuedRequest) -> int:
     return sum(text.tokens for text in call if not jobs or text.waiters[0][0] in jobs)

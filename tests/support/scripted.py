@@ -9,8 +9,8 @@ import orjson
 
 from proxy.errors import BackendError, BackendLost
 from proxy.scheduling import dispatcher as lane_module
-from proxy.scheduling.batch_queue import Line
-from proxy.scheduling.dispatcher import Lane, Turnstile
+from proxy.scheduling.batch_queue import BatchQueue
+from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
 from proxy.scheduling.entries import ANYBODY, Caller
 from proxy.types import Ids, Matrix
 
@@ -57,10 +57,10 @@ class Engine:
 @asynccontextmanager
 async def serving(
     engine: Engine, *, max_tokens: int = 10**6, dimensions: int = 2, doubts: list[BackendError | None] | None = None
-) -> AsyncIterator[Lane]:
+) -> AsyncIterator[Dispatcher]:
     """A lane that is being served for as long as the block lasts; after each doubt it goes on, as a model does."""
-    line = Line(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
-    lane = Lane(engine, line, Turnstile(), dimensions=dimensions, call_timeout_s=0.1)
+    line = BatchQueue(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
+    lane = Dispatcher(engine, line, SharedSlot(), dimensions=dimensions, call_timeout_s=0.1)
     lane.suspects.quiet_s = 0.02
 
     async def serve() -> None:
@@ -75,7 +75,7 @@ async def serving(
         working.cancel()
 
 
-async def firsts(lane: Lane, *inputs: Ids, caller: Caller = ANYBODY) -> list[float]:
+async def firsts(lane: Dispatcher, *inputs: Ids, caller: Caller = ANYBODY) -> list[float]:
     """The first component of each vector."""
     return [float(row[0]) for row in (await lane.embed(inputs, caller)).rows]
 

@@ -18,7 +18,7 @@ import tomli_w
 
 from launcher.processes.child import last_lines, running
 from launcher.supervision.probes import backends_ready
-from proxy.contract.settings import Family, ProxyConfig
+from proxy.contract.settings import Family, ProxySettings
 from proxy.contract.settings_file import read, validated
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.tiny_models import write_model
@@ -164,7 +164,7 @@ async def proxy(config: Mapping[str, object], *, wait: bool = True) -> AsyncIter
     """The proxy as a process for the block; yields its URL, when it is ready unless `wait` is false."""
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:
         file, output, port = Path(folder, "proxy.toml"), Path(folder, "log"), unused_port()
-        ProxyConfig.model_validate({**config, "port": port})
+        ProxySettings.model_validate({**config, "port": port})
         file.write_text(tomli_w.dumps({**config, "port": port}), encoding="utf-8")
         argv = (sys.executable, "-P", "-m", "proxy", "--config", str(file))
         async with running(argv, env=os.environ, grace_s=10, output=output) as process:

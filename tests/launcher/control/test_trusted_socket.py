@@ -20,7 +20,7 @@ from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.errors import NotRunning
 from launcher.fleet.address import target
 from launcher.settings.config import load
-from launcher.supervision.backend import State
+from launcher.supervision.backend import BackendState
 from tests.support.trillama import Done, trillama
 
 STRANGER = 12345
@@ -115,7 +115,7 @@ async def launcher(folder: Path, view: View) -> AsyncIterator[list[str]]:
 def view(logs: Path, word: str = "fine") -> View:
     code = BackendView(
         name="code",
-        state=State.FAILED,
+        state=BackendState.FAILED,
         since=0,
         pid=None,
         loaded=0,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.engine.argv import REQUIRED_FLAGS, Placement, argv, check_extra, environment
+from launcher.engine.argv import REQUIRED_FLAGS, ServerSpec, argv, check_extra, environment
 from launcher.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ class FakeEngine:
     argv: tuple[str, ...] = ("llama-server",)
 
 
-PLACEMENT = Placement(
+PLACEMENT = ServerSpec(
     name="retrieval",
     model=Path("/models/a b.gguf"),
     socket=Path("/run/r.sock"),

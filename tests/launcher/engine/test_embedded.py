@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from launcher.engine import argv
-from launcher.engine.argv import Placement
+from launcher.engine.argv import ServerSpec
 from launcher.engine.discovery import Engine, Origin, probe
 from launcher.processes.child import running
 from launcher.supervision.probes import backend_up
@@ -40,9 +40,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def placement(model: Path) -> Iterator[Placement]:
+def placement(model: Path) -> Iterator[ServerSpec]:
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:  # short: a socket's path has at most 107 bytes
-        yield Placement(
+        yield ServerSpec(
             name="retrieval",
             model=model,
             socket=Path(folder, "s.sock"),
@@ -54,7 +54,7 @@ def placement(model: Path) -> Iterator[Placement]:
 
 
 async def test_texts_of_mixed_lengths_in_one_batch_get_the_vectors_they_get_alone(
-    engine: Engine, placement: Placement
+    engine: Engine, placement: ServerSpec
 ) -> None:
     async with served(engine, placement) as (server, _):
         together = await server.embed(MIXED_LENGTHS)
@@ -62,7 +62,7 @@ async def test_texts_of_mixed_lengths_in_one_batch_get_the_vectors_they_get_alon
     assert cosines(together, alone).min() > 0.99999
 
 
-async def test_the_embedded_engine_computes_the_vectors_of_llama_server(placement: Placement) -> None:
+async def test_the_embedded_engine_computes_the_vectors_of_llama_server(placement: ServerSpec) -> None:
     vectors = []
     for kind in ("embedded", "native"):
         try:
@@ -75,13 +75,13 @@ async def test_the_embedded_engine_computes_the_vectors_of_llama_server(placemen
     assert cosines(*vectors).min() > 0.9999
 
 
-async def test_the_longest_text_promised_is_computed(engine: Engine, placement: Placement) -> None:
+async def test_the_longest_text_promised_is_computed(engine: Engine, placement: ServerSpec) -> None:
     async with served(engine, replace(placement, batch_tokens=1000)) as (server, _):
         assert np.isfinite(await server.embed([[5] * 1000])).all()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_an_idle_server_ends_with_0(engine: Engine, placement: Placement, number: signal.Signals) -> None:
+async def test_an_idle_server_ends_with_0(engine: Engine, placement: ServerSpec, number: signal.Signals) -> None:
     async with served(engine, placement) as (_, process):
         async with asyncio.timeout(20):
             while not handled(process.pid, number):
@@ -98,7 +98,7 @@ def handled(pid: int, number: signal.Signals) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_server_that_loads_its_model_dies_at_once(
-    engine: Engine, placement: Placement, tmp_path: Path, number: signal.Signals
+    engine: Engine, placement: ServerSpec, tmp_path: Path, number: signal.Signals
 ) -> None:
     endless = tmp_path / "model.gguf"
     os.mkfifo(endless)  # who opens it waits for a writer that never comes
@@ -108,7 +108,7 @@ async def test_a_server_that_loads_its_model_dies_at_once(
         assert await ended(process) == -number
 
 
-async def test_a_second_signal_ends_a_server_that_waits_for_its_clients(engine: Engine, placement: Placement) -> None:
+async def test_a_second_signal_ends_a_server_that_waits_for_its_clients(engine: Engine, placement: ServerSpec) -> None:
     many = [[5] * 500] * 200
     async with served(engine, placement) as (server, process):
         clients = [asyncio.create_task(server.embed(many)) for _ in range(4)]
@@ -136,7 +136,7 @@ async def test_a_second_signal_ends_a_server_that_waits_for_its_clients(engine: 
     ],
 )
 async def test_every_failure_to_start_exits_with_1_and_the_reason(
-    engine: Engine, placement: Placement, changed: tuple[str, ...], said: str
+    engine: Engine, placement: ServerSpec, changed: tuple[str, ...], said: str
 ) -> None:
     async with started(engine, placement, *changed) as process:
         assert await ended(process) == 1
@@ -144,7 +144,7 @@ async def test_every_failure_to_start_exits_with_1_and_the_reason(
     assert any(words in output for words in said.split("|")), output
 
 
-async def test_a_stale_socket_is_a_failure_to_start_until_it_is_unlinked(engine: Engine, placement: Placement) -> None:
+async def test_a_stale_socket_is_a_failure_to_start_until_it_is_unlinked(engine: Engine, placement: ServerSpec) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(placement.socket))
     async with started(engine, placement) as process:
@@ -154,7 +154,7 @@ async def test_a_stale_socket_is_a_failure_to_start_until_it_is_unlinked(engine:
         assert (await server.embed(["text"])).shape == (1, 64)
 
 
-async def test_without_threads_given_it_takes_a_number_of_its_own(engine: Engine, placement: Placement) -> None:
+async def test_without_threads_given_it_takes_a_number_of_its_own(engine: Engine, placement: ServerSpec) -> None:
     async with served(engine, replace(placement, threads=None)) as (server, _):
         assert (await server.embed(["text"])).shape == (1, 64)
 
@@ -167,7 +167,9 @@ async def engine_of(kind: str) -> Engine:
 
 
 @asynccontextmanager
-async def served(engine: Engine, placement: Placement) -> AsyncIterator[tuple[LlamaServer, asyncio.subprocess.Process]]:
+async def served(
+    engine: Engine, placement: ServerSpec
+) -> AsyncIterator[tuple[LlamaServer, asyncio.subprocess.Process]]:
     async with started(engine, placement) as process:
         while not await backend_up(placement.socket):
             assert process.returncode is None, log(placement).read_text()
@@ -176,13 +178,13 @@ async def served(engine: Engine, placement: Placement) -> AsyncIterator[tuple[Ll
 
 
 @asynccontextmanager
-async def started(engine: Engine, placement: Placement, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(engine: Engine, placement: ServerSpec, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
     line = (*argv.argv(engine, placement), *more)
     async with running(line, env=engine.env, grace_s=0.1, output=log(placement)) as process:
         yield process
 
 
-def log(placement: Placement) -> Path:
+def log(placement: ServerSpec) -> Path:
     return placement.socket.with_name("log")
 
 

@@ -5,54 +5,54 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.fleet.eviction import TURN_S, Decision, Tenant, decide
+from launcher.fleet.eviction import MIN_RESIDENT_S, Eviction, Resident, plan_eviction
 
 ROOM = {"CUDA0": 10}
 
 
-def tenant(name: str, **changes: object) -> Tenant:
+def tenant(name: str, **changes: object) -> Resident:
     """Asleep, unused, on demand, with half of ROOM."""
-    one = Tenant(name=name, resident=False, used=False, idle_s=100, up_s=0, memory={"CUDA0": 5}, idle_limit_s=600)
+    one = Resident(name=name, resident=False, used=False, idle_s=100, up_s=0, memory={"CUDA0": 5}, idle_limit_s=600)
     return replace(one, **changes)  # type: ignore[arg-type] # names of Tenant's fields
 
 
 def test_who_is_wanted_starts_where_there_is_room() -> None:
-    assert decide([tenant("a", used=True), tenant("b", resident=True)], ROOM) == Decision(("a",), ())
+    assert plan_eviction([tenant("a", used=True), tenant("b", resident=True)], ROOM) == Eviction(("a",), ())
 
 
 def test_two_that_are_wanted_start_only_if_both_fit() -> None:
     both = [tenant("a", used=True), tenant("b", used=True)]
-    assert decide(both, ROOM) == Decision(("a", "b"), ())
-    assert decide(both, {"CUDA0": 9}) == Decision(("a",), ())
+    assert plan_eviction(both, ROOM) == Eviction(("a", "b"), ())
+    assert plan_eviction(both, {"CUDA0": 9}) == Eviction(("a",), ())
 
 
 def test_the_least_recently_used_makes_room() -> None:
     residents = [tenant("old", resident=True, idle_s=500), tenant("new", resident=True, idle_s=5)]
-    assert decide([*residents, tenant("a", used=True)], ROOM) == Decision((), ("old",))
+    assert plan_eviction([*residents, tenant("a", used=True)], ROOM) == Eviction((), ("old",))
 
 
 def test_one_in_use_makes_room_only_after_its_turn_and_only_if_no_other_can() -> None:
-    busy = tenant("busy", resident=True, used=True, idle_s=0, up_s=TURN_S - 1, memory={"CUDA0": 10})
+    busy = tenant("busy", resident=True, used=True, idle_s=0, up_s=MIN_RESIDENT_S - 1, memory={"CUDA0": 10})
     wanted = tenant("a", used=True)
-    assert decide([busy, wanted], ROOM) == Decision((), ())
-    assert decide([replace(busy, up_s=TURN_S), wanted], ROOM) == Decision((), ("busy",))
+    assert plan_eviction([busy, wanted], ROOM) == Eviction((), ())
+    assert plan_eviction([replace(busy, up_s=MIN_RESIDENT_S), wanted], ROOM) == Eviction((), ("busy",))
 
 
 def test_one_that_always_runs_never_sleeps() -> None:
     always = tenant("always", resident=True, idle_s=1e9, up_s=1e9, idle_limit_s=None, memory={"CUDA0": 10})
-    assert decide([always, tenant("a", used=True)], ROOM) == Decision((), ())
+    assert plan_eviction([always, tenant("a", used=True)], ROOM) == Eviction((), ())
 
 
 def test_who_is_idle_for_its_limit_sleeps() -> None:
     idle = tenant("idle", resident=True, idle_s=700, up_s=700)
-    assert decide([idle], {}) == Decision((), ("idle",))
-    assert decide([replace(idle, up_s=10)], {}) == Decision((), ())  # just started: its clock starts then
-    assert decide([replace(idle, used=True)], {}) == Decision((), ())
+    assert plan_eviction([idle], {}) == Eviction((), ("idle",))
+    assert plan_eviction([replace(idle, up_s=10)], {}) == Eviction((), ())  # just started: its clock starts then
+    assert plan_eviction([replace(idle, used=True)], {}) == Eviction((), ())
 
 
 tenants = st.lists(
     st.builds(
-        Tenant,
+        Resident,
         name=st.uuids().map(str),
         resident=st.booleans(),
         used=st.booleans(),
@@ -66,8 +66,8 @@ tenants = st.lists(
 
 
 @given(tenants)
-def test_nothing_started_is_over_the_memory_there_is(found: list[Tenant]) -> None:
-    decision = decide(found, ROOM)
+def test_nothing_started_is_over_the_memory_there_is(found: list[Resident]) -> None:
+    decision = plan_eviction(found, ROOM)
     resident = [one for one in found if one.resident]
     woken = [one for one in found if one.name in decision.wake]
     if woken:
@@ -76,9 +76,9 @@ def test_nothing_started_is_over_the_memory_there_is(found: list[Tenant]) -> Non
 
 
 @given(tenants)
-def test_only_residents_that_may_sleep_do(found: list[Tenant]) -> None:
-    for name in decide(found, ROOM).sleep:
+def test_only_residents_that_may_sleep_do(found: list[Resident]) -> None:
+    for name in plan_eviction(found, ROOM).sleep:
         (one,) = [other for other in found if other.name == name]
         assert one.resident
         assert one.idle_limit_s is not None
-        assert not one.used or one.up_s >= TURN_S
+        assert not one.used or one.up_s >= MIN_RESIDENT_S

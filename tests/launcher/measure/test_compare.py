@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from launcher.errors import CorpusError, ModelError
 from launcher.measure.compare import as_trained, batch_tokens, batches, check_pair, prefixes
-from launcher.measure.corpus import Corpus, Text, built_in, read
+from launcher.measure.corpus import Corpus, CorpusText, built_in, read
 from launcher.settings.config import load
 from tests.support.hub import Hub, running_hub
 from tests.support.serve import empty, gone
@@ -191,7 +191,7 @@ def test_a_quantisation_is_downloaded(folder: Path, hub: Hub, compare: Run) -> N
 def test_each_role_has_the_familys_prefix_and_form() -> None:
     assert prefixes(FAMILY, "retrieval") == ("Query: ", "Passage: ")
     assert prefixes(FAMILY, "text-matching") == ("Query: ", "Query: ")
-    text = Text(name="line 1", text="e\u0301")
+    text = CorpusText(name="line 1", text="e\u0301")
     whole = as_trained(Corpus(name="", queries=(text,), documents=(text,), paired=True), FAMILY, "code")
     assert (whole.queries[0].text, whole.documents[0].text) == ("Query: é", "Passage: é")
     assert batch_tokens(whole, 8192) == 1024

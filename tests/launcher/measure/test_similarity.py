@@ -13,7 +13,7 @@ from launcher.measure.similarity import (
     compared,
     drift,
     faults,
-    ranking,
+    rank_overlap,
     spearman,
 )
 
@@ -69,19 +69,19 @@ def test_measures_stay_in_their_bounds_and_a_paired_query_never_finds_itself(
     random = np.random.default_rng(seed)
     rows = unit(random, count)
     a, b = Vectors(queries=rows, documents=rows), Vectors(queries=rows, documents=unit(random, count, turned, rows))
-    found = ranking(a, b, paired=paired)
+    found = rank_overlap(a, b, paired=paired)
     assert 1 <= found.k <= 10
     assert -1 <= found.spearman_min <= found.spearman_mean + 1e-9 <= 1 + 2e-9  # a mean rounds
     assert 0 <= found.top <= 1 + 1e-9
     if not paired:
-        assert ranking(a, a, paired=False).top1 == 1
+        assert rank_overlap(a, a, paired=False).top1 == 1
 
 
 def test_only_so_many_queries_are_ranked_and_all_texts_drift() -> None:
     random = np.random.default_rng(0)
     rows = unit(random, MAX_QUERIES + 500)
     both = Vectors(queries=rows, documents=rows)
-    assert ranking(both, both, paired=True).queries == MAX_QUERIES
+    assert rank_overlap(both, both, paired=True).queries == MAX_QUERIES
     moved = rows.copy()
     moved[1] = -moved[1]
     assert drift(rows, moved).worst == 1

@@ -21,7 +21,7 @@ from launcher.errors import ChildError
 from launcher.measure.loadgen import LENGTHS
 from launcher.measure.tune import Bench, Measured, Setting, axes, gain, search, smaller_batches
 from launcher.settings.config import EngineSettings, load
-from launcher.supervision.standalone import Run
+from launcher.supervision.standalone import Standalone
 from tests.support.engine import found_engine
 from tests.support.serve import trillama_serve
 from tests.support.stack import BATCH_TOKENS, small_host
@@ -96,7 +96,7 @@ async def test_vectors_of_another_model_are_dropped_with_the_reason(
 ) -> None:
     monkeypatch.setenv("LOGS_DIRECTORY", str(tmp_path))
     model = write_model(tmp_path / "m.gguf")
-    run = Run(
+    run = Standalone(
         log="tune.log",
         engine=await found_engine("embedded"),
         policy=load(None).host.supervision,

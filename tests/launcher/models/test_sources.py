@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.errors import ModelError
-from launcher.models.sources import Wanted, check, locate, wanted
+from launcher.models.sources import ModelFile, check, locate, model_files
 from launcher.settings.config import ModelSettings, load
 
 FAMILY = load(None).family
@@ -33,7 +33,7 @@ def write_gguf(path: Path, *, architecture: str = "qwen2vl", length: int = 64) -
 def test_every_backend_gets_its_file_in_the_wanted_quantisation() -> None:
     local = Path("/models/mine.gguf")
 
-    files = wanted(FAMILY, ModelSettings(quantization="Q8_0", files={"code": local}))
+    files = model_files(FAMILY, ModelSettings(quantization="Q8_0", files={"code": local}))
 
     assert [(file.backend, file.filename, file.local) for file in files] == [
         ("retrieval", "jina-embeddings-v4-text-retrieval-Q8_0.gguf", None),
@@ -44,11 +44,11 @@ def test_every_backend_gets_its_file_in_the_wanted_quantisation() -> None:
 
 def test_a_quantisation_that_is_not_offered_is_refused_with_those_that_are() -> None:
     with pytest.raises(ModelError, match=r'"Q9_X".* offered as F16, .*Q4_K_M'):
-        wanted(FAMILY, ModelSettings(quantization="Q9_X"))
+        model_files(FAMILY, ModelSettings(quantization="Q9_X"))
 
 
 async def test_the_users_own_file_is_taken_as_it_is() -> None:
-    own = Wanted(backend="code", repo="owner/models", filename="model.gguf", local=Path("/models/mine.gguf"))
+    own = ModelFile(backend="code", repo="owner/models", filename="model.gguf", local=Path("/models/mine.gguf"))
     assert await locate(own, report=print) == Path("/models/mine.gguf")
 
 

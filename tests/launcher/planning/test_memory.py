@@ -7,7 +7,18 @@ import pytest
 
 from launcher.build.patch import FLAG
 from launcher.models.gguf_file import Header, read_header
-from launcher.planning.memory import GIB, MIB, Flags, Need, Shape, Weights, compute_bytes, kv_bytes, need, weights_of
+from launcher.planning.memory import (
+    GIB,
+    MIB,
+    Flags,
+    ModelWeights,
+    Need,
+    Shape,
+    compute_bytes,
+    kv_bytes,
+    need,
+    weights_of,
+)
 from tests.support.engine import EngineMissing, found_engine, llama_server
 from tests.support.tiny_models import write_model
 
@@ -54,13 +65,13 @@ def test_a_longer_context_widens_the_mask_only() -> None:
 )
 def test_the_vram_is_the_published_peak(file_gib: float, unquantized: bool, measured_gib: float) -> None:
     """Jina's were taken at -ub 4096 -c 4096; ours has twice the context: 144 MiB of KV cache and 32 of mask more."""
-    weights = Weights(file_bytes=round(file_gib * GIB), shape=JINA, unquantized=unquantized)
+    weights = ModelWeights(file_bytes=round(file_gib * GIB), shape=JINA, unquantized=unquantized)
     more = kv_bytes(JINA, flags(4096)) / 2 + 4096 * 2 * 4096
     assert (need(weights, flags(4096)).vram - more) / GIB == pytest.approx(measured_gib, rel=0.03)
 
 
 def test_without_a_gpu_all_of_it_is_ram_and_with_one_most_is_not() -> None:
-    weights = Weights(file_bytes=2 * GIB, shape=JINA, unquantized=False)
+    weights = ModelWeights(file_bytes=2 * GIB, shape=JINA, unquantized=False)
     on_cpu, on_gpu = (need(weights, flags(1024, gpu_layers=layers)) for layers in (0, 99))
     half = need(weights, flags(1024, gpu_layers=18))
     assert on_cpu.vram == 0
@@ -70,7 +81,7 @@ def test_without_a_gpu_all_of_it_is_ram_and_with_one_most_is_not() -> None:
 
 
 def test_an_engine_that_leaves_out_the_logits_saves_them_on_both_sides() -> None:
-    weights = Weights(file_bytes=2 * GIB, shape=JINA, unquantized=False)
+    weights = ModelWeights(file_bytes=2 * GIB, shape=JINA, unquantized=False)
     with_, without = (need(weights, flags(8192, logits=logits)) for logits in (True, False))
     assert (with_.vram - without.vram) / GIB == pytest.approx(3.6, rel=0.03)
     assert with_.ram - without.ram == 8192 * 4 * JINA.vocabulary

@@ -9,22 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.errors import NotEnoughMemory
-from launcher.planning.candidates import MIN_TOKENS, Room, Wish
+from launcher.planning.candidates import MIN_TOKENS, DeviceRoom, PlanRequest
 from launcher.planning.lack import missing, size
 from launcher.planning.memory import GIB
 from launcher.planning.packing import SPLIT_MARGIN
-from launcher.planning.placement import Placed, Plan, place
-from launcher.planning.wishes import wish_of
+from launcher.planning.placement import Placement, Plan, place
+from launcher.planning.wishes import request_of
 from launcher.settings.config import load
 
 BACKENDS = ("retrieval", "code", "text-matching")
-JINA = wish_of(load(None), frozenset(), BACKENDS)
+JINA = request_of(load(None), frozenset(), BACKENDS)
 assert JINA is not None
 AUTO = replace(JINA, quantization=None)
 
 gib = st.floats(0, 40).map(lambda size: round(size * GIB))
 rooms = st.builds(
-    Room, gpus=st.lists(gib, max_size=3).map(lambda sizes: {f"CUDA{i}": s for i, s in enumerate(sizes)}), ram=gib
+    DeviceRoom, gpus=st.lists(gib, max_size=3).map(lambda sizes: {f"CUDA{i}": s for i, s in enumerate(sizes)}), ram=gib
 )
 wishes = st.builds(
     lambda quantization, tokens, fixed, logits, layers: replace(
@@ -38,11 +38,11 @@ wishes = st.builds(
 )
 
 
-def room(*gpus: float, ram: float = 1000) -> Room:
-    return Room(gpus={f"CUDA{i}": round(size * GIB) for i, size in enumerate(gpus)}, ram=round(ram * GIB))
+def room(*gpus: float, ram: float = 1000) -> DeviceRoom:
+    return DeviceRoom(gpus={f"CUDA{i}": round(size * GIB) for i, size in enumerate(gpus)}, ram=round(ram * GIB))
 
 
-def planned(wish: Wish, room: Room) -> Plan | None:
+def planned(wish: PlanRequest, room: DeviceRoom) -> Plan | None:
     try:
         return place(wish, room)
     except NotEnoughMemory:
@@ -62,7 +62,7 @@ def taken(plan: Plan) -> Mapping[str, float]:
     return used + turn
 
 
-def _on_devices(one: Placed) -> dict[str, int]:
+def _on_devices(one: Placement) -> dict[str, int]:
     split = one.tensor_split or (1.0,) * len(one.devices)
     margin = SPLIT_MARGIN * one.need.spread if one.tensor_split else 0
     return {
@@ -71,7 +71,7 @@ def _on_devices(one: Placed) -> dict[str, int]:
 
 
 @given(wishes, rooms)
-def test_no_plan_exceeds_any_device(wish: Wish, room: Room) -> None:
+def test_no_plan_exceeds_any_device(wish: PlanRequest, room: DeviceRoom) -> None:
     if plan := planned(wish, room):
         assert [one.name for one in plan.placed] == list(BACKENDS)
         for name, size in taken(plan).items():
@@ -79,7 +79,7 @@ def test_no_plan_exceeds_any_device(wish: Wish, room: Room) -> None:
 
 
 @given(wishes, rooms)
-def test_what_the_user_has_set_is_never_changed(wish: Wish, room: Room) -> None:
+def test_what_the_user_has_set_is_never_changed(wish: PlanRequest, room: DeviceRoom) -> None:
     if plan := planned(wish, room):
         assert wish.quantization in (None, plan.quantization)
         assert plan.batch_tokens == wish.tokens or not wish.fixed_tokens
@@ -87,8 +87,8 @@ def test_what_the_user_has_set_is_never_changed(wish: Wish, room: Room) -> None:
 
 
 @given(wishes, rooms, st.dictionaries(st.sampled_from(["CUDA0", "CUDA1", "CUDA2", "RAM"]), gib))
-def test_more_memory_never_gives_worse_quality(wish: Wish, room: Room, more: Mapping[str, int]) -> None:
-    larger = Room(
+def test_more_memory_never_gives_worse_quality(wish: PlanRequest, room: DeviceRoom, more: Mapping[str, int]) -> None:
+    larger = DeviceRoom(
         gpus={name: size + more.get(name, 0) for name, size in room.gpus.items()}, ram=room.ram + more.get("RAM", 0)
     )
     before, after = planned(wish, room), planned(wish, larger)
@@ -101,13 +101,13 @@ def test_more_memory_never_gives_worse_quality(wish: Wish, room: Room, more: Map
 
 
 @given(wishes)
-def test_an_empty_host_is_refused_with_the_numbers(wish: Wish) -> None:
+def test_an_empty_host_is_refused_with_the_numbers(wish: PlanRequest) -> None:
     with pytest.raises(NotEnoughMemory, match=r"take .* GiB of .*RAM, and there is for use: RAM 0\.0 GiB; "):
-        place(wish, Room(gpus={}, ram=0))
+        place(wish, DeviceRoom(gpus={}, ram=0))
 
 
 @given(wishes, rooms)
-def test_what_is_said_to_lack_is_nothing_if_and_only_if_it_fits(wish: Wish, room: Room) -> None:
+def test_what_is_said_to_lack_is_nothing_if_and_only_if_it_fits(wish: PlanRequest, room: DeviceRoom) -> None:
     assert size(1) == "1 MiB"  # never 0.0 GiB
     for quantization in ("F16", "IQ1_S"):
         alone = replace(wish, quantization=quantization, fixed_tokens=True)
@@ -116,7 +116,7 @@ def test_what_is_said_to_lack_is_nothing_if_and_only_if_it_fits(wish: Wish, room
         lacks = missing(alone, room, quantization)
         assert (lacks == 0) is fits
         if lacks and room.gpus:  # and with that much more of each it does
-            more = Room(gpus={name: bytes_ + lacks for name, bytes_ in room.gpus.items()}, ram=room.ram + lacks)
+            more = DeviceRoom(gpus={name: bytes_ + lacks for name, bytes_ in room.gpus.items()}, ram=room.ram + lacks)
             assert missing(alone, more, quantization) == 0
 
 
@@ -156,7 +156,7 @@ def test_without_a_gpu_everything_is_ram() -> None:
 def test_memory_that_the_gpu_shares_with_the_host_is_counted_once() -> None:
     fixed = replace(AUTO, quantization="Q4_K_M", tokens=2048, fixed_tokens=True)
     need = sum(one.need.vram + one.need.ram for one in place(fixed, room(100, ram=100)).placed)
-    enough, half = (Room(gpus={"Vulkan0": 100 * GIB}, ram=size, unified=True) for size in (need, need // 2))
+    enough, half = (DeviceRoom(gpus={"Vulkan0": 100 * GIB}, ram=size, unified=True) for size in (need, need // 2))
     assert not place(fixed, enough).on_demand
     assert place(fixed, half).on_demand
     assert not place(fixed, replace(half, unified=False)).on_demand

@@ -1,6 +1,6 @@
 """The order of the family's quantisations, by what was published of them."""
 
-from launcher.planning.quality import ranking
+from launcher.planning.quality import quality_order
 from launcher.settings.config import load
 from launcher.settings.family import PublishedQuantization
 
@@ -12,7 +12,7 @@ def figures(mib: float, speed: float, *scores: float) -> PublishedQuantization:
 def test_the_family_s_own_order() -> None:
     published = load(None).family.weights.published
     assert published
-    first, *rest = ranking(published.quantizations)
+    first, *rest = quality_order(published.quantizations)
     assert first[0] == "Q8_0"
     assert {"F16", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS"} < set(first)
     assert "IQ3_M" not in first  # three bits a weight
@@ -34,9 +34,9 @@ def test_equal_quality_is_ordered_by_speed_beyond_noise_and_then_by_size() -> No
         "large": figures(4, 95, 0.601),
         "worse": figures(1, 100, 0.58),
     }
-    assert ranking(published) == (("large", "small", "slow"), ("worse",))
+    assert quality_order(published) == (("large", "small", "slow"), ("worse",))
 
 
 def test_a_loss_on_one_set_is_not_made_up_for_by_gains_on_another() -> None:
     published = {"F16": figures(8, 100, 0.6, 0.6), "lucky": figures(2, 100, 0.7, 0.5)}
-    assert ranking(published) == (("F16",), ("lucky",))
+    assert quality_order(published) == (("F16",), ("lucky",))

@@ -12,7 +12,7 @@ from launcher.engine.truth import as_computed
 from launcher.errors import ConfigError, NotEnoughMemory
 from launcher.planning.memory import GIB
 from launcher.planning.sizing import Decision, chosen, decide, keep
-from launcher.planning.wishes import wish_of
+from launcher.planning.wishes import request_of
 from launcher.settings.config import Settings, load
 from tests.support.stack import BACKENDS
 from tests.support.tiny_models import write_model
@@ -32,7 +32,7 @@ def devices(*gpus: tuple[float, float], ram: tuple[float, float] = (100, 100)) -
 
 
 def decided(settings: Settings, found: Devices) -> Decision:
-    wish = wish_of(settings, frozenset(), BACKENDS)
+    wish = request_of(settings, frozenset(), BACKENDS)
     assert wish
     return chosen(settings, wish, found)
 
@@ -79,14 +79,14 @@ def test_a_file_of_the_user_s_own_counts_as_it_is(tmp_path: Path) -> None:
     model = write_model(tmp_path / "own.gguf")
     settings = host(None)
     files = {"models": settings.host.models.model_copy(update={"files": {"code": model}})}
-    wish = wish_of(settings.with_host(**files), frozenset(), ("code",))
+    wish = request_of(settings.with_host(**files), frozenset(), ("code",))
     assert wish
     assert {one.file_bytes for one in wish.weights["code"].values()} == {model.stat().st_size}
 
 
 def test_the_engine_s_flag_decides_whether_logits_count() -> None:
     for flags, logits in ((frozenset[str](), True), (frozenset({"--no-logits-for-embeddings"}), False)):
-        wish = wish_of(host(), flags, BACKENDS)
+        wish = request_of(host(), flags, BACKENDS)
         assert wish
         assert wish.logits is logits
 
@@ -96,9 +96,9 @@ def test_auto_without_published_figures_is_refused_by_name() -> None:
     weights = settings.family.weights.model_copy(update={"published": None})
     bare = Settings(settings.host, settings.family.model_copy(update={"weights": weights}), settings.family_file)
     with pytest.raises(ConfigError, match='"auto": jina-embeddings-v4 has no published figures'):
-        wish_of(bare, frozenset(), BACKENDS)
+        request_of(bare, frozenset(), BACKENDS)
     named = bare.with_host(models=bare.host.models.model_copy(update={"quantization": None}))
-    assert wish_of(named, frozenset(), BACKENDS) is None  # unknown sizes are not guessed
+    assert request_of(named, frozenset(), BACKENDS) is None  # unknown sizes are not guessed
 
 
 def test_demo_models_are_not_planned() -> None:

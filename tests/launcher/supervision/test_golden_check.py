@@ -9,28 +9,28 @@ import pytest
 
 from launcher.engine.argv import CHECK_TOKENS
 from launcher.errors import WrongAnswer
-from launcher.supervision.golden_check import TEXTS, Canary, golden_path
+from launcher.supervision.golden_check import TEXTS, GoldenCheck, golden_path
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.tiny_models import write_model
 
 
-def canary_of(server: LlamaServer, folder: Path) -> Canary:
-    return Canary(socket=server.socket, dimensions=64, golden=folder / "golden.npy", timeout_s=20)
+def canary_of(server: LlamaServer, folder: Path) -> GoldenCheck:
+    return GoldenCheck(socket=server.socket, dimensions=64, golden=folder / "golden.npy", timeout_s=20)
 
 
 async def test_the_first_good_start_is_what_later_ones_are_compared_with(engine_kind: str, tmp_path: Path) -> None:
     async with llama_server(write_model(tmp_path / "a.gguf"), engine=engine_kind) as server:
         canary = canary_of(server, tmp_path)
-        await canary.sing()
+        await canary.check_vectors()
         assert np.load(canary.golden).shape == (len(TEXTS), 64)
-        await canary.sing()
+        await canary.check_vectors()
         with pytest.raises(WrongAnswer, match="64 dimensions, not 32"):
-            await replace(canary, dimensions=32).sing()
+            await replace(canary, dimensions=32).check_vectors()
     async with llama_server(write_model(tmp_path / "b.gguf", seed=1), engine=engine_kind) as other:
         with pytest.raises(WrongAnswer, match="not those of this file's first start"):
-            await replace(canary, socket=other.socket).sing()
+            await replace(canary, socket=other.socket).check_vectors()
     with pytest.raises(WrongAnswer, match="no answer"):
-        await canary.sing()
+        await canary.check_vectors()
 
 
 async def test_it_knows_when_the_engine_is_busy(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Cohere's doors."""
+"""Cohere's dialect."""
 
 import base64
 
 import numpy as np
 import pytest
 
-from tests.support.doors import expected, same
+from tests.support.dialects import expected, same
 from tests.support.stack import BATCH_TOKENS, Stack
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine

@@ -9,13 +9,13 @@ import numpy as np
 import orjson
 import pytest
 
-from proxy.http.routes import DOORS, REFUSALS, ROUTES
-from tests.support.doors import embeddings, expected, same
+from proxy.http.routes import DIALECTS, REFUSALS, ROUTES
+from tests.support.dialects import embeddings, expected, same
 from tests.support.stack import BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
 
-PAGE = Path(__file__).parents[3] / "docs" / "doors.md"
+PAGE = Path(__file__).parents[3] / "docs" / "dialects.md"
 COMMANDS = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 FIELDS = {"/runsync": "input", "/api/embed": "input", "/embed": "inputs", "/v2/embed": "texts", "/v1/embed": "texts"}
 
@@ -37,7 +37,7 @@ async def test_a_command_of_the_page_works_as_it_stands(served: Stack, command: 
 
 def test_the_page_names_every_door() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for one in DOORS:
+    for one in DIALECTS:
         assert any(f"`{path}`" in text for path in one.paths), one.paths
 
 

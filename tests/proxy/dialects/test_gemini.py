@@ -1,8 +1,8 @@
-"""Gemini's doors."""
+"""Gemini's dialect."""
 
 import pytest
 
-from tests.support.doors import expected, same
+from tests.support.dialects import expected, same
 from tests.support.stack import BATCH_TOKENS, Stack
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine

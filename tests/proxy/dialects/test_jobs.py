@@ -7,27 +7,27 @@ import weakref
 import numpy as np
 import pytest
 
-from proxy.dialects.jobs import Bounds, Job, Jobs, Status, working
+from proxy.dialects.jobs import Bounds, Job, Jobs, JobStatus, working
 from proxy.errors import NotFound, Overloaded, ProxyError
-from proxy.scheduling.memory_budget import Budget, Room
+from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.types import EmbedRequest, EmbedResult, Provenance
-from proxy.wire.dialect import Asked
+from proxy.wire.dialect import ParsedRequest
 
 MADE = Provenance(digest="", quantization="", engine="", space="")
 DEADLINE_S = 10
 
 
-def asked(text: str = "a") -> Asked:
-    return Asked(EmbedRequest(inputs=(text,)), lambda result: result.tokens)
+def asked(text: str = "a") -> ParsedRequest:
+    return ParsedRequest(EmbedRequest(inputs=(text,)), lambda result: result.tokens)
 
 
 class Texts(list[str]):
     """A list to which a weak reference can be had."""
 
 
-def room(budget: Budget | None = None, size: int = 0) -> Room:
+def room(budget: MemoryBudget | None = None, size: int = 0) -> Reservation:
     """What a request holds that has been read."""
-    return Room(budget or Budget(1000), size)
+    return Reservation(budget or MemoryBudget(1000), size)
 
 
 async def embed(request: EmbedRequest) -> EmbedResult:
@@ -43,33 +43,36 @@ async def embed(request: EmbedRequest) -> EmbedResult:
     return EmbedResult(model="m", task="t", prefix="", provenance=MADE, vectors=vectors, tokens=1)
 
 
-async def reach(job: Job, *states: Status) -> Job:
+async def reach(job: Job, *states: JobStatus) -> Job:
     async with asyncio.timeout(DEADLINE_S):
-        while job.status not in states or (job.ended is None and Status.IN_PROGRESS not in states):
+        while job.status not in states or (job.ended is None and JobStatus.IN_PROGRESS not in states):
             await asyncio.sleep(0)
     return job
 
 
 @pytest.mark.parametrize(
-    ("text", "state"), [("a", Status.COMPLETED), ("fail", Status.FAILED), ("break", Status.FAILED)]
+    ("text", "state"), [("a", JobStatus.COMPLETED), ("fail", JobStatus.FAILED), ("break", JobStatus.FAILED)]
 )
-async def test_a_job_ends_as_its_request_does(text: str, state: Status) -> None:
+async def test_a_job_ends_as_its_request_does(text: str, state: JobStatus) -> None:
     async with working(embed) as jobs:
         job = await reach(jobs.submit(asked(text), room()), state)
         assert jobs.fetch(job.id) is job
-        assert (job.result is not None, job.error is not None) == (state is Status.COMPLETED, state is Status.FAILED)
-        await reach(jobs.submit(asked(), room()), Status.COMPLETED)  # a broken one does not end the others
+        assert (job.result is not None, job.error is not None) == (
+            state is JobStatus.COMPLETED,
+            state is JobStatus.FAILED,
+        )
+        await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)  # a broken one does not end the others
 
 
 async def test_a_few_are_worked_and_the_rest_wait_in_line() -> None:
     async with working(embed, Bounds(at_once=1)) as jobs:
-        first = await reach(jobs.submit(asked("wait"), room()), Status.IN_PROGRESS)
+        first = await reach(jobs.submit(asked("wait"), room()), JobStatus.IN_PROGRESS)
         second = jobs.submit(asked(), room())
         await asyncio.sleep(0)
-        assert second.status is Status.IN_QUEUE
+        assert second.status is JobStatus.IN_QUEUE
         jobs.cancel(first.id)
-        await reach(second, Status.COMPLETED)
-        assert first.status is Status.CANCELLED
+        await reach(second, JobStatus.COMPLETED)
+        assert first.status is JobStatus.CANCELLED
 
 
 async def test_a_full_line_refuses_and_a_cancelled_job_makes_room() -> None:
@@ -78,21 +81,21 @@ async def test_a_full_line_refuses_and_a_cancelled_job_makes_room() -> None:
         with pytest.raises(Overloaded, match="2 jobs are unfinished"):
             jobs.submit(asked(), room())
         jobs.cancel(waiting[0].id)  # before it ever ran
-        await reach(waiting[0], Status.CANCELLED)
-        await reach(jobs.submit(asked(), room()), Status.COMPLETED)
+        await reach(waiting[0], JobStatus.CANCELLED)
+        await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
 
 
 async def test_leaving_cancels_who_is_not_done() -> None:
     async with asyncio.timeout(DEADLINE_S), working(embed) as jobs:
-        running = await reach(jobs.submit(asked("wait"), room()), Status.IN_PROGRESS)
+        running = await reach(jobs.submit(asked("wait"), room()), JobStatus.IN_PROGRESS)
         waiting = jobs.submit(asked("wait"), room())
-    assert {running.status, waiting.status} == {Status.CANCELLED}
+    assert {running.status, waiting.status} == {JobStatus.CANCELLED}
 
 
 async def test_a_cancelled_job_that_has_ended_keeps_its_end() -> None:
     async with working(embed) as jobs:
-        job = await reach(jobs.submit(asked(), room()), Status.COMPLETED)
-        assert jobs.cancel(job.id).status is Status.COMPLETED
+        job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
+        assert jobs.cancel(job.id).status is JobStatus.COMPLETED
 
 
 async def gone(jobs: Jobs, job: Job) -> None:
@@ -107,7 +110,7 @@ async def gone(jobs: Jobs, job: Job) -> None:
 
 async def test_a_job_nobody_fetches_is_dropped_after_a_while() -> None:
     async with working(embed, Bounds(kept_s=0.02)) as jobs:
-        job = await reach(jobs.submit(asked(), room()), Status.COMPLETED)
+        job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
         await asyncio.sleep(0.1)
         with pytest.raises(NotFound):
             jobs.fetch(job.id)
@@ -115,7 +118,7 @@ async def test_a_job_nobody_fetches_is_dropped_after_a_while() -> None:
 
 async def test_a_fetched_job_is_dropped_sooner() -> None:
     async with working(embed, Bounds(fetched_s=0.02)) as jobs:
-        job = await reach(jobs.submit(asked(), room()), Status.COMPLETED)
+        job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
         jobs.fetch(job.id)
         await gone(jobs, job)
 
@@ -123,7 +126,7 @@ async def test_a_fetched_job_is_dropped_sooner() -> None:
 @pytest.mark.parametrize("bounds", [Bounds(kept=2), Bounds(kept_bytes=2 * 1024)])
 async def test_who_ended_first_makes_room(bounds: Bounds) -> None:
     async with working(embed, bounds) as jobs:
-        first, second, third = [await reach(jobs.submit(asked(), room()), Status.COMPLETED) for _ in range(3)]
+        first, second, third = [await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED) for _ in range(3)]
         with pytest.raises(NotFound):
             jobs.fetch(first.id)
         assert (jobs.fetch(second.id), jobs.fetch(third.id)) == (second, third)
@@ -132,20 +135,20 @@ async def test_who_ended_first_makes_room(bounds: Bounds) -> None:
 async def test_the_newest_is_kept_however_large() -> None:
     async with working(embed, Bounds(kept_bytes=1)) as jobs:
         for _ in range(2):
-            job = await reach(jobs.submit(asked(), room()), Status.COMPLETED)
+            job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
             assert jobs.fetch(job.id) is job
 
 
 async def test_a_job_holds_the_bytes_of_its_request_until_it_ends() -> None:
-    budget = Budget(1000)
+    budget = MemoryBudget(1000)
     async with working(embed) as jobs:
         with budget.room() as own:
             own.grow(300)
             job = jobs.submit(asked("wait"), own)
-        await reach(job, Status.IN_PROGRESS)
+        await reach(job, JobStatus.IN_PROGRESS)
         assert budget.held == 300
         jobs.cancel(job.id)
-        await reach(job, Status.CANCELLED)
+        await reach(job, JobStatus.CANCELLED)
         assert budget.held == 0
 
 
@@ -153,8 +156,8 @@ async def test_a_failed_job_does_not_keep_its_texts() -> None:
     async with working(embed) as jobs:
         texts = Texts(["fail"])
         kept = weakref.ref(texts)
-        job = jobs.submit(Asked(EmbedRequest(inputs=texts), lambda result: result.tokens), room())
+        job = jobs.submit(ParsedRequest(EmbedRequest(inputs=texts), lambda result: result.tokens), room())
         del texts
-        await reach(job, Status.FAILED)
+        await reach(job, JobStatus.FAILED)
         gc.collect()
         assert (job.error, kept()) == ("no luck", None)

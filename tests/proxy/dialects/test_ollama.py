@@ -1,4 +1,4 @@
-"""Ollama's doors."""
+"""Ollama's dialect."""
 
 import re
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from tests.support.doors import expected, same
+from tests.support.dialects import expected, same
 from tests.support.stack import BATCH_TOKENS, Stack
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine

@@ -1,4 +1,4 @@
-"""RunPod's doors: what the worker's README shows, jobs from `/run` to their end, and errors."""
+"""RunPod's dialect: what the worker's README shows, jobs from `/run` to their end, and errors."""
 
 import asyncio
 import base64
@@ -6,7 +6,7 @@ import base64
 import numpy as np
 import pytest
 
-from tests.support.doors import expected, same
+from tests.support.dialects import expected, same
 from tests.support.stack import BACKENDS, FAMILY_FILE, Answer, Stack, proxy, unused_port
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine

@@ -4,7 +4,7 @@ import numpy as np
 import orjson
 import pytest
 
-from tests.support.doors import expected, same
+from tests.support.dialects import expected, same
 from tests.support.stack import BATCH_TOKENS, Stack
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine

@@ -92,7 +92,7 @@ def test_every_chunk_has_the_exact_mean_of_its_tokens(chunks: list[str], data: s
     limit = data.draw(st.integers(1, len(ends)))
     states = np.random.default_rng(len(ends)).standard_normal((limit, 3))
     found = chunk_means.within(chunk_means.spans(document, ends), limit)
-    pooled = {n: states[:n].mean(axis=0) for n in chunk_means.lengths(found)}
+    pooled = {n: states[:n].mean(axis=0) for n in chunk_means.prefix_lengths(found)}
     for (index, span), mean in zip(found.items(), chunk_means.means(found, pooled) if found else (), strict=True):
         assert chunks[index]
         assert 0 <= span.start < span.end <= limit
@@ -104,7 +104,7 @@ def test_every_chunk_has_the_exact_mean_of_its_tokens(chunks: list[str], data: s
 
 def test_tokens_behind_the_limit_are_nobodys() -> None:
     assert chunk_means.within([Span(1, 4), Span(4, 6), None, Span(6, 9)], 5) == {0: (1, 4), 1: (4, 5)}
-    assert chunk_means.lengths({0: Span(0, 4), 1: Span(4, 5)}) == [4, 5]
+    assert chunk_means.prefix_lengths({0: Span(0, 4), 1: Span(4, 5)}) == [4, 5]
 
 
 def test_rounding_is_refused_where_it_shows() -> None:

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 
 from launcher.multivector import projector
 from proxy.dialects.jina import render
-from proxy.embedding.multivector import MOST_TOKENS, MultiVectors, Tokenwise
+from proxy.embedding.multivector import MAX_TOKENS, MultiVectors, TokenEmbedder
 from proxy.embedding.projection import Projection
 from proxy.errors import BadVector, InputTooLong, Invalid, PoisonedInput, invalid
 from proxy.scheduling.entries import ANYBODY, Caller
@@ -232,11 +232,11 @@ class OneShort:
 
 
 async def test_a_token_that_got_lost_and_a_request_too_large_are_refused() -> None:
-    broken = Tokenwise(projection(np.ones((3, 4), np.float32), [0, 0, 0]), OneShort())
+    broken = TokenEmbedder(projection(np.ones((3, 4), np.float32), [0, 0, 0]), OneShort())
     with pytest.raises(BadVector, match="1 token states for 2 tokens"):
         await broken.embed({0: [1, 2]}, ANYBODY)
-    with pytest.raises(InputTooLong, match=f"at most {MOST_TOKENS} in one request"):
-        await broken.embed(dict.fromkeys((0, 1), [1] * (MOST_TOKENS // 2 + 1)), ANYBODY)
+    with pytest.raises(InputTooLong, match=f"at most {MAX_TOKENS} in one request"):
+        await broken.embed(dict.fromkeys((0, 1), [1] * (MAX_TOKENS // 2 + 1)), ANYBODY)
     with pytest.raises(PoisonedInput, match=r"input\.7"):
         await broken.embed({7: [13]}, ANYBODY)
     partial = await broken.embed({7: [13]}, Caller(partial=True))

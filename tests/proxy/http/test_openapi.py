@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 import pytest_asyncio
 
-from proxy.http.routes import DOORS, ROUTES
+from proxy.http.routes import DIALECTS, ROUTES
 from tests.support.stack import Stack, small_family, stack
 
 KEY = {"Authorization": "Bearer right"}
@@ -57,7 +57,7 @@ async def test_every_route_is_described_and_both_pages_need_no_key(small: Stack)
     assert (await small.get("/v1/models")).status == 401
 
 
-@pytest.mark.parametrize("path", [path for door in DOORS for path in door.paths])
+@pytest.mark.parametrize("path", [path for door in DIALECTS for path in door.paths])
 async def test_the_example_of_each_door_is_answered(small: Stack, path: str) -> None:
     content = (await described(small))[path]["post"]["requestBody"]
     assert isinstance(content, dict)
@@ -117,7 +117,7 @@ async def test_the_other_names_of_a_task_are_told_and_taken(small: Stack) -> Non
 
 async def test_every_field_of_a_body_is_described(small: Stack) -> None:
     document = (await small.get("/openapi.json")).json
-    for body in {one.body for one in DOORS}:
+    for body in {one.body for one in DIALECTS}:
         properties = next(found(next(found(document, body.__name__)), "properties"))
         assert isinstance(properties, dict)
         assert len(properties) >= len(body.model_fields), body

@@ -10,8 +10,8 @@ import pytest
 
 from proxy.contract.settings import BackendSettings
 from proxy.errors import BackendError, BackendLost, BackendUnavailable
-from proxy.llama.client import Backend, connect
-from proxy.llama.unix_http import CONNECTIONS, NotPlain, NotThere, Pipe, Reply
+from proxy.llama.client import LlamaClient, connect
+from proxy.llama.unix_http import CONNECTIONS, NeedsFullClient, NotListening, Reply, UnixHttpClient
 
 PLAIN = b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhello"
 LAST = b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 5\r\n\r\nhello"
@@ -40,8 +40,8 @@ async def scripted(*connections: Sequence[bytes]) -> AsyncIterator[Path]:
     assert left == []
 
 
-def pipe(socket: Path, keepalive_s: float = 3.0) -> Pipe:
-    return Pipe(str(socket), headers=b"A: b\r\n", keepalive_s=keepalive_s)
+def pipe(socket: Path, keepalive_s: float = 3.0) -> UnixHttpClient:
+    return UnixHttpClient(str(socket), headers=b"A: b\r\n", keepalive_s=keepalive_s)
 
 
 async def test_one_connection_serves_many_calls_until_the_server_says_it_is_the_last() -> None:
@@ -64,7 +64,7 @@ async def test_what_is_cut_off_or_not_there_says_so() -> None:
         for _ in range(2):
             with pytest.raises(ConnectionResetError):
                 await pipe(socket).post("/", b"")
-    with pytest.raises(NotThere):
+    with pytest.raises(NotListening):
         await pipe(socket).post("/", b"")
 
 
@@ -110,7 +110,7 @@ async def test_calls_that_overlap_have_connections_of_their_own_few_of_them_and_
 
 
 @asynccontextmanager
-async def backend(*connections: Sequence[bytes]) -> AsyncIterator[Backend]:
+async def backend(*connections: Sequence[bytes]) -> AsyncIterator[LlamaClient]:
     async with (
         scripted(*connections) as socket,
         connect("x", BackendSettings(url=f"unix://{socket}")) as one,
@@ -120,7 +120,7 @@ async def backend(*connections: Sequence[bytes]) -> AsyncIterator[Backend]:
 
 async def test_an_answer_without_its_length_is_left_to_a_whole_client() -> None:
     async with scripted([CHUNKED]) as socket:
-        with pytest.raises(NotPlain):
+        with pytest.raises(NeedsFullClient):
             await pipe(socket).post("/", b"")
     async with backend([CHUNKED], [CHUNKED]) as one:
         assert await one.send([b"[1]"]) == b"hello"

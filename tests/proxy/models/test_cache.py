@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from proxy.contract.settings_file import ConfigError
 from proxy.errors import PoisonedInput
-from proxy.models.cache import key_of, opened, through
+from proxy.models.cache import cached, key_of, open_cache
 from proxy.models.vector_store import DAMAGED_ROWS, OVERHEAD_BYTES
 from proxy.scheduling.entries import Outcome
 from proxy.types import Ids, Matrix
@@ -54,11 +54,11 @@ requests = st.lists(st.tuples(st.sampled_from("ab"), st.lists(texts, min_size=1,
 @settings(deadline=None, max_examples=40)
 def test_no_vector_is_wrong_however_many_ask_at_once(asked: list[tuple[str, list[list[int]]]], entries: int) -> None:
     async def ask() -> None:
-        async with opened(entries * ENTRY, None, DIMENSIONS) as cache:
+        async with open_cache(entries * ENTRY, None, DIMENSIONS) as cache:
             assert cache
 
             async def one(space: str, inputs: list[list[int]]) -> None:
-                outcome = await through(cache, space, inputs, Model(space), lambda: True)
+                outcome = await cached(cache, space, inputs, Model(space), lambda: True)
                 assert set(outcome.failed) == {index for index, ids in enumerate(inputs) if 13 in ids}
                 for index, ids in enumerate(inputs):
                     if index not in outcome.failed:
@@ -71,44 +71,44 @@ def test_no_vector_is_wrong_however_many_ask_at_once(asked: list[tuple[str, list
 
 async def test_what_was_computed_is_not_computed_again_and_the_oldest_makes_room(tmp_path: Path) -> None:
     model = Model("a")
-    async with opened(200 * ENTRY, tmp_path / "cache.db", DIMENSIONS) as cache:
+    async with open_cache(200 * ENTRY, tmp_path / "cache.db", DIMENSIONS) as cache:
         assert cache
         for _ in range(2):
-            await through(cache, "a", [[n] for n in range(100, 200)], model, lambda: True)
+            await cached(cache, "a", [[n] for n in range(100, 200)], model, lambda: True)
         assert model.computed == 100
-    async with opened(200 * ENTRY, tmp_path / "cache.db", DIMENSIONS) as cache:  # it outlives the process
+    async with open_cache(200 * ENTRY, tmp_path / "cache.db", DIMENSIONS) as cache:  # it outlives the process
         assert cache
-        await through(cache, "a", [[n] for n in range(100, 110)], model, lambda: True)
+        await cached(cache, "a", [[n] for n in range(100, 110)], model, lambda: True)
         assert model.computed == 100
-        await through(cache, "a", [[n] for n in range(200, 350)], model, lambda: True)
-        await through(cache, "a", [[n] for n in range(100, 110)], model, lambda: True)  # used of late: still there
+        await cached(cache, "a", [[n] for n in range(200, 350)], model, lambda: True)
+        await cached(cache, "a", [[n] for n in range(100, 110)], model, lambda: True)  # used of late: still there
         assert model.computed == 250
-        await through(cache, "a", [[150]], model, lambda: True)
+        await cached(cache, "a", [[150]], model, lambda: True)
         assert model.computed == 251
 
 
 async def test_a_model_that_was_exchanged_meanwhile_leaves_nothing() -> None:
     model = Model("a")
-    async with opened(100 * ENTRY, None, DIMENSIONS) as cache:
+    async with open_cache(100 * ENTRY, None, DIMENSIONS) as cache:
         assert cache
-        await through(cache, "a", [[1]], model, lambda: False)
-        await through(cache, "a", [[1]], model, lambda: True)
+        await cached(cache, "a", [[1]], model, lambda: False)
+        await cached(cache, "a", [[1]], model, lambda: True)
         assert model.computed == 2
 
 
 async def kept(path: Path, count: int = 20) -> None:
     """A file with the vectors of so many texts."""
-    async with opened(10**6, path, DIMENSIONS) as cache:
+    async with open_cache(10**6, path, DIMENSIONS) as cache:
         assert cache
-        await through(cache, "a", [[n] for n in range(100, 100 + count)], Model("a"), lambda: True)
+        await cached(cache, "a", [[n] for n in range(100, 100 + count)], Model("a"), lambda: True)
 
 
 async def computed(path: Path, count: int = 20) -> int:
     """How many of those are computed; all must be right."""
     model = Model("a")
-    async with opened(10**6, path, DIMENSIONS) as cache:
+    async with open_cache(10**6, path, DIMENSIONS) as cache:
         assert cache
-        outcome = await through(cache, "a", [[n] for n in range(100, 100 + count)], model, lambda: True)
+        outcome = await cached(cache, "a", [[n] for n in range(100, 100 + count)], model, lambda: True)
     np.testing.assert_array_equal(outcome.rows, np.stack([vector("a", [n]) for n in range(100, 100 + count)]))
     return model.computed
 
@@ -208,7 +208,7 @@ async def test_a_file_of_an_earlier_version_is_emptied(tmp_path: Path, caplog: p
 async def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere" / "c.db"):
         with pytest.raises(ConfigError, match=f"cache_file = {path}: .*; name another file"):
-            async with opened(ENTRY, path, DIMENSIONS):
+            async with open_cache(ENTRY, path, DIMENSIONS):
                 pass
 
 
@@ -217,18 +217,18 @@ async def test_a_database_that_cannot_be_written_keeps_nothing_and_costs_no_answ
 ) -> None:
     path = tmp_path / "c.db"
     caplog.set_level("INFO", "proxy.models.vector_store")
-    async with opened(10**6, path, DIMENSIONS) as cache:
+    async with open_cache(10**6, path, DIMENSIONS) as cache:
         assert cache
         model = Model("a")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             for _ in range(3):
-                await through(cache, "a", [[1]], model, lambda: True)
+                await cached(cache, "a", [[1]], model, lambda: True)
             assert await cache.get([]) == {}  # when all is written, or not
             other.execute("ROLLBACK")
         assert caplog.text.count("the cache cannot be written: database is locked") == 1
-        await through(cache, "a", [[1]], model, lambda: True)
-        await through(cache, "a", [[1]], model, lambda: True)
+        await cached(cache, "a", [[1]], model, lambda: True)
+        await cached(cache, "a", [[1]], model, lambda: True)
         assert model.computed == 4
     assert caplog.text.count("the cache can be written again") == 1
 
@@ -237,17 +237,17 @@ async def test_a_server_starts_without_its_cache_while_the_file_is_locked(tmp_pa
     path = tmp_path / "c.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        async with opened(10**6, path, DIMENSIONS) as cache:
+        async with open_cache(10**6, path, DIMENSIONS) as cache:
             assert cache is None
 
 
 async def test_a_caller_that_leaves_leaves_the_thread_to_its_work(tmp_path: Path) -> None:
     await kept(tmp_path / "c.db")
-    async with opened(10**6, tmp_path / "c.db", DIMENSIONS) as cache:
+    async with open_cache(10**6, tmp_path / "c.db", DIMENSIONS) as cache:
         assert cache
 
         async def ask(seed: int) -> None:
-            await through(cache, "a", [[n] for n in range(100 + seed, 150 + seed)], Model("a"), lambda: True)
+            await cached(cache, "a", [[n] for n in range(100 + seed, 150 + seed)], Model("a"), lambda: True)
 
         for seed in range(50):
             asked = [asyncio.create_task(ask(seed + n)) for n in range(5)]
@@ -261,9 +261,9 @@ async def test_a_caller_that_leaves_leaves_the_thread_to_its_work(tmp_path: Path
 async def test_files_are_for_their_user_alone(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     path.touch(0o644)
-    async with opened(10**6, path, DIMENSIONS) as cache:
+    async with open_cache(10**6, path, DIMENSIONS) as cache:
         assert cache
-        await through(cache, "a", [[1]], Model("a"), lambda: True)
+        await cached(cache, "a", [[1]], Model("a"), lambda: True)
         await cache.get([])
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     assert modes == dict.fromkeys(["c.db", "c.db-wal", "c.db-shm"], 0o600)
@@ -273,7 +273,7 @@ async def test_what_was_kept_with_more_bytes_is_given_back(tmp_path: Path) -> No
     path = tmp_path / "c.db"
     await kept(path, 2000)
     before = path.stat().st_size
-    async with opened(100 * ENTRY, path, DIMENSIONS) as cache:
+    async with open_cache(100 * ENTRY, path, DIMENSIONS) as cache:
         assert cache
     assert path.stat().st_size < before / 4
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 from proxy.contract.admin import State
 from proxy.contract.settings import BackendSettings
 from proxy.llama.client import connect
-from proxy.models.readiness import Waiting
+from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
 from proxy.models.verification import KNOWN_TEXT
 from tests.support.engine import LlamaServer, llama_server
@@ -115,7 +115,7 @@ async def test_an_engine_that_also_ends_at_its_verification_makes_nobody_suspect
     async with stand_in(tiny.engine) as one, asyncio.TaskGroup() as tasks:
         settings = BackendSettings(url=one.url, batch_tokens=BATCH_TOKENS, model_file=tiny.model)
         async with connect("sick", settings) as backend:
-            waiting = Waiting(tokens=10_000, call_s=60, start_s=60, recovery_s=60)
+            waiting = WaitLimits(tokens=10_000, call_s=60, start_s=60, recovery_s=60)
             model = ServedModel(backend, family_of(tiny.family), waiting)
             model.lane.suspects.quiet_s = 0.01
             working = tasks.create_task(model.serve())

@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from proxy.errors import DeadlineExceeded
-from proxy.scheduling.entries import Asked, Job, Text
+from proxy.scheduling.entries import QueuedRequest, QueuedText, TokenizedText
 from tests.support.in_line import BATCH, LENGTHS, NOBODYS_LOOP, NUMBERS, SLOTS, admit, join, line, owners, tokens
 
 
 @given(st.lists(st.tuples(st.integers(1, BATCH), st.booleans()), min_size=1, max_size=12), st.booleans())
-def test_a_text_that_goes_alone_has_its_call_to_itself(texts: list[tuple[int, bool]], hurried: bool) -> None:
+def test_a_text_that_goes_alone_has_its_call_to_itself(texts: list[tuple[int, bool]], interactive_lately: bool) -> None:
     waiting = line()
     for length, alone in texts:
-        join(waiting, [Asked(b"%d" % next(NUMBERS), length, alone)])
+        join(waiting, [TokenizedText(b"%d" % next(NUMBERS), length, alone)])
     taken = 0
-    while call := waiting.take(0.0, hurried=hurried):
+    while call := waiting.take(0.0, interactive_lately=interactive_lately):
         assert len(call) == 1 or not any(text.alone for text in call)
         taken += len(call)
         for text in call:
@@ -31,14 +31,14 @@ class Lines(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.line = line()
-        self.jobs: list[Job] = []
+        self.jobs: list[QueuedRequest] = []
         self.aside: set[bytes] = set()
         self.now = 0.0
 
     @rule(lengths=LENGTHS, client=st.sampled_from("abc"), same=st.booleans())
     def arrives(self, lengths: list[int], client: str, same: bool) -> None:
         names = [b"%d" % length if same else b"n%d" % next(NUMBERS) for length in lengths]
-        asked = [Asked(name, length) for name, length in zip(names, lengths, strict=True)]
+        asked = [TokenizedText(name, length) for name, length in zip(names, lengths, strict=True)]
         self.jobs.append(join(self.line, asked, client, self.now))
 
     @rule(number=st.integers(0, 99))
@@ -48,22 +48,22 @@ class Lines(RuleBasedStateMachine):
             job.done.cancel()
             self.line.drop(job)
 
-    @rule(hurried=st.booleans(), goes_wrong=st.booleans())
-    def is_called(self, hurried: bool, goes_wrong: bool) -> None:
+    @rule(interactive_lately=st.booleans(), goes_wrong=st.booleans())
+    def is_called(self, interactive_lately: bool, goes_wrong: bool) -> None:
         self.now += 1
         wanted = any(job.left for job in self.jobs)
-        call = self.line.take(self.now, hurried=hurried)
+        call = self.line.take(self.now, interactive_lately=interactive_lately)
         assert bool(call) is wanted
         assert len(call) <= SLOTS
         assert tokens(call) <= BATCH
         again = [text for text in call if goes_wrong and text.ids not in self.aside]
         self.aside |= {text.ids for text in again}
-        self.line.put_back([[text] for text in again])
+        self.line.requeue([[text] for text in again])
         for text in call:
             if text not in again:
                 self.is_answered(text)
 
-    def is_answered(self, text: Text) -> None:
+    def is_answered(self, text: QueuedText) -> None:
         self.line.forget(text)
         for job, _ in text.waiters:
             job.left -= 1
@@ -90,11 +90,13 @@ TestLines.settings = settings(max_examples=40, stateful_step_count=20, deadline=
 
 
 @given(st.lists(LENGTHS, min_size=1, max_size=6), st.booleans())
-def test_every_text_goes_out_once_and_each_job_in_its_order(requests: list[list[int]], hurried: bool) -> None:
+def test_every_text_goes_out_once_and_each_job_in_its_order(
+    requests: list[list[int]], interactive_lately: bool
+) -> None:
     waiting = line()
     jobs = [admit(waiting, *lengths) for lengths in requests]
-    sent: dict[Job, list[int]] = {job: [] for job in jobs}
-    while call := waiting.take(0, hurried=hurried):
+    sent: dict[QueuedRequest, list[int]] = {job: [] for job in jobs}
+    while call := waiting.take(0, interactive_lately=interactive_lately):
         for text in call:
             ((job, index),) = text.waiters
             sent[job].append(index)
@@ -104,21 +106,21 @@ def test_every_text_goes_out_once_and_each_job_in_its_order(requests: list[list[
 def test_a_full_line_refuses_but_takes_any_one_job_when_empty() -> None:
     waiting = line(max_tokens=30)
     first = admit(waiting, 20, 20, 20, 20)
-    job = Job(1, asyncio.Future(loop=NOBODYS_LOOP))
-    assert waiting.admit(job, [Asked(b"x", 1)]) is None
-    assert waiting.admit(job, [Asked(first.texts[0].ids, 20)]) == 1  # what is computed anyway costs nothing
+    job = QueuedRequest(1, asyncio.Future(loop=NOBODYS_LOOP))
+    assert waiting.admit(job, [TokenizedText(b"x", 1)]) is None
+    assert waiting.admit(job, [TokenizedText(first.texts[0].ids, 20)]) == 1  # what is computed anyway costs nothing
 
 
 def test_identical_texts_are_one_and_go_with_whoever_is_first() -> None:
     waiting = line()
-    bulk = [Asked(b"b%d" % number, 50) for number in range(20)]
+    bulk = [TokenizedText(b"b%d" % number, 50) for number in range(20)]
     first = join(waiting, [*bulk, bulk[0]])
     assert waiting.texts == 20
     second = join(waiting, [bulk[19]])
     assert waiting.texts == 20
     waiting.drop(second)
     assert waiting.texts == 20
-    second = join(waiting, [Asked(b"b19", 20), Asked(b"q", 5)])
+    second = join(waiting, [TokenizedText(b"b19", 20), TokenizedText(b"q", 5)])
     assert [job for text in waiting.take(0) for job, _ in text.waiters].count(second) == 2
     sent = 2
     while call := waiting.take(0):
@@ -129,8 +131,8 @@ def test_identical_texts_are_one_and_go_with_whoever_is_first() -> None:
 
 def test_who_leaves_takes_only_its_own_texts_along() -> None:
     waiting = line()
-    shared = Asked(b"shared", 50)
-    gone, stays = join(waiting, [Asked(b"own", 60), shared]), join(waiting, [shared])
+    shared = TokenizedText(b"shared", 50)
+    gone, stays = join(waiting, [TokenizedText(b"own", 60), shared]), join(waiting, [shared])
     waiting.drop(gone)
     waiting.drop(gone)
     assert (waiting.texts, waiting.tokens) == (1, 50)
@@ -150,7 +152,7 @@ def test_what_went_wrong_goes_again_between_the_calls_of_others() -> None:
     waiting = line()
     admit(waiting, *[30] * 2)
     bad = waiting.take(0)
-    waiting.put_back([[text] for text in bad])
+    waiting.requeue([[text] for text in bad])
     others = admit(waiting, *[50] * 8)
     calls = [waiting.take(0) for _ in range(4)]
     assert sorted(len(call) for call in calls) == [1, 1, 2, 2]

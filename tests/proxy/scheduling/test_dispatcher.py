@@ -11,8 +11,8 @@ from proxy.errors import (
     Draining,
     Overloaded,
 )
-from proxy.scheduling.batch_queue import Line
-from proxy.scheduling.dispatcher import Lane, Turnstile
+from proxy.scheduling.batch_queue import BatchQueue
+from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
 from proxy.scheduling.entries import Caller
 from tests.support.scripted import BATCH, SLOTS, Engine, called, firsts, serving
 
@@ -77,7 +77,7 @@ async def test_a_full_line_says_how_much_waits_and_when_to_come_back() -> None:
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="40 tokens") as full:
             await lane.embed([[4] * 30])
-        lane.pace.tokens, lane.pace.seconds = 10.0, 2.0
+        lane.throughput.tokens, lane.throughput.seconds = 10.0, 2.0
         assert lane.overloaded().retry_after_s == 1 + 40 // 5
         assert full.value.queue_tokens == 40
         engine.gate.set()
@@ -127,11 +127,13 @@ async def test_draining_sends_home_who_waits_and_finishes_what_runs() -> None:
 
 
 async def test_backends_that_share_the_cores_take_turns() -> None:
-    shared, engines = Turnstile(asyncio.Lock()), [Engine(), Engine()]
+    shared, engines = SharedSlot(asyncio.Lock()), [Engine(), Engine()]
     for engine in engines:
         engine.gate.clear()
     lanes = [
-        Lane(engine, Line(slots=1, batch_tokens=BATCH, max_tokens=99), shared, dimensions=2, call_timeout_s=5)
+        Dispatcher(
+            engine, BatchQueue(slots=1, batch_tokens=BATCH, max_tokens=99), shared, dimensions=2, call_timeout_s=5
+        )
         for engine in engines
     ]
     async with asyncio.TaskGroup() as tasks:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.scheduling.batch_queue import AGEING_S, BULK_SHARE, CALL_S
-from proxy.scheduling.entries import Asked, Caller, Job
+from proxy.scheduling.batch_queue import AGEING_S, BATCH_S, MIN_BULK_SHARE
+from proxy.scheduling.entries import Caller, QueuedRequest, TokenizedText
 from tests.support.in_line import BATCH, LENGTHS, NOBODYS_LOOP, NUMBERS, SLOTS, SMALL, admit, join, line, owners, tokens
 
 
@@ -19,7 +19,7 @@ def test_a_query_goes_out_in_one_of_the_next_two_calls_whatever_bulk_waits(
     waiting = line()
     admit(waiting, *bulk)
     for _ in range(calls):
-        waiting.take(0, hurried=True)
+        waiting.take(0, interactive_lately=True)
     query = admit(waiting, length)
     assert query in owners([*waiting.take(0), *waiting.take(0)])
 
@@ -33,11 +33,11 @@ def test_bulk_has_its_share_however_many_queries_come(query: int, length: int) -
     for _ in range(100):
         while waiting.texts - len([t for t in bulk.texts if not t.taken]) < SLOTS:
             admit(waiting, query)
-        call = waiting.take(0, hurried=True)
+        call = waiting.take(0, interactive_lately=True)
         calls += 1
         had, total = had + tokens(call, bulk), total + tokens(call)
     slots_are_the_limit = (SLOTS // 2) * length  # half of the texts of a call are all that it can be given
-    assert had >= min(BULK_SHARE * total, calls * slots_are_the_limit / 2) - 2 * BATCH
+    assert had >= min(MIN_BULK_SHARE * total, calls * slots_are_the_limit / 2) - 2 * BATCH
     assert total - had >= 0.4 * total - 2 * BATCH or query * SLOTS < length
 
 
@@ -52,7 +52,7 @@ def test_bulk_that_waited_long_has_more() -> None:
             admit(waiting, 20)
             admit(waiting, 20)
             bulk.since = 0.0
-            call = waiting.take(now, hurried=True)
+            call = waiting.take(now, interactive_lately=True)
             had, total = had + tokens(call, bulk), total + tokens(call)
         return had / total
 
@@ -63,11 +63,11 @@ def test_bulk_that_waited_long_has_more() -> None:
 def test_calls_with_bulk_are_small_only_while_somebody_is_in_a_hurry() -> None:
     waiting = line()
     admit(waiting, *[10] * 50)
-    assert len(waiting.take(0, hurried=False)) == SLOTS
-    assert len(waiting.take(0, hurried=True)) == SLOTS // 2
+    assert len(waiting.take(0, interactive_lately=False)) == SLOTS
+    assert len(waiting.take(0, interactive_lately=True)) == SLOTS // 2
 
 
-@given(LENGTHS, LENGTHS, st.floats(1, 10 * BATCH / CALL_S))
+@given(LENGTHS, LENGTHS, st.floats(1, 10 * BATCH / BATCH_S))
 def test_a_call_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
     bulk: list[int], queries: list[int], speed: float
 ) -> None:
@@ -77,7 +77,7 @@ def test_a_call_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
         admit(waiting, length)
     while waiting:
         call = waiting.take(0, speed=speed)
-        assert len(call) == 1 or tokens(call) <= min(BATCH, max(BATCH // 8, speed * CALL_S))
+        assert len(call) == 1 or tokens(call) <= min(BATCH, max(BATCH // 8, speed * BATCH_S))
 
 
 def test_what_bulk_is_owed_from_long_calls_is_not_taken_in_many_short_ones() -> None:
@@ -88,7 +88,7 @@ def test_what_bulk_is_owed_from_long_calls_is_not_taken_in_many_short_ones() -> 
         waiting.take(0)  # bulk cannot have what it is owed: it is slots that it lacks
     admit(waiting, *[BATCH // 5] * 60)
     query = admit(waiting, 5)
-    speed = BATCH / 4 / CALL_S
+    speed = BATCH / 4 / BATCH_S
     assert query in owners([text for _ in range(3) for text in waiting.take(0, speed=speed)])
 
 
@@ -119,8 +119,8 @@ def test_two_keys_get_the_same_however_many_requests_each_has(first: list[int], 
 def test_no_request_of_a_key_is_done_later_than_with_equal_shares(requests: list[tuple[int, list[int]]]) -> None:
     """`requests`: how many calls after the one before each comes, and the lengths of its texts: all are bulk."""
     waiting, served = line(), 0
-    arrived: dict[Job, int] = {}
-    done: dict[Job, int] = {}
+    arrived: dict[QueuedRequest, int] = {}
+    done: dict[QueuedRequest, int] = {}
 
     def call() -> None:
         nonlocal served
@@ -138,9 +138,9 @@ def test_no_request_of_a_key_is_done_later_than_with_equal_shares(requests: list
         assert done[job] <= at + 3 * BATCH
 
 
-def equal_shares(arrived: dict[Job, int], sizes: dict[Job, int]) -> dict[Job, float]:
+def equal_shares(arrived: dict[QueuedRequest, int], sizes: dict[QueuedRequest, int]) -> dict[QueuedRequest, float]:
     """When each would be done if all that are there had the same of every token; times are tokens served so far."""
-    left, done, now = dict[Job, float](), dict[Job, float](), 0.0
+    left, done, now = dict[QueuedRequest, float](), dict[QueuedRequest, float](), 0.0
     coming = sorted(arrived, key=lambda job: arrived[job])
     while left or coming:
         if not left:
@@ -161,11 +161,11 @@ def equal_shares(arrived: dict[Job, int], sizes: dict[Job, int]) -> dict[Job, fl
 def test_a_long_request_is_done_although_short_ones_keep_coming(others: str) -> None:
     waiting = line()
 
-    def come() -> list[Job]:
-        texts = [Asked(b"%d" % next(NUMBERS), BATCH) for _ in range(5)]
+    def come() -> list[QueuedRequest]:
+        texts = [TokenizedText(b"%d" % next(NUMBERS), BATCH) for _ in range(5)]
         return [join(waiting, texts) for _ in range(2 if others == "ask for the same" else 1)]
 
-    short = list[Job]()
+    short = list[QueuedRequest]()
 
     def call() -> None:
         while len(short) < 8:
@@ -225,8 +225,8 @@ def test_keys_that_come_again_and_again_do_not_overtake_one_that_was_served_befo
 def test_a_request_that_goes_first_passes_those_of_its_own_key_and_takes_nothing_from_another() -> None:
     waiting = line()
     of = {client: [admit(waiting, 5, client=client) for _ in range(20)] for client in "ab"}
-    urgent = Job(1, asyncio.Future(loop=NOBODYS_LOOP), Caller(client="a", first=True))
-    waiting.admit(urgent, [Asked(b"urgent", SMALL)])
+    urgent = QueuedRequest(1, asyncio.Future(loop=NOBODYS_LOOP), Caller(client="a", first=True))
+    waiting.admit(urgent, [TokenizedText(b"urgent", SMALL)])
     calls = [waiting.take(0) for _ in range(6)]
     assert urgent in owners(calls[0])
     had = {client: sum(tokens(call, *jobs) for call in calls) for client, jobs in of.items()}

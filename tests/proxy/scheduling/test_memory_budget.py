@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import Crowded
-from proxy.scheduling.memory_budget import Budget, Room
+from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 
 
 @dataclass(slots=True)
@@ -26,8 +26,8 @@ class Sending:
 def test_no_more_is_held_than_there_is_and_what_is_held_is_what_the_rooms_have(
     steps: list[tuple[int, int, bool]],
 ) -> None:
-    budget = Budget(1000)
-    rooms = [Room(budget) for _ in range(5)]
+    budget = MemoryBudget(1000)
+    rooms = [Reservation(budget) for _ in range(5)]
     for which, size, closes in steps:
         with suppress(Crowded):
             rooms[which].close() if closes else rooms[which].grow(size)
@@ -35,8 +35,8 @@ def test_no_more_is_held_than_there_is_and_what_is_held_is_what_the_rooms_have(
 
 
 def test_a_small_request_finds_room_beside_large_ones() -> None:
-    budget = Budget(1000)
-    large, other, small = Room(budget), Room(budget), Room(budget)
+    budget = MemoryBudget(1000)
+    large, other, small = Reservation(budget), Reservation(budget), Reservation(budget)
     large.grow(700)
     with pytest.raises(Crowded, match="700 bytes are held") as raised:
         other.grow(100)
@@ -46,7 +46,7 @@ def test_a_small_request_finds_room_beside_large_ones() -> None:
 
 
 def test_room_is_given_back_with_the_block_unless_it_was_moved() -> None:
-    budget = Budget(1000)
+    budget = MemoryBudget(1000)
     with budget.room() as room:
         room.grow(100)
         moved = room.moved()
@@ -57,7 +57,7 @@ def test_room_is_given_back_with_the_block_unless_it_was_moved() -> None:
 
 
 def test_only_who_is_slow_loses_room_and_only_where_it_lacks() -> None:
-    budget = Budget(1000)
+    budget = MemoryBudget(1000)
     quick, slow, other = Sending(slow=False), Sending(slow=True), Sending(slow=True)
     with ExitStack() as exits:
         for transfer in (quick, slow, other):

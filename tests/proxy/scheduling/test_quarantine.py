@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.scheduling.batch_queue import Line
-from proxy.scheduling.entries import Asked, Job, Text
+from proxy.scheduling.batch_queue import BatchQueue
+from proxy.scheduling.entries import QueuedRequest, QueuedText, TokenizedText
 from proxy.scheduling.quarantine import FIRST_S, KEPT, LONGEST_QUIET_S, LONGEST_S, QUIET_S, Suspects, Verdict
 from tests.support.in_line import join, line, owners
 
@@ -106,8 +106,8 @@ class World:
     served: int = 0
     condemned: set[int] = field(default_factory=set)
     suspects: Suspects = field(default_factory=Suspects)
-    waiting: Line = field(default_factory=line)
-    jobs: set[Job] = field(default_factory=set)
+    waiting: BatchQueue = field(default_factory=line)
+    jobs: set[QueuedRequest] = field(default_factory=set)
 
     def run(self, seconds: float) -> "World":
         while self.now < seconds:
@@ -139,19 +139,19 @@ class World:
     def _ask(self, ids: bytes) -> None:
         quiet_s = self.suspects.quiet_before(ids, self.now)
         if quiet_s != math.inf:
-            self.jobs.add(join(self.waiting, [Asked(ids, 1 + int(ids) % 20, quiet_s=quiet_s)]))
+            self.jobs.add(join(self.waiting, [TokenizedText(ids, 1 + int(ids) % 20, quiet_s=quiet_s)]))
 
-    def _ended(self, call: list[Text]) -> None:
+    def _ended(self, call: list[QueuedText]) -> None:
         for text, verdict in zip(call, self.suspects.ended_with([t.ids for t in call], CALL_S, self.now), strict=True):
             if verdict is Verdict.AGAIN:
                 text.quiet_s = self.suspects.quiet_before(text.ids, self.now)
-                self.waiting.put_back([[text]])
+                self.waiting.requeue([[text]])
             else:
                 self._answer(text)
             if verdict is Verdict.POISON:
                 self.condemned.add(int(text.ids))
 
-    def _answer(self, text: Text) -> None:
+    def _answer(self, text: QueuedText) -> None:
         self.waiting.forget(text)
         self.jobs.difference_update(owners([text]))
 

@@ -11,7 +11,7 @@ from proxy.contract.admin import State
 from proxy.contract.settings import BackendSettings
 from proxy.errors import BackendLoading
 from proxy.llama.client import connect
-from proxy.models.readiness import Waiting
+from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
 from tests.support.stack import BATCH_TOKENS, Stack, family_of
 from tests.support.standin import StandIn, Tiny, front, stand_in, tiny_engine
@@ -172,7 +172,7 @@ async def held(tiny: Tiny) -> AsyncIterator[tuple[ServedModel, StandIn]]:
             url=one.url, slots=4, batch_tokens=BATCH_TOKENS, model_file=tiny.model, on_demand=True
         )
         async with connect("demand", settings) as backend:
-            waiting = Waiting(tokens=10_000, call_s=60, start_s=0.5, recovery_s=60)
+            waiting = WaitLimits(tokens=10_000, call_s=60, start_s=0.5, recovery_s=60)
             model = ServedModel(backend, family_of(tiny.family), waiting)
             working = tasks.create_task(model.serve())
             yield model, one
@@ -189,7 +189,7 @@ async def test_a_model_on_demand_waits_to_be_released_and_says_that_it_is_wanted
     held: tuple[ServedModel, StandIn],
 ) -> None:
     model, one = held
-    assert (model.report().state, model.wanted.is_set()) == (State.HELD, False)
+    assert (model.report().state, model.wanted.is_set()) == (State.PAUSED, False)
     asked = asyncio.create_task(embed(model, "a", "b"))
     await asyncio.wait_for(model.wanted.wait(), 5)
     assert one.calls == []
@@ -223,7 +223,7 @@ async def test_holding_finishes_the_call_in_flight_and_keeps_the_rest_in_line(
     await one.called(1)
     holding = asyncio.create_task(model.hold())
     await asyncio.sleep(0)
-    assert (model.report().state, model.report().in_flight_texts, holding.done()) == (State.HELD, 4, False)
+    assert (model.report().state, model.report().in_flight_texts, holding.done()) == (State.PAUSED, 4, False)
     one.gate.set()
     await holding
     assert (model.report().in_flight_texts, model.report().waiting_texts, len(one.calls)) == (0, 8, 1)

@@ -6,7 +6,7 @@ from proxy.errors import Invalid
 from proxy.quoting import did_you_mean, quoted, shown
 from proxy.types import Input, Refused
 from proxy.wire.inputs import inputs_of, items_of
-from tests.support.doors import embeddings
+from tests.support.dialects import embeddings
 from tests.support.stack import Stack
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
