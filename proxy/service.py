@@ -2,14 +2,15 @@
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from proxy import chunks, encode, late
+from proxy.admission import estimate
 from proxy.chunks import Chunks
-from proxy.embedding import EmbedRequest, EmbedResult, Ids, Input, Provenance, Served
+from proxy.embedding import EmbedRequest, EmbedResult, Ids, Provenance, Served
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.model import ServedModel
 from proxy.reading import Reading
@@ -17,8 +18,6 @@ from proxy.tasks import Route, TaskTable
 from proxy.token_ids import Decode
 from proxy.token_states import MultiVectors, Tokenwise
 from proxy.work import Caller
-
-CHARACTERS_PER_TOKEN = 4  # about, in prose; it is counted exactly later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +143,6 @@ class EmbedService:
 def _made_by(provenance: Provenance, tokenwise: Tokenwise | None) -> Provenance:
     """A projection is another vector space."""
     return replace(provenance, space=tokenwise.projection.space_of(provenance.space)) if tokenwise else provenance
-
-
-def estimate(inputs: Sequence[Input]) -> int:
-    """About how many tokens these are, for next to nothing: enough to turn a flood away before any work."""
-    return sum(len(one) // CHARACTERS_PER_TOKEN if isinstance(one, str) else len(one) for one in inputs) + len(inputs)
 
 
 def _raise_if_all(failed: Mapping[int, ProxyError], request: EmbedRequest) -> None:
