@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,13 +13,12 @@ from proxy.embedding.multivector import MultiVectors, TokenEmbedder
 from proxy.embedding.reading import Reading
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
+from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.tokens.foreign_ids import Decode
-from proxy.types import EmbedRequest, EmbedResult, Ids, Input, Provenance, Served
+from proxy.types import EmbedRequest, EmbedResult, Ids, Provenance, Served
 from proxy.wire import encodings
-
-CHARACTERS_PER_TOKEN = 4  # about, in prose; it is counted exactly later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +144,6 @@ class EmbedService:
 def _made_by(provenance: Provenance, tokenwise: TokenEmbedder | None) -> Provenance:
     """A projection is another vector space."""
     return replace(provenance, space=tokenwise.projection.space_of(provenance.space)) if tokenwise else provenance
-
-
-def estimate(inputs: Sequence[Input]) -> int:
-    """About how many tokens these are, for next to nothing: enough to turn a flood away before any work."""
-    return sum(len(one) // CHARACTERS_PER_TOKEN if isinstance(one, str) else len(one) for one in inputs) + len(inputs)
 
 
 def _raise_if_all(failed: Mapping[int, ProxyError], request: EmbedRequest) -> None:

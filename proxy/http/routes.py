@@ -17,12 +17,12 @@ from proxy.dialects.jobs import Job, Jobs
 from proxy.edge import body
 from proxy.edge.http_connection import connection_of
 from proxy.edge.middleware import CLIENT, SUMMARY, Handler
-from proxy.embedding.service import estimate
 from proxy.errors import Invalid, invalid
 from proxy.http import docs, openapi, pages, raw_floats
 from proxy.http.pages import FAMILY, SERVICE
 from proxy.http.responses import send
 from proxy.models import provenance
+from proxy.models.admission import estimate
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.types import EmbedRequest, EmbedResult
 from proxy.wire import json_body

@@ -13,6 +13,7 @@ from proxy.contract.settings import Family
 from proxy.errors import BackendError, BackendLoading, BackendLost, invalid
 from proxy.llama.client import LlamaClient
 from proxy.llama.token_client import TokenClient
+from proxy.models.admission import Admission, estimate
 from proxy.models.cache import Cache, cached
 from proxy.models.provenance import UNKNOWN
 from proxy.models.readiness import Readiness, WaitLimits
@@ -48,9 +49,11 @@ class ServedModel:
         self.wanted = asyncio.Event()  # set while anybody waits at a held model
         settings = backend.settings
         line = BatchQueue(slots=settings.slots, batch_tokens=settings.batch_tokens, max_tokens=waiting.tokens)
-        slot = slot or SharedSlot()
         dimensions = None if isinstance(backend, TokenClient) else family.dimensions
-        self.lane = Dispatcher(backend, line, slot, dimensions=dimensions, call_timeout_s=waiting.call_s)
+        self.lane = Dispatcher(
+            backend, line, slot or SharedSlot(), dimensions=dimensions, call_timeout_s=waiting.call_s
+        )
+        self._admission = Admission(self.lane)
         self._family = family
         self._cache = cache
         self._waiting = waiting
@@ -61,9 +64,7 @@ class ServedModel:
             State.PAUSED if settings.on_demand else State.DOWN, reason, waiting, lambda: self.waiting_tokens
         )
         self._released, self._resting = asyncio.Event(), asyncio.Event()
-        self._coming = 0  # tokens, estimated, of requests that are not in line yet
         self._inside = 0
-        self._requests = 0
         self._used = time.monotonic()
         if not settings.on_demand:
             self._released.set()
@@ -82,7 +83,7 @@ class ServedModel:
     @property
     def waiting_tokens(self) -> int:
         """Tokens in line, and an estimate of those on their way to it."""
-        return self.lane.line.tokens + self._coming
+        return self.lane.line.tokens + self._admission.coming
 
     @property
     def longest_token(self) -> int:
@@ -95,25 +96,21 @@ class ServedModel:
 
         Raises Overloaded before any work if too much waits already, and BackendUnavailable if the model does not open.
         """
-        queued = self.waiting_tokens
-        if queued and queued + tokens > self._waiting.tokens:
-            raise self.lane.overloaded(self._coming)
-        self._requests += 1
-        self._coming += tokens
-        self._come(+1)
-        try:
-            if self._opening.state is not State.READY:
+        with self._admission.admitted(tokens):
+            self._come(+1)
+            try:
                 await self._opening.until_open()
-            yield
-        finally:
-            self._coming -= tokens
-            self._come(-1)
+                yield
+            finally:
+                self._come(-1)
 
     async def tokenize(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text exactly as the model gets them. Raises BackendUnavailable if it was never open."""
         if self._proof is None:
             raise self._opening.refusal()
-        return await self._proof.tokenize(texts)
+        ids = await self._proof.tokenize(texts)
+        self._admission.counted(estimate(texts), sum(map(len, ids)))
+        return ids
 
     def own_tokenizer(self, field: str, lacking: str) -> Tokenizer:
         """The model's tokenizer. Raises Invalid with what that field lacks, if the engine is asked instead."""
@@ -162,7 +159,7 @@ class ServedModel:
             in_flight_texts=self.lane.in_flight,
             tokens_per_s=self.lane.throughput.tokens_per_s,
             tokens_total=self.lane.throughput.total,
-            requests_total=self._requests,
+            requests_total=self._admission.requests,
             idle_s=0.0 if self._inside else time.monotonic() - self._used,
         )
 
@@ -229,7 +226,7 @@ class ServedModel:
     def _open(self, proof: VerifiedBackend) -> None:
         if proof.provenance != self.provenance:
             self.lane.suspects.clear()
-        self._proof, self.provenance = proof, proof.provenance
+        self._proof, self.provenance, self.lane.throughput.guess = proof, proof.provenance, proof.tokens_per_s
         if self._opening.open():
             self.lane.open()
 

@@ -21,10 +21,13 @@ BATCH_S = 0.25  # for about so long who comes has to wait for the call in flight
 
 
 class BatchQueue:
-    """`texts` and `tokens` wait to be taken. Identical texts that wait or are in flight are one."""
+    """`texts` and `tokens` wait to be taken, `max_tokens` at most.
+
+    Identical texts that wait or are in flight are one.
+    """
 
     def __init__(self, *, slots: int, batch_tokens: int, max_tokens: int) -> None:
-        self._slots, self._batch_tokens, self._max_tokens = slots, batch_tokens, max_tokens
+        self._slots, self._batch_tokens, self.max_tokens = slots, batch_tokens, max_tokens
         # Measured on llama.cpp: a bulk cut into half-full calls costs it 7 %, and a query between them waits a tenth.
         self._small_texts, self._small_tokens = max(1, slots // 2), max(1, batch_tokens // 4)
         self._least_tokens = max(1, batch_tokens // 8)  # in fewer the weights are read for too little work
@@ -52,7 +55,7 @@ class BatchQueue:
 
     def has_room(self, tokens: int) -> bool:
         """A line in which nobody waits takes any one request."""
-        return not self.tokens or self.tokens + tokens <= self._max_tokens
+        return not self.tokens or self.tokens + tokens <= self.max_tokens
 
     def admit(self, job: QueuedRequest, inputs: Sequence[TokenizedText]) -> int | None:
         """Put what has not failed of the job in line; returns how many of its inputs need no computing of their own.

@@ -15,7 +15,7 @@ from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome, QueuedRequest, QueuedText, TokenizedText
 from proxy.scheduling.quarantine import Suspects
 from proxy.scheduling.results import BatchResult, Embedder, ResultHandler
-from proxy.scheduling.throughput import Throughput
+from proxy.scheduling.throughput import Returns, Throughput
 from proxy.types import Ids
 
 RECENT_S = 10.0  # how long after an interactive request calls with bulk are still kept small
@@ -51,6 +51,7 @@ class Dispatcher:
         self._closed: Callable[[], ProxyError] | None = None
         self.line = line
         self.throughput = Throughput()
+        self._returns = Returns()
         self.in_flight = 0
 
     async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY, *, alone: bool = False) -> Outcome:
@@ -95,14 +96,13 @@ class Dispatcher:
         self._paused = True
         self._arrived.set()
 
-    def drain_s(self, tokens: int = 0) -> int:
-        """Whole seconds until what waits, and that much more, should be done at the speed last seen."""
-        return self.throughput.seconds_for(self.line.tokens + tokens)
-
-    def overloaded(self, more: int = 0) -> Overloaded:
-        """The refusal while the line is full, and `more` tokens are on their way to it."""
-        queued = self.line.tokens + more
-        error = Overloaded(f"{queued} tokens are waiting already: come back later", retry_after_s=self.drain_s(more))
+    def overloaded(self, tokens: int, more: int = 0) -> Overloaded:
+        """The refusal of a request of so many while the line is full, and `more` tokens are on their way to it."""
+        queued, now = self.line.tokens + more, asyncio.get_running_loop().time()
+        retry_after_s = self._returns.told(
+            now, tokens, queued=queued, room=self.line.max_tokens, per_s=self.throughput.drained_per_s
+        )
+        error = Overloaded(f"{queued} tokens are waiting already: come back later", retry_after_s=retry_after_s)
         error.queue_tokens = queued
         return error
 
@@ -115,7 +115,7 @@ class Dispatcher:
             self._slot.interactive_seen_at = now
         shared = self.line.admit(job, asked)
         if shared is None:
-            raise self.overloaded()
+            raise self.overloaded(sum(one.tokens for one in asked))
         self._meters.deduplicated.inc(shared)
         self._arrived.set()
 
@@ -162,8 +162,9 @@ class Dispatcher:
 
     async def _call(self) -> BatchResult:
         """The next call, decided at the last moment. A backend that never answers does not hold up the line."""
+        loop = asyncio.get_running_loop()
+        turn = loop.time()
         async with self._slot.gate:
-            loop = asyncio.get_running_loop()
             started = loop.time()
             if not (texts := [] if self._paused else self._take(started)):
                 return BatchResult()
@@ -181,7 +182,7 @@ class Dispatcher:
             finally:
                 self.in_flight = 0
             seconds = loop.time() - started
-            self.throughput.saw(tokens, seconds)
+            self.throughput.saw(tokens, seconds, loop.time() - turn)
             return BatchResult(texts, content, len(fillers), seconds)
 
     async def _sent(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:

@@ -77,8 +77,8 @@ async def test_a_full_line_says_how_much_waits_and_when_to_come_back() -> None:
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="40 tokens") as full:
             await lane.embed([[4] * 30])
-        lane.throughput.tokens, lane.throughput.seconds = 10.0, 2.0
-        assert lane.overloaded().retry_after_s == 1 + 40 // 5
+        lane.throughput.tokens, lane.throughput.turns = 10.0, 2.0
+        assert lane.overloaded(40).retry_after_s == (30 + 40 + 40 - 60) / 5, "behind the one that was just told"
         assert full.value.queue_tokens == 40
         engine.gate.set()
         await asyncio.gather(first, second)
