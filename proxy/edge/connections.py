@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import ipaddress
+import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ class Phase(IntEnum):
     HEAD = 0  # a request's head is awaited: the first one, or the rest of one
     IDLE = 1  # it has had an answer
     BODY = 2  # a request's body arrives
-    BUSY = 3  # its request is computed or answered; never closed for another
+    BUSY = 3  # its request is computed or answered; closed for another only if the answer is not read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +65,15 @@ def overdue(one: Connection, now: float, deadlines: Deadlines) -> bool:
 
 def least_missed(connections: Iterable[Connection], count: int, before: float) -> list[Connection]:
     """Those to close first, of what they do since before then: the phases in turn, and who is longest at it."""
-    candidates = [one for one in connections if one.phase is not Phase.BUSY and one.since <= before]
-    return heapq.nsmallest(count, candidates, key=lambda one: (one.phase, one.since))
+    candidates = [one for one in connections if _waits_since(one) <= before]
+    return heapq.nsmallest(count, candidates, key=lambda one: (one.phase, _waits_since(one)))
+
+
+def _waits_since(one: Connection) -> float:
+    """Since when it waits for its client: to send, or to read an answer. Infinity: it does not."""
+    if one.phase is not Phase.BUSY:
+        return one.since
+    return one.unread_since if one.unread else math.inf
 
 
 def peer_of(address: object) -> str:

@@ -9,6 +9,7 @@ but its name is one that a stranger can register.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from proxy.errors import BadRequest, ForeignHost, ForeignOrigin
 from proxy.quoting import quoted
@@ -23,12 +24,14 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})  # compute nothing, and a page c
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
+@lru_cache(maxsize=256)  # clients have few, and each request has one
 def host_of(header: str) -> str | None:
     """The name or address in a `Host` header, in small letters; None if it is neither."""
     found = HOST.fullmatch(header) if len(header) <= LONGEST else None
     return (found[1] or found[2]).lower() if found else None
 
 
+@lru_cache(maxsize=256)
 def is_private(host: str) -> bool:
     """Whether no stranger can have this name point here: an address, a name without a dot, or one under PRIVATE."""
     *above, last = host.split(".")

@@ -48,7 +48,9 @@ def test_each_phase_has_its_time(one: Fake, at: float, over: bool) -> None:
 def test_what_is_not_yet_a_request_goes_first_and_what_is_computed_never() -> None:
     busy, body, idle = Fake(Phase.BUSY, 0), Fake(Phase.BODY, 1), Fake(Phase.IDLE, 2)
     old, new = Fake(Phase.HEAD, 3), Fake(Phase.HEAD, 8)
-    assert least_missed([busy, body, idle, new, old], 9, before=7) == [old, idle, body]
+    unread, reading = Fake(Phase.BUSY, 0, unread=9, unread_since=5), Fake(Phase.BUSY, 0, unread=9, unread_since=8)
+    everybody = [unread, reading, busy, body, idle, new, old]
+    assert least_missed(everybody, 9, before=7) == [old, idle, body, unread]
 
 
 @pytest.mark.parametrize(
