@@ -84,7 +84,7 @@ class BatchQueue:
         for text in job.texts:
             if text.waiters:
                 text.waiters = [waiter for waiter in text.waiters if waiter[0] is not job]
-                if not text.waiters and not text.taken:
+                if not text.waiters and (not text.taken or self._no_suspect(text)):
                     self._leave(text)
                     self.forget(text)
 
@@ -170,6 +170,13 @@ class BatchQueue:
         for text in texts:
             text.taken = True
             self._suspects.append(text)
+
+    def _no_suspect(self, text: QueuedText) -> bool:
+        """It need not be tried any more; whether it was to be."""
+        found = text.quiet_s is not None and text in self._suspects
+        if found:
+            self._suspects.remove(text)
+        return found
 
     def _shared(self, late: Expired, now: float, most: int, *, interactive_lately: bool) -> list[QueuedText]:
         """Bulk as far as it is owed, then who is in a hurry, then bulk as far as the call's size allows."""

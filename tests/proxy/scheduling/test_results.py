@@ -71,6 +71,20 @@ async def test_a_text_whose_caller_left_is_tried_alone_when_it_comes_back() -> N
     assert [call for call in engine.calls if 2 in call] == [[2, 3], [2], [2]]
 
 
+async def test_a_suspect_that_nobody_waits_for_any_more_leaves_the_line_at_once() -> None:
+    engine = Engine(guilty=2, error=BackendLost("lost"))
+    async with serving(engine) as lane:
+        lane.suspects.quiet_s = 100
+        asked = asyncio.ensure_future(lane.embed([[2]]))
+        while not lane.line.aside():
+            await asyncio.sleep(0.001)
+        assert (lane.line.texts, lane.line.tokens) == (1, 1)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        assert (lane.line.texts, lane.line.tokens, lane.line.aside()) == (0, 0, [])
+        assert await firsts(lane, [3]) == [3]
+
+
 async def test_a_text_that_an_ailing_engine_ends_with_again_and_again_is_given_up_not_condemned() -> None:
     engine = Engine(guilty=2, error=BackendLost("lost"))
     async with serving(engine) as lane:
