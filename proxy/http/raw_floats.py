@@ -1,4 +1,4 @@
-"""The float32 matrix itself, for who embeds in bulk: no JSON to write, none to parse."""
+"""The vectors as a float32 matrix, for clients that embed in bulk: no JSON to write, none to parse."""
 
 import io
 from collections.abc import Mapping

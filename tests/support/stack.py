@@ -18,7 +18,8 @@ import tomli_w
 
 from launcher.processes.child import last_lines, running
 from launcher.supervision.probes import backends_ready
-from proxy.contract.settings import Family, ProxySettings
+from proxy.contract.family import Family
+from proxy.contract.settings import ProxySettings
 from proxy.contract.settings_file import read, validated
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.tiny_models import write_model

@@ -12,7 +12,7 @@ from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
 from proxy.errors import Invalid, NotJson
 from proxy.types import EmbedRequest
 from proxy.wire.dialect import Parse
-from proxy.wire.json_body import HALVES, VALUES, has_more, loads, parsed
+from proxy.wire.json_body import MAX_HALVES, MAX_VALUES, has_more, loads, parsed
 
 ITEMS = 16
 ESCAPES = st.lists(
@@ -42,7 +42,7 @@ def test_each_half_of_a_surrogate_pair_is_one_replacement_character(escapes: str
         rb'"\ud83d\ud8zz"',
         b'{"input": "\xed\xa0\xbd"}',
         rb'["\ud83d", NaN]',
-        b'"' + rb"\ud83d" * (HALVES + 1) + b'"',
+        b'"' + rb"\ud83d" * (MAX_HALVES + 1) + b'"',
         b"",
     ],
     ids=range(7),
@@ -87,7 +87,7 @@ LARGE = {
     "texts of escapes": b'{"input":[' + rb'"\\",' * MANY + b'"a"]}',
     "keys": b'{"input":"a",' + b",".join(b'"%d":1' % i for i in range(MANY)) + b"}",
     "objects that are ignored": b'{"input":"a","x":[' + b"{}," * MANY + b"{}]}",
-    "values": b'{"input":[' + b"1," * VALUES + b"1]}",
+    "values": b'{"input":[' + b"1," * MAX_VALUES + b"1]}",
     "nulls": b'{"input":[' + b"null," * MANY + b"null]}",
     "nulls, partial": b'{"on_error":"partial","input":["a",' + b"null," * MANY + b"null]}",
     "types": b'{"input":"a","embedding_type":[' + b'"xyz",' * MANY + b'"xyz"]}',
