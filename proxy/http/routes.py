@@ -42,7 +42,7 @@ def embed_handler(parse: Parse) -> Handler:
     async def embed(request: web.Request) -> web.StreamResponse:
         with request.app[BUDGET].room() as room:
             parsed = await _parsed_request(request, parse, room)
-            raw = raw_floats.wanted(",".join(request.headers.getall("Accept", ())))
+            raw = raw_floats.preferred_type(",".join(request.headers.getall("Accept", ())))
             if raw and parsed.request.multivector:
                 message = "has no raw form, as each text has its own number of vectors: leave out `Accept`"
                 raise invalid("return_multivector", message, kind="unsupported", given="true")

@@ -1,4 +1,4 @@
-"""Who is hung up on: whoever's time is over, and who does nothing when another finds no place."""
+"""Which connections are closed: overdue ones, and idle ones when there is no room for another."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ DEADLINES = Deadlines(head_s=10, keepalive_s=60, send_s=30, min_rate=1000)
 
 @dataclass(slots=True, eq=False)
 class Fake:
-    """A connection that remembers what became of it."""
+    """A connection that remembers how it ended."""
 
     phase: Phase = Phase.HEAD
     since: float = -10.0
@@ -35,17 +35,17 @@ class Fake:
         (Fake(Phase.HEAD, 0), 11, True),
         (Fake(Phase.IDLE, 0), 11, False),
         (Fake(Phase.IDLE, 0), 61, True),
-        (Fake(Phase.BODY, 0), 999, False),  # `proxy.edge.body` sees to that
+        (Fake(Phase.BODY, 0), 999, False),  # `proxy.edge.body` limits it
         (Fake(Phase.BUSY, 0), 999, False),
         (Fake(Phase.BUSY, 0, unread=5000), 34, False),
         (Fake(Phase.BUSY, 0, unread=5000), 36, True),
     ],
 )
-def test_each_phase_has_its_time(one: Fake, at: float, over: bool) -> None:
+def test_each_phase_has_a_deadline(one: Fake, at: float, over: bool) -> None:
     assert overdue(one, at, DEADLINES) is over
 
 
-def test_what_is_not_yet_a_request_goes_first_and_what_is_computed_never() -> None:
+def test_connections_without_a_request_are_closed_first_and_busy_ones_never() -> None:
     busy, body, idle = Fake(Phase.BUSY, 0), Fake(Phase.BODY, 1), Fake(Phase.IDLE, 2)
     old, new = Fake(Phase.HEAD, 3), Fake(Phase.HEAD, 8)
     assert first_to_close([busy, body, idle, new, old], 9, before=7) == [old, idle, body]
@@ -67,7 +67,7 @@ def test_a_peer_is_an_address_or_a_network(address: object, peer: str) -> None:
     assert peer_of(address) == peer
 
 
-async def test_who_does_nothing_makes_way() -> None:
+async def test_idle_connections_make_room() -> None:
     connections = Connections(32, 32, DEADLINES)
     waiting = [Fake(since=-100.0 + number) for number in range(32)]
     assert all(connections.add(one) for one in waiting)
@@ -75,7 +75,7 @@ async def test_who_does_nothing_makes_way() -> None:
     assert [one.end for one in waiting] == ["given up"] * 2 + [""] * 30
 
 
-async def test_with_everybody_busy_some_are_told_so_and_the_rest_hung_up_on() -> None:
+async def test_when_all_are_busy_some_get_an_error_and_the_rest_are_closed() -> None:
     connections = Connections(10, 10, DEADLINES)
     busy = [Fake(Phase.BUSY) for _ in range(10)]
     assert all(connections.add(one) for one in busy)
@@ -95,7 +95,7 @@ async def test_one_address_leaves_room_for_others() -> None:
     assert connections.add(Fake(Phase.BUSY, peer="b"))
 
 
-async def test_what_is_overdue_is_swept_away() -> None:
+async def test_overdue_connections_are_closed() -> None:
     connections = Connections(10, 10, Deadlines(head_s=0.02, keepalive_s=99, send_s=99, min_rate=1))
     late, idle = Fake(), Fake(Phase.IDLE, asyncio.get_running_loop().time())
     connections.add(late)
