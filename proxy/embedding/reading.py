@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Self, TypeVar
 
-from proxy.contract.settings import UnicodeForm
+from proxy.contract.family import UnicodeForm
 from proxy.embedding import truncation
 from proxy.errors import ProxyError
 from proxy.models.served_model import ServedModel

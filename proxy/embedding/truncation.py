@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence, Sized
 from functools import partial
 from unicodedata import is_normalized
 
-from proxy.contract.settings import UnicodeForm
+from proxy.contract.family import UnicodeForm
 from proxy.errors import InputTooLong, Invalid, invalid
 from proxy.tokens.tokenize import in_parts
 from proxy.tokens.unicode_form import normalized

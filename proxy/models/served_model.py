@@ -9,7 +9,7 @@ from functools import partial
 
 from proxy import metrics
 from proxy.contract.admin import BackendLoad, State
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.errors import BackendError, BackendLoading, BackendLost, invalid
 from proxy.llama.client import LlamaClient
 from proxy.llama.token_client import TokenClient

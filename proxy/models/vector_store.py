@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from proxy import metrics
-from proxy.contract.settings_file import ConfigError
+from proxy.contract.settings_file import BadSettings
 from proxy.types import Vector
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class VectorStore:
     """At most `size_bytes` of vectors by their keys, in a private file, or in memory without one.
 
     A file that is damaged, or no cache of ours, is set aside as `….damaged` and said; one of an earlier version is
-    deleted. Raises ConfigError for a path where no file can be, sqlite3.Error for a full disk and the like.
+    deleted. Raises BadSettings for a path where no file can be, sqlite3.Error for a full disk and the like.
     """
 
     def __init__(self, path: Path | None, size_bytes: int, dimensions: int) -> None:
@@ -55,11 +55,11 @@ class VectorStore:
         try:
             self._open()
         except OSError as error:
-            raise ConfigError(f"cache_file = {path}: {error.strerror}; name another file") from error
+            raise BadSettings(f"cache_file = {path}: {error.strerror}; name another file") from error
         except sqlite3.Error as error:
             if _code(error) in PASSING:
                 raise
-            raise ConfigError(f"cache_file = {path}: {error}; name another file") from error
+            raise BadSettings(f"cache_file = {path}: {error}; name another file") from error
 
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Vector]:
         """Those that are there and whole: float32, of full size. One that is not is deleted."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.errors import BackendLost, BackendUnavailable, BadVector
 from proxy.llama.client import LlamaClient
 from proxy.models.provenance import UNKNOWN, digest_of, space_of
