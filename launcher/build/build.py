@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from launcher.build import patch
-from launcher.build.compilation import Compiled, compiled, nvcc
+from launcher.build.compilation import Compiled, compile_engine, nvcc
 from launcher.build.patch import FLAG, LEAN, TILES
 from launcher.build.steps import Report, Steps
 from launcher.engine import build_record
@@ -67,7 +67,7 @@ async def build(*, cuda: bool, stock: bool, report: Report) -> Built:
         await _unpacked(folder, steps)
         why_stock = "as was asked" if stock else patch.apply(LEAN, folder.source)
         why_tiles = patch.apply(TILES, folder.source)
-        made = await compiled(folder.source, folder.path, order, steps)
+        made = await compile_engine(folder.source, folder.path, order, steps)
         note = "; ".join(_notes(made, why_stock, why_tiles))
         record = Record(order=order, processor=processor.name(), left_out=made.left_out, note=note)
         build_record.install(made.binary, final, record)

@@ -39,7 +39,7 @@ class Compiled:
         return Path(self.engine.argv[0])
 
 
-async def compiled(source: Path, folder: Path, order: Order, steps: Steps) -> Compiled:
+async def compile_engine(source: Path, folder: Path, order: Order, steps: Steps) -> Compiled:
     """Make an engine of `source` in `folder`. Raises EngineBuildError if there is none that computes right."""
     try:
         engine, cosine = await _attempt(source, folder / "build", order, steps)

@@ -45,12 +45,12 @@ class Steps:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(REPORT_INTERVAL_S):
                         await process.wait()
-                self.report(progress_in(step, last_lines(self.log, 1)))
+                self.report(parse_progress(step, last_lines(self.log, 1)))
         if process.returncode != 0:
             raise EngineBuildError(f"{step} failed with {process.returncode}:\n{last_lines(self.log, 20)}")
 
 
-def progress_in(step: str, line: str) -> Progress:
+def parse_progress(step: str, line: str) -> Progress:
     """The progress in ninja's last line, e.g. `[17/206] Building CXX object …`."""
     found = re.match(r"\[(\d+)/(\d+)\]", line)
     return Progress(step=step, done=int(found[1]), total=int(found[2])) if found else Progress(step=step)

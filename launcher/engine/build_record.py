@@ -36,7 +36,7 @@ class Record(Strict):
     left_out: tuple[str, ...] = ()
     note: str
 
-    def missing(self, here: Iterable[str]) -> list[str]:
+    def missing_instructions(self, here: Iterable[str]) -> list[str]:
         """The instructions that it uses and a processor with those of `here` does not have."""
         return sorted({*self.order.instructions}.difference(self.left_out, here))
 
@@ -65,7 +65,7 @@ def install(built: Path, final: Path, record: Record) -> None:
 def why_foreign(binary: Path) -> str | None:
     """Why that engine cannot run on this processor, and what to do; None if it can, or if nothing is known of it."""
     record, here = read(binary), processor.instructions()
-    if record is None or not here or not (missing := record.missing(here)):
+    if record is None or not here or not (missing := record.missing_instructions(here)):
         return None
     return (
         f"{binary} was built for another processor ({record.processor}) and needs {', '.join(missing)}, which this one "

@@ -62,7 +62,7 @@ class _Row:
     integrated: bool | None  # None: its name does not tell
 
 
-def listed_in(text: str) -> Listed:
+def parse_devices(text: str) -> Listed:
     """The GPUs in what `--list-devices` printed, on both streams.
 
     A card that several backends list counts once, for the first of BACKENDS; several cards of one kind stay several.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from launcher.engine.device_list import Device, listed_in
+from launcher.engine.device_list import Device, parse_devices
 from launcher.engine.discovery import Engine, ask
 from launcher.host.cgroups import PROC, memory_limits
 
@@ -49,7 +49,7 @@ async def read(engine: Engine) -> Devices:
     if "--list-devices" not in engine.flags:
         return Devices(gpus=(), ram=host_memory(), has_gpu_backend=_has_backend_file(engine))
     text = await ask(engine.argv, "--list-devices", engine.env, engine.name)
-    found = listed_in(text)
+    found = parse_devices(text)
     built_in = bool(found.used) or BACKEND_SIGNS.search(text) is not None
     return Devices(
         gpus=found.used,
@@ -65,7 +65,7 @@ def without_gpus() -> Devices:
     return Devices(gpus=(), ram=host_memory(), has_gpu_backend=False)
 
 
-async def until_free(engine: Engine, needed: Mapping[str, int], patience_s: float) -> None:
+async def wait_until_free(engine: Engine, needed: Mapping[str, int], patience_s: float) -> None:
     """Wait until the GPUs have that much free: what a process held that was killed comes back a moment later.
 
     Returns after `patience_s` in any case: a start that fails says more. Raises EngineError if the engine does not run.

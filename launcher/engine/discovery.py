@@ -75,22 +75,22 @@ async def probe(argv: tuple[str, ...], origin: Origin, env: Mapping[str, str]) -
     name = _name(argv, origin)
     if foreign := build_record.why_foreign(Path(argv[0])):
         raise EngineError(foreign)
-    version = version_in(await ask(argv, "--version", env, name))
+    version = parse_version(await ask(argv, "--version", env, name))
     if version is None:
         raise EngineError(f"{name} does not say a version as llama-server does: is it one? {_capital(FIX)}")
-    flags = flags_in(await ask(argv, "--help", env, name))
+    flags = parse_flags(await ask(argv, "--help", env, name))
     if missing := sorted(command.REQUIRED_FLAGS - flags):
         raise EngineError(f"{name} (version {version}) lacks {', '.join(missing)}: it is too old; {FIX}")
     return Engine(argv=argv, version=version, flags=flags, origin=origin, env=env)
 
 
-def version_in(text: str) -> str | None:
+def parse_version(text: str) -> str | None:
     """The version in what `--version` printed, e.g. `6789 (abc1234)`."""
     found = re.search(r"^version: *(\S.*?) *$", text, re.MULTILINE)
     return found[1] if found else None
 
 
-def flags_in(text: str) -> frozenset[str]:
+def parse_flags(text: str) -> frozenset[str]:
     """Every spelling of every flag in what `--help` printed; not those that a description only mentions."""
     lines = re.findall(r"^ {0,4}(-\S.*)$", text, re.MULTILINE)  # descriptions are indented further
     spellings = [re.split(r"(?<=[^,\s])\s{2,}", line, maxsplit=1)[0] for line in lines]  # and two spaces away

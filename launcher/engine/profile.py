@@ -50,11 +50,11 @@ def path_of(settings: Settings) -> Path:
 
 def write(profile: Profile, path: Path) -> None:
     """Raises OSError."""
-    with disk.whole(path) as unfinished:
+    with disk.atomic_file(path) as unfinished:
         unfinished.write_text(tomli_w.dumps(profile.model_dump(exclude_none=True)), encoding="utf-8")
 
 
-def tuned(
+def apply_saved(
     settings: Settings, engine: Engine, devices: Devices, models: Mapping[str, Path], say: Callable[[str], None]
 ) -> Settings:
     """The settings with what was measured for them, where the host's file leaves it open; `say` hears why not."""
@@ -72,10 +72,10 @@ def tuned(
     if other := [name for name in ProfileOrigin.model_fields if getattr(kept.origin, name) != getattr(now, name)]:
         say(f"what `trillama tune` measured was with another {' and '.join(other)}: it is left out; tune again")
         return settings
-    return applied(settings, kept)
+    return apply(settings, kept)
 
 
-def applied(settings: Settings, kept: Profile) -> Settings:
+def apply(settings: Settings, kept: Profile) -> Settings:
     """The settings with a profile's in place of defaults. Pure."""
     engine = settings.host.engine
     changes = {name: getattr(kept, name) for name in TUNED if name not in engine.model_fields_set}

@@ -19,7 +19,7 @@ def amount(size: int) -> str:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A file to be written in the block, which becomes `path` when it is whole; nothing stays if it is not.
 
     Raises OSError, which always names a file.

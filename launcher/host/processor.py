@@ -16,7 +16,7 @@ ARM_NO_INSTRUCTIONS = frozenset({"cpuid", "evtstrm"})
 
 def instructions() -> frozenset[str]:
     """The processor's instruction sets, by Linux's names. Empty where they are not told, as outside Linux."""
-    return instructions_in(_cpuinfo())
+    return parse_instructions(_cpuinfo())
 
 
 def name() -> str:
@@ -25,7 +25,7 @@ def name() -> str:
     return found[1] if found else "processor"
 
 
-def instructions_in(cpuinfo: str) -> frozenset[str]:
+def parse_instructions(cpuinfo: str) -> frozenset[str]:
     """The instruction sets in the text of /proc/cpuinfo: all cores have the same."""
     if found := re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE):
         return frozenset(flag for flag in found[1].split() if X86_INSTRUCTIONS.fullmatch(flag))

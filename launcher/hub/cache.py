@@ -18,7 +18,7 @@ from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, scan_cac
 
 from launcher.errors import ModelError, NotWritten
 from launcher.host import processes
-from launcher.hub.cache_entry import INCOMPLETE, blobs_of, cached, folder_of, sha256_named
+from launcher.hub.cache_entry import INCOMPLETE, blobs_of, find_cached, folder_of, sha256_in_name
 from launcher.settings.family import Family, ModelSource
 from launcher.settings.folders import hub_cache
 
@@ -86,7 +86,7 @@ def stopped_downloads(family: Family) -> tuple[StoppedDownload, ...]:
     )
 
 
-def broken(family: Family) -> tuple[str, ...]:
+def describe_damage(family: Family) -> tuple[str, ...]:
     """One sentence for each of the family's repositories that `kept` does not look at, because its cache is damaged."""
     sentences = list[str]()
     warnings = [str(warning) for warning in _scanned().warnings]
@@ -103,7 +103,7 @@ def broken(family: Family) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def arrived(source: ModelSource, sha256: str | None) -> int:
+def bytes_present(source: ModelSource, sha256: str | None) -> int:
     """How many bytes of the content with that checksum are here already, whole or half."""
     blobs = blobs_of(source.repo)
     there = [path for path in (blobs / f"{sha256}", blobs / f"{sha256}{INCOMPLETE}") if sha256 and path.exists()]
@@ -119,7 +119,7 @@ def sha256_of(path: Path) -> str:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
 
 
-def serving(path: Path) -> tuple[int, ...]:
+def pids_using(path: Path) -> tuple[int, ...]:
     """The processes whose command line names this file: the llama-servers that serve it, ours or not."""
     target = path.resolve()
     return tuple(process.pid for process in processes.running() if target in _named_by(process))
@@ -131,11 +131,11 @@ def remove(files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]) -> R
     Raises ModelError, before anything is deleted, for a file that a process serves; NotWritten for what stays.
     """
     for file in files:
-        if pids := serving(file.path):
+        if pids := pids_using(file.path):
             raise ModelError(f"{file.path.name} is served by process {pids[0]}: stop it first; nothing was removed")
     plan = _scanned().delete_files(*(file.entry for file in files))
     try:
-        busy = tuple(half for half in stopped if not _remove_half(half))
+        busy = tuple(half for half in stopped if not _remove_partial(half))
         plan.execute()
     except OSError as error:
         raise NotWritten(f"{hub_cache()}: not everything could be removed: {error.strerror}") from error
@@ -169,13 +169,13 @@ def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[Cache
                 backend=backend,
                 quantization=quantization,
                 bytes=entry.size_on_disk,
-                sha256=sha256_named(entry.blob_path),
-                current=cached(source.repo, entry.file_name) == entry.file_path,
+                sha256=sha256_in_name(entry.blob_path),
+                current=find_cached(source.repo, entry.file_name) == entry.file_path,
                 entry=entry,
             )
 
 
-def _remove_half(half: StoppedDownload) -> bool:
+def _remove_partial(half: StoppedDownload) -> bool:
     """Whether it is gone: one that another process holds stays."""
     with suppress(FileNotFoundError), half.path.open("rb") as file:
         try:

@@ -26,7 +26,7 @@ def blobs_of(repo: str) -> Path:
     return folder_of(repo) / "blobs"
 
 
-def cached(repo: str, name: str) -> Path | None:
+def find_cached(repo: str, name: str) -> Path | None:
     """The file as the last fetch left it; None also where the cache is damaged, which a fetch repairs."""
     try:
         path = try_to_load_from_cache(repo, name)
@@ -35,30 +35,30 @@ def cached(repo: str, name: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def sha256_named(path: Path) -> str | None:
+def sha256_in_name(path: Path) -> str | None:
     """The SHA-256 that the cache gives to the content at that path; None where it does not know it."""
     name = path.resolve().name
     return name if SHA256.fullmatch(name) else None
 
 
-def content(file: RemoteFile) -> Path | None:
+def find_content(file: RemoteFile) -> Path | None:
     """Where the cache has the file's content, or another one under its name."""
     paths = [blobs_of(file.repo) / file.checksum] if file.checksum else []
     return next((path for path in (*paths, _entry(file)) if path.is_file()), None)
 
 
-def enter(half: Path, file: RemoteFile, checksum: str) -> Path:
+def add(half: Path, file: RemoteFile, checksum: str) -> Path:
     """Make the whole content at `half` the file that `cached` finds. Its path. Raises OSError."""
     blob = blobs_of(file.repo) / checksum
     half.replace(blob)
-    return name(blob, file)
+    return publish(blob, file)
 
 
 def _entry(file: RemoteFile) -> Path:
     return folder_of(file.repo) / "snapshots" / file.commit / file.name
 
 
-def name(blob: Path, file: RemoteFile) -> Path:
+def publish(blob: Path, file: RemoteFile) -> Path:
     """Let `cached` find that content under the file's name. Its path. Raises OSError."""
     path = _entry(file)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
+class HubRequest:
     """What the hub is asked for, in words: to `verb` the `object`; `otherwise` is what else its user can do."""
 
     repo: str
@@ -63,7 +63,7 @@ class Errand:
 
 
 def find(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
-    """The file as it is at that commit, the newest by default. Blocks. Call it inside `asking`."""
+    """The file as it is at that commit, the newest by default. Blocks. Call it inside `translate_errors`."""
     if not _is_inside(name):
         raise ModelError(f"{name!r} is no file of a repository: correct `file` in the family file")
     url = hf_hub_url(repo, name, revision=commit)
@@ -96,24 +96,24 @@ def check_client() -> None:
 
 
 @contextmanager
-def asking(errand: Errand) -> Iterator[None]:
+def translate_errors(request: HubRequest) -> Iterator[None]:
     """Whatever the hub's client raises in the block becomes a LauncherError with the user's next step."""
     try:
         yield
     except (LauncherError, CancelledError):
         raise
     except Exception as error:  # a foreign client and a foreign answer: it may be anything
-        raise translated(error, errand) from error
+        raise translate(error, request) from error
 
 
-def translated(error: Exception, errand: Errand) -> LauncherError:
+def translate(error: Exception, request: HubRequest) -> LauncherError:
     """What an error of the hub's client means to the user, with the next step."""
     if isinstance(error, (HfHubHTTPError, HFValidationError)):
-        return _refused(error, errand)
+        return _refused(error, request)
     if isinstance(error, OfflineModeIsEnabled):
         return ModelError(
-            f"{errand.object} of {errand.repo} is not here and HF_HUB_OFFLINE forbids to {errand.verb} it: unset "
-            f"HF_HUB_OFFLINE for this one command, {errand.otherwise}"
+            f"{request.object} of {request.repo} is not here and HF_HUB_OFFLINE forbids to {request.verb} it: unset "
+            f"HF_HUB_OFFLINE for this one command, {request.otherwise}"
         )
     if isinstance(error, WRONG_ADDRESS) and not isinstance(error, UnicodeDecodeError):
         # Not in the client's words: they may quote the token.
@@ -122,10 +122,10 @@ def translated(error: Exception, errand: Errand) -> LauncherError:
             "correct them, or unset them"
         )
     if isinstance(error, httpx2.HTTPError):
-        return HubUnreachable(_out_of_reach(error, errand))
+        return HubUnreachable(_out_of_reach(error, request))
     return HubUnreachable(  # a captive portal's HTML, a mirror's own JSON: the client raises what it stumbles on
         f"{constants.ENDPOINT} does not answer as a hub does ({_reason(error)}): check HF_ENDPOINT, and whether this "
-        f"network asks you to log in, {errand.otherwise}"
+        f"network asks you to log in, {request.otherwise}"
     )
 
 
@@ -134,33 +134,33 @@ def _is_inside(name: str) -> bool:
     return not any(part in ("", ".", "..") for part in parts) and not re.search(r"[\\\x00-\x1f\x7f]", name)
 
 
-def _refused(error: HfHubHTTPError | HFValidationError, errand: Errand) -> ModelError:
+def _refused(error: HfHubHTTPError | HFValidationError, request: HubRequest) -> ModelError:
     """HubUnreachable where the hub may answer later: it has too much to do, or is broken."""
     if isinstance(error, HFValidationError):
-        return ModelError(f'"{errand.repo}" is no name of a repository: set repo = "owner/name" in the family file')
-    page, status = f"{constants.ENDPOINT}/{errand.repo}", error.response.status_code
+        return ModelError(f'"{request.repo}" is no name of a repository: set repo = "owner/name" in the family file')
+    page, status = f"{constants.ENDPOINT}/{request.repo}", error.response.status_code
     if isinstance(error, RemoteEntryNotFoundError):
-        return ModelError(f"{errand.repo} has no file {errand.object}: {errand.missing.format(page=page)}")
+        return ModelError(f"{request.repo} has no file {request.object}: {request.missing.format(page=page)}")
     if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
         return ModelError(
-            f"the hub does not let us read {errand.repo} (HTTP {status}): check the name, accept the licence "
-            f"at {page}, and set HF_TOKEN to a token of an account that may read it, {errand.otherwise}"
+            f"the hub does not let us read {request.repo} (HTTP {status}): check the name, accept the licence "
+            f"at {page}, and set HF_TOKEN to a token of an account that may read it, {request.otherwise}"
         )
     kind = HubUnreachable if status in (408, 407, 429) or status >= 500 else ModelError
     return kind(
-        f"the hub answered HTTP {status} for {errand.object} of {errand.repo}: try again later, {errand.otherwise}"
+        f"the hub answered HTTP {status} for {request.object} of {request.repo}: try again later, {request.otherwise}"
     )
 
 
-def _out_of_reach(error: httpx2.HTTPError, errand: Errand) -> str:
+def _out_of_reach(error: httpx2.HTTPError, request: HubRequest) -> str:
     proxy = _proxy_of(constants.ENDPOINT)
     through = f" through the proxy in {proxy}" if proxy else ""
     check = f"check the network and {proxy}" if proxy else "check the network"
     if "CERTIFICATE" in str(error).upper():
         check = "name your network's own certificates in SSL_CERT_FILE"
     return (
-        f"{constants.ENDPOINT} cannot be reached{through} to {errand.verb} {errand.object} of {errand.repo} "
-        f"({_reason(error)}): {check} and start again, {errand.otherwise}"
+        f"{constants.ENDPOINT} cannot be reached{through} to {request.verb} {request.object} of {request.repo} "
+        f"({_reason(error)}): {check} and start again, {request.otherwise}"
     )
 
 

@@ -25,8 +25,8 @@ from launcher.errors import DamagedFile, HubUnreachable, NotWritten
 from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache_entry
 from launcher.hub.cache_entry import INCOMPLETE
-from launcher.hub.client import SHA256, Errand, RemoteFile, asking, find
-from launcher.hub.partial_download import DownloadTarget, PartialDownload, locked
+from launcher.hub.client import SHA256, HubRequest, RemoteFile, find, translate_errors
+from launcher.hub.partial_download import DownloadTarget, PartialDownload, open_locked
 from launcher.settings.folders import hub_cache
 
 BY_HAND = "or fetch the file by other means and name its place under [models.files] in the configuration"
@@ -43,16 +43,16 @@ def fetch(repo: str, filename: str, *, report: Callable[[int, int], None], stop:
     CancelledError. Raises ModelError with the next step for the user, HubUnreachable where time may help, ConfigError
     for an environment with which no hub can be asked.
     """
-    if not damaged and (path := cache_entry.cached(repo, filename)):
+    if not damaged and (path := cache_entry.find_cached(repo, filename)):
         return path
-    errand = Errand(
+    request = HubRequest(
         repo=repo,
         object=filename,
         verb="fetch",
         otherwise=BY_HAND,
         missing="set [models] quantization to one that is listed at {page}/tree/main",
     )
-    with asking(errand):
+    with translate_errors(request):
         file = find(repo, filename)
         with _written(file):
             return _fetched(file, DownloadTarget(size=file.size, report=report, stop=stop), trusted=not damaged)
@@ -61,17 +61,17 @@ def fetch(repo: str, filename: str, *, report: Callable[[int, int], None], stop:
 def _fetched(file: RemoteFile, transfer: DownloadTarget, *, trusted: bool) -> Path:
     blobs, key = cache_entry.blobs_of(file.repo), file.checksum or _key_of(file)
     blobs.mkdir(parents=True, exist_ok=True)
-    with locked(blobs / key, transfer) as partial:
-        content = cache_entry.content(file)
+    with open_locked(blobs / key, transfer) as partial:
+        content = cache_entry.find_content(file)
         if content and _is_whole(content, file, trusted=trusted):
             partial.path.unlink(missing_ok=True)  # another process fetched it, and what we opened may be a new file
-            return cache_entry.name(content, file)
+            return cache_entry.publish(content, file)
         began_at = partial.tell()
         _complete(partial, file)
         if began_at and not _is_right(partial.path, file):  # what was there is damaged, and not what came now
             partial.empty()
             _complete(partial, file)
-        return cache_entry.enter(partial.path, file, _verified(partial, file))
+        return cache_entry.add(partial.path, file, _verified(partial, file))
 
 
 def _key_of(file: RemoteFile) -> str:

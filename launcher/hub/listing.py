@@ -8,7 +8,7 @@ from huggingface_hub.hf_api import RepoSibling
 
 from launcher.errors import ConfigError, HubUnreachable, ModelError
 from launcher.hub.cache import quantization_in
-from launcher.hub.client import SHA256, Errand, asking, check_client
+from launcher.hub.client import SHA256, HubRequest, check_client, translate_errors
 from launcher.settings.family import Family, ModelSource
 
 TIMEOUT_S = 10.0
@@ -46,7 +46,9 @@ def offered(family: Family, backends: Iterable[str]) -> tuple[tuple[Offer, ...],
 
 def offers(backend: str, source: ModelSource) -> tuple[Offer, ...]:
     """The backend's files on the hub, the largest first. Blocks. Raises ModelError or ConfigError that says why not."""
-    with asking(Errand(repo=source.repo, object="the list of files", verb="see", otherwise="or try again later")):
+    with translate_errors(
+        HubRequest(repo=source.repo, object="the list of files", verb="see", otherwise="or try again later")
+    ):
         check_client()
         info = HfApi().model_info(source.repo, files_metadata=True, timeout=TIMEOUT_S)
         found = tuple(

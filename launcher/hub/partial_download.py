@@ -55,7 +55,7 @@ class PartialDownload(io.BufferedWriter):
 
 
 @contextmanager
-def locked(blob: Path, transfer: DownloadTarget) -> Iterator[PartialDownload]:
+def open_locked(blob: Path, transfer: DownloadTarget) -> Iterator[PartialDownload]:
     """The half of that content: another launcher may be fetching the same file, and is waited for.
 
     A blob that lost its end, as by a power cut, becomes such a half.

@@ -56,7 +56,7 @@ def demo_models(folder: Path) -> dict[str, Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for backend, path in paths.items():
             if not path.exists():
-                with disk.whole(path) as unfinished:
+                with disk.atomic_file(path) as unfinished:
                     _write(unfinished, SEEDS[backend])
     return paths
 

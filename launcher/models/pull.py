@@ -7,7 +7,7 @@ from pathlib import Path
 from launcher.errors import DamagedFile, ModelError, NotWritten
 from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache as store
-from launcher.hub.cache_entry import cached
+from launcher.hub.cache_entry import find_cached
 from launcher.hub.listing import Offer, offered
 from launcher.models import sources as models
 from launcher.models.sources import ModelFile, Report
@@ -65,16 +65,16 @@ async def run(family: Family, planned: PullPlan, report: Report) -> dict[str, Pa
     paths = {}
     for file in (*planned.here, *planned.missing):
         thorough = file in planned.here  # what comes now is verified as it comes
-        paths[file.backend] = path = await models.whole(file, report=report, thorough=thorough)
+        paths[file.backend] = path = await models.locate_intact(file, report=report, thorough=thorough)
         models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
     return paths
 
 
 def _is_here(file: ModelFile) -> bool:
     """Whether it is in the cache with all that it names: a cut-off one is still to come."""
-    path = cached(file.repo, file.filename)
+    path = find_cached(file.repo, file.filename)
     try:
-        return path is not None and bool(models.check_whole(path))
+        return path is not None and bool(models.check_complete(path))
     except DamagedFile:
         return False
 
@@ -92,7 +92,7 @@ def _check_offered(family: Family, name: str, missing: Sequence[ModelFile], offe
 def _bytes_to_come(family: Family, name: str, offers: Sequence[Offer]) -> int:
     sources = family.weights.models
     return sum(
-        max(0, offer.bytes - store.arrived(sources[offer.backend], offer.sha256))
+        max(0, offer.bytes - store.bytes_present(sources[offer.backend], offer.sha256))
         for offer in offers
         if offer.quantization == name
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launcher.errors import DamagedFile, ModelError
 from launcher.hub.cache import sha256_of
-from launcher.hub.cache_entry import sha256_named
+from launcher.hub.cache_entry import sha256_in_name
 from launcher.hub.download import fetch
 from launcher.models.gguf_file import Header, read_header
 from launcher.settings.config import ModelSettings
@@ -75,14 +75,14 @@ async def locate(model_files: ModelFile, *, report: Report, damaged: bool = Fals
         stop.set()
 
 
-async def whole(model_files: ModelFile, *, report: Report, thorough: bool = False) -> Path:
+async def locate_intact(model_files: ModelFile, *, report: Report, thorough: bool = False) -> Path:
     """What `locate` finds, with all that it names; a damaged file of the hub's is fetched again, once.
 
     `thorough` also reads it whole, for its SHA-256. Raises ModelError.
     """
     path = await locate(model_files, report=report)
     try:
-        check_whole(path)
+        check_complete(path)
         if thorough:
             await _in_daemon_thread(partial(_check_content, path))
     except DamagedFile as error:
@@ -93,13 +93,13 @@ async def whole(model_files: ModelFile, *, report: Report, thorough: bool = Fals
             path = await locate(model_files, report=report, damaged=True)
         except ModelError as also:
             raise type(also)(f"{path} is damaged, and cannot be fetched again: {also}") from error
-        check_whole(path)
+        check_complete(path)
     return path
 
 
 def check(path: Path, *, architecture: str, dimensions: int) -> None:
     """Raises ModelError unless the file is a whole GGUF of that architecture whose vectors have that many numbers."""
-    header = check_whole(path)
+    header = check_complete(path)
     if (found := header.metadata.get("general.architecture")) != architecture:
         raise ModelError(
             f"{path}: its architecture is {found}, this family's is {architecture}; give a file of this family, "
@@ -112,7 +112,7 @@ def check(path: Path, *, architecture: str, dimensions: int) -> None:
         )
 
 
-def check_whole(path: Path) -> Header:
+def check_complete(path: Path) -> Header:
     """The header of a GGUF that lacks nothing of what it names. Raises DamagedFile, ModelError."""
     header = read_header(path)
     if header.file_bytes < header.needed_bytes:
@@ -125,7 +125,7 @@ def check_whole(path: Path) -> Header:
 
 def _check_content(path: Path) -> Path:
     """Raises DamagedFile if the content is not what the cache calls it."""
-    expected = sha256_named(path)
+    expected = sha256_in_name(path)
     if expected and (found := sha256_of(path)) != expected:
         raise DamagedFile(f"{path}: its SHA-256 is {found}, not {expected}")
     return path

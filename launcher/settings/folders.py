@@ -98,17 +98,17 @@ def home() -> Path:
     return expanded(Path("~"))
 
 
-def made(place: Place) -> Path:
+def make_folder(place: Place) -> Path:
     """The folder of that place, which exists. Raises ConfigError or DiskError naming it and what moves it."""
     path = place.path()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise refusal(error, path, f"{place.moved_by}, or HOME,") from error
+        raise write_error(error, path, f"{place.moved_by}, or HOME,") from error
     return path
 
 
-def refusal(error: OSError, path: Path, moved_by: str) -> LauncherError:
+def write_error(error: OSError, path: Path, moved_by: str) -> LauncherError:
     """The error for a file or folder of ours that the system refuses: its words, and the way out."""
     words = f"{path}: {error.strerror or error}"
     if error.errno == errno.EROFS:  # however much is free
@@ -124,7 +124,7 @@ def _may_write(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def explained(error: OSError) -> LauncherError | None:
+def explain_write_error(error: OSError) -> LauncherError | None:
     """The error for a file of ours that could not be written, by the folder that it lies in; None for another file."""
     if not isinstance(error.filename, str | bytes):
         return None
@@ -135,11 +135,11 @@ def explained(error: OSError) -> LauncherError | None:
         except ConfigError:
             continue
         if file == folder or folder in file.parents or file in folder.parents:
-            return refusal(error, file, f"{place.moved_by}, or HOME,")
+            return write_error(error, file, f"{place.moved_by}, or HOME,")
     return None
 
 
-def obstacle(path: Path) -> str | None:
+def write_obstacle(path: Path) -> str | None:
     """Why no file can be made below that folder, which need not exist yet; None if one can."""
     there = next((one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one)), Path("/"))
     if not there.is_dir():

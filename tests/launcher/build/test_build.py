@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from launcher.build.build import Built, build, order_here, require_compilers, up_to_date
 from launcher.build.patch import FLAG, LEAN, TILES
-from launcher.build.steps import Progress, progress_in
+from launcher.build.steps import Progress, parse_progress
 from launcher.engine import build_record
 from launcher.engine.build_record import Record
 from launcher.engine.discovery import Origin, find
@@ -131,7 +131,7 @@ async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none
     assert remains(build_cache) == INSTALLED
     record = build_record.read(built.path)
     assert record is not None
-    assert (record.note, record.missing({"avx512f"})) == (built.note, [])
+    assert (record.note, record.missing_instructions({"avx512f"})) == (built.note, [])
 
 
 async def test_it_is_up_to_date_on_the_same_processor_with_the_same_options(
@@ -224,7 +224,7 @@ async def test_without_a_compiler_nothing_is_written(build_cache: Path, monkeypa
     ],
 )
 def test_progress_is_read_from_ninja_s_last_line(line: str, expected: Progress) -> None:
-    assert progress_in("s", line) == expected
+    assert parse_progress("s", line) == expected
 
 
 async def until(condition: Callable[[], bool], task: asyncio.Task[Built] | None = None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.build.compilation import Compiled, compiled, configuration
+from launcher.build.compilation import Compiled, compile_engine, configuration
 from launcher.build.steps import Progress, Steps
 from launcher.engine.build_record import Order
 from launcher.errors import EngineBuildError
@@ -35,7 +35,7 @@ async def compiled_for(
     seen: list[Progress] = []
     order = Order(source="s", cuda=cuda, stock=False, instructions=instructions)
     env = {**os.environ, "CXXFLAGS": cxxflags}
-    made = await compiled(folder, folder, order, Steps(env=env, log=folder / "log", report=seen.append))
+    made = await compile_engine(folder, folder, order, Steps(env=env, log=folder / "log", report=seen.append))
     return made, list(dict.fromkeys(progress.step for progress in seen))
 
 

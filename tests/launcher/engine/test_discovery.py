@@ -8,7 +8,7 @@ import pytest
 from launcher.engine import build_record, discovery
 from launcher.engine.argv import REQUIRED_FLAGS
 from launcher.engine.build_record import Order, Record
-from launcher.engine.discovery import Origin, built_path, find, flags_in, version_in
+from launcher.engine.discovery import Origin, built_path, find, parse_flags, parse_version
 from launcher.errors import EngineError
 from launcher.host import processor
 from tests.support.machine import have
@@ -171,7 +171,7 @@ def test_flags_are_read_in_every_spelling_but_not_out_of_descriptions() -> None:
   --embedding           as llama-server's --embeddings
 """
     kv = {"-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified"}
-    assert flags_in(text) == kv | {"-b", "--batch-size", "-sm", "--split-mode", "--embedding"}
+    assert parse_flags(text) == kv | {"-b", "--batch-size", "-sm", "--split-mode", "--embedding"}
 
 
 @pytest.mark.parametrize(
@@ -184,4 +184,4 @@ def test_flags_are_read_in_every_spelling_but_not_out_of_descriptions() -> None:
     ],
 )
 def test_the_version_is_found_among_what_a_driver_prints(text: str, version: str | None) -> None:
-    assert version_in(text) == version
+    assert parse_version(text) == version

@@ -24,10 +24,10 @@ CONTENT = np.random.default_rng(0).bytes(25 * MIB)
 FETCH = f"""
 import asyncio, sys
 from launcher.errors import ModelError
-from launcher.models.sources import Wanted, locate
-wanted = Wanted(backend="retrieval", repo="{REPO}", filename="{FILE}", local=None)
+from launcher.models.sources import ModelFile, locate
+file = ModelFile(backend="retrieval", repo="{REPO}", filename="{FILE}", local=None)
 try:
-    print("path", asyncio.run(locate(wanted, report=lambda *at: print("report", *at, flush=True))))
+    print("path", asyncio.run(locate(file, report=lambda *at: print("report", *at, flush=True))))
 except ModelError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)

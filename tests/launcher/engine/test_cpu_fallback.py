@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engine.truth import fallback_in
+from launcher.engine.cpu_fallback import find_fallback
 from tests.support.serve import trillama_serve
 from tests.system.test_faults import config, faulty_engine, stopped, until
 
@@ -64,7 +64,7 @@ async def test_an_engine_without_gpu_is_refused_where_one_is_required(config: di
     ],
 )
 def test_what_an_engine_says(line: str, said: str | None) -> None:
-    found = fallback_in(["before", line])
+    found = find_fallback(["before", line])
     assert (found is None) == (said is None)
     assert (said or "") in (found or "")
 

@@ -35,7 +35,7 @@ def check_devices(settings: EngineSettings, devices: Devices, engine: Engine) ->
     raise StartError(f"{engine.name} finds no GPU, and would compute on the CPU in silence: {FIX}")
 
 
-def as_computed(settings: Settings, devices: Devices) -> Settings:
+def adapt_gpu_layers(settings: Settings, devices: Devices) -> Settings:
     """The settings with no layers for a GPU where the engine has no code for one.
 
     Asked for them it would do the same, but warn of it in three lines for each model.
@@ -46,7 +46,7 @@ def as_computed(settings: Settings, devices: Devices) -> Settings:
     return settings.with_host(engine=engine.model_copy(update={"gpu_layers": 0}))
 
 
-def fallback_in(lines: Iterable[str]) -> str | None:
+def find_fallback(lines: Iterable[str]) -> str | None:
     """What an engine's output says against the GPU; None if nothing."""
     for line in lines:
         if FALLBACK.search(line):
