@@ -74,8 +74,8 @@ async def test_an_old_engine_on_path_is_refused_with_what_it_lacks_and_not_passe
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("exit 0", "does not say a version"),
-        ("echo something else", "does not say a version"),
+        ("exit 0", "does not print a version"),
+        ("echo something else", "does not print a version"),
         ("echo no such library >&2; exit 127", r"--version ended with 127; .*\nno such library"),
         ("exec /nonexistent/interpreter", "--version ended with"),
         ("kill -9 $$", "--version ended with -9"),

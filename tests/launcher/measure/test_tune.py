@@ -144,7 +144,7 @@ async def test_it_measures_and_the_next_start_uses_it(tmp_path: Path) -> None:
     ("changed", "said"),
     [
         ({}, ""),
-        ({"engine": "built 9"}, "another engine: it is left out"),
+        ({"engine": "built 9"}, "another engine: its result is ignored"),
         ({"machine": "m", "model": "x"}, "another machine and model"),
         ({"max_input_tokens": 99}, "another max_input_tokens"),
     ],
@@ -185,4 +185,4 @@ def test_a_damaged_profile_is_left_out_with_a_line(tmp_path: Path, monkeypatch: 
     engine = Engine(argv=("e",), version="1", flags=frozenset(), origin=Origin.BUILT, env={})
     lines: list[str] = []
     assert apply_saved(settings, engine, without_gpus(), {}, lines.append) == settings
-    assert "cannot be read and is left out" in lines[0]
+    assert "cannot be read and is ignored" in lines[0]
