@@ -1,4 +1,4 @@
-"""The header of a GGUF file, read without its weights.
+"""Reads the header of a GGUF file, without its weights.
 
 Format: ggml's docs/gguf.md. `gguf.GGUFReader` reads it too, but wraps every string of the vocabulary in arrays: 7 s for
 151,936 tokens, against 0.1 s here.
@@ -30,8 +30,8 @@ SCALAR_CODES = {
     GGUFValueType.INT64: "<q",
     GGUFValueType.FLOAT64: "<d",
 }
-# A file may come from a stranger, and may claim anything. Real models have some forty keys, hundreds of tensors, half a
-# million merges; the longest text is a chat template. ggml knows four dimensions.
+# Limits, because a file may come from anyone and claim anything. Real models have some forty keys, hundreds of tensors
+# and half a million merges; the longest text is a chat template. ggml supports four dimensions.
 MOST_PAIRS, MOST_TENSORS, MOST_TEXTS, MOST_DIMENSIONS = 2**12, 2**20, 2**22, 4
 LONGEST_TEXT, LONGEST_KEPT = 2**20, 2**12
 # Elements and bytes of a block, by the number of the tensor's type.
@@ -40,7 +40,7 @@ BLOCKS = {kind.value: sizes for kind, sizes in GGML_QUANT_SIZES.items()}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a GGUF file says of itself. `metadata` holds the scalars; of an array or a long text, its length."""
+    """A GGUF file's header. `metadata` holds scalars; for an array or a long text, its length."""
 
     metadata: dict[str, Scalar]
     file_bytes: int
@@ -48,7 +48,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of the file. Raises DamagedFile if it is none of a GGUF, ModelError for one that we cannot read."""
+    """The header of the file. Raises DamagedFile if it is not that of a GGUF, ModelError if we cannot read it."""
     try:
         with path.open("rb") as file:
             if (magic := file.read(4)) != b"GGUF":
@@ -62,7 +62,7 @@ def read_header(path: Path) -> Header:
 
 
 class _Reader:
-    """A place in the file that moves on with every value read. A wrong length raises struct.error or a ValueError."""
+    """Reads values one after the other. A wrong length raises struct.error or ValueError."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
@@ -105,7 +105,7 @@ class _Reader:
         return length
 
     def _skip_texts(self, count: int) -> None:
-        # The one hot loop: a vocabulary and its merges are 300,000 strings.
+        # The hot loop: a vocabulary and its merges are 300,000 strings.
         data, at, size_at = self._data, self._at, struct.Struct("<Q").unpack_from
         for _ in range(count):
             at += 8 + size_at(data, at)[0]
@@ -118,7 +118,7 @@ class _Reader:
             elements = 1
             for _ in range(self._count("<I", MOST_DIMENSIONS, "dimensions of a tensor")):
                 elements *= self._int("<Q")
-            # A tensor type newer than our `gguf` counts as empty: llama-server is the one to judge it.
+            # A tensor type newer than our `gguf` counts as empty: llama-server decides whether it can read it.
             block, block_bytes = BLOCKS.get(self._int("<I"), (1, 0))
             yield self._int("<Q") + elements // block * block_bytes
 
@@ -146,8 +146,8 @@ class _Reader:
 
 
 def _alignment(metadata: Mapping[str, Scalar]) -> int:
-    """The multiple of bytes at which the weights begin; llama.cpp takes powers of two only."""
+    """The alignment of the weights in bytes; llama.cpp accepts powers of two only."""
     given = metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
     if not isinstance(given, int) or given <= 0 or given & (given - 1):
-        raise ValueError(f"general.alignment is {given!r:.40}, no power of two")
+        raise ValueError(f"general.alignment is {given!r:.40}, not a power of two")
     return given
