@@ -47,9 +47,9 @@ def _run() -> None:
         losing(stderr).print(f"trillama: {error}", soft_wrap=True, markup=False, highlight=False, style="red")
         sys.exit(error.exit_code)
     except OSError as error:  # a folder that cannot be written, a full disk: the system's words say which
-        from launcher.settings.folders import explained  # noqa: PLC0415
+        from launcher.settings.folders import explain_write_error  # noqa: PLC0415
 
-        known = explained(error)
+        known = explain_write_error(error)
         losing(stderr).print(f"trillama: {known or error}", soft_wrap=True, markup=False, highlight=False, style="red")
         sys.exit(known.exit_code if known else 1)
 

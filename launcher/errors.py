@@ -1,24 +1,24 @@
-"""Everything that can stop the launcher, each with the exit code that the shell sees.
+"""The launcher's errors, each with its exit code.
 
 LauncherError                    1   anything not named below
-├── ArgumentError                2   an argument of the command is wrong, as for those that typer refuses
+├── ArgumentError                2   an argument of the command is wrong; typer exits with 2 too
 ├── ConfigError                  78  a setting is missing, unknown or contradicts another (EX_CONFIG)
-├── EngineError                  69  no llama-server that serves embeddings as we need it (EX_UNAVAILABLE)
+├── EngineError                  69  no llama-server that can serve embeddings as we need them (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
-│       └── Miscompiled          70  what was built dies of SIGILL or computes wrong: the compiler, or the processor
-├── ServiceError                 1   systemd is not there, or did not do as asked
-├── DiskError                    75  a folder of ours is on a full or read-only disk (EX_TEMPFAIL)
-├── NotEnoughMemory              75  no way to serve the models fits the memory there is (EX_TEMPFAIL)
-├── NotRunning                   69  no trillama serves here that could be asked (EX_UNAVAILABLE)
+│       └── Miscompiled          70  it dies of SIGILL or computes wrong vectors: a compiler or processor fault
+├── ServiceError                 1   systemd is not there, or failed to do what it was asked
+├── DiskError                    75  one of our folders is on a full or read-only disk (EX_TEMPFAIL)
+├── NotEnoughMemory              75  the models do not fit into memory in any way (EX_TEMPFAIL)
+├── NotRunning                   69  no trillama is running here (EX_UNAVAILABLE)
 ├── CorpusError                  65  the texts to compare on are missing, too few or too long (EX_DATAERR)
-├── ModelError                   66  a model file is missing, wrong or cannot be had (EX_NOINPUT)
-│   ├── DamagedFile              66  it is cut off, or not what it should be
-│   ├── HubUnreachable           75  nobody answers where the models come from, or not now (EX_TEMPFAIL)
-│   └── NotWritten               75  the disk cannot take it: full, read-only, not ours (EX_TEMPFAIL)
-└── ChildError                   70  a child process is not as it should be (EX_SOFTWARE)
+├── ModelError                   66  a model file is missing, wrong or cannot be downloaded (EX_NOINPUT)
+│   ├── DamagedFile              66  it is truncated, or its content is wrong
+│   ├── HubUnreachable           75  the hub does not answer, or cannot serve us now (EX_TEMPFAIL)
+│   └── NotWritten               75  the file cannot be written: disk full, read-only, no permission (EX_TEMPFAIL)
+└── ChildError                   70  a child process failed (EX_SOFTWARE)
     ├── StartError               75  it did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
-    ├── ChildExited              70  it was serving and ended by itself
-    ├── Unresponsive             70  it lives but does not answer its health check
+    ├── ChildExited              70  it was serving and exited by itself
+    ├── Unresponsive             70  it runs but does not answer its health check
     └── WrongAnswer              70  its vectors are not the model's
 """
 
@@ -26,7 +26,7 @@ LauncherError                    1   anything not named below
 class LauncherError(Exception):
     """Base class. `args[0]` is one sentence for the user that says what to do next.
 
-    `returncode` is that of the llama-server whose end is told, where it ended by itself.
+    `returncode` is the exit status of the llama-server that the error is about, if it exited by itself.
     """
 
     exit_code = 1
@@ -113,7 +113,7 @@ class WrongAnswer(ChildError):
 
 
 def cause_of(group: ExceptionGroup[Exception]) -> Exception:
-    """The first error of ours in a group of tasks that fell together, or the group itself if there is none."""
+    """The first LauncherError in the errors of a task group, or the group itself if it has none."""
     ours = group.subgroup(LauncherError)
     if ours is None:
         return group

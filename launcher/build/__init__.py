@@ -1,1 +1,4 @@
-"""`trillama engine build`: llama-server from source, patched and checked."""
+"""`trillama engine build`: llama-server from source, patched, compiled and checked.
+
+Installs into the cache folder alone, and only an engine whose vectors are right.
+"""

@@ -1,4 +1,4 @@
-"""`trillama engine build`: llama-server from source, for this machine's own processor or NVIDIA GPU."""
+"""Builds llama-server from source, for this machine's processor or NVIDIA GPU."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from launcher.build import patch
-from launcher.build.compilation import Compiled, compiled, nvcc
+from launcher.build.compilation import Compiled, compile_engine, nvcc
 from launcher.build.patch import FLAG, LEAN, TILES
 from launcher.build.steps import Report, Steps
 from launcher.engine import build_record
@@ -21,13 +21,13 @@ from launcher.errors import EngineBuildError
 from launcher.host import processor
 from launcher.settings.folders import noexec
 
-# A release of this package carries one state of llama.cpp's source: pinned, as our traps were measured on this one.
+# A release of this package contains one version of llama.cpp's source. Pinned, as our traps were measured on it.
 SOURCE = "llama-cpp-python==0.3.36"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """The binary in its place, and what to tell of it."""
+    """The installed binary, and what to tell the user about it."""
 
     path: Path
     note: str
@@ -35,7 +35,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """The place of one build; all of it goes when the build ends."""
+    """The folder of one build, deleted when it ends."""
 
     path: Path
 
@@ -49,25 +49,25 @@ class _Folder:
 
 
 async def build(*, cuda: bool, stock: bool, report: Report) -> Built:
-    """Build llama-server into the cache folder, in place of the one that is there.
+    """Build llama-server into the cache folder, replacing the one there.
 
-    Its source gets our patches (`patch`) as far as they apply, LEAN only without `stock`. The engine is
-    installed only if it computes right (`compilation`). Needs a C++ compiler, and nvcc for `cuda`; takes five
-    minutes on two cores, and far longer for CUDA. Raises EngineBuildError with what to install, or with the last lines
-    of the step that failed. Cancelled or failed, it leaves no process and no file behind (but the log of an engine that
-    did not serve), and the engine that was there stays.
+    Applies our patches (`patch`) as far as they fit, LEAN only without `stock`, and installs the engine only if its
+    vectors are right (`compilation`). Needs a C++ compiler, and nvcc for `cuda`; takes five minutes on two cores, and
+    far longer for CUDA. Raises EngineBuildError with what to install, or with the last lines of the step that failed.
+    If cancelled or failed, it leaves no process and no file behind (except the log of an engine that did not serve),
+    and the previous engine stays.
     """
     require_compilers(os.environ.get("PATH", os.defpath), cuda=cuda)
     final, order = built_path(), order_here(cuda=cuda, stock=stock)
     if noexec(final.parent):
-        raise EngineBuildError(f"no program may run in {final.parent} (noexec): {ELSEWHERE}")
+        raise EngineBuildError(f"programs may not be run in {final.parent} (noexec): {ELSEWHERE}")
     with _exclusive(final.parent) as folder:
         path = os.pathsep.join((os.environ.get("PATH", os.defpath), str(folder.bin)))
         steps = Steps(env={**os.environ, "PATH": path}, log=folder.path / "log", report=report)
-        await _unpacked(folder, steps)
-        why_stock = "as was asked" if stock else patch.apply(LEAN, folder.source)
+        await _download(folder, steps)
+        why_stock = "as requested" if stock else patch.apply(LEAN, folder.source)
         why_tiles = patch.apply(TILES, folder.source)
-        made = await compiled(folder.source, folder.path, order, steps)
+        made = await compile_engine(folder.source, folder.path, order, steps)
         note = "; ".join(_notes(made, why_stock, why_tiles))
         record = Record(order=order, processor=processor.name(), left_out=made.left_out, note=note)
         build_record.install(made.binary, final, record)
@@ -75,7 +75,7 @@ async def build(*, cuda: bool, stock: bool, report: Report) -> Built:
 
 
 def up_to_date(*, cuda: bool, stock: bool) -> Built | None:
-    """The engine in the cache folder, if `build` would make it again: of this source, for this processor."""
+    """The engine in the cache folder, if `build` would only make it again: same source, options and processor."""
     record = build_record.read(built_path()) if built_path().is_file() else None
     if record is None or record.order != order_here(cuda=cuda, stock=stock):
         return None
@@ -83,9 +83,9 @@ def up_to_date(*, cuda: bool, stock: bool) -> Built | None:
 
 
 def require_compilers(path: str, *, cuda: bool) -> None:
-    """Raise EngineBuildError with the package to install, if there is nothing to compile with."""
-    for name, default in (("CC", "cc"), ("CXX", "c++")):  # as cmake looks for them
-        compiler = (os.environ.get(name) or default).split()[0]  # it may carry flags
+    """Raise EngineBuildError naming the package to install, if a compiler is missing."""
+    for name, default in (("CC", "cc"), ("CXX", "c++")):  # as cmake finds them
+        compiler = (os.environ.get(name) or default).split()[0]  # it may include flags
         if not shutil.which(compiler, path=path):
             raise EngineBuildError(f"there is no compiler {compiler}: apt-get install build-essential, or set ${name}")
     if cuda and nvcc(path) is None:
@@ -93,18 +93,18 @@ def require_compilers(path: str, *, cuda: bool) -> None:
 
 
 def order_here(*, cuda: bool, stock: bool) -> Order:
-    """What those options mean, of our source and on this machine's processor."""
+    """The order for those options, our source and this machine's processor."""
     return build_record.order(f"{SOURCE} {patch.digest((LEAN, TILES))}", cuda=cuda, stock=stock)
 
 
 @contextmanager
 def _exclusive(parent: Path) -> Iterator[_Folder]:
-    """An empty folder that only one build has, gone afterwards. Raises EngineBuildError if another build runs."""
+    """An empty folder for this build alone, deleted afterwards. Raises EngineBuildError if another build is running."""
     parent.mkdir(parents=True, exist_ok=True)
     folder = _Folder(parent / "build")
     try:
         with FileLock(parent / ".lock", timeout=0):
-            shutil.rmtree(folder.path, ignore_errors=True)  # of a build that was killed
+            shutil.rmtree(folder.path, ignore_errors=True)  # left by a build that was killed
             folder.path.mkdir()
             try:
                 yield folder
@@ -114,9 +114,12 @@ def _exclusive(parent: Path) -> Iterator[_Folder]:
         raise EngineBuildError(f"another build is running in {parent}: wait for it to end") from error
 
 
-async def _unpacked(folder: _Folder, steps: Steps) -> None:
-    """The source, and what compiles it."""
-    venv, pip = folder.path / "venv", (str(folder.bin / "python"), "-m", "pip")  # the one that runs us may have no pip
+async def _download(folder: _Folder, steps: Steps) -> None:
+    """Download the source and the build tools."""
+    venv, pip = (
+        folder.path / "venv",
+        (str(folder.bin / "python"), "-m", "pip"),
+    )  # our own Python may have no pip
     await steps.run("preparing", sys.executable, "-m", "venv", str(venv))
     path = os.environ.get("PATH", os.defpath)
     if missing := [tool for tool in ("cmake", "ninja") if not shutil.which(tool, path=path)]:
@@ -129,12 +132,12 @@ async def _unpacked(folder: _Folder, steps: Steps) -> None:
 
 
 def _notes(made: Compiled, why_stock: str | None, why_tiles: str | None) -> Iterator[str]:
-    """What to tell of the engine; the reasons are why its source does not have a patch."""
+    """What to tell the user about the engine; `why_…` is why its source lacks a patch."""
     if FLAG in made.engine.flags:
-        yield f"it leaves out the logits that nobody reads ({FLAG}), and the vectors are the same to the last bit"
+        yield f"it skips the logits that nobody reads ({FLAG}), and its vectors are the same to the last bit"
     else:
         yield f"stock llama.cpp ({why_stock or 'our edit had no effect'}): it computes logits that nobody reads"
-    yield f"AMX as llama.cpp has it ({why_tiles})" if why_tiles else "gcc's fault with AMX is worked around"
+    yield f"llama.cpp's own AMX code ({why_tiles})" if why_tiles else "gcc's fault with AMX is worked around"
     if made.left_out:
-        yield f"it does not use AMX: with it, {made.fault}"
+        yield f"it does not use AMX: with AMX, {made.fault}"
     yield f"its vectors agree with F32 to a cosine of {made.cosine:.4f}"

@@ -1,8 +1,8 @@
-"""Whether an engine that was built computes what it should, with every kernel that a model's file may need.
+"""Checks that a built engine computes right vectors, with every kernel that a model's file may need.
 
-Compilers and processors have faults of their own, and a fault in one kernel shows on files of one quantisation only:
-so small models of each are served. Their vectors must be those of the same numbers in F32, whose kernels are plain
-(no AMX), and the same to the last bit with `--no-logits-for-embeddings` as without.
+Compilers and processors have bugs, and a bug in one kernel shows on files of one quantisation only: so a small model of
+each quantisation is served. Its vectors must match those of the same numbers in F32, whose kernels are plain (no AMX),
+and must be the same to the last bit with and without `--no-logits-for-embeddings`.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from launcher.settings.folders import runtime_base
 from launcher.supervision.standalone import Standalone, standalone
 
 SLOTS, BATCH_TOKENS = 8, 1024
-# Tokens of each text of a batch: alone, as long as can be, and of all sizes side by side, in full and in empty slots.
+# Tokens of each text in a batch: one text, the longest possible, and all sizes together, with all slots used or few.
 BATCHES = ((5,), (BATCH_TOKENS,), (1,), (1, 300, 17, 64, 2, 511, 33, 96), (128,) * SLOTS, (700, 1), (5,))
-LEAST_COSINE = 0.995  # measured on CPUs with AVX2, AVX-512 and AMX: 0.9990 to 1.0000, for activations are rounded, too
+LEAST_COSINE = 0.995  # measured with AVX2, AVX-512 and AMX: 0.9990 to 1.0000, because activations are rounded too
 
 
 async def check(engine: Engine, folder: Path) -> float:
-    """The least cosine of a vector to the one of the same numbers in F32, over all QUANTIZATIONS.
+    """The least cosine between a vector and that of the same numbers in F32, over all QUANTIZATIONS.
 
     Raises Miscompiled if it is below LEAST_COSINE, a vector is not finite or the engine dies of SIGILL;
-    EngineBuildError if it does not serve, or if FLAG, where it has that, changes a vector. One server after the other
-    runs on models that are made in `folder`, on the GPU if the engine has one.
+    EngineBuildError if the engine does not serve, or if FLAG, where it has that flag, changes a vector. Runs one server
+    after the other, on models made in `folder`, and on the GPU if the engine uses one.
     """
     return min([await _checked(engine, quantization, folder) for quantization in check_models.QUANTIZATIONS])
 
@@ -47,31 +47,31 @@ async def _checked(engine: Engine, quantization: str, folder: Path) -> float:
         lean = await _vectors(engine, f"{quantization} with {FLAG}", model) if FLAG in engine.flags else found
     except ChildError as error:
         if error.returncode in SIGILL_CODES:
-            raise Miscompiled(f"what was built dies of SIGILL on {quantization}") from error
+            raise Miscompiled(f"the built engine dies of SIGILL on {quantization}") from error
         if isinstance(error, WrongAnswer):
-            raise Miscompiled(f"what was built computes no vectors: {error}") from error
-        raise EngineBuildError(f"what was built does not serve: {error}") from error
+            raise Miscompiled(f"the built engine returns no vectors: {error}") from error
+        raise EngineBuildError(f"the built engine does not serve: {error}") from error
     cosine = _least_cosine(np.vstack(expected), np.vstack(found))
     if cosine < LEAST_COSINE:
         raise Miscompiled(
-            f"what was built computes wrong vectors on {quantization}: a cosine of {cosine:.4f} to those in F32"
+            f"the built engine computes wrong vectors on {quantization}: a cosine of {cosine:.4f} to those in F32"
         )
-    _compare(found, lean, quantization)
+    _require_equal(found, lean, quantization)
     return cosine
 
 
-def _compare(stock: Sequence[F32], lean: Sequence[F32], quantization: str) -> None:
-    """Raise EngineBuildError unless they are the same to the last bit."""
+def _require_equal(stock: Sequence[F32], lean: Sequence[F32], quantization: str) -> None:
+    """Raises EngineBuildError unless the vectors are the same to the last bit."""
     for lengths, one, other in zip(BATCHES, stock, lean, strict=True):
         if one.tobytes() != other.tobytes():
             raise EngineBuildError(
-                f"what was built computes other vectors with {FLAG} on {quantization}, of texts of "
+                f"the built engine computes different vectors with {FLAG} on {quantization}, for texts of "
                 f"{', '.join(map(str, lengths))} tokens in one batch; try `trillama engine build --stock`"
             )
 
 
 async def _vectors(engine: Engine, name: str, model: Path) -> list[F32]:
-    """The raw vectors of each batch."""
+    """The vectors of each batch, not normalised."""
     run = Standalone(
         log="engine-check.log",
         engine=engine,
@@ -87,7 +87,7 @@ async def _vectors(engine: Engine, name: str, model: Path) -> list[F32]:
 
 
 def _batches() -> Iterator[Sequence[Sequence[int]]]:
-    """Token ids, all of them plain bytes of the models' vocabulary, no two texts alike."""
+    """Token ids, all plain bytes of the models' vocabulary; no two texts are equal."""
     for batch, lengths in enumerate(BATCHES):
         yield [
             [(7 * batch + 31 * text + 3 * at * at) % 256 for at in range(length)] for text, length in enumerate(lengths)
@@ -95,6 +95,6 @@ def _batches() -> Iterator[Sequence[Sequence[int]]]:
 
 
 def _least_cosine(ones: F32, others: F32) -> float:
-    """Of each row to the same row of the others; no row is all zeros."""
+    """The least cosine between equal rows; no row may be all zeros."""
     lengths = np.linalg.norm(ones, axis=1) * np.linalg.norm(others, axis=1)
     return float((np.einsum("ij,ij->i", ones, others, dtype=np.float64) / lengths).min())

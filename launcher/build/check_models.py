@@ -1,7 +1,7 @@
-"""Small models with random weights, for every kind of matrix that a processor has kernels of its own for.
+"""Small models with random weights, for every kind of matrix that has its own CPU kernels.
 
-Sizes are those that llama.cpp's AMX kernels ask for: rows a multiple of 256 wide, and a multiple of 32 of them. Rows of
-1024 are four blocks of a K-quant, so that sums are begun, continued and ended.
+Sizes are those that llama.cpp's AMX kernels require: row widths a multiple of 256, and a multiple of 32 rows. Rows of
+1024 are four blocks of a K-quant, so that sums are started, continued and finished.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from launcher.models.demo import add_tokenizer
 F32 = npt.NDArray[np.float32]
 Data = npt.NDArray[np.float32 | np.float16 | np.uint8]
 
-# By the quantisation of a model's file, the kinds of its matrices: all that llama.cpp has AMX kernels for.
+# Quantisation of a model's file → kinds of its matrices: all that llama.cpp has AMX kernels for.
 QUANTIZATIONS: dict[str, tuple[Kind, ...]] = {
     "F16": (Kind.F16,),
     "Q8_0": (Kind.Q8_0,),
@@ -33,9 +33,9 @@ LAYERS, DIMENSIONS, UNITS, HEADS, KV_HEADS, CONTEXT, VOCABULARY = 3, 256, 1024, 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """Where a block of that kind has its float16 factors, and what they must be to each other for a mean of 0.
+    """The offset of a block's float16 factors, and the ratio they need for a mean of 0.
 
-    gguf-py quantises no K-quants. But any bytes are a block of one, as long as its factors are finite.
+    gguf-py cannot quantise to K-quants. But any bytes are a valid block, as long as its factors are finite.
     """
 
     offset: int
@@ -43,7 +43,7 @@ class Factors:
 
 
 BY_BYTES = {
-    Kind.Q4_K: Factors(0, (1.0, 7.5)),  # of numbers from 0 to 15, and of what is taken off them
+    Kind.Q4_K: Factors(0, (1.0, 7.5)),  # for numbers from 0 to 15, and for the minimum subtracted from them
     Kind.Q5_K: Factors(0, (1.0, 15.5)),
     Kind.Q6_K: Factors(208, (1.0,)),
     Kind.IQ4_XS: Factors(0, (1.0,)),
@@ -51,7 +51,7 @@ BY_BYTES = {
 
 
 def write(folder: Path, quantization: str) -> tuple[Path, Path]:
-    """A model of that quantisation in `folder`, and one of the same numbers in F32. Blocks; raises OSError."""
+    """Write a model of that quantisation, and one of the same numbers in F32. Blocks. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / f"{quantization}.gguf", folder / f"{quantization}-in-F32.gguf"
     quantized, plain = writers = [_writer(path) for path in paths]
@@ -82,7 +82,7 @@ def _writer(path: Path) -> gguf.GGUFWriter:
 
 
 def _tensors(kinds: Sequence[Kind], random: np.random.Generator) -> Iterator[tuple[str, Kind, Data]]:
-    """Name, kind and values; matrices are of those kinds in turn."""
+    """Name, kind and values of each tensor; matrices take those kinds in turn."""
     turns = cycle(kinds)
     for name, rows, columns in _matrices():
         kind = next(turns)
@@ -94,7 +94,7 @@ def _tensors(kinds: Sequence[Kind], random: np.random.Generator) -> Iterator[tup
 
 
 def _matrices() -> Iterator[tuple[str, int, int]]:
-    """Name, rows and columns, as numpy sees them: a matrix maps `columns` inputs to `rows` outputs."""
+    """Name, rows and columns in numpy's order: a matrix maps `columns` inputs to `rows` outputs."""
     keys = KV_HEADS * DIMENSIONS // HEADS
     yield "token_embd.weight", VOCABULARY, DIMENSIONS
     for layer in (f"blk.{number}" for number in range(LAYERS)):
@@ -108,7 +108,7 @@ def _matrices() -> Iterator[tuple[str, int, int]]:
 
 
 def _matrix(shape: tuple[int, int], kind: Kind, deviation: float, random: np.random.Generator) -> Data:
-    """Random numbers of that kind, with the mean 0 and that standard deviation."""
+    """Random numbers of that kind, with mean 0 and that standard deviation."""
     if kind not in BY_BYTES:
         quantized: Data = gguf.quants.quantize(deviation * random.standard_normal(shape, np.float32), kind)
         return quantized

@@ -1,15 +1,15 @@
-"""Our edits of llama.cpp's source, made before it is compiled: named patches, each whole or not at all.
+"""Patches of llama.cpp's source, applied before it is compiled, each completely or not at all.
 
-LEAN makes llama-server know `--no-logits-for-embeddings`, where upstream does not. llama.cpp computes the output head,
+LEAN adds `--no-logits-for-embeddings` to llama-server, where upstream lacks it. llama.cpp computes the output head,
 n_embd x vocabulary, for every token of a batch of embeddings, and copies the logits to the host, where nobody reads
-them (trap T5). With the flag, a batch that asks for embeddings has neither; every other batch, and every batch of a
-server without the flag, is computed as before. Name and meaning are those of upstream's pull request 25964, so that an
-engine which has it by itself is used just the same. Left out are the heads of QWEN2VL and QWEN2, which our models are;
-other architectures still compute theirs, and only the copy on the host is saved.
+them (trap T5). With the flag, a batch that asks for embeddings does neither; every other batch, and every batch of a
+server without the flag, is computed as before. Name and meaning are those of upstream's pull request 25964, so an
+engine that already has the flag is used in the same way. The heads skipped are those of QWEN2VL and QWEN2, our models'
+architectures; others still compute theirs, and save only the copy to the host.
 
-TILES works around a fault of gcc before 12.4 and 13.3, whose `_tile_loadconfig` tells the compiler that it reads 8 of
-the configuration's 64 bytes: the stores of the tiles' sizes are left out, and a processor with AMX ends llama-server by
-SIGILL at its first matrix, or computes with sizes that happen to be in memory (upstream's pull request 26954).
+TILES works around a bug in gcc before 12.4 and 13.3, whose `_tile_loadconfig` tells the compiler that it reads 8 of the
+configuration's 64 bytes: the stores of the tile sizes are dropped, and on a processor with AMX llama-server dies of
+SIGILL at its first matrix, or computes with whatever sizes are in memory (upstream's pull request 26954).
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ FLAG = "--no-logits-for-embeddings"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """In the file `path`, `text` is there exactly once; `before` comes in front of it and `behind` behind it."""
+    """Inserts `before` in front of and `behind` after `text`, which must occur exactly once in the file `path`."""
 
     path: str
     text: str
@@ -32,7 +32,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
-    """Edits that belong together. A file with `mark` in it has been edited already, by us or by upstream."""
+    """Edits that belong together. A file that contains `mark` already has the edit, by us or upstream."""
 
     mark: str
     edits: tuple[Edit, ...]
@@ -111,9 +111,9 @@ TILES = Patch(
 
 
 def apply(patch: Patch, source: Path) -> str | None:
-    """Edit the llama.cpp in the folder `source`: make all of the patch's edits, or none.
+    """Apply all of the patch's edits to the llama.cpp in the folder `source`, or none.
 
-    Returns None if they are made, else why the source stays as it is.
+    Returns None if applied, else the reason why not.
     """
     changed: dict[Path, str] = {}
     for edit in patch.edits:
@@ -132,5 +132,5 @@ def apply(patch: Patch, source: Path) -> str | None:
 
 
 def digest(patches: Sequence[Patch]) -> str:
-    """Another one for other patches."""
+    """A short digest that changes with the patches."""
     return sha256(repr(patches).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The steps of a build: commands that run one after the other, each reported, and ended when the build is cancelled."""
+"""Runs the commands of a build one after the other, reports progress, and stops them if the build is cancelled."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ REPORT_INTERVAL_S = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """`step` for a user to read; `done` of `total` files are compiled, where that is known."""
+    """The current `step`, for people to read; `done` of `total` files are compiled, if known."""
 
     step: str
     done: int = 0
@@ -28,7 +28,7 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """Runs commands in the environment `env`; `log` has the output of the last one. `suffix` ends a step's name."""
+    """Runs commands in the environment `env`; `log` holds the output of the latest. `suffix` is added to step names."""
 
     env: Mapping[str, str]
     log: Path
@@ -36,7 +36,7 @@ class Steps:
     suffix: str = ""
 
     async def run(self, step: str, *argv: str) -> None:
-        """One command, to its end. Raises EngineBuildError with its last lines if it fails."""
+        """Run one command to its end. Raises EngineBuildError with its last lines if it fails."""
         step += self.suffix
         self.log.write_bytes(b"")
         self.report(Progress(step=step))
@@ -45,12 +45,12 @@ class Steps:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(REPORT_INTERVAL_S):
                         await process.wait()
-                self.report(progress_in(step, last_lines(self.log, 1)))
+                self.report(parse_progress(step, last_lines(self.log, 1)))
         if process.returncode != 0:
             raise EngineBuildError(f"{step} failed with {process.returncode}:\n{last_lines(self.log, 20)}")
 
 
-def progress_in(step: str, line: str) -> Progress:
+def parse_progress(step: str, line: str) -> Progress:
     """The progress in ninja's last line, e.g. `[17/206] Building CXX object …`."""
     found = re.match(r"\[(\d+)/(\d+)\]", line)
     return Progress(step=step, done=int(found[1]), total=int(found[2])) if found else Progress(step=step)

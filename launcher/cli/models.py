@@ -54,7 +54,7 @@ def list_(
             "local": [row.facts() for row in rows],
             "remote": [_facts(offer, rows) for offer in offers],
             "unreachable": reasons,
-            "broken": cache.broken(family),
+            "broken": cache.describe_damage(family),
         }
         sys.stdout.buffer.write(json_line(facts))
         return
@@ -64,7 +64,7 @@ def list_(
     if offers:
         stdout.print(_matrix(tuple(family.weights.models), offers, rows))
     _say(f"{amount(free_bytes(hub_cache()))} free in {hub_cache()}")
-    for sentence in cache.broken(family):
+    for sentence in cache.describe_damage(family):
         stderr.print(sentence, soft_wrap=True, highlight=False, markup=False)
     for reason in reasons:
         stderr.print(f"what the hub has is not known: {reason}", soft_wrap=True, highlight=False, markup=False)
@@ -106,7 +106,7 @@ def verify(config: ConfigFile = None) -> None:
     settings = _settings(config)
     family, own = settings.family, settings.host.models.files
     again = f" --config {shlex.quote(str(config))}" if config else ""
-    for sentence in (unreadable := cache.broken(family)):
+    for sentence in (unreadable := cache.describe_damage(family)):
         _say(f"DAMAGED  {sentence}")
     damaged = len(unreadable)
     for file in cache.cached_files(family):
@@ -158,11 +158,11 @@ def _settings(config: Path | None) -> Settings:
 def _pull_projector(settings: Settings, *, alone: bool) -> None:
     if not alone:
         raise ArgumentError("--multivector fetches no model: leave out the quantisation and --backend")
-    path = projector.kept(settings.family)
+    path = projector.find_cached(settings.family)
     if path is None:
         stderr.print(f"licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
         path = projector.path_of(settings.family)
-        projector.keep(projector.fetch(settings.family), path)
+        projector.save(projector.fetch(settings.family), path)
     _say(f"multivector: {path}")
 
 

@@ -11,19 +11,19 @@ from rich.table import Table
 
 from launcher.engine import devices as gpu
 from launcher.engine import discovery
+from launcher.engine.cpu_fallback import adapt_gpu_layers
 from launcher.engine.device_list import Device
 from launcher.engine.devices import Devices
-from launcher.engine.truth import as_computed
 from launcher.errors import ArgumentError, ConfigError, NotEnoughMemory
 from launcher.models.demo import demo_models
 from launcher.planning import choices
 from launcher.planning.candidates import DeviceRoom, PlanRequest
 from launcher.planning.choices import Length
-from launcher.planning.lack import missing, size
 from launcher.planning.memory import GIB, MIB
 from launcher.planning.placement import Plan, place
-from launcher.planning.sizing import room_of, settled, unified_note
-from launcher.planning.wishes import request_of
+from launcher.planning.request import request_of
+from launcher.planning.shortage import missing_bytes, readable_size
+from launcher.planning.sizing import fix_length, room_of, unified_note
 from launcher.settings.config import Settings
 from launcher.settings.folders import cache_dir
 
@@ -57,7 +57,7 @@ def show(settings: Settings, wanted: GivenMemory, out: Console) -> None:
     found = asyncio.run(discovery.find(settings.host.engine.llama_server))
     real = asyncio.run(gpu.read(found))
     if wanted.vram is None:
-        settings = as_computed(settings, real)
+        settings = adapt_gpu_layers(settings, real)
     settings = _with_demo_files(settings)
     wish = request_of(settings, found.flags, tuple(settings.family.weights.models))
     if wish is None:
@@ -73,7 +73,7 @@ def show(settings: Settings, wanted: GivenMemory, out: Console) -> None:
     considered = partial(_considered, wish, devices, before)
     choosable = bool(wish.weights.keys() - settings.host.models.files.keys())  # a file of the user's own is what it is
     try:
-        plan = place(settled(wish, devices, before), room)
+        plan = place(fix_length(wish, devices, before), room)
     except NotEnoughMemory:
         if choosable:
             out.print(considered(None))
@@ -165,12 +165,12 @@ def _considered(wish: PlanRequest, devices: Devices, before: Length | None, plan
     table = Table("quantisation", f"all, {wish.tokens} tokens", "else", title="considered", title_justify="left")
     known = [name for names in wish.ranking for name in names] or ([wish.quantization] if wish.quantization else [])
     for name in known:
-        lacks = missing(wish, room, name)
+        lacks = missing_bytes(wish, room, name)
         chosen = plan is not None and plan.quantization == name
         table.add_row(
             f"{name} (chosen)" if chosen else name,
-            "fits" if not lacks else f"lacks {size(lacks)}",
-            "" if not lacks else _otherwise(settled(replace(wish, quantization=name), devices, before), room),
+            "fits" if not lacks else f"lacks {readable_size(lacks)}",
+            "" if not lacks else _otherwise(fix_length(replace(wish, quantization=name), devices, before), room),
         )
     return table
 

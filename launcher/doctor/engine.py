@@ -7,9 +7,9 @@ from pathlib import Path
 from launcher.doctor import host
 from launcher.doctor.finding import Finding, fail, ok, warn
 from launcher.engine import build_record
+from launcher.engine.cpu_fallback import adapt_gpu_layers
 from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine, Origin
-from launcher.engine.truth import as_computed
 from launcher.errors import NotEnoughMemory
 from launcher.host import processor, wsl
 from launcher.host.cores import engine_threads, physical_cores, usable_cores
@@ -111,7 +111,7 @@ async def threads(machine: Machine) -> Finding:
 
 async def memory_plan(machine: Machine) -> Finding:
     """What `trillama plan` would say."""
-    settings = as_computed(machine.settings, machine.devices)
+    settings = adapt_gpu_layers(machine.settings, machine.devices)
     try:
         decision = decide(settings, machine.engine, machine.devices, tuple(settings.family.weights.models))
     except NotEnoughMemory as error:

@@ -12,7 +12,7 @@ from launcher.host.cores import engine_threads, physical_cores, usable_cores
 from launcher.host.disk import amount, free_bytes
 from launcher.host.wsl import Wsl, wsl
 from launcher.planning.memory import GIB
-from launcher.settings.folders import CACHE, HUB, PLACES, noexec, obstacle
+from launcher.settings.folders import CACHE, HUB, PLACES, noexec, write_obstacle
 
 WSL_MEMORY = r"; Windows gives no more: memory= under [wsl2] in %UserProfile%\.wslconfig, then wsl --shutdown"
 LEAST_FREE = 100 * 2**20  # bytes: six log files of 4 MiB of each model
@@ -44,7 +44,7 @@ def folders() -> Finding:
     """Where we keep files: can be written, and programs that we build there may run."""
     try:
         places = {place.path(): place for place in reversed(PLACES)}
-        reasons = {place: reason for path, place in reversed(places.items()) if (reason := obstacle(path))}
+        reasons = {place: reason for path, place in reversed(places.items()) if (reason := write_obstacle(path))}
         cache, hub = CACHE.path(), HUB.path()
     except ConfigError as error:
         return fail(str(error), "export HOME=/a/folder  # or TRILLAMA_CACHE and HF_HOME")

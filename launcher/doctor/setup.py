@@ -18,9 +18,9 @@ from launcher.fleet.listener import listen
 from launcher.host import processes
 from launcher.models import sources
 from launcher.models.sources import ModelFile
-from launcher.planning.wishes import AUTO
+from launcher.planning.request import AUTO
 from launcher.settings.config import LOOPBACK, Settings
-from launcher.settings.folders import LONGEST_BASE, fits_sockets, hub_cache, obstacle, runtime_base
+from launcher.settings.folders import LONGEST_BASE, fits_sockets, hub_cache, runtime_base, write_obstacle
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
 
@@ -55,7 +55,7 @@ async def runtime_folder(settings: Settings) -> Finding:
     if not fits_sockets(base):
         text = f"{base} is too long a path for sockets: it may have {LONGEST_BASE} bytes"
         return fail(text, 'set runtime_dir to a shorter folder, e.g. "/run/trillama"')
-    if reason := obstacle(base):
+    if reason := write_obstacle(base):
         return fail(f"{base}: {reason}", "set runtime_dir to a folder that can be written")
     return ok(str(base))
 

@@ -1,1 +1,4 @@
-"""llama-server: where it is found, what it can do, its devices, its command line."""
+"""llama-server: where it is found, what it can do, its devices and its command line.
+
+Asks an engine about itself; never starts a server (`supervision` does).
+"""

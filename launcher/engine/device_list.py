@@ -1,6 +1,6 @@
-"""The GPUs in what an engine lists: each card once, and whose memory is the host's. Pure.
+"""Parses the GPUs that an engine lists: each card once, and whether its memory is the host's. Pure.
 
-llama.cpp lists a card once for each backend that it was built with, by names that differ a little, and gives no id.
+llama.cpp lists a card once for each backend it was built with, under slightly different names, and gives no id.
 """
 
 import re
@@ -10,20 +10,20 @@ from dataclasses import dataclass
 MIB = 2**20
 # `  NAME: DESCRIPTION (TOTAL MiB, FREE MiB free)`, from common_print_available_devices of llama.cpp.
 ROW = re.compile(r"^ +([A-Za-z]+)(\d*): (.*) \((\d+) MiB, (\d+) MiB free\)\s*$", re.MULTILINE)
-# `ggml_vulkan: 0 = NAME (DRIVER) | uma: 1 | …`: whether that device's memory is the host's.
+# `ggml_vulkan: 0 = NAME (DRIVER) | uma: 1 | …`: whether the device uses the host's memory.
 UMA = re.compile(r"^ggml_vulkan: (\d+) = .*\| uma: ([01])\b", re.MULTILINE)
-# One card is computed on by the first of these that lists it: the maker's own backend before the general ones.
+# Of several backends that list a card, the first of these is used: the vendor's own before the general ones.
 BACKENDS = ("CUDA", "ROCm", "HIP", "MUSA", "CANN", "SYCL", "MTL", "Metal", "Vulkan", "OpenCL")
-NO_GPU = re.compile(r"llvmpipe|lavapipe|swiftshader|softpipe|basic render", re.IGNORECASE)  # a processor that draws
-# Words that one backend's name of a card has and another's has not.
+NO_GPU = re.compile(r"llvmpipe|lavapipe|swiftshader|softpipe|basic render", re.IGNORECASE)  # software rendering
+# Words that one backend has in a card's name and another has not.
 NOISE = frozenset("r tm c nvidia amd ati intel corporation inc graphics gpu card series device".split())  # noqa: SIM905
-ALIKE = 0.1  # of a card's memory: what a backend counts of it differs by the part that its driver keeps
+ALIKE = 0.1  # of a card's memory: backends differ by the part that the driver reserves
 INTEGRATED = re.compile(
     r"""
-    (u?hd|iris(\(r\))?(\ (plus|pro|xe))?)\ graphics(?!.*\bmax\b)  # Intel's, but Iris Xe MAX is a card
+    (u?hd|iris(\(r\))?(\ (plus|pro|xe))?)\ graphics(?!.*\bmax\b)  # Intel's, except Iris Xe MAX, which is a card
     | ^intel\(r\)\ graphics(?!.*\b(bmg|dg[12])\b)
     | arc(\(tm\))?\ (graphics | (pro\ )?(1[0-9]{2}[vt]|b3[0-9]{2})\b)
-    | -core\ processor                                             # AMD's in a desktop processor, by its name
+    | -core\ processor                                             # AMD's, named after its desktop processor
     | vega\ ([1-9]|1[01])\b | radeon(\(tm\))?\ r[2-7]\ graphics
     | radeon(\(tm\))?\ ([1-9][0-9]{2}m|8[0-9]{3}s)\b | instinct\ mi300a | custom\ gpu\ 0[49]
     | radv\ (raven|picasso|renoir|lucienne|cezanne|barcelo|vangogh)
@@ -33,7 +33,7 @@ INTEGRATED = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-NAMELESS = re.compile(r"^(amd )?(radeon(\(tm\))?|ati) graphics$", re.IGNORECASE)  # mostly one in a processor
+NAMELESS = re.compile(r"^(amd )?(radeon(\(tm\))?|ati) graphics$", re.IGNORECASE)  # usually integrated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """`used` are the GPUs to plan for; `unused` those that are integrated, beside one that has memory of its own."""
+    """`used` are the GPUs to plan for; `unused` the integrated ones, if a GPU with its own memory exists."""
 
     used: tuple[Device, ...]
     unused: tuple[Device, ...]
@@ -59,14 +59,14 @@ class Listed:
 class _Row:
     backend: str
     device: Device
-    integrated: bool | None  # None: its name does not tell
+    integrated: bool | None  # None: unknown from its name
 
 
-def listed_in(text: str) -> Listed:
-    """The GPUs in what `--list-devices` printed, on both streams.
+def parse_devices(text: str) -> Listed:
+    """The GPUs in the output of `--list-devices`, both streams.
 
-    A card that several backends list counts once, for the first of BACKENDS; several cards of one kind stay several.
-    An integrated GPU counts only where there is no other, as llama.cpp does it, and then one of them does.
+    A card that several backends list counts once, for the first of BACKENDS; several cards of one kind stay separate.
+    As in llama.cpp, an integrated GPU counts only if there is no other kind, and then only one of them.
     """
     cards = _cards(sorted(_rows(text), key=lambda row: _rank(row.backend)))
     integrated = sorted((one for one in cards if one.integrated), key=lambda one: -one.total_bytes)
@@ -97,7 +97,7 @@ def _rank(backend: str) -> int:
 
 
 def _cards(rows: Sequence[_Row]) -> list[Device]:
-    """One device for each card; what any of its backends knows of its memory counts for it.
+    """One device per card; if any of its backends knows whose memory it uses, that counts.
 
     Which of two equal cards a second backend means does not matter: the first backend lists both, or the user has
     hidden one (CUDA_VISIBLE_DEVICES).
@@ -120,7 +120,7 @@ def _merged(card: Sequence[_Row]) -> Device:
         description=first.description,
         total_bytes=first.total_bytes,
         free_bytes=first.free_bytes,
-        integrated=known[-1] if known else True,  # the last is Vulkan's, which knows
+        integrated=known[-1] if known else True,  # the last is Vulkan's, which reports it
     )
 
 

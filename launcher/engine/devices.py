@@ -1,4 +1,4 @@
-"""The devices an engine can compute on and the memory there is: read once, before anything is planned."""
+"""The devices that an engine can use, and their memory: read once, before planning."""
 
 import asyncio
 import os
@@ -10,21 +10,21 @@ from pathlib import Path
 
 import psutil
 
-from launcher.engine.device_list import Device, listed_in
+from launcher.engine.device_list import Device, parse_devices
 from launcher.engine.discovery import Engine, ask
 from launcher.host.cgroups import PROC, memory_limits
 
 POLL_S = 0.5
-# What a GPU backend of ggml writes on stderr: that it finds devices, that it fails to, that it was loaded from a file.
+# What a GPU backend of ggml writes on stderr: that it found devices, or failed to, or was loaded from a file.
 BACKEND_SIGNS = re.compile(r"ggml_(cuda|hip|vulkan|vk|sycl|metal|musa|cann|opencl)|loaded (?!CPU|BLAS|RPC)\w+ backend")
 BACKEND_FILES = re.compile(r"libggml-(cuda|hip|vulkan|sycl|metal|musa|cann|opencl)\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Devices:
-    """What there is. `has_gpu_backend` without `gpus`: a driver is missing or not up, and the CPU would compute.
+    """The GPUs and RAM. `has_gpu_backend` without `gpus`: a driver is missing or not up, and the CPU would compute.
 
-    `unused` are integrated GPUs beside cards. `listed`: the engine was asked, so that no GPU means that it uses none.
+    `unused` are integrated GPUs beside cards. `listed`: the engine was asked, so no GPU means that it uses none.
     """
 
     gpus: tuple[Device, ...]
@@ -35,7 +35,7 @@ class Devices:
 
     @property
     def unified(self) -> bool:
-        """Whether the GPU's memory is the host's: what one takes of it the other has not."""
+        """Whether GPU and host share one memory."""
         return any(one.integrated for one in self.gpus)
 
     @property
@@ -45,11 +45,11 @@ class Devices:
 
 
 async def read(engine: Engine) -> Devices:
-    """The devices as the engine itself lists them, in its own environment. Raises EngineError if it fails to."""
+    """The devices that the engine lists, in its own environment. Raises EngineError if that fails."""
     if "--list-devices" not in engine.flags:
         return Devices(gpus=(), ram=host_memory(), has_gpu_backend=_has_backend_file(engine))
     text = await ask(engine.argv, "--list-devices", engine.env, engine.name)
-    found = listed_in(text)
+    found = parse_devices(text)
     built_in = bool(found.used) or BACKEND_SIGNS.search(text) is not None
     return Devices(
         gpus=found.used,
@@ -61,17 +61,17 @@ async def read(engine: Engine) -> Devices:
 
 
 def without_gpus() -> Devices:
-    """The devices where no GPU is to be used; the engine is not asked."""
+    """The devices if no GPU is to be used; the engine is not asked."""
     return Devices(gpus=(), ram=host_memory(), has_gpu_backend=False)
 
 
-async def until_free(engine: Engine, needed: Mapping[str, int], patience_s: float) -> None:
-    """Wait until the GPUs have that much free: what a process held that was killed comes back a moment later.
+async def wait_until_free(engine: Engine, needed: Mapping[str, int], timeout_s: float) -> None:
+    """Wait until the GPUs have that much free: the memory of a killed process is released a moment later.
 
-    Returns after `patience_s` in any case: a start that fails says more. Raises EngineError if the engine does not run.
+    Returns after `timeout_s` in any case: a failed start says more. Raises EngineError if the engine does not run.
     """
     with suppress(TimeoutError):
-        async with asyncio.timeout(patience_s):
+        async with asyncio.timeout(timeout_s):
             while True:
                 free = {one.name: one.free_bytes for one in (await read(engine)).gpus}
                 if all(free.get(name, 0) >= bytes_ for name, bytes_ in needed.items()):
@@ -80,7 +80,7 @@ async def until_free(engine: Engine, needed: Mapping[str, int], patience_s: floa
 
 
 def host_memory(proc: Path = PROC) -> Device:
-    """The host's RAM: in all, and what can be had without swapping; less where a control group allows less."""
+    """The host's RAM: total, and available without swapping; limited to what control groups allow."""
     total, free = _ram()
     for limit, used in memory_limits(proc):
         total, free = min(total, limit), min(free, max(0, limit - used))
@@ -88,7 +88,7 @@ def host_memory(proc: Path = PROC) -> Device:
 
 
 def _ram() -> tuple[int, int]:
-    """Bytes in all and to be had; all of them where /proc does not tell."""
+    """Total and available bytes; equal if /proc is unreadable."""
     try:
         memory = psutil.virtual_memory()
     except (OSError, psutil.Error):
@@ -98,6 +98,6 @@ def _ram() -> tuple[int, int]:
 
 
 def _has_backend_file(engine: Engine) -> bool:
-    """Whether a GPU backend lies beside the program, as in llama.cpp's own releases."""
+    """Whether a GPU backend is a file beside the program, as in llama.cpp's own releases."""
     folder = Path(engine.argv[0]).resolve().parent
     return any(BACKEND_FILES.match(path.name) for path in folder.glob("libggml-*"))

@@ -1,4 +1,4 @@
-"""Which llama-server computes: the configured one, the one built here, the one on PATH, or the embedded one."""
+"""Finds the llama-server to use: the configured one, the one built here, the one on PATH, or the embedded one."""
 
 import asyncio
 import errno
@@ -18,7 +18,7 @@ from launcher.errors import EngineError
 from launcher.processes.child import SIGILL_CODES, ending
 from launcher.settings.folders import cache_dir, noexec
 
-PROBE_TIMEOUT_S = 60.0  # a CUDA engine on a cold disk takes seconds to say its version
+PROBE_TIMEOUT_S = 60.0  # a CUDA engine on a cold disk takes seconds to print its version
 ELSEWHERE = "set TRILLAMA_CACHE to a folder on another disk, and build it there"
 FIX = "run `trillama engine build`, or set llama_server under [engine] to a newer one"
 
@@ -32,7 +32,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """A llama-server that knows every flag we need. `env` is the whole environment to run it in."""
+    """A llama-server that knows every flag we need. `env` is the complete environment to run it in."""
 
     argv: tuple[str, ...]
     version: str
@@ -47,10 +47,10 @@ class Engine:
 
 
 async def find(configured: Path | None) -> Engine:
-    """The first there is of: configured, built by `trillama engine build`, on PATH, embedded.
+    """The first that exists of: configured, built by `trillama engine build`, on PATH, embedded.
 
-    Only the first is tried: one that cannot be used raises EngineError with what it lacks and what to do, so that
-    nobody gets another engine than the one that he installed.
+    Only that one is tried: if it cannot be used, EngineError says what it lacks and what to do, so that nobody gets
+    another engine than the one they installed.
     """
     env = command.environment(os.environ)
     if configured:
@@ -61,7 +61,7 @@ async def find(configured: Path | None) -> Engine:
         return await probe((str(built_path()),), Origin.BUILT, env)
     if on_path := shutil.which("llama-server"):
         return await probe((on_path,), Origin.PATH, env)
-    argv = (sys.executable, "-P", "-m", "launcher.engine.embedded")  # -P: never a folder `launcher` of the user's
+    argv = (sys.executable, "-P", "-m", "launcher.engine.embedded")  # -P: never a user's folder named `launcher`
     return await probe(argv, Origin.EMBEDDED, openmp_environment(env, cache_dir() / "lib"))
 
 
@@ -71,37 +71,37 @@ def built_path() -> Path:
 
 
 async def probe(argv: tuple[str, ...], origin: Origin, env: Mapping[str, str]) -> Engine:
-    """Ask the engine what it is. Raises EngineError if it does not run, lacks a flag or is for another processor."""
+    """Ask an engine for version and flags. Raises EngineError if it fails, lacks a flag or is for another processor."""
     name = _name(argv, origin)
     if foreign := build_record.why_foreign(Path(argv[0])):
         raise EngineError(foreign)
-    version = version_in(await ask(argv, "--version", env, name))
+    version = parse_version(await ask(argv, "--version", env, name))
     if version is None:
-        raise EngineError(f"{name} does not say a version as llama-server does: is it one? {_capital(FIX)}")
-    flags = flags_in(await ask(argv, "--help", env, name))
+        raise EngineError(f"{name} does not print a version as llama-server does: is it one? {_capital(FIX)}")
+    flags = parse_flags(await ask(argv, "--help", env, name))
     if missing := sorted(command.REQUIRED_FLAGS - flags):
         raise EngineError(f"{name} (version {version}) lacks {', '.join(missing)}: it is too old; {FIX}")
     return Engine(argv=argv, version=version, flags=flags, origin=origin, env=env)
 
 
-def version_in(text: str) -> str | None:
-    """The version in what `--version` printed, e.g. `6789 (abc1234)`."""
+def parse_version(text: str) -> str | None:
+    """The version in the output of `--version`, e.g. `6789 (abc1234)`."""
     found = re.search(r"^version: *(\S.*?) *$", text, re.MULTILINE)
     return found[1] if found else None
 
 
-def flags_in(text: str) -> frozenset[str]:
-    """Every spelling of every flag in what `--help` printed; not those that a description only mentions."""
+def parse_flags(text: str) -> frozenset[str]:
+    """Every spelling of every flag in the output of `--help`, without flags that a description only mentions."""
     lines = re.findall(r"^ {0,4}(-\S.*)$", text, re.MULTILINE)  # descriptions are indented further
-    spellings = [re.split(r"(?<=[^,\s])\s{2,}", line, maxsplit=1)[0] for line in lines]  # and two spaces away
+    spellings = [re.split(r"(?<=[^,\s])\s{2,}", line, maxsplit=1)[0] for line in lines]  # and at least two spaces away
     return frozenset(flag for line in spellings for flag in re.findall(r"(?<!\S)--?[a-zA-Z][\w-]*", line))
 
 
 async def ask(argv: tuple[str, ...], flag: str, env: Mapping[str, str], name: str) -> str:
-    """What an engine prints, on either stream: versions differ in which. Raises EngineError if it fails or hangs."""
+    """An engine's output on both streams: versions differ in which they use. Raises EngineError, also if it hangs."""
     try:
         code, text = await _output((*argv, flag), env)
-    except TimeoutError as error:  # an OSError too, so it comes first
+    except TimeoutError as error:  # also an OSError, so it comes first
         raise EngineError(f"{name} {flag} gave no answer in {PROBE_TIMEOUT_S:g} s; {FIX}") from error
     except OSError as error:
         forbidden = error.errno == errno.EACCES and noexec(Path(argv[0]).parent)
@@ -111,7 +111,7 @@ async def ask(argv: tuple[str, ...], flag: str, env: Mapping[str, str], name: st
         raise EngineError(f"{name} {flag} {ending(code)}", returncode=code)
     if code != 0:
         last = "\n".join(text.strip().splitlines()[-5:]) or "nothing"
-        raise EngineError(f"{name} {flag} ended with {code}; {FIX}. It said:\n{last}")
+        raise EngineError(f"{name} {flag} ended with {code}; {FIX}. Its output:\n{last}")
     return text
 
 

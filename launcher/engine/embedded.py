@@ -1,7 +1,7 @@
-"""`python -m launcher.engine.embedded`: llama.cpp's own server out of the xllamacpp wheel, as if it were llama-server.
+"""`python -m launcher.engine.embedded`: llama.cpp's own server from the xllamacpp wheel, as a llama-server.
 
-It takes the flags that `launcher.engine.argv` emits and behaves as the native one does: same routes, same exit codes, a
-first SIGTERM or SIGINT ends it in order, a second at once, and while the model loads the first one does.
+It takes the flags that `launcher.engine.argv` emits and behaves as the native one: same routes, same exit codes. The
+first SIGTERM or SIGINT stops it gracefully, the second at once; while the model loads, the first does so at once.
 """
 
 import argparse
@@ -32,7 +32,7 @@ FLASH_ATTENTION = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}
 
 
 class Options(argparse.Namespace):
-    """The flags; what has no default here is required, for the wheel's own defaults differ from llama-server's."""
+    """The flags. Those without a default are required: the wheel's own defaults differ from llama-server's."""
 
     model: str
     host: str
@@ -59,14 +59,14 @@ class Options(argparse.Namespace):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until a signal. The exit code: 0 after a signal, 1 for every failure, with the reason on stderr."""
+    """Serve until a signal. Returns 0 after a signal, 1 for any failure, with the reason on stderr."""
     if "--version" in arguments:
         return _print_version()
     if "--list-devices" in arguments:
         return _print_devices()
     options = _parse(arguments)
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)  # Python's own SIGINT would wait for the model
+        signal.signal(number, signal.SIG_DFL)  # Python's own handler of SIGINT would wait for the model
     try:
         server = _start(options)
     except RuntimeError as error:
@@ -74,8 +74,8 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     _wait_for_signal()
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)  # the next one must end us even while `del` waits for clients (trap T6)
-    del server  # ends the batch that is under way, answers it, and closes the socket
+        signal.signal(number, signal.SIG_DFL)  # the next one must kill us even while `del` waits for clients (trap T6)
+    del server  # finishes and answers the batch in flight, and closes the socket
     return 0
 
 
@@ -87,7 +87,7 @@ def _print_version() -> int:
 
 
 def _print_devices() -> int:
-    """As llama-server prints them: every device but the processor, with MiB in all and MiB free."""
+    """As llama-server prints them: every device but the CPU, with total and free MiB."""
     sys.stdout.write("Available devices:\n")
     for one in (devices := _devices()):
         total, free = one["memory_total"] // 2**20, one["memory_free"] // 2**20
@@ -102,7 +102,9 @@ def _devices() -> "list[DeviceInfo]":
 
     kinds = xllamacpp.ggml_backend_dev_type
     found = [one for one in xllamacpp.get_device_info() if one["type"] != kinds.GGML_BACKEND_DEVICE_TYPE_CPU]
-    cards = any(one["type"] == kinds.GGML_BACKEND_DEVICE_TYPE_GPU for one in found)  # beside one no integrated is used
+    cards = any(
+        one["type"] == kinds.GGML_BACKEND_DEVICE_TYPE_GPU for one in found
+    )  # beside a card, no integrated GPU is used
     return [one for one in found if not (cards and one["type"] == kinds.GGML_BACKEND_DEVICE_TYPE_IGPU)]
 
 
@@ -116,12 +118,12 @@ def _parse(arguments: Sequence[str]) -> Options:
 
 
 def _check_device(device: str) -> None:
-    """The wheel cannot be told which devices to use: others than asked for must not be taken in silence."""
+    """The wheel cannot select devices: it must not silently use others than requested."""
     known = [one["name"] for one in _devices()]
     if device != (",".join(known) or "none"):
         _refuse(
-            f"invalid device: {device} (there is: {', '.join(known) or 'none'}); the embedded llama.cpp always uses "
-            "all: choose with CUDA_VISIBLE_DEVICES, or run `trillama engine build --cuda`"
+            f"invalid device: {device} (available: {', '.join(known) or 'none'}); the embedded llama.cpp always uses "
+            "all of them: choose with CUDA_VISIBLE_DEVICES, or run `trillama engine build --cuda`"
         )
 
 
@@ -132,7 +134,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _refuse(message: str) -> NoReturn:
     sys.stderr.write(f"error: {message}\n")
-    sys.exit(1)  # as llama-server; argparse's own 2 would be another fact
+    sys.exit(1)  # as llama-server does; argparse would exit with 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,10 +151,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--slot-prompt-similarity", type=float, default=0.1, help="similarity that makes a slot preferred")
     add("--pooling", choices=POOLING, required=True, help="pooling type for embeddings")
     add("--flash-attn", choices=FLASH_ATTENTION, default="auto", help="use of Flash Attention")
-    add("--fit", choices=("on", "off"), default="on", help="whether to adjust unset arguments to the memory")
+    add("--fit", choices=("on", "off"), default="on", help="whether to adjust unset arguments to the memory available")
     add("--gpu-layers", type=int, default=-1, help="layers to store in VRAM")
     add("--list-devices", action="store_true", help="print list of available devices and exit")
-    add("--device", help="devices to use for offloading; here all there are, or `none` where there is none")
+    add("--device", help="devices to use for offloading; here all that exist, or `none` if there is none")
     add("--tensor-split", type=_proportions, help="fraction of the model to offload to each device, comma-separated")
     add("--threads", type=int, default=physical_cores(), help="threads that compute (default: physical cores)")
     add("--threads-http", type=int, default=-1, help="threads that answer HTTP")
@@ -167,14 +169,14 @@ def _proportions(text: str) -> list[float]:
 
 
 def _start(options: Options) -> "Server":
-    """The server, loaded and listening. Raises RuntimeError; llama.cpp has then written the reason on stderr."""
+    """Load the model and listen. Raises RuntimeError, after llama.cpp has written the reason to stderr."""
     from xllamacpp import Server  # noqa: PLC0415
 
     return Server(_params(options))
 
 
 def _params(options: Options) -> "CommonParams":
-    import xllamacpp  # noqa: PLC0415 # loads 100 MB, which --help can do without
+    import xllamacpp  # noqa: PLC0415 # loads 100 MB, which --help does not need
 
     params = xllamacpp.CommonParams()
     params.model.path = options.model
@@ -206,7 +208,7 @@ def _params(options: Options) -> "CommonParams":
 
 
 def _wait_for_signal() -> None:
-    """Block until SIGTERM or SIGINT, on whichever thread it arrives."""
+    """Block until SIGTERM or SIGINT, whichever thread receives it."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)  # written by the C handler: no signal is lost between a check and a wait

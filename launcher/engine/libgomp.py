@@ -1,4 +1,4 @@
-"""libgomp for the embedded engine, which is linked to it: a bare Debian or Ubuntu has none."""
+"""Finds libgomp for the embedded engine, which is linked to it; a bare Debian or Ubuntu has none."""
 
 import ctypes
 import importlib.util
@@ -13,28 +13,28 @@ SONAME = "libgomp.so.1"
 
 
 def openmp_environment(env: Mapping[str, str], folder: Path) -> Mapping[str, str]:
-    """`env`, with what lets the embedded engine find libgomp; `folder` is made for it if the system has none.
+    """`env` in which the embedded engine finds libgomp; `folder` is created for it if the system has none.
 
-    Raises EngineError with the package to install if there is none at all.
+    Raises EngineError naming the package to install if there is none at all.
     """
     return env if sys.platform != "linux" or _on_system() else bundled_environment(env, folder)
 
 
 def bundled_environment(env: Mapping[str, str], folder: Path) -> Mapping[str, str]:
-    """`env` with `folder` on the loader's path, where the libgomp that came with a package goes by its own name.
+    """`env` with `folder` on the loader's path, where a package's bundled libgomp is linked under its real name.
 
-    The wheel of pykdtree has one beside it, under a name that no other package's library asks for.
+    The wheel of pykdtree bundles one, under a name that no other library looks for.
     """
     library = _bundled()
     if library is None:
         raise EngineError(
-            f"{SONAME} is missing, which the embedded llama.cpp needs: apt-get install libgomp1, or apk add libgomp"
+            f"the embedded llama.cpp needs {SONAME}, which is missing: apt-get install libgomp1, or apk add libgomp"
         )
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / f"{SONAME}.{os.getpid()}"
     link.unlink(missing_ok=True)
     link.symlink_to(library)
-    link.replace(folder / SONAME)  # at once: another trillama may be starting
+    link.replace(folder / SONAME)  # atomically: another trillama may be starting
     paths = filter(None, (env.get("LD_LIBRARY_PATH"), str(folder.absolute())))
     return {**env, "LD_LIBRARY_PATH": os.pathsep.join(paths)}
 

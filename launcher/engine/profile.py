@@ -1,4 +1,4 @@
-"""What `trillama tune` found for a machine, an engine and a model: kept in the cache folder, used by the next start."""
+"""What `trillama tune` found for a machine, engine and model: kept in the cache folder, used by the next start."""
 
 import os
 import re
@@ -17,11 +17,11 @@ from launcher.settings.config import FlashAttention, Settings
 from launcher.settings.folders import cache_dir
 from proxy.contract.family import Positive, Strict
 
-TUNED = ("slots", "threads", "flash_attention")  # of `[engine]`; what the host's file sets stays
+TUNED = ("slots", "threads", "flash_attention")  # fields of `[engine]`; those that the host's file sets are not changed
 
 
 class ProfileOrigin(Strict):
-    """What a profile was measured on; it says nothing of another one."""
+    """What a profile was measured on; it is valid for nothing else."""
 
     machine: str
     engine: str
@@ -31,7 +31,7 @@ class ProfileOrigin(Strict):
 
 
 class Profile(Strict):
-    """A profile's file, whole. `threads` None is the engine's own choice. `tokens_per_s`: of each kind of text."""
+    """A profile's file. `threads` None is the engine's default. `tokens_per_s` by kind of text."""
 
     backend: str
     date: str
@@ -43,47 +43,47 @@ class Profile(Strict):
 
 
 def path_of(settings: Settings) -> Path:
-    """Where the profile of these settings is kept."""
+    """The file of these settings' profile."""
     name = f"{settings.family.name}{'-demo' if settings.host.demo else ''}.toml"
     return cache_dir() / "tune" / name
 
 
 def write(profile: Profile, path: Path) -> None:
-    """Raises OSError."""
-    with disk.whole(path) as unfinished:
+    """Write it atomically. Raises OSError."""
+    with disk.atomic_file(path) as unfinished:
         unfinished.write_text(tomli_w.dumps(profile.model_dump(exclude_none=True)), encoding="utf-8")
 
 
-def tuned(
+def apply_saved(
     settings: Settings, engine: Engine, devices: Devices, models: Mapping[str, Path], say: Callable[[str], None]
 ) -> Settings:
-    """The settings with what was measured for them, where the host's file leaves it open; `say` hears why not."""
+    """The settings with their profile, for fields that the host's file does not set; `say` gets the reason if not."""
     path = path_of(settings)
     try:
-        kept = Profile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        profile = Profile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError:
         return settings
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError):
-        say(f"{path} cannot be read and is left out: run `trillama tune --write`, or delete it")
+        say(f"{path} cannot be read and is ignored: run `trillama tune --write`, or delete it")
         return settings
-    if kept.backend not in models:
+    if profile.backend not in models:
         return settings
-    now = origin_of(settings, engine, devices, models[kept.backend])
-    if other := [name for name in ProfileOrigin.model_fields if getattr(kept.origin, name) != getattr(now, name)]:
-        say(f"what `trillama tune` measured was with another {' and '.join(other)}: it is left out; tune again")
+    now = origin_of(settings, engine, devices, models[profile.backend])
+    if other := [name for name in ProfileOrigin.model_fields if getattr(profile.origin, name) != getattr(now, name)]:
+        say(f"`trillama tune` measured another {' and '.join(other)}: its result is ignored; tune again")
         return settings
-    return applied(settings, kept)
+    return apply(settings, profile)
 
 
-def applied(settings: Settings, kept: Profile) -> Settings:
-    """The settings with a profile's in place of defaults. Pure."""
+def apply(settings: Settings, profile: Profile) -> Settings:
+    """The settings with a profile's values in place of defaults. Pure."""
     engine = settings.host.engine
-    changes = {name: getattr(kept, name) for name in TUNED if name not in engine.model_fields_set}
+    changes = {name: getattr(profile, name) for name in TUNED if name not in engine.model_fields_set}
     return settings.with_host(engine=engine.model_copy(update=changes))
 
 
 def origin_of(settings: Settings, engine: Engine, devices: Devices, model: Path) -> ProfileOrigin:
-    """What these settings are served with now."""
+    """The machine, engine and model that these settings are served with now."""
     gpu_layers = settings.host.engine.gpu_layers
     cards = [one.description for one in devices.gpus if gpu_layers]
     return ProfileOrigin(
@@ -96,12 +96,12 @@ def origin_of(settings: Settings, engine: Engine, devices: Devices, model: Path)
 
 
 def _processor() -> str:
-    """By name and by the cores that we may use."""
+    """Name, and the cores that we may use."""
     return f"{processor.name()}, {usable_cores()} of {os.cpu_count()} cores"
 
 
 def _identity(model: Path) -> str:
-    """The SHA-256 that a blob of the hub's cache has for a name, else name, size and time of change: at once."""
+    """Cheap: the SHA-256 that names a blob of the hub's cache, else name, size and modification time."""
     blob = model.resolve().name
     if re.fullmatch("[0-9a-f]{64}", blob):
         return f"sha256:{blob}"

@@ -5,13 +5,13 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launcher.engine import argv, discovery, profile, truth
+from launcher.engine import argv, cpu_fallback, discovery, profile
 from launcher.engine import devices as gpu
 from launcher.models import sources
 from launcher.models.demo import demo_models
 from launcher.planning import sizing
 from launcher.settings.config import Settings
-from launcher.settings.folders import LOGS, cache_dir, made
+from launcher.settings.folders import LOGS, cache_dir, make_folder
 from launcher.supervision.deployment import Deployment
 from launcher.terminal.progress import Display
 
@@ -37,21 +37,21 @@ async def prepare(
     argv.check_extra(settings.host.engine.extra_flags, found.flags)
     wanted = settings.host.engine
     devices = await gpu.read(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
-    truth.check_devices(wanted, devices, found)
-    settings = truth.as_computed(settings, devices)
+    cpu_fallback.check_devices(wanted, devices, found)
+    settings = cpu_fallback.adapt_gpu_layers(settings, devices)
     decision = sizing.decide(settings, found, devices, names, ours=ours)
-    for note in (*decision.notes, *sizing.keep(settings, decision)):
+    for note in (*decision.notes, *sizing.save_choices(settings, decision)):
         display.say(note)
     paths = await files(decision.settings, names, display)
     return Deployment(
-        settings=profile.tuned(decision.settings, found, devices, paths, display.say),
+        settings=profile.apply_saved(decision.settings, found, devices, paths, display.say),
         listener=listener,
         engine=found,
         models=paths,
         placements=decision.placements,
         capacity=decision.capacity,
         devices=devices,
-        logs=made(LOGS),
+        logs=make_folder(LOGS),
     )
 
 
@@ -64,6 +64,6 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> d
     paths = {}
     for wanted in sources.model_files(family, settings.host.models):
         if wanted.backend in names:
-            paths[wanted.backend] = path = await sources.whole(wanted, report=display.downloading)
+            paths[wanted.backend] = path = await sources.locate_intact(wanted, report=display.downloading)
             sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
     return paths

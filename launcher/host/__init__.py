@@ -1,1 +1,4 @@
-"""What this host is: processors, cgroups, disks, Windows below."""
+"""Facts about this host: processors, cgroups, disks, processes, WSL.
+
+Only measures; knows nothing of models or settings.
+"""

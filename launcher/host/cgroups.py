@@ -1,6 +1,6 @@
-"""What Linux's control groups leave this process of CPUs and memory: the least of its own group and all above it.
+"""CPU and memory limits of this process's Linux control groups: the lowest of its own group and its ancestors.
 
-Version 2 has one tree for all; version 1 one for each controller; a host may have both. See cgroups(7).
+Version 2 has one tree for all controllers; version 1 one tree per controller; a host may have both. See cgroups(7).
 """
 
 import re
@@ -8,21 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROC = Path("/proc/self")
-NO_LIMIT = 2**60  # bytes; version 1 writes a number near 2^63 where there is none
+NO_LIMIT = 2**60  # bytes; version 1 writes a number near 2^63 for no limit
 
 
 def cpu_quota(proc: Path = PROC) -> float | None:
-    """CPUs' worth of time that this process may use, e.g. 1.5; None where nothing is limited or told."""
+    """The CPU time that this process may use, in CPUs, e.g. 1.5; None without a limit, or if it is unknown."""
     return min((found for group in groups("cpu", proc) if (found := _quota_of(group))), default=None)
 
 
 def memory_limits(proc: Path = PROC) -> list[tuple[int, int]]:
-    """(limit, what is used of it and cannot be dropped), in bytes, of each group that has a limit."""
+    """(limit, used bytes that cannot be reclaimed) of each group that has a limit."""
     return [found for group in groups("memory", proc) if (found := _memory_of(group))]
 
 
 def groups(controller: str, proc: Path = PROC) -> list[Path]:
-    """The folders of our groups and of those above them, as far as they can be seen from here."""
+    """The folders of our groups and their ancestors, as far as they are visible from here."""
     return [
         folder for group, top in _own(controller, proc) for folder in (group, *group.parents) if _below(folder, top)
     ]
@@ -33,7 +33,7 @@ def _below(folder: Path, top: Path) -> bool:
 
 
 def _own(controller: str, proc: Path) -> Iterator[tuple[Path, Path]]:
-    """Our group in each tree that has the controller, and where that tree is mounted."""
+    """Our group in each tree that has the controller, and the mount point of that tree."""
     try:
         lines = (proc / "cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
@@ -42,18 +42,18 @@ def _own(controller: str, proc: Path) -> Iterator[tuple[Path, Path]]:
     for names, root, top in _mounts(proc):
         for own, path in paths.items():
             if (own == names == "") or (names and controller in own.split(",") and controller in names.split(",")):
-                yield _seen(path, root, top), top
+                yield _visible(path, root, top), top
 
 
-def _seen(path: str, root: str, top: Path) -> Path:
-    """Where the group at `path` is, if the group `root` is mounted at `top`: a container may see no other than that."""
+def _visible(path: str, root: str, top: Path) -> Path:
+    """The folder of the group `path`, where `root` is mounted at `top`; a container may see only that mount."""
     inside = path if root == "/" else path[len(root) :] if f"{path}/".startswith(f"{root}/") else ""
     group = top / inside.strip("/")
     return group if ".." not in group.parts and group.is_dir() else top
 
 
 def _mounts(proc: Path) -> Iterator[tuple[str, str, Path]]:
-    """Each tree: its controllers ("" for version 2), the group that is mounted, and where; proc_pid_mountinfo(5)."""
+    """Each tree: its controllers ("" for version 2), the mounted group, and the mount point; proc_pid_mountinfo(5)."""
     try:
         lines = (proc / "mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
@@ -87,13 +87,13 @@ def _quota_v1(group: Path) -> tuple[int, int]:
 
 
 def _memory_of(group: Path) -> tuple[int, int] | None:
-    """Version 2 has memory.high too, above which all is slowed down to make room."""
+    """Version 2 also has memory.high, above which processes are throttled and memory is reclaimed."""
     limits = [
         found for name in ("memory.max", "memory.high", "memory.limit_in_bytes") if (found := _limit(group / name))
     ]
     if not limits:
         return None
-    return min(limits), max(0, _used(group) - _droppable(group))
+    return min(limits), max(0, _used(group) - _reclaimable(group))
 
 
 def _limit(file: Path) -> int | None:
@@ -113,8 +113,8 @@ def _used(group: Path) -> int:
     return 0
 
 
-def _droppable(group: Path) -> int:
-    """Bytes of files that nobody has used for a while; version 1 says `total_` where it counts the groups below too."""
+def _reclaimable(group: Path) -> int:
+    """Bytes of file cache not used recently; version 1 prefixes `total_` to sums that include the groups below."""
     try:
         text = (group / "memory.stat").read_text(encoding="ascii")
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The processors that this process may use: what an affinity mask and a CPU quota leave of those of the host."""
+"""The CPU cores that this process may use, given its affinity mask and CPU quota."""
 
 import math
 import os
@@ -12,24 +12,24 @@ TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def usable_cores(proc: Path = PROC) -> int:
-    """Logical cores that may be busy at once, one at least; a part of a core is none."""
-    return max(1, min(len(_mask()), _whole(cpu_quota(proc))))
+    """Logical cores that may be busy at once, at least one; a fraction of a core does not count."""
+    return max(1, min(len(_mask()), _whole_cores(cpu_quota(proc))))
 
 
 def physical_cores(proc: Path = PROC, topology: Path = TOPOLOGY) -> int:
-    """As `usable_cores`, where the sibling threads of a core count as one."""
-    return max(1, min(_physical(_mask(), topology), _whole(cpu_quota(proc))))
+    """As `usable_cores`, but the sibling threads of a core count as one."""
+    return max(1, min(_physical(_mask(), topology), _whole_cores(cpu_quota(proc))))
 
 
 def engine_threads(proc: Path = PROC, topology: Path = TOPOLOGY) -> int | None:
-    """The threads for an engine that may not use all cores; None: it may, and its own choice is right.
+    """The thread count for an engine that may not use all cores; None if it may: then its own default is right.
 
-    llama-server counts the host's physical cores whatever we may use of them, and threads without a core wait for each
-    other at every step: with one core of 64 left it is tens of times slower.
+    llama-server counts the host's physical cores, however few of them we may use, and threads without a core wait for
+    each other at every step: with one core of 64 it is tens of times slower.
     """
     all_cores = set(range(os.cpu_count() or 1))
-    bounded = len(_mask()) < len(all_cores) or _whole(cpu_quota(proc)) < _physical(all_cores, topology)
-    return physical_cores(proc, topology) if bounded else None
+    limited = len(_mask()) < len(all_cores) or _whole_cores(cpu_quota(proc)) < _physical(all_cores, topology)
+    return physical_cores(proc, topology) if limited else None
 
 
 def _mask() -> set[int]:
@@ -38,12 +38,12 @@ def _mask() -> set[int]:
     return set(range(psutil.cpu_count() or 1))
 
 
-def _whole(quota: float | None) -> int:
+def _whole_cores(quota: float | None) -> int:
     return os.cpu_count() or 1 if quota is None else math.floor(quota)
 
 
 def _physical(cores: set[int], topology: Path) -> int:
-    """How many of these are cores of their own; all, where the system does not say."""
+    """How many physical cores these are; all of them if the system does not say."""
     if not topology.is_dir():
         return min(len(cores), psutil.cpu_count(logical=False) or len(cores))
     siblings = set()

@@ -1,4 +1,4 @@
-"""What a disk can still take, in numbers and in words; and files that are whole, or not there."""
+"""Free disk space, sizes for people to read, and atomic writes."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,20 +7,20 @@ from pathlib import Path
 
 
 def free_bytes(folder: Path) -> int:
-    """What is free for this user where the folder is, or is to be."""
+    """Bytes free for this user on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists())).free
 
 
 def amount(size: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes for people to read."""
     if size >= 2**30 or not size:
         return f"{size / 2**30:.2f} GiB"
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size} bytes"
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file to be written in the block, which becomes `path` when it is whole; nothing stays if it is not.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Write a file in the block, which is renamed to `path` at its end; if the block fails, nothing is left behind.
 
     Raises OSError, which always names a file.
     """
@@ -29,9 +29,9 @@ def whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         unfinished.rename(path)
-    except BaseException as error:  # cancelled, too
+    except BaseException as error:  # also when cancelled
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a write does not know where
+        if isinstance(error, OSError) and error.filename is None:  # a write does not know its file's name
             error.filename = str(path)
         raise

@@ -1,4 +1,4 @@
-"""The processes of this host, as far as it tells."""
+"""The processes of this host, as far as they are visible."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,8 +6,8 @@ import psutil
 
 
 def running(facts: Sequence[str] = ()) -> Iterator[psutil.Process]:
-    """Each process, with these facts of psutil's in `info`; none where /proc is empty or not to be read."""
+    """Each process, with these psutil attributes in `info`; none if /proc is empty or unreadable."""
     try:
         yield from psutil.process_iter(list(facts))
-    except (OSError, IndexError, psutil.Error):  # IndexError: psutil takes for granted that there is one
+    except (OSError, IndexError, psutil.Error):  # IndexError: psutil assumes that there is at least one
         return

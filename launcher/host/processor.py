@@ -1,4 +1,4 @@
-"""This machine's processor, as Linux tells it: its name, and the instructions that a compiler may use for it."""
+"""This machine's processor according to Linux: its name, and the instruction sets that a compiler may use."""
 
 import re
 from contextlib import suppress
@@ -6,8 +6,8 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 AMX = ("amx_tile", "amx_int8", "amx_bf16")
-# Of x86's flags: what `-march=native` may put into a program by itself, and what llama.cpp asks for by name. Others
-# (virtualisation, faults and their cures) change with the kernel, and no program depends on them.
+# The x86 flags that `-march=native` may use by itself, or that llama.cpp uses by name. Others (virtualisation, bugs and
+# their mitigations) change with the kernel, and no program depends on them.
 X86_INSTRUCTIONS = re.compile(
     r"sse.*|pni|ssse3|avx.*|amx.*|apx.*|fma4?|xop|f16c|bmi[12]|tbm|abm|popcnt|movbe|cx16|lahf_lm|v?aes|v?pclmulqdq|gfni"
 )
@@ -15,17 +15,17 @@ ARM_NO_INSTRUCTIONS = frozenset({"cpuid", "evtstrm"})
 
 
 def instructions() -> frozenset[str]:
-    """The processor's instruction sets, by Linux's names. Empty where they are not told, as outside Linux."""
-    return instructions_in(_cpuinfo())
+    """The processor's instruction sets, by Linux's names. Empty if unknown, as outside Linux."""
+    return parse_instructions(_cpuinfo())
 
 
 def name() -> str:
-    """The processor's name; "processor" where it is not told."""
+    """The processor's name; "processor" if unknown."""
     found = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
     return found[1] if found else "processor"
 
 
-def instructions_in(cpuinfo: str) -> frozenset[str]:
+def parse_instructions(cpuinfo: str) -> frozenset[str]:
     """The instruction sets in the text of /proc/cpuinfo: all cores have the same."""
     if found := re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE):
         return frozenset(flag for flag in found[1].split() if X86_INSTRUCTIONS.fullmatch(flag))

@@ -1,11 +1,11 @@
-"""Linux inside Windows: whether it is, and where the driver of Windows' GPU is then."""
+"""Whether this is Linux inside Windows (WSL), and where WSL puts the GPU driver."""
 
 from enum import StrEnum
 from pathlib import Path
 
 VERSION = Path("/proc/version")
-LIBRARIES = Path("/usr/lib/wsl/lib")  # libcuda and nvidia-smi, put there by Windows
-DEVICE = Path("/dev/dxg")  # its GPU; there is no /dev/nvidia0
+LIBRARIES = Path("/usr/lib/wsl/lib")  # libcuda and nvidia-smi, put here by Windows
+DEVICE = Path("/dev/dxg")  # the GPU; there is no /dev/nvidia0
 
 
 class Wsl(StrEnum):
@@ -14,7 +14,7 @@ class Wsl(StrEnum):
 
 
 def wsl(version: Path = VERSION) -> Wsl | None:
-    """Which one this is; None on a Linux of its own. The kernel's release ends in -Microsoft or -microsoft-standard."""
+    """The version of WSL; None on any other Linux. Its kernel's release ends in -Microsoft or -microsoft-standard."""
     try:
         text = version.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,1 +1,4 @@
-"""The Hugging Face hub and its cache: listings, downloads, files."""
+"""The Hugging Face hub and its cache on disk: listings, downloads, files.
+
+The only place that talks to the hub's client; knows no GGUF.
+"""

@@ -1,6 +1,6 @@
-"""The family's files in the hub's cache on this machine: which there are, whole or damaged, and how they go again.
+"""The family's files in the hub's cache on this machine: lists, verifies and removes them.
 
-The cache names each file's content by the hub's own checksum, so that a file is verified without a network.
+The cache names each file's content by the hub's own checksum, so a file can be verified without a network.
 """
 
 import fcntl
@@ -18,16 +18,16 @@ from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, scan_cac
 
 from launcher.errors import ModelError, NotWritten
 from launcher.host import processes
-from launcher.hub.cache_entry import INCOMPLETE, blobs_of, cached, folder_of, sha256_named
+from launcher.hub.cache_entry import INCOMPLETE, blobs_of, find_cached, folder_of, sha256_in_name
 from launcher.settings.family import Family, ModelSource
 from launcher.settings.folders import hub_cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedFile:
-    """A whole file in the cache. `sha256` is the hub's, None where the cache does not know it.
+    """A complete file in the cache. `sha256` is the hub's, None if the cache does not know it.
 
-    `current` says whether a start finds it; a file of an older revision of its repository only takes room.
+    `current`: whether a start would use it; a file of an older revision of its repository only takes space.
     """
 
     backend: str
@@ -44,7 +44,7 @@ class CachedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoppedDownload:
-    """What has arrived of a download that was stopped. The cache does not say of which quantisation."""
+    """A partial download. The cache does not say of which quantisation."""
 
     backend: str
     path: Path
@@ -53,21 +53,21 @@ class StoppedDownload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """What `remove` did: content that another revision of the repository shares is not freed."""
+    """The result of `remove`; content shared with another revision of the repository is not freed."""
 
     freed_bytes: int
-    busy: tuple[StoppedDownload, ...]  # being downloaded by another process, and left alone
+    busy: tuple[StoppedDownload, ...]  # in use by another process's download, not removed
 
 
 def quantization_in(pattern: str, filename: str) -> str | None:
-    """The quantisation in a file's name, by the family's `file` pattern; None for a file that is not of it."""
+    """The quantisation in a file's name, by the family's `file` pattern; None if the name does not match."""
     before, _, after = pattern.partition("{quantization}")
     found = re.fullmatch(f"{re.escape(before)}([A-Za-z0-9_]+){re.escape(after)}", filename)
     return found[1] if found else None
 
 
 def cached_files(family: Family) -> tuple[CachedFile, ...]:
-    """Every file of the family in the cache, by backend, the largest first."""
+    """Every file of the family in the cache, by backend, largest first."""
     cache = _scanned()
     return tuple(
         sorted(
@@ -78,7 +78,7 @@ def cached_files(family: Family) -> tuple[CachedFile, ...]:
 
 
 def stopped_downloads(family: Family) -> tuple[StoppedDownload, ...]:
-    """Every download of the family that was stopped, or goes on in another process."""
+    """Every partial download of the family, stopped or still running in another process."""
     return tuple(
         StoppedDownload(backend=backend, path=path, bytes=path.stat().st_size)
         for backend, source in family.weights.models.items()
@@ -86,28 +86,28 @@ def stopped_downloads(family: Family) -> tuple[StoppedDownload, ...]:
     )
 
 
-def broken(family: Family) -> tuple[str, ...]:
-    """One sentence for each of the family's repositories that `kept` does not look at, because its cache is damaged."""
+def describe_damage(family: Family) -> tuple[str, ...]:
+    """A sentence for each repository of the family that `cached_files` skips because its cache is damaged."""
     sentences = list[str]()
     warnings = [str(warning) for warning in _scanned().warnings]
     for source in family.weights.models.values():
         folder = folder_of(source.repo)
-        gone = [path for path in sorted(folder.glob("snapshots/*/*")) if path.is_symlink() and not path.exists()]
+        dangling = [path for path in sorted(folder.glob("snapshots/*/*")) if path.is_symlink() and not path.exists()]
         sentences += [
-            f"the content of {link} is gone, and the repository's other files are not looked at: "
+            f"the content of {link} is gone, and the repository's other files are ignored: "
             f"`rm {shlex.quote(str(link))}`, then pull what you need"
-            for link in gone
+            for link in dangling
         ]
-        if not gone and any(str(folder) in warning for warning in warnings):
-            sentences.append(f"{folder} is no cache of the hub's any more, and not looked at: pull what you need again")
+        if not dangling and any(str(folder) in warning for warning in warnings):
+            sentences.append(f"{folder} is damaged and ignored: pull what you need again")
     return tuple(sentences)
 
 
-def arrived(source: ModelSource, sha256: str | None) -> int:
-    """How many bytes of the content with that checksum are here already, whole or half."""
+def bytes_present(source: ModelSource, sha256: str | None) -> int:
+    """The bytes of the content with that checksum that are already here, complete or partial."""
     blobs = blobs_of(source.repo)
-    there = [path for path in (blobs / f"{sha256}", blobs / f"{sha256}{INCOMPLETE}") if sha256 and path.exists()]
-    return max((path.stat().st_size for path in there), default=0)
+    found = [path for path in (blobs / f"{sha256}", blobs / f"{sha256}{INCOMPLETE}") if sha256 and path.exists()]
+    return max((path.stat().st_size for path in found), default=0)
 
 
 def sha256_of(path: Path) -> str:
@@ -119,38 +119,38 @@ def sha256_of(path: Path) -> str:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
 
 
-def serving(path: Path) -> tuple[int, ...]:
-    """The processes whose command line names this file: the llama-servers that serve it, ours or not."""
+def pids_using(path: Path) -> tuple[int, ...]:
+    """The processes whose command line names this file: llama-servers that serve it, ours or not."""
     target = path.resolve()
-    return tuple(process.pid for process in processes.running() if target in _named_by(process))
+    return tuple(process.pid for process in processes.running() if target in _paths_on_command_line(process))
 
 
 def remove(files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]) -> Removed:
-    """Delete them from the cache, but a download that goes on in another process.
+    """Delete them from the cache, except a download that another process is running.
 
-    Raises ModelError, before anything is deleted, for a file that a process serves; NotWritten for what stays.
+    Raises ModelError, before anything is deleted, for a file that a process serves; NotWritten for files that remain.
     """
     for file in files:
-        if pids := serving(file.path):
+        if pids := pids_using(file.path):
             raise ModelError(f"{file.path.name} is served by process {pids[0]}: stop it first; nothing was removed")
     plan = _scanned().delete_files(*(file.entry for file in files))
     try:
-        busy = tuple(half for half in stopped if not _remove_half(half))
+        busy = tuple(partial for partial in stopped if not _remove_partial(partial))
         plan.execute()
     except OSError as error:
         raise NotWritten(f"{hub_cache()}: not everything could be removed: {error.strerror}") from error
-    if left := [path for path in (*plan.files, *plan.blobs) if path.exists()]:  # it only logs what it may not delete
-        raise NotWritten(f"{left[0]} could not be removed: check the permissions of its folder")
-    freed = plan.expected_freed_size + sum(half.bytes for half in stopped if half not in busy)
+    if remaining := [path for path in (*plan.files, *plan.blobs) if path.exists()]:  # it only logs failures
+        raise NotWritten(f"{remaining[0]} could not be removed: check the permissions of its folder")
+    freed = plan.expected_freed_size + sum(partial.bytes for partial in stopped if partial not in busy)
     return Removed(freed_bytes=freed, busy=busy)
 
 
 def _scanned() -> HFCacheInfo:
     try:
         return scan_cache_dir(hub_cache())
-    except (OSError, ValueError) as error:  # a folder that may not be read, a file in its place, a ref that is no text
-        raise ModelError(f"the cache {hub_cache()} cannot be read ({error}): correct it or HF_HOME") from error
-    except CacheNotFound:  # nothing was ever downloaded
+    except (OSError, ValueError) as error:  # an unreadable folder, a file in its place, a ref that is not text
+        raise ModelError(f"the cache {hub_cache()} cannot be read ({error}): repair it or set HF_HOME") from error
+    except CacheNotFound:  # nothing was downloaded yet
         return HFCacheInfo(size_on_disk=0, repos=frozenset(), incomplete_files=frozenset(), warnings=[])
 
 
@@ -169,25 +169,25 @@ def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[Cache
                 backend=backend,
                 quantization=quantization,
                 bytes=entry.size_on_disk,
-                sha256=sha256_named(entry.blob_path),
-                current=cached(source.repo, entry.file_name) == entry.file_path,
+                sha256=sha256_in_name(entry.blob_path),
+                current=find_cached(source.repo, entry.file_name) == entry.file_path,
                 entry=entry,
             )
 
 
-def _remove_half(half: StoppedDownload) -> bool:
-    """Whether it is gone: one that another process holds stays."""
-    with suppress(FileNotFoundError), half.path.open("rb") as file:
+def _remove_partial(partial: StoppedDownload) -> bool:
+    """Whether it was removed; one that another process has locked stays."""
+    with suppress(FileNotFoundError), partial.path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        half.path.unlink()
+        partial.path.unlink()
     return True
 
 
-def _named_by(process: psutil.Process) -> set[Path]:
-    """The GGUF files and cached contents that a process was started with; a process of others may hide them."""
+def _paths_on_command_line(process: psutil.Process) -> set[Path]:
+    """The paths on a process's command line; another user's process may hide them."""
     with suppress(psutil.Error, OSError):
         return {Path(word).resolve() for word in process.cmdline() if os.sep in word and len(word) < 4096}
     return set()

@@ -1,6 +1,6 @@
-"""Where the hub's cache keeps one file: its content by checksum under `blobs`, its name as a link to that.
+"""The layout of one file in the hub's cache: its content under `blobs`, named by checksum, and a link with its name.
 
-A file system without symbolic links (or HF_HUB_DISABLE_SYMLINKS) has the content under its name, and no blob.
+Without symbolic links (some file systems, HF_HUB_DISABLE_SYMLINKS) the content is under the file's name, with no blob.
 """
 
 import errno
@@ -13,7 +13,7 @@ from huggingface_hub.file_download import repo_folder_name
 from launcher.hub.client import SHA256, RemoteFile
 from launcher.settings.folders import hub_cache
 
-INCOMPLETE = ".trillama.incomplete"  # ends the name of what has arrived of a content
+INCOMPLETE = ".trillama.incomplete"  # suffix of partial downloads
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -26,40 +26,40 @@ def blobs_of(repo: str) -> Path:
     return folder_of(repo) / "blobs"
 
 
-def cached(repo: str, name: str) -> Path | None:
-    """The file as the last fetch left it; None also where the cache is damaged, which a fetch repairs."""
+def find_cached(repo: str, name: str) -> Path | None:
+    """The file that the last fetch stored; None also if the cache is damaged, which a fetch repairs."""
     try:
         path = try_to_load_from_cache(repo, name)
-    except (OSError, ValueError):  # a reference that is no text, a folder that may not be read, no name of a file
+    except (OSError, ValueError):  # a ref that is not text, an unreadable folder, an invalid file name
         return None
     return Path(path) if isinstance(path, str) else None
 
 
-def sha256_named(path: Path) -> str | None:
-    """The SHA-256 that the cache gives to the content at that path; None where it does not know it."""
+def sha256_in_name(path: Path) -> str | None:
+    """The SHA-256 under which the cache stores that content; None if the cache does not know it."""
     name = path.resolve().name
     return name if SHA256.fullmatch(name) else None
 
 
-def content(file: RemoteFile) -> Path | None:
-    """Where the cache has the file's content, or another one under its name."""
+def find_content(file: RemoteFile) -> Path | None:
+    """The file's content in the cache, or whatever is stored under its name."""
     paths = [blobs_of(file.repo) / file.checksum] if file.checksum else []
     return next((path for path in (*paths, _entry(file)) if path.is_file()), None)
 
 
-def enter(half: Path, file: RemoteFile, checksum: str) -> Path:
-    """Make the whole content at `half` the file that `cached` finds. Its path. Raises OSError."""
+def add(partial: Path, file: RemoteFile, checksum: str) -> Path:
+    """Store the completed download, so that `find_cached` finds it. Returns its path. Raises OSError."""
     blob = blobs_of(file.repo) / checksum
-    half.replace(blob)
-    return name(blob, file)
+    partial.replace(blob)
+    return publish(blob, file)
 
 
 def _entry(file: RemoteFile) -> Path:
     return folder_of(file.repo) / "snapshots" / file.commit / file.name
 
 
-def name(blob: Path, file: RemoteFile) -> Path:
-    """Let `cached` find that content under the file's name. Its path. Raises OSError."""
+def publish(blob: Path, file: RemoteFile) -> Path:
+    """Let `find_cached` find that content under the file's name. Returns its path. Raises OSError."""
     path = _entry(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     if blob != path and not _link(path, blob):
@@ -73,7 +73,7 @@ def name(blob: Path, file: RemoteFile) -> Path:
 
 
 def _link(path: Path, blob: Path) -> bool:
-    """Whether there is a link now: some file systems have none, and some users want none."""
+    """Create the link if the file system and the user's settings allow it; returns whether they do."""
     if constants.HF_HUB_DISABLE_SYMLINKS:
         return False
     new = path.with_name(f".{path.name}.{os.getpid()}")

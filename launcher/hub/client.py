@@ -1,8 +1,8 @@
-"""The border to the hub's client: what a hub may answer, and what the client's errors mean to a user.
+"""The boundary to the hub's client: validates what a hub answers, and translates the client's errors for users.
 
-A hub may be a mirror, a captive portal, or an enemy: a name of its goes into a path only if it is a digest, and a text
-of its reaches the terminal without control characters. The client honours HF_HOME, HF_TOKEN, HF_ENDPOINT,
-HF_HUB_OFFLINE and the usual proxy variables, and leaves the token behind where a hub sends on to another host.
+A hub may be a mirror, a captive portal or hostile: a name it sends goes into a path only if it is a digest, and its
+text reaches the terminal without control characters. The client honours HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE
+and the usual proxy variables, and does not send the token on when a hub redirects to another host.
 """
 
 import logging
@@ -31,14 +31,14 @@ from launcher.printable import printable
 SHA256, GIT_SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 WRONG_ADDRESS = (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, UnicodeError)
-LONGEST_REASON = 300  # characters of a foreign error
+LONGEST_REASON = 300  # characters of another program's error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFile:
-    """A file of a repository at one commit. `checksum` is the hub's: SHA-256, or git's SHA-1 of a small one.
+    """A file of a repository at one commit. `checksum` is the hub's: SHA-256, or git's SHA-1 for a small file.
 
-    Without `checksum`, what the hub called its ETag is no digest, and the content cannot be verified.
+    `checksum` is None if the hub's ETag is no digest; then the content cannot be verified.
     """
 
     repo: str
@@ -52,8 +52,8 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
-    """What the hub is asked for, in words: to `verb` the `object`; `otherwise` is what else its user can do."""
+class HubRequest:
+    """A request in words, for error messages: to `verb` the `object`; `otherwise` is what else the user can do."""
 
     repo: str
     object: str
@@ -63,7 +63,7 @@ class Errand:
 
 
 def find(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
-    """The file as it is at that commit, the newest by default. Blocks. Call it inside `asking`."""
+    """The file at that commit, by default the newest. Blocks. Call it inside `translate_errors`."""
     if not _is_inside(name):
         raise ModelError(f"{name!r} is no file of a repository: correct `file` in the family file")
     url = hf_hub_url(repo, name, revision=commit)
@@ -72,7 +72,7 @@ def find(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
     if not found.etag or found.size is None or found.size < 0 or not GIT_SHA1.fullmatch(found.commit_hash or ""):
         raise HubUnreachable(
             f"{url}: the answer is not a hub's (no commit, ETag or size): check HF_ENDPOINT, and whether this network "
-            "asks you to log in"
+            "requires a login"
         )
     known = SHA256.fullmatch(found.etag) or GIT_SHA1.fullmatch(found.etag)
     return RemoteFile(
@@ -81,10 +81,10 @@ def find(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
 
 
 def check_client() -> None:
-    """Raises ConfigError where the environment names a proxy or a certificate that the client cannot use."""
+    """Raises ConfigError if the environment names a proxy or certificate that the client cannot use."""
     try:
         get_session()
-    except Exception as error:  # an ImportError, a ValueError, an OSError: whatever making a client takes
+    except Exception as error:  # creating a client may raise ImportError, ValueError, OSError and more
         for name, value in _proxies().items():
             if fault := _fault(value):
                 raise ConfigError(
@@ -96,36 +96,36 @@ def check_client() -> None:
 
 
 @contextmanager
-def asking(errand: Errand) -> Iterator[None]:
-    """Whatever the hub's client raises in the block becomes a LauncherError with the user's next step."""
+def translate_errors(request: HubRequest) -> Iterator[None]:
+    """Turns any error of the hub's client into a LauncherError with the user's next step."""
     try:
         yield
     except (LauncherError, CancelledError):
         raise
-    except Exception as error:  # a foreign client and a foreign answer: it may be anything
-        raise translated(error, errand) from error
+    except Exception as error:  # a foreign client reading a foreign answer may raise anything
+        raise translate(error, request) from error
 
 
-def translated(error: Exception, errand: Errand) -> LauncherError:
-    """What an error of the hub's client means to the user, with the next step."""
+def translate(error: Exception, request: HubRequest) -> LauncherError:
+    """The LauncherError for an error of the hub's client, with the user's next step."""
     if isinstance(error, (HfHubHTTPError, HFValidationError)):
-        return _refused(error, errand)
+        return _refused(error, request)
     if isinstance(error, OfflineModeIsEnabled):
         return ModelError(
-            f"{errand.object} of {errand.repo} is not here and HF_HUB_OFFLINE forbids to {errand.verb} it: unset "
-            f"HF_HUB_OFFLINE for this one command, {errand.otherwise}"
+            f"{request.object} of {request.repo} is not here and HF_HUB_OFFLINE forbids to {request.verb} it: unset "
+            f"HF_HUB_OFFLINE for this one command, {request.otherwise}"
         )
     if isinstance(error, WRONG_ADDRESS) and not isinstance(error, UnicodeDecodeError):
-        # Not in the client's words: they may quote the token.
+        # Not in the client's words, which may quote the token.
         return ConfigError(
             f"no hub can be asked with HF_ENDPOINT={constants.ENDPOINT} and this HF_TOKEN ({type(error).__name__}): "
             "correct them, or unset them"
         )
     if isinstance(error, httpx2.HTTPError):
-        return HubUnreachable(_out_of_reach(error, errand))
-    return HubUnreachable(  # a captive portal's HTML, a mirror's own JSON: the client raises what it stumbles on
+        return HubUnreachable(_out_of_reach(error, request))
+    return HubUnreachable(  # a captive portal's HTML, a mirror's own JSON: the client raises whatever fails first
         f"{constants.ENDPOINT} does not answer as a hub does ({_reason(error)}): check HF_ENDPOINT, and whether this "
-        f"network asks you to log in, {errand.otherwise}"
+        f"network requires a login, {request.otherwise}"
     )
 
 
@@ -134,33 +134,33 @@ def _is_inside(name: str) -> bool:
     return not any(part in ("", ".", "..") for part in parts) and not re.search(r"[\\\x00-\x1f\x7f]", name)
 
 
-def _refused(error: HfHubHTTPError | HFValidationError, errand: Errand) -> ModelError:
-    """HubUnreachable where the hub may answer later: it has too much to do, or is broken."""
+def _refused(error: HfHubHTTPError | HFValidationError, request: HubRequest) -> ModelError:
+    """HubUnreachable if the hub may answer later, because it is overloaded or broken; else ModelError."""
     if isinstance(error, HFValidationError):
-        return ModelError(f'"{errand.repo}" is no name of a repository: set repo = "owner/name" in the family file')
-    page, status = f"{constants.ENDPOINT}/{errand.repo}", error.response.status_code
+        return ModelError(f'"{request.repo}" is no name of a repository: set repo = "owner/name" in the family file')
+    page, status = f"{constants.ENDPOINT}/{request.repo}", error.response.status_code
     if isinstance(error, RemoteEntryNotFoundError):
-        return ModelError(f"{errand.repo} has no file {errand.object}: {errand.missing.format(page=page)}")
+        return ModelError(f"{request.repo} has no file {request.object}: {request.missing.format(page=page)}")
     if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
         return ModelError(
-            f"the hub does not let us read {errand.repo} (HTTP {status}): check the name, accept the licence "
-            f"at {page}, and set HF_TOKEN to a token of an account that may read it, {errand.otherwise}"
+            f"the hub does not let us read {request.repo} (HTTP {status}): check the name, accept the licence "
+            f"at {page}, and set HF_TOKEN to a token of an account that may read it, {request.otherwise}"
         )
     kind = HubUnreachable if status in (408, 407, 429) or status >= 500 else ModelError
     return kind(
-        f"the hub answered HTTP {status} for {errand.object} of {errand.repo}: try again later, {errand.otherwise}"
+        f"the hub answered HTTP {status} for {request.object} of {request.repo}: try again later, {request.otherwise}"
     )
 
 
-def _out_of_reach(error: httpx2.HTTPError, errand: Errand) -> str:
+def _out_of_reach(error: httpx2.HTTPError, request: HubRequest) -> str:
     proxy = _proxy_of(constants.ENDPOINT)
     through = f" through the proxy in {proxy}" if proxy else ""
     check = f"check the network and {proxy}" if proxy else "check the network"
     if "CERTIFICATE" in str(error).upper():
         check = "name your network's own certificates in SSL_CERT_FILE"
     return (
-        f"{constants.ENDPOINT} cannot be reached{through} to {errand.verb} {errand.object} of {errand.repo} "
-        f"({_reason(error)}): {check} and start again, {errand.otherwise}"
+        f"{constants.ENDPOINT} cannot be reached{through} to {request.verb} {request.object} of {request.repo} "
+        f"({_reason(error)}): {check} and start again, {request.otherwise}"
     )
 
 
@@ -174,7 +174,7 @@ def _proxies() -> dict[str, str]:
 
 
 def _proxy_of(url: str) -> str | None:
-    """The name of the variable whose proxy is asked for that address. Its value may hold a password."""
+    """The name of the variable whose proxy is used for that address, not its value, which may hold a password."""
     try:
         scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
     except ValueError:
@@ -186,18 +186,18 @@ def _proxy_of(url: str) -> str | None:
 
 
 def _fault(proxy: str) -> str | None:
-    """Why the client cannot use that proxy, with what to do; not in its own words, which may quote a password."""
+    """Why the client cannot use that proxy, with the fix; not in its own words, which may quote a password."""
     try:
         httpx2.Client(proxy=proxy if "://" in proxy else f"http://{proxy}", trust_env=False).close()
     except ImportError:
         return "SOCKS needs the package socksio, so run `pip install socksio`"
-    except Exception:  # noqa: BLE001 # whatever it is, it is this proxy that the client cannot use
+    except Exception:  # noqa: BLE001 # whatever is raised, the client cannot use this proxy
         return "it must be an address like http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, so correct it"
     return None
 
 
 class _Printable(logging.Filter):
-    """The client logs what a hub says, as in X-HF-Warning, and writes it to stderr."""
+    """Makes printable what the client logs of a hub's answer, such as X-HF-Warning; it goes to stderr."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args, record.exc_info = printable(record.getMessage())[:LONGEST_REASON], (), None

@@ -1,8 +1,8 @@
-"""One file of a Hugging Face hub, fetched into the hub's own cache.
+"""Fetches one file of a Hugging Face hub into the hub's own cache.
 
-`hf_hub_download` of huggingface_hub 2.4 throws away what it has when it is stopped, takes any ETag for the name of a
-file, and asks the hub a second time. Here the half that is there stays beside the cache's blobs, and the next start
-continues it; the content is checked against the hub's checksum, and is never larger than the hub announced.
+`hf_hub_download` of huggingface_hub 2.4 discards a partial download when it is stopped, uses any ETag as a file name,
+and asks the hub twice. Here the partial download stays beside the cache's blobs and the next start resumes it; the
+content is checked against the hub's checksum, and is never larger than the hub announced.
 """
 
 import errno
@@ -25,70 +25,70 @@ from launcher.errors import DamagedFile, HubUnreachable, NotWritten
 from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache_entry
 from launcher.hub.cache_entry import INCOMPLETE
-from launcher.hub.client import SHA256, Errand, RemoteFile, asking, find
-from launcher.hub.partial_download import DownloadTarget, PartialDownload, locked
+from launcher.hub.client import SHA256, HubRequest, RemoteFile, find, translate_errors
+from launcher.hub.partial_download import DownloadTarget, PartialDownload, open_locked
 from launcher.settings.folders import hub_cache
 
-BY_HAND = "or fetch the file by other means and name its place under [models.files] in the configuration"
+BY_HAND = "or fetch the file by other means and set its path under [models.files] in the configuration"
 
 
 log = logging.getLogger(__name__)
 
 
 def fetch(repo: str, filename: str, *, report: Callable[[int, int], None], stop: Event, damaged: bool = False) -> Path:
-    """The file's path in the cache. Blocks. A file that is there is not looked for on the network again.
+    """The file's path in the cache, downloaded if needed. Blocks. A file in the cache needs no network.
 
-    With `damaged` what is there is not trusted: it is compared with the hub's checksum, and completed or replaced.
-    `report(bytes done, bytes in all)` is called as bytes arrive. Once `stop` is set, the next bytes to arrive raise
-    CancelledError. Raises ModelError with the next step for the user, HubUnreachable where time may help, ConfigError
-    for an environment with which no hub can be asked.
+    With `damaged` a file in the cache is not trusted: it is compared with the hub's checksum, and completed or
+    replaced. `report(bytes done, bytes in all)` is called as bytes arrive. Once `stop` is set, the next bytes to arrive
+    raise CancelledError. Raises ModelError with the user's next step, HubUnreachable if waiting may help, ConfigError
+    if the environment lets no hub be asked.
     """
-    if not damaged and (path := cache_entry.cached(repo, filename)):
+    if not damaged and (path := cache_entry.find_cached(repo, filename)):
         return path
-    errand = Errand(
+    request = HubRequest(
         repo=repo,
         object=filename,
         verb="fetch",
         otherwise=BY_HAND,
         missing="set [models] quantization to one that is listed at {page}/tree/main",
     )
-    with asking(errand):
+    with translate_errors(request):
         file = find(repo, filename)
-        with _written(file):
-            return _fetched(file, DownloadTarget(size=file.size, report=report, stop=stop), trusted=not damaged)
+        with _write_errors(file):
+            return _fetch(file, DownloadTarget(size=file.size, report=report, stop=stop), trusted=not damaged)
 
 
-def _fetched(file: RemoteFile, transfer: DownloadTarget, *, trusted: bool) -> Path:
-    blobs, key = cache_entry.blobs_of(file.repo), file.checksum or _key_of(file)
+def _fetch(file: RemoteFile, target: DownloadTarget, *, trusted: bool) -> Path:
+    blobs, key = cache_entry.blobs_of(file.repo), file.checksum or _substitute_key(file)
     blobs.mkdir(parents=True, exist_ok=True)
-    with locked(blobs / key, transfer) as partial:
-        content = cache_entry.content(file)
-        if content and _is_whole(content, file, trusted=trusted):
-            partial.path.unlink(missing_ok=True)  # another process fetched it, and what we opened may be a new file
-            return cache_entry.name(content, file)
-        began_at = partial.tell()
+    with open_locked(blobs / key, target) as partial:
+        content = cache_entry.find_content(file)
+        if content and _is_complete(content, file, trusted=trusted):
+            partial.path.unlink(missing_ok=True)  # another process fetched it; what we opened may be a new file
+            return cache_entry.publish(content, file)
+        resumed_at = partial.tell()
         _complete(partial, file)
-        if began_at and not _is_right(partial.path, file):  # what was there is damaged, and not what came now
+        if resumed_at and not _matches(partial.path, file):  # the part from before is damaged, not the new one
             partial.empty()
             _complete(partial, file)
-        return cache_entry.enter(partial.path, file, _verified(partial, file))
+        return cache_entry.add(partial.path, file, _verified(partial, file))
 
 
-def _key_of(file: RemoteFile) -> str:
-    """A name for what has arrived of a content whose checksum is not known."""
+def _substitute_key(file: RemoteFile) -> str:
+    """A name for the partial download of a file without a checksum."""
     return hashlib.sha256(f"{file.repo}\n{file.name}\n{file.commit}".encode()).hexdigest()
 
 
-def _is_whole(content: Path, file: RemoteFile, *, trusted: bool) -> bool:
-    return content.stat().st_size == file.size and (trusted or _is_right(content, file))
+def _is_complete(content: Path, file: RemoteFile, *, trusted: bool) -> bool:
+    return content.stat().st_size == file.size and (trusted or _matches(content, file))
 
 
-def _is_right(content: Path, file: RemoteFile) -> bool:
+def _matches(content: Path, file: RemoteFile) -> bool:
     return _digest(content, file) == file.checksum
 
 
 def _complete(partial: PartialDownload, file: RemoteFile) -> None:
-    if partial.tell() > file.size or not file.checksum:  # two halves that nobody can verify are not put together
+    if partial.tell() > file.size or not file.checksum:  # without a checksum, a resumed file could not be verified
         partial.empty()
     if file.size - partial.tell() > free_bytes(partial.path.parent):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -98,7 +98,7 @@ def _complete(partial: PartialDownload, file: RemoteFile) -> None:
         before = partial.tell()
         try:
             http_get(url, partial, resume_size=before, headers=headers, expected_size=file.size, tqdm_class=_NoBar)
-        except httpx2.ReadError:  # the one fault of the network that http_get does not resume after by itself
+        except httpx2.ReadError:  # the one network error after which http_get does not resume by itself
             if partial.tell() <= before:
                 raise
         else:
@@ -106,11 +106,11 @@ def _complete(partial: PartialDownload, file: RemoteFile) -> None:
 
 
 def _verified(partial: PartialDownload, file: RemoteFile) -> str:
-    """The checksum of what has arrived. Raises DamagedFile if it is not the hub's."""
+    """The checksum of the download. Raises DamagedFile if it differs from the hub's."""
     found = _digest(partial.path, file)
     if file.checksum is None:
         log.warning(
-            "the hub names no checksum of %s: its content cannot be verified; it is kept under its own SHA-256", file
+            "the hub gives no checksum of %s: its content cannot be verified; it is stored under its own SHA-256", file
         )
     elif found != file.checksum:
         partial.path.unlink()
@@ -122,15 +122,15 @@ def _verified(partial: PartialDownload, file: RemoteFile) -> str:
 
 
 def _digest(path: Path, file: RemoteFile) -> str:
-    """SHA-256, or git's SHA-1 where the hub gives that: the name of a small file, of git's own."""
+    """SHA-256, or git's SHA-1 of the blob if the hub gives that, as it does for small files."""
     git = file.checksum is not None and not SHA256.fullmatch(file.checksum)
-    made = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False) if git else hashlib.sha256()
+    algorithm = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False) if git else hashlib.sha256()
     with path.open("rb") as opened:
-        return hashlib.file_digest(opened, lambda: made).hexdigest()
+        return hashlib.file_digest(opened, lambda: algorithm).hexdigest()
 
 
 class _NoBar:
-    """What http_get takes for a `tqdm`: we draw our own."""
+    """Stands in for `tqdm` in http_get: we draw our own progress bar."""
 
     def __init__(self, **_: object) -> None: ...
 
@@ -143,14 +143,14 @@ class _NoBar:
 
 
 @contextmanager
-def _written(file: RemoteFile) -> Iterator[None]:
-    """Turns what the disk refuses into NotWritten; what the hub's client raises passes."""
+def _write_errors(file: RemoteFile) -> Iterator[None]:
+    """Turns errors of the disk into NotWritten; errors of the hub's client pass through."""
     try:
         yield
-    except HfHubHTTPError:  # an OSError, but none of the disk
+    except HfHubHTTPError:  # an OSError, but not of the disk
         raise
     except OSError as error:
-        if error.errno is None:  # http_get's own: fewer bytes came than were announced
+        if error.errno is None:  # http_get's own: fewer bytes arrived than announced
             raise HubUnreachable(
                 f"{constants.ENDPOINT} did not send the {file.size} bytes that it announced for {file}: start again, "
                 f"{BY_HAND}"
@@ -178,5 +178,5 @@ def _not_written(error: OSError, file: RemoteFile) -> str:
 
 
 def _missing(file: RemoteFile) -> int:
-    half = cache_entry.blobs_of(file.repo) / f"{file.checksum or _key_of(file)}{INCOMPLETE}"
-    return file.size - (half.stat().st_size if half.is_file() else 0)
+    partial = cache_entry.blobs_of(file.repo) / f"{file.checksum or _substitute_key(file)}{INCOMPLETE}"
+    return file.size - (partial.stat().st_size if partial.is_file() else 0)

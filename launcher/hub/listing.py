@@ -1,4 +1,4 @@
-"""What a hub's repository really has: its files of the family, with their sizes."""
+"""Lists the family's files in a hub's repository, with their sizes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from huggingface_hub.hf_api import RepoSibling
 
 from launcher.errors import ConfigError, HubUnreachable, ModelError
 from launcher.hub.cache import quantization_in
-from launcher.hub.client import SHA256, Errand, asking, check_client
+from launcher.hub.client import SHA256, HubRequest, check_client, translate_errors
 from launcher.settings.family import Family, ModelSource
 
 TIMEOUT_S = 10.0
-LARGEST = 2**50  # bytes; what claims more is no file
+LARGEST = 2**50  # bytes; a larger size is not believed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """One file of the family in a repository."""
+    """A file of the family in a repository."""
 
     backend: str
     quantization: str
@@ -26,11 +26,10 @@ class Offer:
 
 
 def offered(family: Family, backends: Iterable[str]) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
-    """What the hub has for those backends, the largest first; and why some are missing, each reason once.
+    """The hub's files for those backends, largest first; and why some are missing, each reason once.
 
-    Blocks, for TIMEOUT_S at most if the hub is out of reach.
+    Blocks, for at most TIMEOUT_S if the hub is unreachable.
     """
-
     found: list[Offer] = []
     reasons: dict[str, None] = {}
     for backend in backends:
@@ -45,8 +44,10 @@ def offered(family: Family, backends: Iterable[str]) -> tuple[tuple[Offer, ...],
 
 
 def offers(backend: str, source: ModelSource) -> tuple[Offer, ...]:
-    """The backend's files on the hub, the largest first. Blocks. Raises ModelError or ConfigError that says why not."""
-    with asking(Errand(repo=source.repo, object="the list of files", verb="see", otherwise="or try again later")):
+    """The backend's files on the hub, largest first. Blocks. Raises ModelError or ConfigError with the reason."""
+    with translate_errors(
+        HubRequest(repo=source.repo, object="the list of files", verb="see", otherwise="or try again later")
+    ):
         check_client()
         info = HfApi().model_info(source.repo, files_metadata=True, timeout=TIMEOUT_S)
         found = tuple(
@@ -58,7 +59,7 @@ def offers(backend: str, source: ModelSource) -> tuple[Offer, ...]:
 
 
 def _size(file: RepoSibling) -> int:
-    """The hub may say anything: this raises ValueError for what is no size."""
+    """The file's size. Raises ValueError for anything that is no plausible size: a hub may send anything."""
     if type(file.size) is not int or not 0 <= file.size <= LARGEST:
         raise ValueError(f"a file of {file.size!r:.40} bytes")
     return file.size

@@ -1,4 +1,4 @@
-"""What has arrived of a file, beside the cache's blobs: locked, open at its end, and never larger than announced."""
+"""A partial download beside the cache's blobs: locked, opened for appending, never larger than announced."""
 
 import fcntl
 import io
@@ -15,12 +15,12 @@ from huggingface_hub import constants
 from launcher.errors import HubUnreachable
 from launcher.hub.cache_entry import INCOMPLETE
 
-MOST_TIMES = 4  # as many bytes as the file has may come, before the hub is no hub
+MAX_RECEIVED = 4  # times the file's size, over all retries; a hub that sends more is not a hub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadTarget:
-    """How many bytes are announced, who is told of those that arrive, and when no more are wanted."""
+    """The announced size, the progress callback, and the event that stops the download."""
 
     size: int
     report: Callable[[int, int], None]
@@ -28,58 +28,58 @@ class DownloadTarget:
 
 
 class PartialDownload(io.BufferedWriter):
-    """Every write reports the bytes so far, or raises CancelledError, or HubUnreachable for more than announced."""
+    """Each write reports the bytes so far. Raises CancelledError if stopped, HubUnreachable for more than announced."""
 
-    def __init__(self, path: Path, transfer: DownloadTarget) -> None:
+    def __init__(self, path: Path, target: DownloadTarget) -> None:
         super().__init__(io.FileIO(path, "ab"))
-        self.path, self._transfer, self._received = path, transfer, 0
+        self.path, self._target, self._received = path, target, 0
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]  # http_get writes nothing but bytes
-        if self._transfer.stop.is_set():
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # http_get only writes bytes
+        if self._target.stop.is_set():
             raise CancelledError
-        size = self._transfer.size
+        size = self._target.size
         self._received += len(data)
-        # Some times over: a connection that breaks off, to a server without ranges, begins from the start.
-        if self.tell() + len(data) > size or self._received > MOST_TIMES * size:
+        # Several times the size: after a lost connection, a server without ranges sends the file from the start.
+        if self.tell() + len(data) > size or self._received > MAX_RECEIVED * size:
             raise HubUnreachable(
                 f"{constants.ENDPOINT} sends more than the {size} bytes that it announced: check HF_ENDPOINT"
             )
         written = super().write(data)
-        self._transfer.report(self.tell(), size)
+        self._target.report(self.tell(), size)
         return written
 
     def empty(self) -> None:
-        """Begin from the start."""
+        """Discard the content and start over."""
         self.seek(0)
         self.truncate()
 
 
 @contextmanager
-def locked(blob: Path, transfer: DownloadTarget) -> Iterator[PartialDownload]:
-    """The half of that content: another launcher may be fetching the same file, and is waited for.
+def open_locked(blob: Path, target: DownloadTarget) -> Iterator[PartialDownload]:
+    """Open and lock the partial download of that blob; waits while another launcher fetches the same file.
 
-    A blob that lost its end, as by a power cut, becomes such a half.
+    A truncated blob, as after a power cut, becomes a partial download again.
     """
-    half = blob.with_name(f"{blob.name}{INCOMPLETE}")
+    path = blob.with_name(f"{blob.name}{INCOMPLETE}")
     while True:
-        with PartialDownload(half, transfer) as partial:
+        with PartialDownload(path, target) as partial:
             fcntl.flock(partial, fcntl.LOCK_EX)
-            if not _is_at(half, partial):
+            if not _is_still_at(path, partial):
                 continue
-            if not partial.tell() and _is_cut_off(blob, transfer.size):
-                blob.replace(half)
+            if not partial.tell() and _is_truncated(blob, target.size):
+                blob.replace(path)
                 continue
             yield partial
             return
 
 
-def _is_at(path: Path, partial: PartialDownload) -> bool:
-    """Whether what we opened still has its name; who held it may have removed it, as damaged or as no longer wanted."""
+def _is_still_at(path: Path, partial: PartialDownload) -> bool:
+    """Whether the opened file still has its name; the process that held the lock may have removed it."""
     try:
         return os.path.samestat(path.stat(), os.fstat(partial.fileno()))
     except FileNotFoundError:
         return False
 
 
-def _is_cut_off(blob: Path, size: int) -> bool:
+def _is_truncated(blob: Path, size: int) -> bool:
     return blob.is_file() and not blob.is_symlink() and 0 < blob.stat().st_size < size

@@ -10,7 +10,7 @@ import orjson
 import typer
 from rich.progress import Progress, TaskID
 
-from launcher.engine import devices, discovery, truth
+from launcher.engine import cpu_fallback, devices, discovery
 from launcher.engine.discovery import Engine
 from launcher.errors import ArgumentError, ModelError
 from launcher.measure import compare as comparing
@@ -84,7 +84,7 @@ async def _run(
     most = comparing.batch_tokens(texts, settings.max_input_tokens)
     found = await discovery.find(settings.host.engine.llama_server)
     if settings.host.engine.gpu_layers:
-        settings = truth.as_computed(settings, await devices.read(found))
+        settings = cpu_fallback.adapt_gpu_layers(settings, await devices.read(found))
     run = _how(settings.host, most, found)
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         lines: dict[str, TaskID] = {}
@@ -122,7 +122,7 @@ async def _file(settings: Settings, backend: str, name: str, display: Display) -
         offered = ", ".join(family.weights.quantizations)
         raise ModelError(f"{name}: no such file, and {family.name} is offered as {offered}")
     (wanted,) = [one for one in sources.model_files(family, ModelSettings(quantization=name)) if one.backend == backend]
-    return await sources.whole(wanted, report=lambda _, done, total: display.downloading(name, done, total))
+    return await sources.locate_intact(wanted, report=lambda _, done, total: display.downloading(name, done, total))
 
 
 def _print_json(files: dict[str, Path], given: Corpus, found: Comparison, faults: tuple[str, ...]) -> None:

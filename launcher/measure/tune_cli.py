@@ -13,8 +13,8 @@ import typer
 from rich.bar import Bar
 from rich.table import Table
 
+from launcher.engine import cpu_fallback, discovery, profile
 from launcher.engine import devices as gpu
-from launcher.engine import discovery, profile, truth
 from launcher.engine.profile import Profile
 from launcher.errors import ArgumentError, LauncherError
 from launcher.fleet.prepare import files
@@ -108,7 +108,7 @@ async def _prepared(
     """What is served, as `launcher.fleet.prepare` decides it, for one backend."""
     found = await discovery.find(settings.host.engine.llama_server)
     devices = await gpu.read(found) if settings.host.engine.gpu_layers else gpu.without_gpus()
-    settings = truth.as_computed(settings, devices)
+    settings = cpu_fallback.adapt_gpu_layers(settings, devices)
     decision = sizing.decide(settings, found, devices, (backend,))
     settings, placed = decision.settings, decision.placements.get(backend)
     model = (await files(settings, (backend,), display))[backend]

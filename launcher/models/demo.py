@@ -1,16 +1,16 @@
-"""Three small models made on the spot, so that the whole service can be tried without a download or a GPU.
+"""Generates three small models, so that the whole service can be tried without a download or a GPU.
 
-They know words by their letters, not by their meaning: a text's vector is the mean of a random vector for every four
-letters in a row (fastText's idea), written as a transformer of one layer that any llama.cpp runs.
+They know words by their letters, not by their meaning: a text's vector is the mean of one random vector for every four
+consecutive letters (fastText's idea), expressed as a one-layer transformer that any llama.cpp runs.
 
-- A token is a byte. Its embedding is one-hot: letters in lower case, digits, bytes of other scripts, and one place for
-  all that is not part of a word.
-- Attention looks at positions only: head h copies the letter h places back, so that each token knows its last four.
-  Head 0 also gives every letter a faint vector of its own, for texts without a gram.
-- A unit of the feed-forward network is on when all four letters are in its own random sets, which one gram in sixteen
-  is, and then gives a random value of these four letters. Grams that differ in one letter share half of their units.
-- A gram is four letters, or a space and the first three letters of a word: a word of n letters has n - 2. Long words
-  count more than function words, and a word of two letters counts nothing.
+- A token is a byte. Its embedding is one-hot: letters in lower case, digits, bytes of other scripts, and one position
+  for everything that is not part of a word.
+- Attention looks at positions only: head h copies the letter h positions back, so each token knows its last four.
+  Head 0 also adds a faint vector for each letter, for texts without a gram.
+- A unit of the feed-forward network is on if all four letters are in its own random sets, as for one gram in sixteen,
+  and then outputs a random value for these four letters. Grams that differ in one letter share half of their units.
+- A gram is four letters, or a space and the first three letters of a word: a word of n letters has n - 2. So long
+  words count more than function words, and words of two letters do not count.
 """
 
 import fcntl
@@ -26,29 +26,29 @@ from launcher.host import disk
 
 F32 = npt.NDArray[np.float32]
 
-VERSION = 1  # in the files' names: raise it with any change of what is written
+VERSION = 1  # part of the file names: raise it with any change to the content
 SEEDS = {"retrieval": 1, "code": 2, "text-matching": 3}
 
 DIMENSIONS, CONTEXT, HEADS, KV_HEADS, HEAD_SIZE = 2048, 32768, 16, 2, 128
 GRAM = 4  # letters
-UNITS = 1504  # one dimension each, from 0 on: a vector cut short still has its share; a multiple of 32, as Q8_0 wants
-CONSTANT = 1535  # this dimension has LOUD, which outweighs all others, so that RMS norms divide by 1
-LETTERS = 1536  # from here on GRAM one-hots
+UNITS = 1504  # one dimension each, from 0 on: a truncated vector keeps its share; a multiple of 32, as Q8_0 requires
+CONSTANT = 1535  # this dimension holds LOUD, which outweighs all others, so that RMS norms divide by 1
+LETTERS = 1536  # from here on, GRAM one-hots
 LOUD = DIMENSIONS**0.5
 FREQUENCY_BASE = 4.0  # high frequencies only: the next position must differ clearly
-ATTENTION = 6.0  # length of a query's and a key's pair of numbers: e^-33 of the weight is left for other positions
+ATTENTION = 6.0  # length of each pair of numbers in queries and keys: other positions get e^-33 of the weight
 GATE = 16.0  # a unit is on at +GATE / 2, off at -GATE / 2 and below
-LOUDNESS = 0.03  # of a unit: a gram has the length 4.6, small against LOUD
-BACKGROUND = 0.001  # of a letter, in each unit's dimension: no text has a zero vector
+LOUDNESS = 0.03  # of a unit: a gram has length 4.6, small against LOUD
+BACKGROUND = 0.001  # of a letter, in each unit's dimension, so that no text has a zero vector
 
 END, PREFIXES, SPACES = "<|endoftext|>", ("Query:", "Passage:"), "ĠĠ"
-OTHER = HEAD_SIZE - 1  # the place of all that is not part of a word
+OTHER = HEAD_SIZE - 1  # the position of everything that is not part of a word
 
 
 def demo_models(folder: Path) -> dict[str, Path]:
-    """The demo's model of each backend, made in `folder` by the first process that asks, in a second. Raises OSError.
+    """The demo model of each backend, generated in `folder` by the first process, in a second. Raises OSError.
 
-    20 MB each, 2048 dimensions, of the architecture of jina-embeddings-v4. Blocks.
+    20 MB each, 2048 dimensions, the architecture of jina-embeddings-v4. Blocks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {backend: folder / f"demo-v{VERSION}-{backend}.gguf" for backend in SEEDS}
@@ -56,7 +56,7 @@ def demo_models(folder: Path) -> dict[str, Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for backend, path in paths.items():
             if not path.exists():
-                with disk.whole(path) as unfinished:
+                with disk.atomic_file(path) as unfinished:
                     _write(unfinished, SEEDS[backend])
     return paths
 
@@ -90,7 +90,7 @@ def _describe(writer: gguf.GGUFWriter) -> None:
 
 
 def add_tokenizer(writer: gguf.GGUFWriter) -> None:
-    """Bytes, one merge (llama.cpp insists on some), the prefixes as tokens that say nothing, and the end."""
+    """Bytes, one merge (llama.cpp requires one), the prefixes as tokens without meaning, and the end token."""
     tokens = [*_alphabet(), SPACES, *PREFIXES, END]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
@@ -104,22 +104,22 @@ def add_tokenizer(writer: gguf.GGUFWriter) -> None:
 
 
 def _alphabet() -> list[str]:
-    """GPT-2's printable character for each byte: its own where it has a visible one, else one from 256 on."""
+    """GPT-2's printable character for each byte: its own if visible, else one from 256 on."""
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
     hidden = iter(range(256, 512))
     return [chr(byte if byte in visible else next(hidden)) for byte in range(256)]
 
 
 def _place(byte: int) -> int:
-    """Where the one-hot of a byte has its one."""
+    """The index of a byte's one in its one-hot."""
     letter = chr(byte).lower()
     if byte < 128:
         return "abcdefghijklmnopqrstuvwxyz0123456789".find(letter) % HEAD_SIZE  # -1 is OTHER
-    return 36 + byte % 91  # bytes of a script that share a place are far apart in it
+    return 36 + byte % 91  # bytes of one script that share a position are far apart in it
 
 
 def _tensors(random: np.random.Generator) -> Iterator[tuple[str, F32]]:
-    """Name and values, (rows, columns) as numpy sees them: a matrix maps `columns` inputs to `rows` outputs."""
+    """Name and values, (rows, columns) in numpy's order: a matrix maps `columns` inputs to `rows` outputs."""
     shown = np.zeros(DIMENSIONS, np.float32)
     shown[:UNITS] = 1.0
     yield "token_embd.weight", _embeddings()

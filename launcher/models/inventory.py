@@ -1,4 +1,4 @@
-"""The family's files side by side: what is here, what the hub has, what is in use, and what the disk can take."""
+"""The table of the family's files: those here, those in use, and those on the hub."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Use(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryRow:
-    """One file on this machine, or one that the configuration wants and that is not here (no `path`).
+    """A file on this machine, or one that the configuration needs and that is not here (no `path`).
 
-    `quantization` is None for the user's own file and for half a download, which the cache does not name.
+    `quantization` is None for the user's own file, and for a partial download, for which the cache does not say it.
     """
 
     backend: str
@@ -44,14 +44,14 @@ class InventoryRow:
 
 
 def rows(
-    family: Family, settings: ModelSettings, files: Sequence[CachedFile], halves: Sequence[StoppedDownload]
+    family: Family, settings: ModelSettings, files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]
 ) -> tuple[InventoryRow, ...]:
-    """The files of each backend in the family's order: the one it serves first, then the others, then halves."""
-    return tuple(row for backend in family.weights.models for row in _of(backend, family, settings, files, halves))
+    """The files of each backend, in the family's order: the served one, then others, then partial downloads."""
+    return tuple(row for backend in family.weights.models for row in _of(backend, family, settings, files, stopped))
 
 
 def by_quantization(offers: Iterable[Offer]) -> Mapping[str, Mapping[str, Offer]]:
-    """quantisation → backend → offer, the largest first."""
+    """quantisation → backend → offer, largest first."""
     table: dict[str, dict[str, Offer]] = {}
     for offer in sorted(offers, key=lambda offer: -offer.bytes):
         table.setdefault(offer.quantization, {})[offer.backend] = offer
@@ -63,20 +63,19 @@ def _of(
     family: Family,
     settings: ModelSettings,
     files: Sequence[CachedFile],
-    halves: Sequence[StoppedDownload],
+    stopped: Sequence[StoppedDownload],
 ) -> Iterator[InventoryRow]:
-    own, wanted = settings.files.get(backend), settings.quantization or family.weights.quantization
-    mine = [file for file in files if file.backend == backend]
-    served = [file for file in mine if file.current and file.quantization == wanted and not own]
+    own, quantization = settings.files.get(backend), settings.quantization or family.weights.quantization
+    cached = [file for file in files if file.backend == backend]
+    served = [file for file in cached if file.current and file.quantization == quantization and not own]
     if own:
-        there = own.is_file()
-        use, size = (Use.IN_USE, own.stat().st_size) if there else (Use.MISSING, 0)
+        use, size = (Use.IN_USE, own.stat().st_size) if own.is_file() else (Use.MISSING, 0)
         yield InventoryRow(backend=backend, quantization=None, use=use, bytes=size, path=own)
     elif not served:
-        yield InventoryRow(backend=backend, quantization=wanted, use=Use.MISSING, bytes=0, path=None)
-    for file in [*served, *(file for file in mine if file not in served)]:
+        yield InventoryRow(backend=backend, quantization=quantization, use=Use.MISSING, bytes=0, path=None)
+    for file in [*served, *(file for file in cached if file not in served)]:
         use = Use.IN_USE if file in served else Use.UNUSED if file.current else Use.OLD
         yield InventoryRow(backend=backend, quantization=file.quantization, use=use, bytes=file.bytes, path=file.path)
-    for half in halves:
-        if half.backend == backend:
-            yield InventoryRow(backend=backend, quantization=None, use=Use.HALF, bytes=half.bytes, path=half.path)
+    for partial in stopped:
+        if partial.backend == backend:
+            yield InventoryRow(backend=backend, quantization=None, use=Use.HALF, bytes=partial.bytes, path=partial.path)

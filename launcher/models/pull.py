@@ -1,4 +1,4 @@
-"""`trillama models pull`: decide what is missing, see that it is offered and fits, and fetch it."""
+"""`trillama models pull`: finds what is missing, checks that it is offered and fits the disk, and fetches it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from pathlib import Path
 
 from launcher.errors import DamagedFile, ModelError, NotWritten
 from launcher.host.disk import amount, free_bytes
-from launcher.hub import cache as store
-from launcher.hub.cache_entry import cached
+from launcher.hub.cache import bytes_present
+from launcher.hub.cache_entry import find_cached
 from launcher.hub.listing import Offer, offered
-from launcher.models import sources as models
+from launcher.models import sources
 from launcher.models.sources import ModelFile, Report
 from launcher.settings.config import ModelSettings
 from launcher.settings.family import Family
@@ -18,7 +18,7 @@ from launcher.settings.folders import hub_cache
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullPlan:
-    """Which files are to be had. `bytes` are those still to come, 0 where the hub did not say."""
+    """The files of a pull. `bytes` still have to be downloaded; 0 if the hub did not give sizes."""
 
     here: tuple[ModelFile, ...]
     missing: tuple[ModelFile, ...]
@@ -27,10 +27,10 @@ class PullPlan:
 
 
 def plan_pull(family: Family, settings: ModelSettings, quantization: str | None, backends: Sequence[str]) -> PullPlan:
-    """What a pull has to do. Without `quantization` it is the configuration's, and the user's own files count.
+    """What a pull has to do. Without `quantization`: the configuration's, in which the user's own files count.
 
-    Asks the hub if something is missing; a hub out of reach is left to the download to report. Blocks. Raises
-    ModelError for a quantisation that is not offered, naming those that are, and for a disk that cannot take all.
+    Asks the hub only if something is missing; if it is unreachable, the download reports that. Blocks. Raises
+    ModelError for a quantisation that is not offered, naming those that are; NotWritten if the disk is too small.
     """
     name = family.weights.named(quantization or settings.quantization or family.weights.quantization)
     files = [
@@ -44,55 +44,55 @@ def plan_pull(family: Family, settings: ModelSettings, quantization: str | None,
         if backend in backends
     ]
     own = tuple(file for file in files if file.local)
-    here = tuple(file for file in files if not file.local and _is_here(file))
+    here = tuple(file for file in files if not file.local and _is_complete(file))
     missing = tuple(file for file in files if file not in own and file not in here)
     offers, _ = offered(family, [file.backend for file in missing])
     _check_offered(family, name, missing, offers)
-    coming = _bytes_to_come(family, name, offers)
-    if coming > (free := free_bytes(cache := hub_cache())):
+    needed = _bytes_to_download(family, name, offers)
+    if needed > (free := free_bytes(cache := hub_cache())):
         raise NotWritten(
-            f"{len(missing)} files of {name} need {amount(coming)}, the disk of {cache} has {amount(free)} free: "
-            "make room, take a smaller quantisation, or set HF_HOME to another disk"
+            f"{len(missing)} files of {name} need {amount(needed)}, the disk of {cache} has {amount(free)} free: "
+            "make room, choose a smaller quantisation, or set HF_HOME to another disk"
         )
-    return PullPlan(here=here, missing=missing, own=own, bytes=coming)
+    return PullPlan(here=here, missing=missing, own=own, bytes=needed)
 
 
 async def run(family: Family, planned: PullPlan, report: Report) -> dict[str, Path]:
-    """Fetch what is missing, one file after the other, and check each. The path of every file that is not the user's.
+    """Fetch what is missing, one file after the other, and check all. Returns the paths, without the user's own files.
 
-    Cancelled, what has arrived stays. Raises ModelError.
+    If cancelled, partial downloads stay. Raises ModelError.
     """
     paths = {}
     for file in (*planned.here, *planned.missing):
-        thorough = file in planned.here  # what comes now is verified as it comes
-        paths[file.backend] = path = await models.whole(file, report=report, thorough=thorough)
-        models.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+        thorough = file in planned.here  # a new download is verified anyway
+        paths[file.backend] = path = await sources.locate_intact(file, report=report, thorough=thorough)
+        sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
     return paths
 
 
-def _is_here(file: ModelFile) -> bool:
-    """Whether it is in the cache with all that it names: a cut-off one is still to come."""
-    path = cached(file.repo, file.filename)
+def _is_complete(file: ModelFile) -> bool:
+    """Whether the cache has all of it; a truncated file must still be downloaded."""
+    path = find_cached(file.repo, file.filename)
     try:
-        return path is not None and bool(models.check_whole(path))
+        return path is not None and bool(sources.check_complete(path))
     except DamagedFile:
         return False
 
 
 def _check_offered(family: Family, name: str, missing: Sequence[ModelFile], offers: Sequence[Offer]) -> None:
     for file in missing:
-        there = [offer.quantization for offer in offers if offer.backend == file.backend]
-        if there and name not in there:
-            raise ModelError(f'{file.repo} has no "{name}"; there are {", ".join(there)}')
-        if not there and name not in family.weights.quantizations:
-            offered_as = ", ".join(family.weights.quantizations)
-            raise ModelError(f'"{name}": {family.name} is offered as {offered_as}')
+        available = [offer.quantization for offer in offers if offer.backend == file.backend]
+        if available and name not in available:
+            raise ModelError(f'{file.repo} has no "{name}"; there are {", ".join(available)}')
+        if not available and name not in family.weights.quantizations:
+            known = ", ".join(family.weights.quantizations)
+            raise ModelError(f'"{name}": {family.name} is offered as {known}')
 
 
-def _bytes_to_come(family: Family, name: str, offers: Sequence[Offer]) -> int:
-    sources = family.weights.models
+def _bytes_to_download(family: Family, name: str, offers: Sequence[Offer]) -> int:
+    repos = family.weights.models
     return sum(
-        max(0, offer.bytes - store.arrived(sources[offer.backend], offer.sha256))
+        max(0, offer.bytes - bytes_present(repos[offer.backend], offer.sha256))
         for offer in offers
         if offer.quantization == name
     )

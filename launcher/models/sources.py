@@ -1,4 +1,4 @@
-"""GGUF name → verified local file."""
+"""Finds each backend's model file, downloading and checking it."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launcher.errors import DamagedFile, ModelError
 from launcher.hub.cache import sha256_of
-from launcher.hub.cache_entry import sha256_named
+from launcher.hub.cache_entry import sha256_in_name
 from launcher.hub.download import fetch
 from launcher.models.gguf_file import read_header
 from launcher.settings.config import ModelSettings
@@ -20,13 +20,12 @@ from proxy.contract.gguf import Header
 
 log = logging.getLogger(__name__)
 
-
-Report = Callable[[str, int, int], None]  # a backend's name, the bytes that are here, and all of them
+Report = Callable[[str, int, int], None]  # a backend's name, bytes done, bytes in all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
-    """What must be served by one backend: a file of a hub's repository, or the user's own file."""
+    """The file that one backend serves: of a hub's repository, or the user's own."""
 
     backend: str
     repo: str
@@ -55,52 +54,52 @@ def model_files(family: Family, settings: ModelSettings) -> tuple[ModelFile, ...
     )
 
 
-async def locate(model_files: ModelFile, *, report: Report, damaged: bool = False) -> Path:
+async def locate(file: ModelFile, *, report: Report, damaged: bool = False) -> Path:
     """The user's own file as it is, else the hub's file: from the cache, or downloaded into it.
 
-    `report(backend, bytes done, bytes in all)` is called on the event loop as bytes arrive. Cancelled, it returns at
-    once; what has arrived stays, and the next start goes on from it. With `damaged` what is in the cache is not
-    trusted. Raises ModelError with the user's next step, ConfigError.
+    `report(backend, bytes done, bytes in all)` is called on the event loop as bytes arrive. Returns at once when
+    cancelled; the partial download stays, and the next start resumes it. With `damaged` the cached file is not trusted.
+    Raises ModelError with the user's next step, ConfigError.
     """
-    if model_files.local is not None:
-        return model_files.local
+    if file.local is not None:
+        return file.local
     loop, stop = asyncio.get_running_loop(), threading.Event()
 
     def on_loop(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(report, model_files.backend, done, total)
+        loop.call_soon_threadsafe(report, file.backend, done, total)
 
     try:
-        work = partial(fetch, model_files.repo, model_files.filename, report=on_loop, stop=stop, damaged=damaged)
+        work = partial(fetch, file.repo, file.filename, report=on_loop, stop=stop, damaged=damaged)
         return await _in_daemon_thread(work)
     finally:
         stop.set()
 
 
-async def whole(model_files: ModelFile, *, report: Report, thorough: bool = False) -> Path:
-    """What `locate` finds, with all that it names; a damaged file of the hub's is fetched again, once.
+async def locate_intact(file: ModelFile, *, report: Report, thorough: bool = False) -> Path:
+    """What `locate` finds, checked to be complete; a damaged file of the hub's is fetched again, once.
 
-    `thorough` also reads it whole, for its SHA-256. Raises ModelError.
+    `thorough` also verifies its SHA-256, which reads all of it. Raises ModelError.
     """
-    path = await locate(model_files, report=report)
+    path = await locate(file, report=report)
     try:
-        check_whole(path)
+        check_complete(path)
         if thorough:
             await _in_daemon_thread(partial(_check_content, path))
     except DamagedFile as error:
-        if model_files.local is not None:
+        if file.local is not None:
             raise
         log.warning("%s is damaged: fetching it again", path)
         try:
-            path = await locate(model_files, report=report, damaged=True)
+            path = await locate(file, report=report, damaged=True)
         except ModelError as also:
             raise type(also)(f"{path} is damaged, and cannot be fetched again: {also}") from error
-        check_whole(path)
+        check_complete(path)
     return path
 
 
 def check(path: Path, *, architecture: str, dimensions: int) -> None:
-    """Raises ModelError unless the file is a whole GGUF of that architecture whose vectors have that many numbers."""
-    header = check_whole(path)
+    """Raises ModelError unless the file is a complete GGUF of that architecture and vector size."""
+    header = check_complete(path)
     if (found := header.metadata.get("general.architecture")) != architecture:
         raise ModelError(
             f"{path}: its architecture is {found}, this family's is {architecture}; give a file of this family, "
@@ -113,8 +112,8 @@ def check(path: Path, *, architecture: str, dimensions: int) -> None:
         )
 
 
-def check_whole(path: Path) -> Header:
-    """The header of a GGUF that lacks nothing of what it names. Raises DamagedFile, ModelError."""
+def check_complete(path: Path) -> Header:
+    """The header of a GGUF that is as long as its header says. Raises DamagedFile, ModelError."""
     header = read_header(path)
     if header.file_bytes < header.needed_bytes:
         raise DamagedFile(
@@ -125,16 +124,16 @@ def check_whole(path: Path) -> Header:
 
 
 def _check_content(path: Path) -> Path:
-    """Raises DamagedFile if the content is not what the cache calls it."""
-    expected = sha256_named(path)
+    """Raises DamagedFile if the content's SHA-256 is not the one in its cache name."""
+    expected = sha256_in_name(path)
     if expected and (found := sha256_of(path)) != expected:
         raise DamagedFile(f"{path}: its SHA-256 is {found}, not {expected}")
     return path
 
 
 async def _in_daemon_thread(work: Callable[[], Path]) -> Path:
-    # Not asyncio.to_thread: its threads are waited for when the loop and the interpreter end, and a download that
-    # waits for a dead network would hold up Ctrl-C for a minute. Nothing is lost with this one: its file is resumed.
+    # Not asyncio.to_thread: loop and interpreter wait for its threads at exit, and a download that waits for a dead
+    # network would delay Ctrl-C for a minute. Killing this thread loses nothing: its file is resumed.
     done: Future[Path] = Future()
     done.set_running_or_notify_cancel()
     threading.Thread(target=_settle, args=(done, work), name="download", daemon=True).start()
@@ -144,5 +143,5 @@ async def _in_daemon_thread(work: Callable[[], Path]) -> Path:
 def _settle(done: Future[Path], work: Callable[[], Path]) -> None:
     try:
         done.set_result(work())
-    except BaseException as error:  # noqa: BLE001 # whatever it is belongs to the one who waits
+    except BaseException as error:  # noqa: BLE001 # any error belongs to the waiting task
         done.set_exception(error)

@@ -16,12 +16,12 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, loa
 
 from launcher.errors import ModelError
 from launcher.hub import client
-from launcher.hub.client import Errand, RemoteFile, asking
+from launcher.hub.client import HubRequest, RemoteFile, translate_errors
 
 
 def find(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
     """The file as it is at that commit, the newest by default. Blocks. Raises ModelError with the next step."""
-    with asking(_errand(repo, name)):
+    with translate_errors(_request(repo, name)):
         return client.find(repo, name, commit=commit)
 
 
@@ -35,7 +35,7 @@ def read(file: RemoteFile, start: int, length: int) -> bytes:
         raise ModelError(f"{file} has {file.size} bytes, and {start} to {end} are asked for: the file is damaged")
     headers = {**build_hf_headers(), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
     with (
-        asking(_errand(file.repo, file.name)),
+        translate_errors(_request(file.repo, file.name)),
         http_stream_backoff(
             "GET",
             hf_hub_url(file.repo, file.name, revision=file.commit),
@@ -53,8 +53,8 @@ def read(file: RemoteFile, start: int, length: int) -> bytes:
     return content
 
 
-def _errand(repo: str, name: str) -> Errand:
-    return Errand(repo=repo, object=name, otherwise="or copy what this command makes from another machine")
+def _request(repo: str, name: str) -> HubRequest:
+    return HubRequest(repo=repo, object=name, otherwise="or copy what this command makes from another machine")
 
 
 def _check_partial(answer: httpx2.Response, file: RemoteFile, start: int, length: int) -> None:

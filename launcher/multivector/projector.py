@@ -49,7 +49,7 @@ class _Source:
     files: dict[str, tuple[RemoteFile, dict[str, Tensor]]] = field(default_factory=dict)
     read: dict[str, str] = field(default_factory=dict)  # a tensor's name -> the SHA-256 of its bytes
 
-    def whole(self, name: str) -> bytes:
+    def read_file(self, name: str) -> bytes:
         """A small file."""
         file = byte_ranges.find(self.repo, name, commit=self.commit)
         self.commit = file.commit
@@ -77,7 +77,7 @@ def path_of(family: Family) -> Path:
     return cache_dir() / "multivector" / f"{family.name}.npz"
 
 
-def kept(family: Family) -> Path | None:
+def find_cached(family: Family) -> Path | None:
     """The family's projector, if it is here and whole."""
     path, layout = path_of(family), _layout(family)
     try:
@@ -98,7 +98,7 @@ def fetch(family: Family) -> Projector:
     bias = source.tensor(layout.bias, _shard(shard_of, layout.bias, layout))
     _check_shape(layout.weight, weight, (layout.dimensions, family.dimensions))
     _check_shape(layout.bias, bias, (layout.dimensions,))
-    config = lora.config_of(source.whole(layout.adapter_config), f"{layout.adapter_config} of {layout.repo}")
+    config = lora.config_of(source.read_file(layout.adapter_config), f"{layout.adapter_config} of {layout.repo}")
     weights = {
         backend: lora.merged(
             weight,
@@ -114,7 +114,7 @@ def fetch(family: Family) -> Projector:
     return Projector(weights, bias, _about(family, source, config.scale))
 
 
-def keep(projector: Projector, path: Path) -> None:
+def save(projector: Projector, path: Path) -> None:
     """Write it, whole or not at all. Raises NotWritten."""
     try:
         _write(projector, path)
@@ -149,7 +149,7 @@ def _layout(family: Family) -> MultiVector:
 
 def _weight_map(source: _Source, layout: MultiVector) -> Mapping[str, str]:
     try:
-        return _Index.model_validate_json(source.whole(layout.index)).weight_map
+        return _Index.model_validate_json(source.read_file(layout.index)).weight_map
     except ValidationError as error:
         raise ModelError(f"{layout.index} of {layout.repo} is no index of shards: correct the family file") from error
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from launcher.planning.memory import Flags, ModelWeights, Need, need
-from launcher.planning.packing import Shares, split, whole
+from launcher.planning.packing import Shares, pack, split
 
 MIN_TOKENS = 512  # llama-server's own default; shorter than a page is of no use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """What is to be served. `weights` has each backend's file at each quantisation, in the family's order.
+    """What a plan is asked for. `weights` has each backend's file at each quantisation, in the family's order.
 
-    `quantization` None leaves it to us: the classes of `quality`, best first. `fixed_tokens`: the
-    length stays as it is; `asked` is then the one that was hoped for, if it is another. `on_demand`: so do these
-    backends, by the user's word.
+    `quantization` None leaves the choice to the plan: the classes of `quality`, best first. `fixed_tokens`: the length
+    is not to be changed; `wanted_tokens` is then the length hoped for, if it is another. `on_demand`: the backends that
+    the user wants to run on demand.
     """
 
     weights: Mapping[str, Mapping[str, ModelWeights]]
@@ -27,7 +27,7 @@ class PlanRequest:
     gpu_layers: int
     logits: bool
     on_demand: frozenset[str] = frozenset()
-    asked: int | None = None
+    wanted_tokens: int | None = None
 
     @property
     def classes(self) -> tuple[tuple[str, ...], ...]:
@@ -62,50 +62,50 @@ class PackedItem:
     need: Need
 
 
-def possible(wish: PlanRequest, room: DeviceRoom) -> PlanRequest:
+def adapt(request: PlanRequest, room: DeviceRoom) -> PlanRequest:
     """Without a GPU nothing goes to one."""
-    return wish if room.gpus else replace(wish, gpu_layers=0)
+    return request if room.gpus else replace(request, gpu_layers=0)
 
 
-def candidates(wish: PlanRequest) -> Iterator[Candidate]:
+def candidates(request: PlanRequest) -> Iterator[Candidate]:
     """Every way, the one to be preferred first."""
-    for quantizations in wish.classes:
-        for divided, resident, tokens in product((False, True), _residents(wish), _lengths(wish)):
+    for quantizations in request.classes:
+        for divided, resident, tokens in product((False, True), _residents(request), _lengths(request)):
             for quantization in quantizations:
                 yield Candidate(
                     quantization=quantization,
                     tokens=tokens,
                     resident=resident,
-                    on_demand=tuple(name for name in wish.weights if name not in resident),
+                    on_demand=tuple(name for name in request.weights if name not in resident),
                     split=divided,
                 )
 
 
-def _residents(wish: PlanRequest) -> Iterator[tuple[str, ...]]:
+def _residents(request: PlanRequest) -> Iterator[tuple[str, ...]]:
     """Who stays loaded, most first; the family's first the longest. One alone gains nothing by taking turns."""
-    always = [name for name in wish.weights if name not in wish.on_demand]
+    always = [name for name in request.weights if name not in request.on_demand]
     for kept in range(len(always), -1, -1):
-        if kept == len(always) or len(wish.weights) - kept > 1:
+        if kept == len(always) or len(request.weights) - kept > 1:
             yield tuple(always[:kept])
 
 
-def _lengths(wish: PlanRequest) -> tuple[int, ...]:
+def _lengths(request: PlanRequest) -> tuple[int, ...]:
     """The longest text, in tokens: as wished, then halves of it down to MIN_TOKENS."""
-    found = [wish.tokens]
-    while not wish.fixed_tokens and found[-1] > MIN_TOKENS:
+    found = [request.tokens]
+    while not request.fixed_tokens and found[-1] > MIN_TOKENS:
         found.append(max(MIN_TOKENS, found[-1] // 2))
     return tuple(found)
 
 
-def needs_of(wish: PlanRequest, candidate: Candidate) -> dict[str, Need]:
+def needs_of(request: PlanRequest, candidate: Candidate) -> dict[str, Need]:
     """What each backend takes."""
-    flags = Flags(batch_tokens=candidate.tokens, gpu_layers=wish.gpu_layers, logits=wish.logits)
-    return {name: need(files[candidate.quantization], flags) for name, files in wish.weights.items()}
+    flags = Flags(batch_tokens=candidate.tokens, gpu_layers=request.gpu_layers, logits=request.logits)
+    return {name: need(files[candidate.quantization], flags) for name, files in request.weights.items()}
 
 
-def items_of(wish: PlanRequest, candidate: Candidate) -> list[PackedItem]:
+def items_of(request: PlanRequest, candidate: Candidate) -> list[PackedItem]:
     """What is loaded at once."""
-    needs = needs_of(wish, candidate)
+    needs = needs_of(request, candidate)
     items = [PackedItem(names=(name,), need=needs[name]) for name in candidate.resident]
     if turns := candidate.on_demand:
         largest = Need(
@@ -117,14 +117,14 @@ def items_of(wish: PlanRequest, candidate: Candidate) -> list[PackedItem]:
     return items
 
 
-def assigned(wish: PlanRequest, room: DeviceRoom, candidate: Candidate) -> dict[str, Shares] | None:
+def assign(request: PlanRequest, room: DeviceRoom, candidate: Candidate) -> dict[str, Shares] | None:
     """Each backend's devices, if all fits; no devices where there is no GPU to use."""
-    items = items_of(wish, candidate)
+    items = items_of(request, candidate)
     if ram_needed([item.need for item in items], room) > room.ram:
         return None
     shares: Sequence[Shares] | None = [{} for _ in items]
-    if wish.gpu_layers:
-        shares = (split if candidate.split else whole)([item.need for item in items], room.gpus)
+    if request.gpu_layers:
+        shares = (split if candidate.split else pack)([item.need for item in items], room.gpus)
     if shares is None:
         return None
     return {name: share for item, share in zip(items, shares, strict=True) for name in item.names}

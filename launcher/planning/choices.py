@@ -48,7 +48,7 @@ def length(family: str) -> Length | None:
         return None
 
 
-def keep(family: str, chosen: str | None, longest: Length | None) -> None:
+def save(family: str, chosen: str | None, longest: Length | None) -> None:
     """Keep both choices, where they were made. What is there is never half replaced. Raises OSError."""
     if chosen is not None and chosen != quantization(family):
         _write(_quantization_file(family), chosen)

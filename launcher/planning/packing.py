@@ -12,7 +12,7 @@ ALIKE = 1.1  # ways that differ by less are equally quick, as far as one can tel
 Shares = Mapping[str, float]  # by device: the part of a model that lies there; together 1
 
 
-def whole(needs: Sequence[Need], rooms: Mapping[str, int]) -> list[Shares] | None:
+def pack(needs: Sequence[Need], rooms: Mapping[str, int]) -> list[Shares] | None:
     """Each need on one card; None if there is no way. Every way is tried, so a way that there is is found.
 
     Of the ways that fit it is one that uses the cards best: models on one card compute in turn, and the room of a card
@@ -29,7 +29,7 @@ def whole(needs: Sequence[Need], rooms: Mapping[str, int]) -> list[Shares] | Non
 
 
 def overflow(needs: Sequence[Need], rooms: Mapping[str, int]) -> int:
-    """The bytes that all cards together lack for `whole`, at the least; 0: it fits."""
+    """The bytes that all cards together lack for `pack`, at the least; 0: it fits."""
     lacks = (-sum(min(0, left) for left in _left(needs, rooms, way).values()) for way in _ways(needs, rooms))
     return min(lacks, default=sum(one.vram for one in needs))
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from launcher.errors import NotEnoughMemory
-from launcher.planning.candidates import Candidate, DeviceRoom, PlanRequest, assigned, candidates, needs_of, possible
-from launcher.planning.lack import refusal
+from launcher.planning.candidates import Candidate, DeviceRoom, PlanRequest, adapt, assign, candidates, needs_of
 from launcher.planning.memory import Need
 from launcher.planning.packing import Shares
+from launcher.planning.shortage import explain_shortage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +43,18 @@ class Plan:
         return tuple(one.name for one in self.placed if one.on_demand)
 
 
-def place(wish: PlanRequest, room: DeviceRoom) -> Plan:
+def place(request: PlanRequest, room: DeviceRoom) -> Plan:
     """The first way to serve that fits. Raises NotEnoughMemory saying what is needed and would fit."""
-    wish = possible(wish, room)
-    for candidate in candidates(wish):
-        shares = assigned(wish, room, candidate)
+    request = adapt(request, room)
+    for candidate in candidates(request):
+        shares = assign(request, room, candidate)
         if shares is not None:
-            return _plan(wish, candidate, shares)
-    raise NotEnoughMemory(refusal(wish, room))
+            return _plan(request, candidate, shares)
+    raise NotEnoughMemory(explain_shortage(request, room))
 
 
-def _plan(wish: PlanRequest, candidate: Candidate, shares: Mapping[str, Shares]) -> Plan:
-    needs = needs_of(wish, candidate)
+def _plan(request: PlanRequest, candidate: Candidate, shares: Mapping[str, Shares]) -> Plan:
+    needs = needs_of(request, candidate)
     placed = tuple(
         Placement(
             name=name,
@@ -63,26 +63,26 @@ def _plan(wish: PlanRequest, candidate: Candidate, shares: Mapping[str, Shares])
             on_demand=name in candidate.on_demand,
             need=needs[name],
         )
-        for name in wish.weights
+        for name in request.weights
     )
     return Plan(
         quantization=candidate.quantization,
         batch_tokens=candidate.tokens,
         placed=placed,
-        reasons=tuple(_reasons(wish, candidate)),
+        reasons=tuple(_reasons(request, candidate)),
     )
 
 
-def _reasons(wish: PlanRequest, chosen: Candidate) -> Iterator[str]:
-    if wish.quantization is not None:
+def _reasons(request: PlanRequest, chosen: Candidate) -> Iterator[str]:
+    if request.quantization is not None:
         yield f"{chosen.quantization} is set"
-    elif chosen.quantization in wish.classes[0]:
+    elif chosen.quantization in request.classes[0]:
         yield f"{chosen.quantization} has the best published quality, within noise, of what fits"
     else:
         yield f"{chosen.quantization} is worse than others by its published NDCG@5, but none of those fits"
-    if chosen.tokens < (asked := wish.asked or wish.tokens):
+    if chosen.tokens < (asked := request.wanted_tokens or request.tokens):
         yield f"the longest text is {chosen.tokens} tokens: with {asked} it does not fit"
-    if set(chosen.on_demand) - wish.on_demand:
+    if set(chosen.on_demand) - request.on_demand:
         turns = " and ".join(chosen.on_demand)
         yield f"{turns} take turns in one place, each loaded when it is asked for: together they do not fit"
     if chosen.split:

@@ -14,7 +14,7 @@ from launcher.planning.candidates import MIN_TOKENS, DeviceRoom, PlanRequest
 from launcher.planning.choices import Length
 from launcher.planning.memory import MIB
 from launcher.planning.placement import Placement, Plan, place
-from launcher.planning.wishes import AUTO, request_of
+from launcher.planning.request import AUTO, request_of
 from launcher.settings.config import Settings
 
 # Left alone on each device: what our sums do not see (alignment, fragments, the desktop), and what others ask for.
@@ -53,31 +53,31 @@ def decide(
     """What to serve of `names` on these devices. `ours` are bytes by device that our own models hold.
 
     What "auto" has chosen once it chooses again as long as that fits: another quantisation gives other vectors. The
-    longest text, if the user has set none, is that of `settled`. `keep` makes both last.
+    longest text, if the user has set none, is that of `fix_length`. `keep` makes both last.
     Raises NotEnoughMemory only where the whole memory of the GPUs would not do: what others hold may come back, and a
     process may get by with less RAM than it asks for. Demo models are not planned: they fit anywhere.
     """
     auto = settings.host.models.quantization == AUTO
     every = tuple(settings.family.weights.models)  # a call for one model gets what a server of all serves
-    if settings.host.demo or (wish := request_of(settings, engine.flags, every if auto else names)) is None:
+    if settings.host.demo or (request := request_of(settings, engine.flags, every if auto else names)) is None:
         return Decision(settings=_served(settings, None), plan=None)
-    whole = wish if tuple(wish.weights) == every else request_of(settings, engine.flags, every) or wish
-    devices = _with(devices if wish.gpu_layers else replace(devices, gpus=()), ours or {})
+    whole = request if tuple(request.weights) == every else request_of(settings, engine.flags, every) or request
+    devices = _with(devices if request.gpu_layers else replace(devices, gpus=()), ours or {})
     before = choices.quantization(settings.family.name) if auto else None
-    if before in {name for names_ in wish.ranking for name in names_}:
-        again, whole_again = (replace(one, quantization=before) for one in (wish, whole))
+    if before in {name for names_ in request.ranking for name in names_}:
+        again, whole_again = (replace(one, quantization=before) for one in (request, whole))
         with suppress(NotEnoughMemory):
             if (decision := _decided(settings, again, whole_again, devices)).plan:
                 return decision
-    return _decided(settings, wish, whole, devices)
+    return _decided(settings, request, whole, devices)
 
 
-def keep(settings: Settings, decision: Decision) -> tuple[str, ...]:
+def save_choices(settings: Settings, decision: Decision) -> tuple[str, ...]:
     """Make the next start choose the same; a note where that fails, for it can be served without."""
     auto = settings.host.models.quantization == AUTO
     quantization = decision.plan.quantization if decision.plan and auto else None
     try:
-        choices.keep(settings.family.name, quantization, decision.length)
+        choices.save(settings.family.name, quantization, decision.length)
     except OSError as error:
         what = f"the choice of {quantization}" if quantization else "the length of the longest text"
         fix = "quantization under [models], and max_input_tokens" if quantization else "max_input_tokens"
@@ -85,27 +85,29 @@ def keep(settings: Settings, decision: Decision) -> tuple[str, ...]:
     return ()
 
 
-def settled(wish: PlanRequest, devices: Devices, before: Length | None) -> PlanRequest:
-    """The wish with the longest text decided for good, from the memory there is in all, whoever uses it now.
+def fix_length(request: PlanRequest, devices: Devices, before: Length | None) -> PlanRequest:
+    """The request with the longest text decided for good, from the memory there is in all, whoever uses it now.
 
     What was chosen `before` for the same models and devices stays.
     """
-    if wish.fixed_tokens:
-        return wish
-    if before and before.holds_for(_models_of(wish, wish.quantization), _totals(devices)):
-        tokens = min(wish.tokens, before.max_input_tokens)
+    if request.fixed_tokens:
+        return request
+    if before and before.holds_for(_models_of(request, request.quantization), _totals(devices)):
+        tokens = min(request.tokens, before.max_input_tokens)
     else:
         try:
-            tokens = place(wish, _lasting(devices)).batch_tokens
+            tokens = place(request, _lasting(devices)).batch_tokens
         except NotEnoughMemory:
-            tokens = min(wish.tokens, MIN_TOKENS)
-    return replace(wish, tokens=tokens, fixed_tokens=True, asked=wish.tokens)
+            tokens = min(request.tokens, MIN_TOKENS)
+    return replace(request, tokens=tokens, fixed_tokens=True, wanted_tokens=request.tokens)
 
 
-def _decided(settings: Settings, wish: PlanRequest, whole: PlanRequest, devices: Devices) -> Decision:
-    """As `decide`; `whole` is the wish for all models, for which the length is chosen."""
-    length = settled(whole, devices, choices.length(settings.family.name))
-    decision = chosen(settings, replace(wish, tokens=length.tokens, fixed_tokens=True, asked=length.asked), devices)
+def _decided(settings: Settings, request: PlanRequest, whole: PlanRequest, devices: Devices) -> Decision:
+    """As `decide`; `whole` is the request for all models, for which the length is chosen."""
+    length = fix_length(whole, devices, choices.length(settings.family.name))
+    decision = plan_for(
+        settings, replace(request, tokens=length.tokens, fixed_tokens=True, wanted_tokens=length.wanted_tokens), devices
+    )
     if whole.fixed_tokens or decision.plan is None:
         return decision
     served = _models_of(whole, decision.plan.quantization)
@@ -113,11 +115,11 @@ def _decided(settings: Settings, wish: PlanRequest, whole: PlanRequest, devices:
     return replace(decision, length=kept)
 
 
-def _models_of(wish: PlanRequest, quantization: str | None) -> str:
-    """What of a wish decides how long a text may be, in words."""
-    turns = f", {' and '.join(sorted(wish.on_demand))} on demand" if wish.on_demand else ""
-    how = f"{'with logits' if wish.logits else 'lean'}, {wish.gpu_layers} layers on a GPU"
-    return f"{', '.join(wish.weights)} at {quantization}{turns}, up to {wish.tokens} tokens; {how}"
+def _models_of(request: PlanRequest, quantization: str | None) -> str:
+    """What of a request decides how long a text may be, in words."""
+    turns = f", {' and '.join(sorted(request.on_demand))} on demand" if request.on_demand else ""
+    how = f"{'with logits' if request.logits else 'lean'}, {request.gpu_layers} layers on a GPU"
+    return f"{', '.join(request.weights)} at {quantization}{turns}, up to {request.tokens} tokens; {how}"
 
 
 def _totals(devices: Devices) -> dict[str, int]:
@@ -135,15 +137,15 @@ def _with(devices: Devices, ours: Mapping[str, int]) -> Devices:
     return replace(devices, gpus=gpus, ram=freed(devices.ram, ours.get("RAM", 0) + shared))
 
 
-def chosen(settings: Settings, wish: PlanRequest, devices: Devices) -> Decision:
+def plan_for(settings: Settings, request: PlanRequest, devices: Devices) -> Decision:
     """The plan for what is free, else the one for all that there is, with a warning; see `decide`."""
-    on_gpu, room = bool(devices.gpus) and wish.gpu_layers > 0, room_of(devices)
+    on_gpu, room = bool(devices.gpus) and request.gpu_layers > 0, room_of(devices)
     try:
-        plan = place(wish, room)
+        plan = place(request, room)
     except NotEnoughMemory as error:
         short = str(error)
     else:
-        notes = tuple(_notes(settings, wish, plan, devices))
+        notes = tuple(_notes(settings, request, plan, devices))
         return Decision(settings=_served(settings, plan), plan=plan, notes=notes, room=room)
     whole = DeviceRoom(
         gpus={one.name: one.total_bytes for one in devices.gpus},
@@ -151,21 +153,25 @@ def chosen(settings: Settings, wish: PlanRequest, devices: Devices) -> Decision:
         unified=devices.unified,
     )
     try:
-        plan = place(wish, whole)
+        plan = place(request, whole)
     except NotEnoughMemory:
         if on_gpu:
             raise
-        settings = _with_length(_served(settings, None), wish.tokens)
+        settings = _with_length(_served(settings, None), request.tokens)
         return Decision(settings=settings, plan=None, notes=(f"memory may run out: {short}",), short=True)
     notes = (f"a model may fail to start: {short}",)
     return Decision(settings=_served(settings, plan), plan=plan, notes=notes, short=True, room=whole)
 
 
-def _notes(settings: Settings, wish: PlanRequest, plan: Plan, devices: Devices) -> Iterator[str]:
-    spilt = set(plan.on_demand) - wish.on_demand
-    if settings.host.models.quantization == AUTO or plan.batch_tokens < (wish.asked or wish.tokens) or spilt:
+def _notes(settings: Settings, request: PlanRequest, plan: Plan, devices: Devices) -> Iterator[str]:
+    spilt = set(plan.on_demand) - request.on_demand
+    if (
+        settings.host.models.quantization == AUTO
+        or plan.batch_tokens < (request.wanted_tokens or request.tokens)
+        or spilt
+    ):
         yield _capital("; ".join(plan.reasons))
-    if devices.unified and wish.gpu_layers:
+    if devices.unified and request.gpu_layers:
         yield unified_note(devices)
 
 

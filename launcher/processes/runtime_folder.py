@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from launcher.errors import ConfigError
-from launcher.settings.folders import LONGEST_BASE, fits_sockets, refusal
+from launcher.settings.folders import LONGEST_BASE, fits_sockets, write_error
 
 # Waits for the end of its standard input, which comes when we close it or are killed, and removes the folder.
 SWEEP = 'trap "" INT TERM HUP; while read -r _; do :; done; rm -rf -- "$1"'
@@ -28,7 +28,7 @@ async def private_folder(base: Path) -> AsyncIterator[Path]:
         base.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="trillama-", dir=base))
     except OSError as error:
-        raise refusal(error, base, "runtime_dir") from error
+        raise write_error(error, base, "runtime_dir") from error
     try:
         sweeper = await asyncio.create_subprocess_exec(
             *("/bin/sh", "-c", SWEEP, "trillama-sweeper", str(folder)),

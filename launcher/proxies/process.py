@@ -15,7 +15,7 @@ from launcher.processes.child import running
 from launcher.proxies.admin import ProxyAdmin, QueueState
 from launcher.proxies.settings import settings_of
 from launcher.settings.config import SupervisionSettings
-from launcher.settings.folders import refusal
+from launcher.settings.folders import write_error
 from launcher.supervision.backend import restart_delay
 from launcher.supervision.deployment import Deployment
 from launcher.supervision.watch import watch
@@ -96,7 +96,7 @@ class ProxyProcess:
         try:
             code = await self._run_once()
         except OSError as error:  # a full disk, no more processes: that may pass, and the models stay loaded
-            return None, f"cannot be started: {refusal(error, self._folder, 'runtime_dir')}"
+            return None, f"cannot be started: {write_error(error, self._folder, 'runtime_dir')}"
         if code == ConfigError.exit_code:
             raise ConfigError("the proxy refused its settings, [proxy] in the configuration; its reason is above")
         return code, "does not answer" if code is None else f"exited with {code}"

@@ -1,4 +1,4 @@
-"""The host's settings, and the family that they name. Read once, frozen, strict."""
+"""The host's settings, and the family they name. Read once, frozen, strict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 class EngineSettings(Strict):
     """How llama-server is found and run; `[engine]` in the host's file.
 
-    What `trillama tune` measured (`launcher.engine.profile`) is used for those of TUNED that the file does not set.
+    For the fields in TUNED that the file does not set, `trillama tune`'s results are used (`launcher.engine.profile`).
     """
 
     llama_server: LocalPath | None = None
@@ -43,9 +43,9 @@ class Mode(StrEnum):
 
 
 class BackendOptions(Strict):
-    """One backend's own settings; `[backends.NAME]` in the host's file.
+    """The settings of one backend; `[backends.NAME]` in the host's file.
 
-    One that runs on demand starts with its first request and ends when it has not been used for `idle_s`.
+    An on-demand backend starts at its first request and stops after `idle_s` without one.
     """
 
     mode: Mode = Mode.ALWAYS
@@ -53,14 +53,14 @@ class BackendOptions(Strict):
 
 
 class LateChunkingSettings(Strict):
-    """`token_level`: each model has a second llama-server, on demand, that gives every token's state to the proxy."""
+    """`token_level`: each model gets a second, on-demand llama-server that returns the state of every token."""
 
     token_level: bool = False
     idle_s: Seconds = 600.0
 
 
 class SupervisionSettings(Strict):
-    """When a process counts as stuck or dead, and when it is started again; `[supervision]` in the host's file."""
+    """When a process counts as stuck or dead, and when it is restarted; `[supervision]` in the host's file."""
 
     grace_s: Seconds = 10.0
     stall_s: Seconds = 120.0
@@ -68,7 +68,7 @@ class SupervisionSettings(Strict):
     max_misses: Positive = 3
     canary_interval_s: Seconds = 60.0
     canary_timeout_s: Seconds = 120.0
-    gpu_tokens_per_s: Annotated[float, Field(ge=0)] = 100.0  # a GPU that is slower is not computing
+    gpu_tokens_per_s: Annotated[float, Field(ge=0)] = 100.0  # slower than this, the GPU is not computing
     memory_wait_s: Seconds = 30.0
     stable_s: Seconds = 60.0
     first_delay_s: Seconds = 10.0
@@ -79,9 +79,9 @@ class SupervisionSettings(Strict):
 
 
 class ModelSettings(Strict):
-    """Which weights to serve; `[models]` in the host's file. A path in `files` is used as it is, no download.
+    """Which weights to serve; `[models]` in the host's file. A path in `files` is used as it is, without a download.
 
-    `quantization` "auto" is the best that fits this machine (`launcher.planning`); absent, it is the family's own.
+    `quantization` "auto" picks the best that fits this machine (`launcher.planning`); if absent, the family's default.
     """
 
     quantization: str | None = None
@@ -89,7 +89,7 @@ class ModelSettings(Strict):
 
 
 class HostConfig(Strict):
-    """The host's file, whole."""
+    """All of the host's file."""
 
     family: str = "jina-embeddings-v4"
     demo: bool = False
@@ -108,7 +108,7 @@ class HostConfig(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that was read: the host's file and the family that it names."""
+    """The host's file and the family it names."""
 
     host: HostConfig
     family: Family
@@ -116,29 +116,29 @@ class Settings:
 
     @property
     def max_input_tokens(self) -> int:
-        """The served length of one text, prefix included."""
+        """The longest text that is served, prefix included."""
         return self.host.max_input_tokens or self.family.max_input_tokens
 
     def backend(self, name: str) -> BackendOptions:
-        """The settings of one backend, or of the second one of its model."""
+        """The settings of a backend, or of the token-level backend of the same model."""
         if name.endswith(BY_TOKEN):
             return BackendOptions(mode=Mode.ON_DEMAND, idle_s=self.host.late_chunking.idle_s)
         return self.host.backends.get(name, BackendOptions())
 
     def with_host(self, **changes: object) -> "Settings":
-        """The same, with some of the host's settings changed."""
+        """A copy with some of the host's settings changed."""
         return replace(self, host=self.host.model_copy(update=changes))
 
 
 def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:
-    """The settings in the host's file (the defaults without one); `overrides` beat it, where they are not None.
+    """Read the host's file (defaults without one); `overrides` take precedence where they are not None.
 
-    API keys that systemd hands over are added to those of the file. Raises ConfigError naming the file and the field.
+    API keys from systemd are added to those in the file. Raises ConfigError naming the file and the field.
     """
     where = path or "the arguments"
     given = {} if path is None else _read(path)
     given |= {key: value for key, value in (overrides or {}).items() if value is not None}
-    _refuse_what_is_ours(given.get("proxy"), where)
+    _check_reserved(given.get("proxy"), where)
     host = _validated(HostConfig, given, where)
     family_file = _family_path(host.family, path)
     family = _validated(Family, _read(family_file), family_file)
@@ -146,19 +146,19 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Se
     return Settings(_completed(host, family), family, family_file)
 
 
-def _refuse_what_is_ours(proxy: object, where: Path | str) -> None:
-    """Raises ConfigError for a setting of the proxy's that the launcher writes."""
-    ours = ProxySettings.model_fields.keys() - ProxyOptions.model_fields.keys()
-    if isinstance(proxy, Mapping) and (taken := sorted(ours & proxy.keys())):
-        raise ConfigError(f"{where}: [proxy] must not set {', '.join(taken)}: this file has it elsewhere, for all")
+def _check_reserved(proxy: object, where: Path | str) -> None:
+    """Raises ConfigError for a proxy setting that only the launcher may write."""
+    reserved = ProxySettings.model_fields.keys() - ProxyOptions.model_fields.keys()
+    if isinstance(proxy, Mapping) and (taken := sorted(reserved & proxy.keys())):
+        raise ConfigError(f"{where}: [proxy] must not set {', '.join(taken)}: it is set elsewhere in this file")
 
 
 def _check_agreement(host: HostConfig, family: Family, where: Path | str) -> None:
-    """Raises ConfigError where the host's file names what the family does not have."""
-    there = family.weights.models
+    """Raises ConfigError if the host's file names something that the family does not have."""
+    known = family.weights.models
     for table, named in (("backends", host.backends), ("models.files", host.models.files)):
-        if unknown := sorted(named.keys() - there.keys()):
-            raise ConfigError(f"{where}: {table}.{unknown[0]}: no such backend; there are {', '.join(there)}")
+        if unknown := sorted(named.keys() - known.keys()):
+            raise ConfigError(f"{where}: {table}.{unknown[0]}: no such backend; there are {', '.join(known)}")
     try:
         host.proxy.check(family)
     except ValueError as error:
@@ -166,17 +166,17 @@ def _check_agreement(host: HostConfig, family: Family, where: Path | str) -> Non
 
 
 def _completed(host: HostConfig, family: Family) -> HostConfig:
-    """With systemd's API keys, and the quantisation in the family's own spelling."""
-    handed_over = api_keys()
-    keys = {"api_keys": (*host.proxy.api_keys, *handed_over)} if handed_over else {}
-    named = host.models.quantization
-    own = None if named is None else "auto" if named.casefold() == "auto" else family.weights.named(named)
-    models = host.models.model_copy(update={"quantization": own})
+    """Add systemd's API keys, and spell the quantisation as the family does."""
+    from_systemd = api_keys()
+    keys = {"api_keys": (*host.proxy.api_keys, *from_systemd)} if from_systemd else {}
+    given = host.models.quantization
+    spelled = None if given is None else "auto" if given.casefold() == "auto" else family.weights.named(given)
+    models = host.models.model_copy(update={"quantization": spelled})
     return host.model_copy(update={"proxy": host.proxy.model_copy(update=keys), "models": models})
 
 
 def configs_dir() -> Path:
-    """The folder `configs/`: inside the installed package, or beside it in a checkout."""
+    """The folder `configs/`: in the installed package, or next to it in a checkout."""
     installed = Path(__file__).parents[1] / "configs"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
 

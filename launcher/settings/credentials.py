@@ -1,4 +1,4 @@
-"""API keys that systemd hands over (LoadCredential=api_keys:FILE), for the service's eyes alone."""
+"""API keys passed by systemd (LoadCredential=api_keys:FILE), readable by the service alone."""
 
 import os
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from launcher.errors import ConfigError
 def api_keys(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """The keys in $CREDENTIALS_DIRECTORY/api_keys, one per line; none without the file.
 
-    Raises ConfigError if it is there and has no key: whoever made it did not mean to serve everybody.
+    Raises ConfigError if the file exists but has no key: it was not meant to let everybody in.
     """
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
@@ -28,6 +28,6 @@ def api_keys(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 
 
 def keys_in(text: str) -> tuple[str, ...]:
-    """The keys of a file: a line each, spaces around it ignored; empty lines and those that begin with # are none."""
+    """One key per line, without surrounding spaces; empty lines and lines that start with # are skipped."""
     lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))

@@ -1,4 +1,4 @@
-"""What the environment must not say: the hub's client reads these when it is imported, and ends with a traceback."""
+"""Checks the variables that the hub's client reads on import, where a wrong value ends in a traceback."""
 
 import os
 
@@ -8,7 +8,7 @@ WHOLE_NUMBERS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 
 
 def check() -> None:
-    """Raises ConfigError naming the variable; to be called before anything imports huggingface_hub."""
+    """Raises ConfigError naming the variable. Call it before anything imports huggingface_hub."""
     for name in WHOLE_NUMBERS:
         if not (value := os.environ.get(name, "0").strip()).isdecimal():
             raise ConfigError(f"the environment's {name} is {value!r}: set it to a number of whole seconds")

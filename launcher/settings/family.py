@@ -1,4 +1,4 @@
-"""A family file, whole: what the proxy reads of it, and the launcher's own part, the weights and what was published."""
+"""The whole family file: the proxy's part, and the launcher's: the weights and their published figures."""
 
 import re
 import string
@@ -10,18 +10,18 @@ from launcher.errors import ConfigError
 from proxy.contract import family as proxy_family
 from proxy.contract.family import Positive, Strict
 
-BY_TOKEN = "-tokens"  # noqa: S105 # ends the name of a model's second backend, which gives the state of every token
+BY_TOKEN = "-tokens"  # noqa: S105 # suffix of a model's second backend, which returns the state of every token
 
 
 def _repo(name: str) -> str:
-    """As the hub has it: OWNER/NAME, of letters, digits and single `-`, `_` or `.` between them."""
+    """A hub repository, OWNER/NAME: letters, digits, and single `-`, `_` or `.` between them."""
     if len(name) > 96 or not re.fullmatch(r"(\w+([.-]\w+)*/)?\w+([.-]\w+)*", name, re.ASCII):
         raise ValueError(f"{name!r} is not the name of a repository, such as jinaai/jina-embeddings-v4")
     return name
 
 
 def _placeholders(pattern: str, allowed: str) -> set[str]:
-    """Those that the pattern has. Raises ValueError for another one than that, or for a brace that is none."""
+    """The placeholders in the pattern. Raises ValueError for any but the allowed one, and for stray braces."""
     try:
         parts = list(string.Formatter().parse(pattern))
     except ValueError as error:
@@ -30,7 +30,7 @@ def _placeholders(pattern: str, allowed: str) -> set[str]:
     if other := sorted(found - {allowed}):
         raise ValueError(f"{pattern!r} has {{{other[0]}}}; only {{{allowed}}} can be filled in")
     if any(style or conversion for _, _, style, conversion in parts):
-        raise ValueError(f"{pattern!r}: {{{allowed}}} is written without anything else in its braces")
+        raise ValueError(f"{pattern!r}: {{{allowed}}} must stand alone in its braces")
     return found
 
 
@@ -43,13 +43,13 @@ def _file(pattern: str) -> str:
 
 def _tensor(pattern: str) -> str:
     if not _placeholders(pattern, "backend"):
-        raise ValueError(f"{pattern!r} has no {{backend}}: each backend has a tensor of its own")
+        raise ValueError(f"{pattern!r} has no {{backend}}: each backend needs its own tensor")
     return pattern
 
 
 Repo = Annotated[str, AfterValidator(_repo)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]  # ends up in names of files
-BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,19}$")]  # and in the path of a socket
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]  # becomes part of file names
+BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,19}$")]  # and of a socket's path
 
 
 class ModelSource(Strict):
@@ -60,7 +60,7 @@ class ModelSource(Strict):
 
 
 class WeightsShape(Strict):
-    """The sizes of a transformer that decide its memory; `kv_length` is key-value heads times their size."""
+    """The sizes of a transformer that determine its memory; `kv_length` is key-value heads times their size."""
 
     layers: Positive
     embedding_length: Positive
@@ -70,7 +70,7 @@ class WeightsShape(Strict):
 
 
 class PublishedQuantization(Strict):
-    """What was published of one quantisation: its file's size, its speed, and NDCG@5 on each benchmark."""
+    """Published figures of one quantisation: file size, speed, and NDCG@5 on each benchmark."""
 
     file_gib: Annotated[float, Field(gt=0)]
     tokens_per_s: Annotated[float, Field(gt=0)]
@@ -78,14 +78,14 @@ class PublishedQuantization(Strict):
 
 
 class Published(Strict):
-    """Published figures of a family, with where they come from."""
+    """Published figures of a family, and their source."""
 
     source: str
     benchmarks: tuple[str, ...]
     quantizations: dict[str, PublishedQuantization]
 
     @model_validator(mode="after")
-    def _a_figure_for_each_benchmark(self) -> Self:
+    def _one_figure_per_benchmark(self) -> Self:
         for name, figures in self.quantizations.items():
             if len(figures.ndcg_at_5) != len(self.benchmarks):
                 raise ValueError(
@@ -111,23 +111,25 @@ class Weights(Strict):
             raise ValueError(f"quantization = {self.quantization!r} is none of {', '.join(self.quantizations)}")
         for backend, source in self.models.items():
             if backend.endswith(BY_TOKEN):
-                raise ValueError(f"models.{backend}: a name must not end in {BY_TOKEN}, as those of second backends do")
+                raise ValueError(
+                    f"models.{backend}: a name must not end in {BY_TOKEN}, which is for token-level backends"
+                )
             if len(self.quantizations) > 1 and not _placeholders(source.file, "quantization"):
                 raise ValueError(
-                    f"models.{backend}.file = {source.file!r} has no {{quantization}}, and there are several"
+                    f"models.{backend}.file = {source.file!r} has no {{quantization}}, but there are several"
                 )
         return self
 
     def named(self, quantization: str) -> str:
-        """The quantization as it is written in file names: the case in which somebody writes it does not matter."""
+        """The quantisation as file names spell it, whatever case it is given in."""
         return next((one for one in self.quantizations if one.casefold() == quantization.casefold()), quantization)
 
 
 class MultiVector(proxy_family.MultiVector):
-    """The `[multivector]` table: where the original keeps its per-token projector, which no GGUF has.
+    """The `[multivector]` table: where the original model keeps its per-token projector, which no GGUF has.
 
-    `index` says which shard has `weight` (dimensions, the model's width) and `bias`; a backend's LoRA is in `adapter`,
-    by the names `lora_a` and `lora_b` with `{backend}` in them.
+    `index` says which shard holds `weight` (dimensions, the model's width) and `bias`; a backend's LoRA is in
+    `adapter`, under the names `lora_a` and `lora_b`, which contain `{backend}`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -143,7 +145,7 @@ class MultiVector(proxy_family.MultiVector):
 
 
 class Family(proxy_family.Family):
-    """A family file, whole."""
+    """All of a family file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -152,12 +154,12 @@ class Family(proxy_family.Family):
     multivector: MultiVector | None = None
 
     @model_validator(mode="after")
-    def _every_task_has_its_backend(self) -> Self:
+    def _every_task_has_a_backend(self) -> Self:
         self.check_backends(self.weights.models.keys())
         return self
 
     def backend_of(self, task: str) -> str:
-        """The backend that serves a task or an alias of one. Raises ConfigError naming the tasks there are."""
+        """The backend for a task or an alias of one. Raises ConfigError listing the known tasks."""
         row = self.tasks.get(self.task_aliases.get(task, task))
         if row is None:
             raise ConfigError(f"unknown task {task!r}; allowed are: {', '.join(self.tasks)}")

@@ -1,4 +1,4 @@
-"""Where we keep files on this host, and which variable moves each place: the only file that asks for a home."""
+"""Where we keep files on this host, and which variable moves each folder. Only this file looks up the home folder."""
 
 import errno
 import os
@@ -14,19 +14,18 @@ from launcher.host.disk import amount, free_bytes
 
 NO_HOME = (
     "no home folder is known (HOME is not set, and the user has no entry in passwd): set HOME, or TRILLAMA_CACHE for "
-    "what is built and kept and HF_HOME for the models, to a folder that can be written"
+    "builds and caches and HF_HOME for the models, to a writable folder"
 )
-LONGEST_SOCKET_PATH = 107  # bytes of a UNIX socket's path: sun_path of unix(7), less its zero
-LONGEST_NAME = 32  # bytes of a socket's name, the longest of ours and room for another family's
+LONGEST_SOCKET_PATH = 107  # bytes of a UNIX socket's path: sun_path in unix(7), without its final zero
+LONGEST_NAME = 32  # bytes of a socket's name: our longest, and room for another family's
 LONGEST_BASE = LONGEST_SOCKET_PATH - LONGEST_NAME - len("/trillama-xxxxxxxx/")
-DISK = frozenset(
-    {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO}
-)  # what time, or a larger disk, may mend
+# Time or a larger disk may fix these.
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One of our folders. `moved_by` is the variable that names another."""
+    """One of our folders. `moved_by` is the variable that moves it."""
 
     what: str
     path: Callable[[], Path]
@@ -36,20 +35,20 @@ class Place:
 def cache_dir() -> Path:
     """Where built engines and demo models are kept: $TRILLAMA_CACHE, else the user's cache folder.
 
-    Raises ConfigError where the user has neither, as all functions here do.
+    Raises ConfigError if the user has neither, as all functions here do.
     """
     given = os.environ.get("TRILLAMA_CACHE")
     return _readable(expanded(Path(given)), "TRILLAMA_CACHE") if given else _of_user(user_cache_path)
 
 
 def state_dir() -> Path:
-    """Where the golden vectors are kept, which no cleaning of caches may lose: systemd's folder, else the cache's."""
+    """The golden vectors, which must outlive a cleared cache: systemd's folder, else the cache folder."""
     given = _of_systemd("STATE_DIRECTORY")
     return Path(given) if given else cache_dir()
 
 
 def log_dir() -> Path:
-    """Where each backend's output goes: systemd's folder, else the user's log folder, else `log` in the cache's."""
+    """Each backend's output: systemd's folder, else the user's log folder, else `log` in the cache folder."""
     if given := _of_systemd("LOGS_DIRECTORY"):
         return Path(given)
     try:
@@ -60,10 +59,10 @@ def log_dir() -> Path:
 
 def hub_cache() -> Path:
     """Where huggingface_hub keeps models: $HF_HUB_CACHE, $HF_HOME, or in the user's cache folder."""
-    from huggingface_hub import constants  # noqa: PLC0415 # it reads the environment, which `environment` checks before
+    from huggingface_hub import constants  # noqa: PLC0415 # reads variables that `environment` must check first
 
     path = Path(constants.HF_HUB_CACHE)
-    if str(path).startswith("~"):  # it would be made, by that name, in the working directory
+    if str(path).startswith("~"):  # else a folder named `~` would be created in the working directory
         raise ConfigError(NO_HOME)
     return _readable(path, "HF_HOME")
 
@@ -71,22 +70,22 @@ def hub_cache() -> Path:
 def runtime_base() -> Path:
     """The parent of the private folder with our sockets: systemd's folder, the user's runtime folder, or /tmp.
 
-    One that cannot be written, as another user's after `su`, or whose path is too long for sockets, is passed over.
+    Skips folders that we cannot write (another user's after `su`) or whose path is too long for sockets.
     """
     given = (_of_systemd("RUNTIME_DIRECTORY"), os.environ.get("XDG_RUNTIME_DIR", ""), _temporary(), "/tmp")  # noqa: S108 # the last of them
     for path in map(Path, filter(None, given)):
         if path.is_dir() and _may_write(path) and fits_sockets(path):
             return path
-    raise ConfigError("no folder for sockets can be written: set runtime_dir, or TMPDIR, to one with a short path")
+    raise ConfigError("no writable folder for sockets: set runtime_dir, or TMPDIR, to one with a short path")
 
 
 def fits_sockets(base: Path) -> bool:
-    """Whether our sockets below it have paths that are short enough."""
+    """Whether the paths of our sockets below it are short enough."""
     return len(os.fsencode(base.absolute())) <= LONGEST_BASE
 
 
 def expanded(path: Path) -> Path:
-    """The path with `~` replaced. Raises ConfigError where there is no home to put in its place."""
+    """The path with `~` replaced. Raises ConfigError if there is no home folder."""
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -94,38 +93,38 @@ def expanded(path: Path) -> Path:
 
 
 def home() -> Path:
-    """The user's home folder."""
+    """The user's home folder. Raises ConfigError if there is none."""
     return expanded(Path("~"))
 
 
-def made(place: Place) -> Path:
-    """The folder of that place, which exists. Raises ConfigError or DiskError naming it and what moves it."""
+def make_folder(place: Place) -> Path:
+    """Create the folder if needed. Raises ConfigError or DiskError naming it and the variable that moves it."""
     path = place.path()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise refusal(error, path, f"{place.moved_by}, or HOME,") from error
+        raise write_error(error, path, f"{place.moved_by}, or HOME,") from error
     return path
 
 
-def refusal(error: OSError, path: Path, moved_by: str) -> LauncherError:
-    """The error for a file or folder of ours that the system refuses: its words, and the way out."""
+def write_error(error: OSError, path: Path, moved_by: str) -> LauncherError:
+    """The error for a file or folder that we could not write: the system's reason, and the fix."""
     words = f"{path}: {error.strerror or error}"
-    if error.errno == errno.EROFS:  # however much is free
+    if error.errno == errno.EROFS:  # however much space is free
         return DiskError(f"{words}: set {moved_by} to a folder on another disk")
-    if error.errno in DISK or error.errno is None:  # NumPy says no number, only how much was written
-        left = f"{amount(free_bytes(path.absolute()))} free"
-        return DiskError(f"{words} ({left}): make room, or set {moved_by} to a folder on another disk")
-    return ConfigError(f"{words}: set {moved_by} to a folder that can be written")
+    if error.errno in DISK_ERRORS or error.errno is None:  # NumPy gives no errno, only how much it wrote
+        free = f"{amount(free_bytes(path.absolute()))} free"
+        return DiskError(f"{words} ({free}): make room, or set {moved_by} to a folder on another disk")
+    return ConfigError(f"{words}: set {moved_by} to a writable folder")
 
 
 def _may_write(folder: Path) -> bool:
-    """As a file that is made there would be judged: by the effective user and its capabilities, where that is told."""
+    """Whether the effective user may create files there; the real user, where the system cannot tell."""
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def explained(error: OSError) -> LauncherError | None:
-    """The error for a file of ours that could not be written, by the folder that it lies in; None for another file."""
+def explain_write_error(error: OSError) -> LauncherError | None:
+    """The error for one of our files that could not be written, naming its folder; None for any other file."""
     if not isinstance(error.filename, str | bytes):
         return None
     file = Path(os.fsdecode(error.filename))
@@ -135,39 +134,39 @@ def explained(error: OSError) -> LauncherError | None:
         except ConfigError:
             continue
         if file == folder or folder in file.parents or file in folder.parents:
-            return refusal(error, file, f"{place.moved_by}, or HOME,")
+            return write_error(error, file, f"{place.moved_by}, or HOME,")
     return None
 
 
-def obstacle(path: Path) -> str | None:
-    """Why no file can be made below that folder, which need not exist yet; None if one can."""
-    there = next((one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one)), Path("/"))
-    if not there.is_dir():
-        return f"{there} is not a folder"
-    if not _may_write(there):
-        read_only = os.statvfs(there).f_flag & os.ST_RDONLY
-        return f"{there} {'is on a read-only disk' if read_only else 'cannot be written by this user'}"
+def write_obstacle(path: Path) -> str | None:
+    """Why no file can be created below that folder, which need not exist yet; None if one can."""
+    existing = next((one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one)), Path("/"))
+    if not existing.is_dir():
+        return f"{existing} is not a folder"
+    if not _may_write(existing):
+        read_only = os.statvfs(existing).f_flag & os.ST_RDONLY
+        return f"{existing} {'is on a read-only disk' if read_only else 'cannot be written by this user'}"
     return None
 
 
 def noexec(path: Path) -> bool:
-    """Whether no program may run that lies below that folder, which need not exist yet."""
-    there = next((one for one in (path.absolute(), *path.absolute().parents) if one.exists()), Path("/"))
-    return bool(os.statvfs(there).f_flag & os.ST_NOEXEC)
+    """Whether programs below that folder, which need not exist yet, may not be executed."""
+    existing = next((one for one in (path.absolute(), *path.absolute().parents) if one.exists()), Path("/"))
+    return bool(os.statvfs(existing).f_flag & os.ST_NOEXEC)
 
 
 def _of_user(path: Callable[[str], Path]) -> Path:
     try:
         found = path("trillama")
-    except RuntimeError as error:  # of platformdirs, without a home
+    except RuntimeError as error:  # raised by platformdirs without a home
         raise ConfigError(NO_HOME) from error
-    if not found.is_absolute():  # of its earlier releases
+    if not found.is_absolute():  # returned by its earlier releases
         raise ConfigError(NO_HOME)
     return _readable(found, "HOME")
 
 
 def _readable(path: Path, moved_by: str) -> Path:
-    """The path, which others of our programs read in UTF-8. Raises ConfigError for another encoding."""
+    """The path, if it is UTF-8, in which our other processes read it. Raises ConfigError otherwise."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -182,7 +181,7 @@ def _of_systemd(name: str) -> str:
 def _temporary() -> str:
     try:
         return tempfile.gettempdir()
-    except FileNotFoundError:  # none can be written
+    except FileNotFoundError:  # none is writable
         return ""
 
 

@@ -149,7 +149,7 @@ class Backend:
         try:
             if self.spec.on_gpu and (self._ran or self.spec.on_demand):
                 self._change(BackendState.STARTING, pid=None, loaded=0.0)  # it takes its memory from here on
-                await devices.until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
+                await devices.wait_until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
             self._ran = True
             await run(lambda: self.spec, self.log, self)
         except (OSError, EngineError) as error:

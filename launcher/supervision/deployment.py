@@ -6,9 +6,9 @@ from pathlib import Path
 from socket import socket
 
 from launcher.engine.argv import ServerSpec
+from launcher.engine.cpu_fallback import gpu_is_required
 from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine
-from launcher.engine.truth import gpu_is_required
 from launcher.host.cores import engine_threads
 from launcher.planning.placement import Placement
 from launcher.settings.config import HostConfig, Mode, Settings

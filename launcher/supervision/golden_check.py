@@ -121,7 +121,7 @@ class GoldenCheck:
 
     def _keep(self, vectors: NDArray[np.float32]) -> None:
         try:
-            with disk.whole(self.golden) as unfinished, unfinished.open("wb") as file:
+            with disk.atomic_file(self.golden) as unfinished, unfinished.open("wb") as file:
                 np.save(file, vectors)
         except OSError as error:  # a full disk: serving goes on, and the next start has nothing to compare with
             log.warning("the canary's vectors cannot be kept in %s: %s", self.golden.parent, error.strerror)

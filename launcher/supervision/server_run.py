@@ -11,8 +11,8 @@ import psutil
 
 from launcher.engine import argv as command
 from launcher.engine.argv import ServerSpec
+from launcher.engine.cpu_fallback import find_fallback
 from launcher.engine.discovery import Engine
-from launcher.engine.truth import fallback_in
 from launcher.errors import ChildError, ChildExited, StartError, Unresponsive, WrongAnswer
 from launcher.processes.child import ending, running
 from launcher.processes.child_log import ChildLog
@@ -59,7 +59,7 @@ async def run(asked: Callable[[], RunSpec], log: ChildLog, observer: Observer) -
     """
     spec = asked()
     async with started(spec.engine, spec.placement, spec.policy, log, observer) as child:
-        if spec.on_gpu and (fallback := fallback_in(log.tail)):
+        if spec.on_gpu and (fallback := find_fallback(log.tail)):
             raise StartError(f"{spec.placement.name}: {fallback}")
         try:
             await spec.golden.check_vectors()

@@ -17,7 +17,7 @@ from launcher.host.cores import engine_threads
 from launcher.processes.child_log import ChildLog
 from launcher.processes.runtime_folder import private_folder
 from launcher.settings.config import FlashAttention, SupervisionSettings
-from launcher.settings.folders import LOGS, made
+from launcher.settings.folders import LOGS, make_folder
 from launcher.supervision.server_run import started as start
 
 F32 = NDArray[np.float32]
@@ -84,7 +84,7 @@ class StandaloneEmbedder:
 async def standalone(run: Standalone, name: str, model: Path) -> AsyncIterator[StandaloneEmbedder]:
     """A llama-server on that file for the block. Raises StartError, or ChildExited if it ends within the block."""
     async with private_folder(run.runtime) as folder:
-        log, placement = ChildLog(made(LOGS) / run.log), _placement(run, name, model, folder / "solo.sock")
+        log, placement = ChildLog(make_folder(LOGS) / run.log), _placement(run, name, model, folder / "solo.sock")
         async with start(run.engine, placement, run.policy, log, _Nobody()) as child:
             # A new connection for each call: llama-server closes one after 5 s or 100 calls, whatever is on its way.
             connector = aiohttp.UnixConnector(str(placement.socket), force_close=True)

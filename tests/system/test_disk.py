@@ -9,7 +9,7 @@ import pytest
 
 from launcher.doctor import limits
 from launcher.doctor.finding import Level
-from launcher.host.disk import whole
+from launcher.host.disk import atomic_file
 from tests.support.stack import unused_port
 from tests.support.trillama import trillama
 
@@ -30,7 +30,7 @@ def test_a_start_on_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path: Pa
 
 
 def half(path: Path, number: int) -> None:
-    with whole(path) as unfinished:
+    with atomic_file(path) as unfinished:
         unfinished.write_bytes(b"half")
         raise OSError(number, os.strerror(number))
 
@@ -41,7 +41,7 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
         half(path, errno.ENOSPC)
     assert caught.value.filename == str(path)
     assert list(path.parent.iterdir()) == []
-    with whole(path) as unfinished:
+    with atomic_file(path) as unfinished:
         unfinished.write_bytes(b"all")
     assert [one.read_bytes() for one in path.parent.iterdir()] == [b"all"]
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import ConfigError, DiskError
-from launcher.settings.folders import LONGEST_BASE, cache_dir, explained, hub_cache, log_dir, obstacle, runtime_base
+from launcher.settings.folders import (
+    LONGEST_BASE,
+    cache_dir,
+    explain_write_error,
+    hub_cache,
+    log_dir,
+    runtime_base,
+    write_obstacle,
+)
 
 NOBODY = "setpriv --reuid 12345 --regid 0 --clear-groups".split()  # no entry in passwd; root's files are not its own
 LOOKS = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # but it may read where the tests lie
@@ -132,13 +140,13 @@ def test_a_folder_for_sockets_that_cannot_be_used_is_passed_over(
 
 def test_what_the_system_refuses_is_explained_by_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path / "kept"))
-    denied = explained(PermissionError(13, "Permission denied", str(tmp_path / "kept/demo/lock")))
+    denied = explain_write_error(PermissionError(13, "Permission denied", str(tmp_path / "kept/demo/lock")))
     assert isinstance(denied, ConfigError)
-    full = explained(OSError(28, "No space left on device", str(tmp_path / "kept")))
+    full = explain_write_error(OSError(28, "No space left on device", str(tmp_path / "kept")))
     assert isinstance(full, DiskError)
     assert "TRILLAMA_CACHE" in str(full)
-    assert explained(FileNotFoundError(2, "No such file", "/etc/other")) is None
-    assert explained(OSError("without a file")) is None
+    assert explain_write_error(FileNotFoundError(2, "No such file", "/etc/other")) is None
+    assert explain_write_error(OSError("without a file")) is None
 
 
 def test_a_cache_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +158,6 @@ def test_a_cache_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.Monk
         assert cache_dir() == tmp_path / found
     assert tmp_path in log_dir().parents
     assert hub_cache().is_absolute()
-    assert obstacle(tmp_path / "not/yet/there") is None
+    assert write_obstacle(tmp_path / "not/yet/there") is None
     (tmp_path / "file").touch()
-    assert obstacle(tmp_path / "file/below") == f"{tmp_path / 'file'} is not a folder"
+    assert write_obstacle(tmp_path / "file/below") == f"{tmp_path / 'file'} is not a folder"

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from launcher.build.build import Built, build, order_here, require_compilers, up_to_date
 from launcher.build.patch import FLAG, LEAN, TILES
-from launcher.build.steps import Progress, progress_in
+from launcher.build.steps import Progress, parse_progress
 from launcher.engine import build_record
 from launcher.engine.build_record import Record
 from launcher.engine.discovery import Origin, find
@@ -40,7 +40,7 @@ async def test_what_is_built_is_the_engine_that_is_found_next(build_cache: Path)
     path = built.path
     assert re.fullmatch(
         r"stock llama.cpp \(it has no common/arg.cpp\): it computes logits that nobody reads; "
-        r"AMX as llama.cpp has it \(it has no ggml/src/ggml-cpu/amx/mmq.cpp\); "
+        r"llama.cpp.s own AMX code \(it has no ggml/src/ggml-cpu/amx/mmq.cpp\); "
         r"its vectors agree with F32 to a cosine of 0\.999\d",
         built.note,
     )
@@ -67,7 +67,7 @@ async def test_a_build_that_fails_tells_the_last_lines_and_leaves_the_engine_tha
 async def test_what_was_built_but_does_not_run_is_not_installed(build_cache: Path, tmp_path: Path) -> None:
     broken = COMPILE + 'echo \'#!/bin/sh\' >"$2/bin/llama-server"; echo exit 3 >>"$2/bin/llama-server"'
     cmake(tmp_path, compiling=broken)
-    with pytest.raises(EngineBuildError, match=r"what was built is of no use: .*--version ended with 3"):
+    with pytest.raises(EngineBuildError, match=r"the built engine is unusable: .*--version ended with 3"):
         await build(cuda=False, stock=False, report=ignore)
     assert remains(build_cache) == set()
 
@@ -94,7 +94,7 @@ async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same
     editable(tmp_path)
     seen: list[Progress] = []
     built = await build(cuda=False, stock=False, report=seen.append)
-    assert "the vectors are the same to the last bit" in built.note
+    assert "its vectors are the same to the last bit" in built.note
     assert seen[-1] == Progress(step="checking vectors")
     assert FLAG in (await find(None)).flags
     assert remains(build_cache) == INSTALLED
@@ -102,7 +102,7 @@ async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same
 
 async def test_an_engine_whose_vectors_change_with_our_edit_is_not_installed(build_cache: Path, tmp_path: Path) -> None:
     editable(tmp_path, with_flag="--pooling last")
-    with pytest.raises(EngineBuildError, match=rf"other vectors with {FLAG} on Q8_0, of texts of .*--stock"):
+    with pytest.raises(EngineBuildError, match=rf"different vectors with {FLAG} on Q8_0, for texts of .*--stock"):
         await build(cuda=False, stock=False, report=ignore)
     assert remains(build_cache) == set()
 
@@ -114,7 +114,7 @@ async def test_stock_has_no_edit_of_ours_but_the_one_against_the_compilers_fault
     copy = f'cp "$2/common/arg.cpp" "$2/{TILES.edits[0].path}" {tmp_path}; exit 0'
     cmake(tmp_path, configuring=copy, compiling=COMPILE)
     built = await build(cuda=False, stock=True, report=ignore)
-    assert built.note.startswith("stock llama.cpp (as was asked)")
+    assert built.note.startswith("stock llama.cpp (as requested)")
     assert "gcc's fault with AMX is worked around" in built.note
     assert FLAG not in (tmp_path / "arg.cpp").read_text()
     assert TILES.mark in (tmp_path / "mmq.cpp").read_text()
@@ -126,12 +126,12 @@ async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none
 ) -> None:
     faulty_cmake(tmp_path, DIES.format("--version"), unless="-mno-amx-int8")
     built = await build(cuda=False, stock=False, report=ignore)
-    fault = "what was built dies of SIGILL when it is asked for its version"
-    assert f"; it does not use AMX: with it, {fault}; its vectors agree" in built.note
+    fault = "the built engine dies of SIGILL on --version"
+    assert f"; it does not use AMX: with AMX, {fault}; its vectors agree" in built.note
     assert remains(build_cache) == INSTALLED
     record = build_record.read(built.path)
     assert record is not None
-    assert (record.note, record.missing({"avx512f"})) == (built.note, [])
+    assert (record.note, record.missing_instructions({"avx512f"})) == (built.note, [])
 
 
 async def test_it_is_up_to_date_on_the_same_processor_with_the_same_options(
@@ -224,7 +224,7 @@ async def test_without_a_compiler_nothing_is_written(build_cache: Path, monkeypa
     ],
 )
 def test_progress_is_read_from_ninja_s_last_line(line: str, expected: Progress) -> None:
-    assert progress_in("s", line) == expected
+    assert parse_progress("s", line) == expected
 
 
 async def until(condition: Callable[[], bool], task: asyncio.Task[Built] | None = None) -> None:

@@ -48,7 +48,7 @@ async def test_an_engine_that_does_not_start_with_the_flag_does_not_serve(tmp_pa
 async def test_an_engine_that_is_miscompiled_is_told_from_one_that_does_not_serve(
     tmp_path: Path, fault: str, said: str
 ) -> None:
-    with pytest.raises(Miscompiled, match=f"^what was built {said}"):
+    with pytest.raises(Miscompiled, match=f"^the built engine {said}"):
         await check(await faulty(tmp_path, fault), tmp_path)
 
 

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from launcher.build.compilation import Compiled, compiled, configuration
+from launcher.build.compilation import Compiled, compile_engine, configuration
 from launcher.build.steps import Progress, Steps
 from launcher.engine.build_record import Order
 from launcher.errors import EngineBuildError
 from tests.support.toolchain import DIES, faulty_cmake, quick_check, script
 
 FAULTS = [
-    (DIES.format("--version"), "what was built dies of SIGILL when it is asked for its version"),
-    (DIES.format("--model"), "what was built dies of SIGILL on Q8_0"),
+    (DIES.format("--version"), "the built engine dies of SIGILL on --version"),
+    (DIES.format("--model"), "the built engine dies of SIGILL on Q8_0"),
     (
         'case "$*" in *in-F32*) ;; *--model*) set -- "$@" --pooling last ;; esac',
-        "what was built computes wrong vectors on Q8_0: a cosine of ",
+        "the built engine computes wrong vectors on Q8_0: a cosine of ",
     ),
 ]
 
@@ -35,7 +35,7 @@ async def compiled_for(
     seen: list[Progress] = []
     order = Order(source="s", cuda=cuda, stock=False, instructions=instructions)
     env = {**os.environ, "CXXFLAGS": cxxflags}
-    made = await compiled(folder, folder, order, Steps(env=env, log=folder / "log", report=seen.append))
+    made = await compile_engine(folder, folder, order, Steps(env=env, log=folder / "log", report=seen.append))
     return made, list(dict.fromkeys(progress.step for progress in seen))
 
 
@@ -52,8 +52,8 @@ async def test_what_is_miscompiled_is_compiled_again_without_amx(folder: Path, f
 
 async def test_where_it_dies_without_amx_too_both_are_said(folder: Path) -> None:
     faulty_cmake(folder, DIES.format("--model"), unless="-mno-other")
-    dies = "what was built dies of SIGILL on Q8_0"
-    with pytest.raises(EngineBuildError, match=f"^{dies}; compiled again without AMX, {dies}$"):
+    dies = "the built engine dies of SIGILL on Q8_0"
+    with pytest.raises(EngineBuildError, match=f"^{dies}; compiled again without AMX: {dies}$"):
         await compiled_for(folder, "amx_tile")
 
 
@@ -61,7 +61,7 @@ async def test_where_it_dies_without_amx_too_both_are_said(folder: Path) -> None
 async def test_where_amx_is_not_to_blame_nothing_is_compiled_again(folder: Path, instruction: str, cuda: bool) -> None:
     script(folder / "bin" / "nvcc", "")
     faulty_cmake(folder, DIES.format("--version"), unless="-mno-amx-tile")
-    with pytest.raises(EngineBuildError, match=r"dies of SIGILL when it is asked for its version$"):
+    with pytest.raises(EngineBuildError, match=r"dies of SIGILL on --version$"):
         await compiled_for(folder, instruction, cuda=cuda)
 
 

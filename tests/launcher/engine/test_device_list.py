@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.engine.device_list import Device, listed_in
+from launcher.engine.device_list import Device, parse_devices
 
 MIB = 2**20
 
@@ -15,7 +15,7 @@ def listed(rows: str, log: str = "") -> str:
 
 def names(text: str) -> tuple[list[str], list[str], bool]:
     """Those that are used and not used, and whether what is used has the host's memory."""
-    found = listed_in(text)
+    found = parse_devices(text)
     integrated = any(one.integrated for one in found.used)
     return [one.name for one in found.used], [one.name for one in found.unused], integrated
 
@@ -28,8 +28,8 @@ def test_a_row_is_a_device_and_an_accelerator_without_memory_is_none() -> None:
     device = Device(
         name="CUDA1", description="NVIDIA RTX A2000 (12GB)", total_bytes=11900 * MIB, free_bytes=11000 * MIB
     )
-    assert listed_in(text).used == (device,)
-    assert listed_in("Available devices:\n  (none)\n").used == ()
+    assert parse_devices(text).used == (device,)
+    assert parse_devices("Available devices:\n  (none)\n").used == ()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from launcher.engine import build_record, discovery
 from launcher.engine.argv import REQUIRED_FLAGS
 from launcher.engine.build_record import Order, Record
-from launcher.engine.discovery import Origin, built_path, find, flags_in, version_in
+from launcher.engine.discovery import Origin, built_path, find, parse_flags, parse_version
 from launcher.errors import EngineError
 from launcher.host import processor
 from tests.support.machine import have
@@ -74,8 +74,8 @@ async def test_an_old_engine_on_path_is_refused_with_what_it_lacks_and_not_passe
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("exit 0", "does not say a version"),
-        ("echo something else", "does not say a version"),
+        ("exit 0", "does not print a version"),
+        ("echo something else", "does not print a version"),
         ("echo no such library >&2; exit 127", r"--version ended with 127; .*\nno such library"),
         ("exec /nonexistent/interpreter", "--version ended with"),
         ("kill -9 $$", "--version ended with -9"),
@@ -171,7 +171,7 @@ def test_flags_are_read_in_every_spelling_but_not_out_of_descriptions() -> None:
   --embedding           as llama-server's --embeddings
 """
     kv = {"-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified"}
-    assert flags_in(text) == kv | {"-b", "--batch-size", "-sm", "--split-mode", "--embedding"}
+    assert parse_flags(text) == kv | {"-b", "--batch-size", "-sm", "--split-mode", "--embedding"}
 
 
 @pytest.mark.parametrize(
@@ -184,4 +184,4 @@ def test_flags_are_read_in_every_spelling_but_not_out_of_descriptions() -> None:
     ],
 )
 def test_the_version_is_found_among_what_a_driver_prints(text: str, version: str | None) -> None:
-    assert version_in(text) == version
+    assert parse_version(text) == version

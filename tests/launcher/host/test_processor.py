@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launcher.host import processor
-from launcher.host.processor import instructions_in
+from launcher.host.processor import parse_instructions
 from tests.support.machine import have
 
 XEON = "fpu vme tsc_known_freq sse sse4_2 ssse3 pni fma avx2 avx512_vnni avx512f amx_tile amx_int8 hypervisor ibpb umip"
@@ -22,7 +22,7 @@ XEON = "fpu vme tsc_known_freq sse sse4_2 ssse3 pni fma avx2 avx512_vnni avx512f
     ],
 )  # fmt: skip
 def test_instructions_are_those_that_a_compiler_uses(cpuinfo: str, expected: str) -> None:
-    assert " ".join(sorted(instructions_in(cpuinfo))) == expected
+    assert " ".join(sorted(parse_instructions(cpuinfo))) == expected
 
 
 def test_a_system_that_does_not_tell_has_no_name_and_no_instructions(

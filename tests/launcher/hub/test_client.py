@@ -13,13 +13,13 @@ from huggingface_hub import close_session, constants
 from huggingface_hub import errors as hub_errors
 
 from launcher.errors import ConfigError, HubUnreachable, LauncherError, ModelError, NotRunning
-from launcher.hub.client import PROXIES, Errand, asking, translated
+from launcher.hub.client import PROXIES, HubRequest, translate, translate_errors
 from launcher.hub.listing import offers
 from launcher.settings.family import ModelSource
 from tests.support.hub import Hub, running_hub
 from tests.support.socks import socks_proxy
 
-ERRAND = Errand(repo="owner/models", object="m.gguf", verb="fetch")
+HUB_REQUEST = HubRequest(repo="owner/models", object="m.gguf", verb="fetch")
 SOURCE = ModelSource(repo="owner/models", file="m-{quantization}.gguf")
 REQUEST = httpx2.Request("GET", "https://hub/owner/models")
 
@@ -61,7 +61,7 @@ RAISED: list[tuple[Exception, int, str]] = [
 
 def test_whatever_the_client_raises_is_ours_with_its_code_and_next_step() -> None:
     for raised, code, words in RAISED:
-        error = translated(raised, ERRAND)
+        error = translate(raised, HUB_REQUEST)
         assert error.exit_code == code, raised
         assert words in str(error)
         assert "\n" not in str(error)
@@ -70,7 +70,7 @@ def test_whatever_the_client_raises_is_ours_with_its_code_and_next_step() -> Non
 
 @pytest.mark.parametrize("passed", [CancelledError(), NotRunning("ours")], ids=["stopped", "ours"])
 def test_what_is_ours_passes(passed: Exception) -> None:
-    with pytest.raises(type(passed)) as raised, asking(ERRAND):
+    with pytest.raises(type(passed)) as raised, translate_errors(HUB_REQUEST):
         raise passed
     assert raised.value is passed
 

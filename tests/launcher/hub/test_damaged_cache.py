@@ -19,11 +19,11 @@ import asyncio, sys
 from pathlib import Path
 from launcher.settings.config import ModelSettings, load
 from launcher.errors import LauncherError
-from launcher.models.sources import wanted, whole
+from launcher.models.sources import locate_intact, model_files
 settings = load(Path(sys.argv[1]))
-(file,) = [one for one in wanted(settings.family, settings.host.models) if one.backend == "code"]
+(file,) = [one for one in model_files(settings.family, settings.host.models) if one.backend == "code"]
 try:
-    print(asyncio.run(whole(file, report=lambda *_: None)))
+    print(asyncio.run(locate_intact(file, report=lambda *_: None)))
 except LauncherError as error:
     sys.exit(str(error))
 """

@@ -25,9 +25,9 @@ FETCH = f"""
 import asyncio, sys
 from launcher.errors import ModelError
 from launcher.models.sources import ModelFile, locate
-wanted = ModelFile(backend="retrieval", repo="{REPO}", filename="{FILE}", local=None)
+file = ModelFile(backend="retrieval", repo="{REPO}", filename="{FILE}", local=None)
 try:
-    print("path", asyncio.run(locate(wanted, report=lambda *at: print("report", *at, flush=True))))
+    print("path", asyncio.run(locate(file, report=lambda *at: print("report", *at, flush=True))))
 except ModelError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from launcher.engine import profile
 from launcher.engine.devices import without_gpus
 from launcher.engine.discovery import Engine, Origin
-from launcher.engine.profile import Profile, tuned
+from launcher.engine.profile import Profile, apply_saved
 from launcher.errors import ChildError
 from launcher.measure.loadgen import LENGTHS
 from launcher.measure.tune import Bench, Measured, Setting, axes, gain, search, smaller_batches
@@ -144,7 +144,7 @@ async def test_it_measures_and_the_next_start_uses_it(tmp_path: Path) -> None:
     ("changed", "said"),
     [
         ({}, ""),
-        ({"engine": "built 9"}, "another engine: it is left out"),
+        ({"engine": "built 9"}, "another engine: its result is ignored"),
         ({"machine": "m", "model": "x"}, "another machine and model"),
         ({"max_input_tokens": 99}, "another max_input_tokens"),
     ],
@@ -169,11 +169,11 @@ def test_a_profile_of_something_else_is_left_out_with_a_line(
     )
     profile.write(kept, profile.path_of(settings))
     lines: list[str] = []
-    found = tuned(settings, engine, without_gpus(), {"retrieval": model}, lines.append).host.engine
+    found = apply_saved(settings, engine, without_gpus(), {"retrieval": model}, lines.append).host.engine
     assert (found.slots, found.flash_attention) == ((16, "auto") if changed else (3, "on"))
     assert said in " ".join(lines)
     assert bool(lines) == bool(changed)
-    assert tuned(settings, engine, without_gpus(), {"code": model}, lines.append) == settings
+    assert apply_saved(settings, engine, without_gpus(), {"code": model}, lines.append) == settings
 
 
 def test_a_damaged_profile_is_left_out_with_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,5 +184,5 @@ def test_a_damaged_profile_is_left_out_with_a_line(tmp_path: Path, monkeypatch: 
     file.write_text(tomli_w.dumps({"slots": 3}), encoding="utf-8")
     engine = Engine(argv=("e",), version="1", flags=frozenset(), origin=Origin.BUILT, env={})
     lines: list[str] = []
-    assert tuned(settings, engine, without_gpus(), {}, lines.append) == settings
-    assert "cannot be read and is left out" in lines[0]
+    assert apply_saved(settings, engine, without_gpus(), {}, lines.append) == settings
+    assert "cannot be read and is ignored" in lines[0]

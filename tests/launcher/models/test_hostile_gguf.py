@@ -37,10 +37,10 @@ OURS = {
     "more tensors than bytes": (gguf(tensor_count=MANY), "tensors, more than"),
     "two billion dimensions": (gguf(tensors=tensor(2**31, DIMENSION * 64), tensor_count=1), "dimensions of a tensor"),
     "a key twice": (gguf(ARCHITECTURE, ARCHITECTURE), "is there twice"),
-    "alignment 0": (gguf(pair("general.alignment", UINT32, struct.pack("<I", 0))), "no power of two"),
-    "alignment -32": (gguf(pair("general.alignment", INT32, struct.pack("<i", -32))), "no power of two"),
-    "alignment nan": (gguf(pair("general.alignment", FLOAT32, struct.pack("<f", float("nan")))), "no power of two"),
-    "alignment in words": (gguf(pair("general.alignment", STRING, text("wide" * 99))), "no power of two"),
+    "alignment 0": (gguf(pair("general.alignment", UINT32, struct.pack("<I", 0))), "not a power of two"),
+    "alignment -32": (gguf(pair("general.alignment", INT32, struct.pack("<i", -32))), "not a power of two"),
+    "alignment nan": (gguf(pair("general.alignment", FLOAT32, struct.pack("<f", float("nan")))), "not a power of two"),
+    "alignment in words": (gguf(pair("general.alignment", STRING, text("wide" * 99))), "not a power of two"),
 }
 
 

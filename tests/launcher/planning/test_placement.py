@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from launcher.errors import NotEnoughMemory
 from launcher.planning.candidates import MIN_TOKENS, DeviceRoom, PlanRequest
-from launcher.planning.lack import missing, size
 from launcher.planning.memory import GIB
 from launcher.planning.packing import SPLIT_MARGIN
 from launcher.planning.placement import Placement, Plan, place
-from launcher.planning.wishes import request_of
+from launcher.planning.request import request_of
+from launcher.planning.shortage import missing_bytes, readable_size
 from launcher.settings.config import load
 
 BACKENDS = ("retrieval", "code", "text-matching")
@@ -26,7 +26,7 @@ gib = st.floats(0, 40).map(lambda size: round(size * GIB))
 rooms = st.builds(
     DeviceRoom, gpus=st.lists(gib, max_size=3).map(lambda sizes: {f"CUDA{i}": s for i, s in enumerate(sizes)}), ram=gib
 )
-wishes = st.builds(
+requests = st.builds(
     lambda quantization, tokens, fixed, logits, layers: replace(
         AUTO, quantization=quantization, tokens=tokens, fixed_tokens=fixed, logits=logits, gpu_layers=layers
     ),
@@ -42,9 +42,9 @@ def room(*gpus: float, ram: float = 1000) -> DeviceRoom:
     return DeviceRoom(gpus={f"CUDA{i}": round(size * GIB) for i, size in enumerate(gpus)}, ram=round(ram * GIB))
 
 
-def planned(wish: PlanRequest, room: DeviceRoom) -> Plan | None:
+def planned(request: PlanRequest, room: DeviceRoom) -> Plan | None:
     try:
-        return place(wish, room)
+        return place(request, room)
     except NotEnoughMemory:
         return None
 
@@ -70,28 +70,28 @@ def _on_devices(one: Placement) -> dict[str, int]:
     }
 
 
-@given(wishes, rooms)
-def test_no_plan_exceeds_any_device(wish: PlanRequest, room: DeviceRoom) -> None:
-    if plan := planned(wish, room):
+@given(requests, rooms)
+def test_no_plan_exceeds_any_device(request: PlanRequest, room: DeviceRoom) -> None:
+    if plan := planned(request, room):
         assert [one.name for one in plan.placed] == list(BACKENDS)
         for name, size in taken(plan).items():
             assert size <= {**room.gpus, "RAM": room.ram}[name] + 10, name
 
 
-@given(wishes, rooms)
-def test_what_the_user_has_set_is_never_changed(wish: PlanRequest, room: DeviceRoom) -> None:
-    if plan := planned(wish, room):
-        assert wish.quantization in (None, plan.quantization)
-        assert plan.batch_tokens == wish.tokens or not wish.fixed_tokens
-        assert min(wish.tokens, MIN_TOKENS) <= plan.batch_tokens <= wish.tokens
+@given(requests, rooms)
+def test_what_the_user_has_set_is_never_changed(request: PlanRequest, room: DeviceRoom) -> None:
+    if plan := planned(request, room):
+        assert request.quantization in (None, plan.quantization)
+        assert plan.batch_tokens == request.tokens or not request.fixed_tokens
+        assert min(request.tokens, MIN_TOKENS) <= plan.batch_tokens <= request.tokens
 
 
-@given(wishes, rooms, st.dictionaries(st.sampled_from(["CUDA0", "CUDA1", "CUDA2", "RAM"]), gib))
-def test_more_memory_never_gives_worse_quality(wish: PlanRequest, room: DeviceRoom, more: Mapping[str, int]) -> None:
+@given(requests, rooms, st.dictionaries(st.sampled_from(["CUDA0", "CUDA1", "CUDA2", "RAM"]), gib))
+def test_more_memory_never_gives_worse_quality(request: PlanRequest, room: DeviceRoom, more: Mapping[str, int]) -> None:
     larger = DeviceRoom(
         gpus={name: size + more.get(name, 0) for name, size in room.gpus.items()}, ram=room.ram + more.get("RAM", 0)
     )
-    before, after = planned(wish, room), planned(wish, larger)
+    before, after = planned(request, room), planned(request, larger)
     if before:
         assert after
         classes = [next(i for i, names in enumerate(AUTO.ranking) if p.quantization in names) for p in (before, after)]
@@ -100,24 +100,24 @@ def test_more_memory_never_gives_worse_quality(wish: PlanRequest, room: DeviceRo
             assert len(after.on_demand) <= len(before.on_demand)
 
 
-@given(wishes)
-def test_an_empty_host_is_refused_with_the_numbers(wish: PlanRequest) -> None:
+@given(requests)
+def test_an_empty_host_is_refused_with_the_numbers(request: PlanRequest) -> None:
     with pytest.raises(NotEnoughMemory, match=r"take .* GiB of .*RAM, and there is for use: RAM 0\.0 GiB; "):
-        place(wish, DeviceRoom(gpus={}, ram=0))
+        place(request, DeviceRoom(gpus={}, ram=0))
 
 
-@given(wishes, rooms)
-def test_what_is_said_to_lack_is_nothing_if_and_only_if_it_fits(wish: PlanRequest, room: DeviceRoom) -> None:
-    assert size(1) == "1 MiB"  # never 0.0 GiB
+@given(requests, rooms)
+def test_what_is_said_to_lack_is_nothing_if_and_only_if_it_fits(request: PlanRequest, room: DeviceRoom) -> None:
+    assert readable_size(1) == "1 MiB"  # never 0.0 GiB
     for quantization in ("F16", "IQ1_S"):
-        alone = replace(wish, quantization=quantization, fixed_tokens=True)
+        alone = replace(request, quantization=quantization, fixed_tokens=True)
         plan = planned(alone, room)
         fits = plan is not None and not plan.on_demand and not any(one.tensor_split for one in plan.placed)
-        lacks = missing(alone, room, quantization)
+        lacks = missing_bytes(alone, room, quantization)
         assert (lacks == 0) is fits
         if lacks and room.gpus:  # and with that much more of each it does
             more = DeviceRoom(gpus={name: bytes_ + lacks for name, bytes_ in room.gpus.items()}, ram=room.ram + lacks)
-            assert missing(alone, more, quantization) == 0
+            assert missing_bytes(alone, more, quantization) == 0
 
 
 def test_a_card_with_room_gets_the_fastest_of_the_best_with_the_longest_texts() -> None:
@@ -138,13 +138,13 @@ def test_the_length_gives_way_first_then_what_stays_loaded_and_quality_last() ->
 
 
 def test_a_length_that_the_user_set_stays_and_what_would_fit_is_named() -> None:
-    wish = replace(AUTO, quantization="Q8_0", tokens=8192, fixed_tokens=True)
+    request = replace(AUTO, quantization="Q8_0", tokens=8192, fixed_tokens=True)
     with pytest.raises(NotEnoughMemory, match=r"set max_input_tokens = 4096, which would fit"):
-        place(wish, room(7.3))
+        place(request, room(7.3))
     with pytest.raises(NotEnoughMemory, match=r'set quantization = "IQ3_M", which would fit'):
-        place(replace(wish, tokens=512, quantization="F16"), room(2.6))
+        place(replace(request, tokens=512, quantization="F16"), room(2.6))
     with pytest.raises(NotEnoughMemory, match="use a larger GPU"):
-        place(wish, room(0.5))
+        place(request, room(0.5))
 
 
 def test_without_a_gpu_everything_is_ram() -> None:

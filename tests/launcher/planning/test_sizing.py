@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from launcher.engine.cpu_fallback import adapt_gpu_layers
 from launcher.engine.device_list import Device
 from launcher.engine.devices import Devices, without_gpus
 from launcher.engine.discovery import Engine, Origin
-from launcher.engine.truth import as_computed
 from launcher.errors import ConfigError, NotEnoughMemory
 from launcher.planning.memory import GIB
-from launcher.planning.sizing import Decision, chosen, decide, keep
-from launcher.planning.wishes import request_of
+from launcher.planning.request import request_of
+from launcher.planning.sizing import Decision, decide, plan_for, save_choices
 from launcher.settings.config import Settings, load
 from tests.support.stack import BACKENDS
 from tests.support.tiny_models import write_model
@@ -32,9 +32,9 @@ def devices(*gpus: tuple[float, float], ram: tuple[float, float] = (100, 100)) -
 
 
 def decided(settings: Settings, found: Devices) -> Decision:
-    wish = request_of(settings, frozenset(), BACKENDS)
-    assert wish
-    return chosen(settings, wish, found)
+    request = request_of(settings, frozenset(), BACKENDS)
+    assert request
+    return plan_for(settings, request, found)
 
 
 def test_what_fits_is_served_as_it_is_set_without_a_word() -> None:
@@ -79,16 +79,16 @@ def test_a_file_of_the_user_s_own_counts_as_it_is(tmp_path: Path) -> None:
     model = write_model(tmp_path / "own.gguf")
     settings = host(None)
     files = {"models": settings.host.models.model_copy(update={"files": {"code": model}})}
-    wish = request_of(settings.with_host(**files), frozenset(), ("code",))
-    assert wish
-    assert {one.file_bytes for one in wish.weights["code"].values()} == {model.stat().st_size}
+    request = request_of(settings.with_host(**files), frozenset(), ("code",))
+    assert request
+    assert {one.file_bytes for one in request.weights["code"].values()} == {model.stat().st_size}
 
 
 def test_the_engine_s_flag_decides_whether_logits_count() -> None:
     for flags, logits in ((frozenset[str](), True), (frozenset({"--no-logits-for-embeddings"}), False)):
-        wish = request_of(host(), flags, BACKENDS)
-        assert wish
-        assert wish.logits is logits
+        request = request_of(host(), flags, BACKENDS)
+        assert request
+        assert request.logits is logits
 
 
 def test_auto_without_published_figures_is_refused_by_name() -> None:
@@ -126,7 +126,7 @@ def test_auto_chooses_again_what_it_chose_before(tmp_path: Path, monkeypatch: py
     settings = settings.with_host(engine=settings.host.engine.model_copy(update={"gpu_layers": 0}))
     first = decide(settings, engine, without_gpus(), BACKENDS)
     assert first.plan
-    assert keep(settings, first) == ()
+    assert save_choices(settings, first) == ()
     kept = tmp_path / "auto" / "jina-embeddings-v4.txt"
     assert kept.read_text(encoding="utf-8") == first.plan.quantization == "Q8_0"
     kept.write_text("Q4_K_M", encoding="utf-8")
@@ -161,7 +161,7 @@ def test_without_a_gpu_the_longest_text_comes_from_the_ram_there_is(engine: Engi
 def test_the_longest_text_is_remembered_until_models_or_machine_are_others(engine: Engine, tmp_path: Path) -> None:
     def length(settings: Settings, total: float) -> int:
         decision = decide(settings, engine, devices((total, total)), BACKENDS)
-        assert keep(settings, decision) == ()
+        assert save_choices(settings, decision) == ()
         return decision.settings.max_input_tokens
 
     assert length(host(), 12) == 1024
@@ -178,7 +178,7 @@ def test_the_longest_text_is_remembered_until_models_or_machine_are_others(engin
 def test_a_length_that_cannot_be_kept_is_said(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     decision = decide(host(), engine, devices((12, 12)), BACKENDS)
-    (note,) = keep(host(), decision)
+    (note,) = save_choices(host(), decision)
     assert "cannot be kept" in note
     assert "set max_input_tokens" in note
 
@@ -204,6 +204,6 @@ def held_by_us(found: Devices) -> Devices:
 
 def test_layers_are_asked_only_of_an_engine_that_has_code_for_a_gpu() -> None:
     bare = replace(without_gpus(), listed=True)
-    assert as_computed(host(), bare).host.engine.gpu_layers == 0
+    assert adapt_gpu_layers(host(), bare).host.engine.gpu_layers == 0
     for found in (without_gpus(), replace(bare, has_gpu_backend=True), replace(devices((8, 8)), listed=True)):
-        assert as_computed(host(), found).host.engine.gpu_layers == 99
+        assert adapt_gpu_layers(host(), found).host.engine.gpu_layers == 99

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engine.truth import fallback_in
+from launcher.engine.cpu_fallback import find_fallback
 from tests.support.serve import trillama_serve
 from tests.system.test_faults import config, faulty_engine, stopped, until
 
@@ -39,7 +39,7 @@ async def test_a_backend_that_is_not_on_its_gpu_is_not_ready(config: dict[str, o
 async def test_without_its_driver_it_does_not_start_on_the_cpu(config: dict[str, object]) -> None:
     async with trillama_serve(on_gpu(config), ready=False, env={"FAULTY_DEVICES": NO_DRIVER}) as serve:
         assert await serve.ended() == 75  # systemd tries again: the driver may come up
-        assert "finds no GPU, and would compute on the CPU in silence" in "".join(serve.output)
+        assert "finds no GPU, and would silently compute on the CPU" in "".join(serve.output)
     async with trillama_serve(on_gpu(config, require_gpu=False), env={"FAULTY_DEVICES": NO_DRIVER}) as serve:
         await stopped(serve)
 
@@ -64,7 +64,7 @@ async def test_an_engine_without_gpu_is_refused_where_one_is_required(config: di
     ],
 )
 def test_what_an_engine_says(line: str, said: str | None) -> None:
-    found = fallback_in(["before", line])
+    found = find_fallback(["before", line])
     assert (found is None) == (said is None)
     assert (said or "") in (found or "")
 

@@ -1,7 +1,7 @@
-"""Whether the GPU computes: a llama-server that finds none goes on with the CPU, in silence and with /health 200.
+"""Guards against a silent CPU fallback: a llama-server that finds no GPU serves from the CPU, with /health 200.
 
-That happens after a boot in which the driver was not up yet (llama.cpp#27923). So a device that is meant is named in
-the command line, which makes its absence an error; what the engine says is read; and the canary has a least speed.
+That happens after a boot in which the driver was not up yet (llama.cpp#27923). So the devices are named on the command
+line, which makes a missing one an error; the engine's output is searched; and the golden check has a minimum speed.
 """
 
 import re
@@ -12,33 +12,33 @@ from launcher.engine.discovery import Engine
 from launcher.errors import EngineError, StartError
 from launcher.settings.config import EngineSettings, Settings
 
-FIX = "look at it with `nvidia-smi` and `trillama doctor`, or set require_gpu = false under [engine]"
+FIX = "check it with `nvidia-smi` and `trillama doctor`, or set require_gpu = false under [engine]"
 FALLBACK = re.compile(r"no usable GPU found|failed to initialize CUDA|no CUDA-capable device")
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
 
 def gpu_is_required(settings: EngineSettings, devices: Devices) -> bool:
-    """As `require_gpu` says; "auto": if layers are to go to a GPU and the engine was built for one."""
+    """As `require_gpu` says; "auto" means: if layers are to go to a GPU and the engine was built for one."""
     if settings.require_gpu == "auto":
         return settings.gpu_layers > 0 and devices.has_gpu_backend
     return settings.require_gpu
 
 
 def check_devices(settings: EngineSettings, devices: Devices, engine: Engine) -> None:
-    """Raises EngineError if the engine can use no GPU, StartError if it finds none now; if one is required."""
+    """If a GPU is required: raises EngineError if the engine cannot use one, StartError if it finds none now."""
     if not gpu_is_required(settings, devices) or devices.gpus:
         return
     if not devices.has_gpu_backend:
         raise EngineError(
             f"require_gpu = true, but {engine.name} computes on the CPU only: run `trillama engine build --cuda`"
         )
-    raise StartError(f"{engine.name} finds no GPU, and would compute on the CPU in silence: {FIX}")
+    raise StartError(f"{engine.name} finds no GPU, and would silently compute on the CPU: {FIX}")
 
 
-def as_computed(settings: Settings, devices: Devices) -> Settings:
-    """The settings with no layers for a GPU where the engine has no code for one.
+def adapt_gpu_layers(settings: Settings, devices: Devices) -> Settings:
+    """The settings with `gpu_layers` 0 if the engine has no code for a GPU.
 
-    Asked for them it would do the same, but warn of it in three lines for each model.
+    With more it would do the same, but log a three-line warning for each model.
     """
     engine = settings.host.engine
     if not engine.gpu_layers or not devices.only_cpu:
@@ -46,8 +46,8 @@ def as_computed(settings: Settings, devices: Devices) -> Settings:
     return settings.with_host(engine=engine.model_copy(update={"gpu_layers": 0}))
 
 
-def fallback_in(lines: Iterable[str]) -> str | None:
-    """What an engine's output says against the GPU; None if nothing."""
+def find_fallback(lines: Iterable[str]) -> str | None:
+    """The sign of a CPU fallback in an engine's output, with the fix; None if there is none."""
     for line in lines:
         if FALLBACK.search(line):
             return f"the engine computes on the CPU ({line.strip()}): {FIX}"
