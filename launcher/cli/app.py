@@ -20,8 +20,7 @@ from launcher.cli.service import service_app
 from launcher.doctor import report
 from launcher.errors import ArgumentError
 from launcher.measure import bench_cli, compare_cli, tune_cli
-from launcher.printable import Terminal
-from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Url, settings_of
+from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Url, settings_of, stderr, stdout
 from launcher.terminal.signals import until_signal
 
 app = typer.Typer(
@@ -32,8 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
 
 class Format(StrEnum):

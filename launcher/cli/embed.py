@@ -8,10 +8,10 @@ from functools import partial
 import aiohttp
 import numpy as np
 import orjson
-from rich.console import Console
 
 from launcher.errors import ArgumentError, LauncherError, StartError
 from launcher.fleet.temporary import authorization, served
+from launcher.printable import Terminal
 from launcher.settings.config import Settings
 
 
@@ -40,7 +40,7 @@ class EmbedAnswer:
 
 
 async def run(
-    settings: Settings, wanted: EmbedCall, *, url: str | None, api_key: str | None, err: Console
+    settings: Settings, wanted: EmbedCall, *, url: str | None, api_key: str | None, err: Terminal
 ) -> EmbedAnswer:
     """The answer for `wanted`. Raises LauncherError with the server's own words if it refuses."""
     headers = authorization(settings.host, api_key)

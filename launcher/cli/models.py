@@ -17,9 +17,10 @@ from launcher.hub.listing import Offer, offered
 from launcher.models import inventory, pull, sources
 from launcher.models.inventory import InventoryRow
 from launcher.multivector import projector
-from launcher.printable import Terminal, json_line
+from launcher.printable import json_line
 from launcher.settings.config import ModelSettings, Settings, load
 from launcher.settings.folders import hub_cache
+from launcher.terminal.options import ConfigFile, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
@@ -29,9 +30,7 @@ Exit codes: 0 done; 1 other failure; 2 wrong arguments; 66 a file is damaged, in
 """
 
 app = typer.Typer(help="The model files: here and on the hub.", no_args_is_help=True, epilog=EPILOG)
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
 Quantization = Annotated[str | None, typer.Argument(help="E.g. Q8_0 [default: the config's].")]
 Backends = Annotated[list[str] | None, typer.Option("--backend", help="Only this model; may be given again.")]
 
@@ -60,14 +59,15 @@ def list_(
         return
     for row in rows:
         size = amount(row.bytes) if row.bytes else "-"
-        _say(f"{row.backend:<14} {row.quantization or '-':<8} {size:>9}  {row.use:<12}  {row.path or ''}".rstrip())
+        line = f"{row.backend:<14} {row.quantization or '-':<8} {size:>9}  {row.use:<12}  {row.path or ''}"
+        stdout.say(line.rstrip())  # not a table: a path must stay whole to be copied
     if offers:
         stdout.print(_matrix(tuple(family.weights.models), offers, rows))
-    _say(f"{amount(free_bytes(hub_cache()))} free in {hub_cache()}")
+    stdout.say(f"{amount(free_bytes(hub_cache()))} free in {hub_cache()}")
     for sentence in cache.broken(family):
-        stderr.print(sentence, soft_wrap=True, highlight=False, markup=False)
+        stderr.say(sentence)
     for reason in reasons:
-        stderr.print(f"what the hub has is not known: {reason}", soft_wrap=True, highlight=False, markup=False)
+        stderr.say(f"what the hub has is not known: {reason}")
 
 
 @app.command("pull", epilog=EPILOG)
@@ -87,17 +87,17 @@ def pull_(
     backends = _chosen(settings, backend)
     planned = pull.plan_pull(settings.family, settings.host.models, quantization, backends)
     for file in planned.own:
-        _say(f"{file.backend}: {file.local} is your own file, nothing to download")
+        stdout.say(f"{file.backend}: {file.local} is your own file, nothing to download")
     if planned.missing:
         size = f"{amount(planned.bytes)} to download; " if planned.bytes else ""
-        stderr.print(f"{size}licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
+        stderr.say(f"{size}licence of the models: {settings.family.licence}")
     display = Display(stderr)
     with display.live():
         done = asyncio.run(until_signal(pull.run(settings.family, planned, display.downloading)))
     if done is None:
         raise typer.Exit(130)
     for name, path in done.items():
-        _say(f"{name}: {path}")
+        stdout.say(f"{name}: {path}")
 
 
 @app.command("verify", epilog=EPILOG)
@@ -107,7 +107,7 @@ def verify(config: ConfigFile = None) -> None:
     family, own = settings.family, settings.host.models.files
     again = f" --config {shlex.quote(str(config))}" if config else ""
     for sentence in (unreadable := cache.broken(family)):
-        _say(f"DAMAGED  {sentence}")
+        stdout.say(f"DAMAGED  {sentence}")
     damaged = len(unreadable)
     for file in cache.cached_files(family):
         fix = f"{file.quantization} --backend {file.backend}{again}"
@@ -138,13 +138,13 @@ def remove(
         there = ", ".join(dict.fromkeys(file.quantization for file in here)) or "nothing"
         raise ModelError(f"nothing of {wanted} is here to remove; here is: {there}")
     for path, size in [(file.path, file.bytes) for file in files] + [(half.path, half.bytes) for half in halves]:
-        _say(f"{amount(size):>9}  {path}")
+        stdout.say(f"{amount(size):>9}  {path}")
     if not yes and not (sys.stdin.isatty() and typer.confirm("Remove them?")):
         raise LauncherError("nothing was removed: say --yes to remove them")
     removed = cache.remove(files, halves)
     for half in removed.busy:
-        _say(f"{half.backend}: a download goes on in another process, and was left alone")
-    _say(f"{amount(removed.freed_bytes)} freed")
+        stdout.say(f"{half.backend}: a download goes on in another process, and was left alone")
+    stdout.say(f"{amount(removed.freed_bytes)} freed")
 
 
 def _settings(config: Path | None) -> Settings:
@@ -160,10 +160,10 @@ def _pull_projector(settings: Settings, *, alone: bool) -> None:
         raise ArgumentError("--multivector fetches no model: leave out the quantisation and --backend")
     path = projector.kept(settings.family)
     if path is None:
-        stderr.print(f"licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
+        stderr.say(f"licence of the models: {settings.family.licence}")
         path = projector.path_of(settings.family)
         projector.keep(projector.fetch(settings.family), path)
-    _say(f"multivector: {path}")
+    stdout.say(f"multivector: {path}")
 
 
 def _chosen(settings: Settings, backends: Sequence[str] | None) -> tuple[str, ...]:
@@ -179,13 +179,13 @@ def _verified(name: str, path: Path, sha256: str | None, settings: Settings, men
     try:
         found = cache.sha256_of(path)
         if sha256 not in (found, None):
-            _say(f"DAMAGED  {name}  {path}: SHA-256 {found}, not {sha256}; mend it with: {mend}")
+            stdout.say(f"DAMAGED  {name}  {path}: SHA-256 {found}, not {sha256}; mend it with: {mend}")
             return False
         sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
     except ModelError as error:
-        _say(f"WRONG    {name}  {error}; mend it with: {mend}")
+        stdout.say(f"WRONG    {name}  {error}; mend it with: {mend}")
         return False
-    _say(f"{'ok' if sha256 else 'readable':<8} {name}  sha256 {found}  {path}")
+    stdout.say(f"{'ok' if sha256 else 'readable':<8} {name}  sha256 {found}  {path}")
     return True
 
 
@@ -212,8 +212,3 @@ def _matrix(backends: Sequence[str], offers: Sequence[Offer], rows: Sequence[Inv
         note = "here" if not missing else "" if sum(offer.bytes for offer in missing) <= free else "no room"
         table.add_row(quantization, *(amount(of[name].bytes) if name in of else "-" for name in backends), note)
     return table
-
-
-def _say(text: str) -> None:
-    # No table: a path must stay whole to be copied.
-    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

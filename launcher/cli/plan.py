@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from rich.console import Console
 from rich.table import Table
 
 from launcher.engine import devices as gpu
@@ -24,6 +23,7 @@ from launcher.planning.memory import GIB, MIB
 from launcher.planning.placement import Plan, place
 from launcher.planning.sizing import room_of, settled, unified_note
 from launcher.planning.wishes import request_of
+from launcher.printable import Terminal
 from launcher.settings.config import Settings
 from launcher.settings.folders import cache_dir
 
@@ -52,7 +52,7 @@ def memory_of(vram: str | None, ram: str | None) -> GivenMemory:
     )
 
 
-def show(settings: Settings, wanted: GivenMemory, out: Console) -> None:
+def show(settings: Settings, wanted: GivenMemory, out: Terminal) -> None:
     """Print the plan for that memory. Raises NotEnoughMemory, after the table of what each quantisation lacks."""
     found = asyncio.run(discovery.find(settings.host.engine.llama_server))
     real = asyncio.run(gpu.read(found))
@@ -67,7 +67,7 @@ def show(settings: Settings, wanted: GivenMemory, out: Console) -> None:
         )
     devices = _devices(real, wanted)
     head = f"{found.origin} llama.cpp {found.version}; {'; '.join(_described(one) for one in _used(wish, devices))}"
-    out.print(head, highlight=False, soft_wrap=True)
+    out.say(head)
     room = room_of(devices)
     before = choices.length(settings.family.name) if wanted == REAL else None
     considered = partial(_considered, wish, devices, before)
@@ -82,7 +82,7 @@ def show(settings: Settings, wanted: GivenMemory, out: Console) -> None:
     if choosable:
         out.print(considered(plan))
     for reason in (*plan.reasons, *_of_memory(wish, devices)):
-        out.print(f"- {reason}", highlight=False, soft_wrap=True)
+        out.say(f"- {reason}")
 
 
 def _of_memory(wish: PlanRequest, devices: Devices) -> Iterator[str]:

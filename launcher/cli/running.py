@@ -19,11 +19,11 @@ from launcher.control.client import find
 from launcher.control.status import BackendView, View
 from launcher.errors import ArgumentError, NotRunning
 from launcher.fleet.address import Target, target
-from launcher.printable import Terminal
 from launcher.processes.log_follower import Follower
 from launcher.settings.config import Settings, load
 from launcher.settings.folders import log_dir
 from launcher.supervision.backend import BackendState
+from launcher.terminal.options import stdout
 from launcher.terminal.signals import until_signal
 
 REFRESH_S = 1.0
@@ -36,7 +36,6 @@ COLOURS = {
     BackendState.FAILED: "red",
 }
 
-stdout = Terminal()
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
 Url = Annotated[str | None, typer.Option(help="The one at that address of this machine, e.g. localhost:8081.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
@@ -183,7 +182,7 @@ def _read(file: Path) -> list[str]:
 
 def _print(name: str, lines: list[str], *, alone: bool) -> None:
     for line in lines:
-        stdout.print(line if alone else f"{name}: {line}", markup=False, highlight=False, soft_wrap=True)
+        stdout.say(line if alone else f"{name}: {line}")
 
 
 async def _follow(files: dict[str, Path], *, alone: bool) -> None:

@@ -6,8 +6,6 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-from rich.console import Console
-
 from launcher import __version__
 from launcher.control import server
 from launcher.errors import ConfigError
@@ -15,6 +13,7 @@ from launcher.fleet import fleet as supervisor
 from launcher.fleet.fleet import Fleet
 from launcher.fleet.listener import listen
 from launcher.fleet.prepare import prepare
+from launcher.printable import Terminal
 from launcher.settings.config import LOOPBACK, Settings
 from launcher.supervision import probes
 from launcher.supervision.backend import Status
@@ -25,7 +24,7 @@ from launcher.terminal.signals import until_signal
 from launcher.terminal.streams import losing
 
 
-async def run(read: Callable[[], Settings], *, out: Console, err: Console) -> None:
+async def run(read: Callable[[], Settings], *, out: Terminal, err: Terminal) -> None:
     """Serve the settings that `read` gives until SIGINT or SIGTERM, which end everything in order.
 
     So does the end of the terminal that it was started from; any other SIGHUP reads them again. Raises LauncherError.
@@ -45,7 +44,7 @@ async def run(read: Callable[[], Settings], *, out: Console, err: Console) -> No
 
 class _Session:
     def __init__(
-        self, read: Callable[[], Settings], settings: Settings, listener: socket.socket, display: Display, out: Console
+        self, read: Callable[[], Settings], settings: Settings, listener: socket.socket, display: Display, out: Terminal
     ) -> None:
         self._read = read
         self._settings = settings
@@ -104,19 +103,17 @@ def _check_can_change(old: Settings, new: Settings) -> None:
         raise ConfigError("another family needs a new start of trillama")
 
 
-def _announce(deployment: Deployment, out: Console) -> None:
+def _announce(deployment: Deployment, out: Terminal) -> None:
     """One line that says where, with what; and one to paste."""
     host, family = deployment.settings.host, deployment.settings.family
     if host.notice:
-        out.print(host.notice, style="yellow", soft_wrap=True, highlight=False)
+        out.say(host.notice, style="yellow")
     if host.host not in LOOPBACK and not host.proxy.api_keys:
         warning = f"anyone who reaches {host.host}:{host.port} is served: set api_keys under [proxy]"
-        out.print(warning, style="yellow", soft_wrap=True, highlight=False)
+        out.say(warning, style="yellow")
     served = f"{family.name}, {deployment.engine.origin} llama.cpp {deployment.engine.version}"
-    out.print(
-        f"trillama {__version__} is ready at {deployment.url} ({served})", soft_wrap=True, highlight=False, markup=False
-    )
+    out.say(f"trillama {__version__} is ready at {deployment.url} ({served})")
     key = ' -H "Authorization: Bearer $KEY"' if host.proxy.api_keys else ""
     body = f'{{"model":"{family.name}","task":"retrieval.query","input":["overheating lightsaber"]}}'
     command = f"curl {deployment.url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
-    out.print(f"  {command}", soft_wrap=True, highlight=False)
+    out.say(f"  {command}")

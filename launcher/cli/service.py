@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from launcher.errors import ConfigError, ServiceError
-from launcher.printable import Terminal
 from launcher.settings.config import Settings, load
 from launcher.systemd import systemctl, units
 from launcher.systemd.systemctl import Manager
 from launcher.systemd.units import SERVICE, SOCKET, Installation
+from launcher.terminal.options import stdout
 
 LOG_LINES = 10
 NOT_ACTIVE = 3  # as `systemctl is-active`
@@ -22,7 +22,6 @@ configuration, or files that the service could not read.
 """
 
 service_app = typer.Typer(help="Run as a systemd service.", no_args_is_help=True, epilog=SERVICE_EXIT_CODES)
-stdout = Terminal()
 
 User = Annotated[bool, typer.Option("--user", help="A service of your own, not the system's.")]
 ConfigFile = Annotated[
@@ -63,10 +62,10 @@ def install(
     systemctl.write(folder, texts)
     for arguments in _start(tuple(texts)):
         manager.tell(*arguments)
-    _say(f"installed and starting: {', '.join(str(folder / name) for name in texts)}")
-    _say(f"see it come up: trillama service status{' --user' if user else ''}")
+    stdout.say(f"installed and starting: {', '.join(str(folder / name) for name in texts)}")
+    stdout.say(f"see it come up: trillama service status{' --user' if user else ''}")
     if user:
-        _say("it ends when you log out, unless: loginctl enable-linger")
+        stdout.say("it ends when you log out, unless: loginctl enable-linger")
 
 
 @service_app.command(epilog=SERVICE_EXIT_CODES)
@@ -75,14 +74,14 @@ def uninstall(user: User = False, dry_run: DryRun = False) -> None:
     folder, manager = units.unit_folder(user), Manager(user)
     found = systemctl.ours(folder)
     if dry_run:
-        _say(f"would stop, disable and remove: {', '.join(str(folder / name) for name in found) or 'nothing'}")
+        stdout.say(f"would stop, disable and remove: {', '.join(str(folder / name) for name in found) or 'nothing'}")
         return
     manager.check()
     if not found:
         raise ServiceError(f"{folder} has no unit of `trillama service install`: nothing was removed")
     _remove(folder, manager)
     manager.tell("daemon-reload")
-    _say(f"removed: {', '.join(str(folder / name) for name in found)}")
+    stdout.say(f"removed: {', '.join(str(folder / name) for name in found)}")
 
 
 @service_app.command(epilog=SERVICE_EXIT_CODES)
@@ -93,14 +92,14 @@ def status(user: User = False) -> None:
     shown = manager.show(SERVICE)
     active = shown.get("ActiveState") == "active"
     if shown.get("LoadState") == "not-found":
-        _say("trillama.service is not installed: trillama service install")
+        stdout.say("trillama.service is not installed: trillama service install")
         raise typer.Exit(NOT_ACTIVE)
-    _say(_described(shown))
+    stdout.say(_described(shown))
     socket = manager.show(SOCKET)
     if socket.get("LoadState") == "loaded":
-        _say(f"socket: {socket.get('ActiveState')} at {socket.get('Listen', '?')}")
-    _say(manager.log(SERVICE, LOG_LINES).rstrip())
-    _say(f"more: journalctl {'--user-unit' if user else '--unit'} trillama")
+        stdout.say(f"socket: {socket.get('ActiveState')} at {socket.get('Listen', '?')}")
+    stdout.say(manager.log(SERVICE, LOG_LINES).rstrip())
+    stdout.say(f"more: journalctl {'--user-unit' if user else '--unit'} trillama")
     if not active:
         raise typer.Exit(NOT_ACTIVE)
 
@@ -138,9 +137,9 @@ def _remove(folder: Path, manager: Manager) -> None:
 
 def _show(texts: Mapping[str, str], folder: Path, manager: Manager) -> None:
     for name, text in texts.items():
-        _say(f"# {folder / name}\n{text}")
+        stdout.say(f"# {folder / name}\n{text}")
     for arguments in _start(tuple(texts)):
-        _say(f"# {' '.join((*manager.command, *arguments))}")
+        stdout.say(f"# {' '.join((*manager.command, *arguments))}")
 
 
 def _described(shown: Mapping[str, str]) -> str:
@@ -151,7 +150,3 @@ def _described(shown: Mapping[str, str]) -> str:
     pid = f", pid {shown['MainPID']}" if shown.get("MainPID", "0") != "0" else ""
     says = f": {shown['StatusText']}" if shown.get("StatusText") else ""
     return f"{state}{since}{failed}{pid}{says}"
-
-
-def _say(line: str) -> None:
-    stdout.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -12,9 +12,8 @@ from rich.table import Table
 from launcher.fleet.temporary import authorization, served
 from launcher.measure import bench as benching
 from launcher.measure.bench import Cell, Findings, Load
-from launcher.printable import Terminal
 from launcher.settings.config import Settings
-from launcher.terminal.options import ApiKey, ConfigFile, Url, settings_of
+from launcher.terminal.options import ApiKey, ConfigFile, Url, settings_of, stderr, stdout
 from launcher.terminal.signals import until_signal
 
 EPILOG = """
@@ -22,8 +21,6 @@ Exit codes: 0 measured, and every vector was right; 1 a request failed, or a vec
 model file is missing or wrong; 69 no usable llama-server, or nobody answers at --url; 75 it does not start; 78 wrong
 configuration; 130 stopped before it was done.
 """
-
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
 
 def bench(
@@ -71,11 +68,11 @@ def _print(found: Findings) -> None:
     stdout.print(table)
     if left_out := [cell for cell in found.cells if cell.summary is None]:
         longest = max(cell.needs_s for cell in left_out)
-        _say(f"too slow to measure in this time: --seconds {longest / benching.PATIENCE:.0f} measures all")
+        stdout.say(f"too slow to measure in this time: --seconds {longest / benching.PATIENCE:.0f} measures all")
     for fault in found.faults:
-        _say(fault)
+        stdout.say(fault)
     if not found.faults:
-        _say(f"every vector is finite, and the same whoever else asks (least cosine {found.worst_cosine:.6f})")
+        stdout.say(f"every vector is finite, and the same whoever else asks (least cosine {found.worst_cosine:.6f})")
 
 
 def _figures(cell: Cell) -> tuple[str, ...]:
@@ -83,7 +80,3 @@ def _figures(cell: Cell) -> tuple[str, ...]:
     if one is None:
         return ("-",) * 4
     return (f"{one.texts_per_s:.1f}", f"{one.tokens_per_s:.0f}", f"{one.p50_s * 1e3:.1f}", f"{one.p99_s * 1e3:.1f}")
-
-
-def _say(text: str) -> None:
-    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

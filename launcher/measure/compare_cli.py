@@ -18,10 +18,10 @@ from launcher.measure import corpus, similarity
 from launcher.measure.corpus import Corpus
 from launcher.measure.similarity import Comparison, RankOverlap, Thresholds
 from launcher.models import sources
-from launcher.printable import Terminal
 from launcher.settings.config import HostConfig, ModelSettings, Settings, load
 from launcher.settings.folders import runtime_base
 from launcher.supervision.standalone import Standalone
+from launcher.terminal.options import ConfigFile, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
@@ -31,7 +31,6 @@ Exit codes: 0 go; 1 no-go; 2 wrong arguments; 65 the corpus cannot be used; 66 a
 130 stopped before it was done.
 """
 
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
 MODEL = "A .gguf file, or a quantisation of the family, e.g. Q8_0."
 # 0.98 is what a backend's canary asks of a restart. Random turns of that size move two of ten documents across the end
@@ -45,7 +44,7 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help=f"What is to replace it. {MODEL}")],
     texts: Annotated[Path | None, typer.Argument(metavar="CORPUS", help="A text per line [default: built in].")] = None,
     backend: Annotated[str, typer.Option(help="Which model of the family.")] = "retrieval",
-    config: Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/.")] = None,
+    config: ConfigFile = None,
     min_cosine: Annotated[float, typer.Option(help="Go needs this mean cosine of a text's two vectors.")] = MEAN,
     min_worst: Annotated[float, typer.Option(help="… and this one of the worst text.")] = WORST,
     min_overlap: Annotated[float, typer.Option(help="… and this share of the top ten in common.")] = OVERLAP,
@@ -140,15 +139,16 @@ def _print_json(files: dict[str, Path], given: Corpus, found: Comparison, faults
 def _print(files: dict[str, Path], given: Corpus, found: Comparison, faults: tuple[str, ...]) -> None:
     drift = found.drift
     for name, path in files.items():
-        _say(f"{name}  {path}")
-    _say(f"{len(given.queries)} queries, {len(given.documents)} documents ({given.name})")
-    _say(f"cosine of a text's two vectors: mean {drift.mean:.4f}, median {drift.median:.4f}, least {drift.min:.4f}")
-    _say(f"  the least is of {_worst(given, found)}")
-    _say(f"rankings, each model its own:   {_in_words(found.own)}")
-    _say(f"B's queries on A's documents:   {_in_words(found.mixed)}")
+        stdout.say(f"{name}  {path}")
+    stdout.say(f"{len(given.queries)} queries, {len(given.documents)} documents ({given.name})")
+    cosines = f"mean {drift.mean:.4f}, median {drift.median:.4f}, least {drift.min:.4f}"
+    stdout.say(f"cosine of a text's two vectors: {cosines}")
+    stdout.say(f"  the least is of {_worst(given, found)}")
+    stdout.say(f"rankings, each model its own:   {_in_words(found.own)}")
+    stdout.say(f"B's queries on A's documents:   {_in_words(found.mixed)}")
     for fault in faults:
-        _say(f"  {fault}")
-    _say("no-go: embed everything anew with B, or keep A" if faults else "go: B can take A's place")
+        stdout.say(f"  {fault}")
+    stdout.say("no-go: embed everything anew with B, or keep A" if faults else "go: B can take A's place")
 
 
 def _in_words(ranking: RankOverlap) -> str:
@@ -162,7 +162,3 @@ def _worst(given: Corpus, found: Comparison) -> str:
     text = (*given.queries, *given.documents)[found.drift.worst]
     words = " ".join(text.text.split())
     return f"{text.name}: {words if len(words) <= 60 else words[:59] + '…'}"
-
-
-def _say(text: str) -> None:
-    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

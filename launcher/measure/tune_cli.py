@@ -23,13 +23,12 @@ from launcher.measure import tune as tuning
 from launcher.measure.loadgen import LENGTHS
 from launcher.measure.tune import Bench, Measured, Setting, TuneOutcome, gain
 from launcher.planning import sizing
-from launcher.printable import Terminal
 from launcher.settings.config import Settings
 from launcher.settings.folders import runtime_base
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
 from launcher.supervision.standalone import Standalone
-from launcher.terminal.options import ConfigFile, settings_of
+from launcher.terminal.options import ConfigFile, settings_of, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
@@ -38,8 +37,6 @@ Exit codes: 0 measured; 1 other failure, e.g. trillama serves here already; 2 wr
 missing or wrong; 69 no usable llama-server; 70 the engine does not work with the settings as they are; 75 the memory is
 too small; 78 wrong configuration; 130 stopped before it was done.
 """
-
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,29 +158,25 @@ def _print(found: Tuned) -> None:
     stdout.print(table)
     for one in outcome.measured:
         if one.dropped:
-            _say(f"out: {_name(one.setting)}: {one.dropped}")
+            stdout.say(f"out: {_name(one.setting)}: {one.dropped}")
     if outcome.left_out:
-        _say(f"not tried, the time was up: {'; '.join(map(_name, outcome.left_out))}; --minutes gives more")
+        stdout.say(f"not tried, the time was up: {'; '.join(map(_name, outcome.left_out))}; --minutes gives more")
     for one in found.smaller:
         if (faster := gain(one, outcome.best)) > tuning.GAIN:
             size = one.setting.batch_tokens
-            _say(f"max_input_tokens = {size} would make texts that fit {faster:.2f} times as fast")
+            stdout.say(f"max_input_tokens = {size} would make texts that fit {faster:.2f} times as fast")
 
 
 def _keep(settings: Settings, best: Profile, *, write: bool) -> None:
     """Write the profile, and say on stderr what of it counts."""
     if not write:
-        stderr.print(
-            "nothing was written: with --write `trillama serve` uses the best of these", highlight=False, soft_wrap=True
-        )
+        stderr.say("nothing was written: with --write `trillama serve` uses the best of these")
         return
     path = profile.path_of(settings)
     profile.write(best, path)
     fixed = [name for name in profile.TUNED if name in settings.host.engine.model_fields_set]
     ignored = f"; {' and '.join(fixed)} under [engine] stay as they are set" if fixed else ""
-    stderr.print(
-        f"{path}: `trillama serve` uses it from now on{ignored}", highlight=False, soft_wrap=True, markup=False
-    )
+    stderr.say(f"{path}: `trillama serve` uses it from now on{ignored}")
 
 
 def _name(setting: Setting) -> str:
@@ -193,7 +186,3 @@ def _name(setting: Setting) -> str:
 
 def _words(setting: Setting) -> tuple[str, str, str]:
     return str(setting.slots), setting.flash_attention, str(setting.threads or "auto")
-
-
-def _say(text: str) -> None:
-    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -146,7 +146,7 @@ async def test_a_stranger_s_launcher_is_not_asked_and_is_named(base: Path) -> No
     folder.chmod(0o755)
     settings = load(None, {"runtime_dir": base})
     async with launcher(folder, view(base)) as asked:
-        with pytest.raises(NotRunning, match=f"{folder} is somebody else's and was not asked"):
+        with pytest.raises(NotRunning, match=f"{folder} belongs to another user and was not contacted"):
             await find(settings, None)
         done = await ask(base, "status")
     assert (done.code, asked) == (69, [])

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from launcher.errors import StartError
-from launcher.fleet.activation import socket_count
+from launcher.fleet.listener import socket_count
 from tests.support.serve import Serve, quick_engine, trillama_serve
 from tests.support.stack import small_family, unused_port
 
