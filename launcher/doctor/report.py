@@ -1,4 +1,4 @@
-"""`trillama doctor` for a terminal or, as JSON, for a program."""
+"""The output of `trillama doctor`: lines for people, JSON for programs."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
 def show(load: Callable[[], Settings], out: Terminal, *, deep: bool, as_json: bool) -> bool:
-    """Print a line for each check; `load` reads the configuration. Whether none failed."""
+    """Print a line for each check; True if none failed. `load` reads the configuration."""
     lines = asyncio.run(examine(load, deep=deep))
     if as_json:
         rows = [

@@ -1,4 +1,4 @@
-"""The command `trillama bench`: its arguments, and its findings for people and for programs."""
+"""The command `trillama bench`: its arguments, and its findings for people or as JSON."""
 
 import asyncio
 import sys
@@ -18,7 +18,7 @@ from launcher.terminal.signals import until_signal
 
 EPILOG = """
 Exit codes: 0 measured, and every vector was right; 1 a request failed, or a vector was wrong; 2 wrong arguments; 66 a
-model file is missing or wrong; 69 no usable llama-server, or nobody answers at --url; 75 it does not start; 78 wrong
+model file is missing or wrong; 69 no usable llama-server, or nothing answers at --url; 75 it does not start; 78 wrong
 configuration; 130 stopped before it was done.
 """
 
@@ -33,7 +33,7 @@ def bench(
     seed: Annotated[int, typer.Option(help="The same seed sends the same texts.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Measure the server that runs, or one started for it: short, medium, long, mixed texts; 1, 8, 32 at once."""
+    """Measure the running server, or one started for this: short, medium, long, mixed texts; 1, 8, 32 at once."""
     settings = settings_of(config, demo=demo)
     headers = authorization(settings.host, api_key)
     found = asyncio.run(until_signal(_run(settings, url, task, headers, Load(seconds=seconds, seed=seed))))
@@ -47,14 +47,12 @@ def bench(
         raise typer.Exit(1)
 
 
-async def _run(
-    settings: Settings, url: str | None, task: str | None, headers: dict[str, str], wanted: Load
-) -> Findings:
+async def _run(settings: Settings, url: str | None, task: str | None, headers: dict[str, str], load: Load) -> Findings:
     with stderr.status("starting") as status:
 
         async def use(at: str) -> Findings:
-            async with benching.client(at, task, headers) as asking:
-                return await benching.measure(asking, wanted, status.update)
+            async with benching.connected(at, task, headers) as client:
+                return await benching.measure(client, load, status.update)
 
         return await served(settings, task, use, url=url, err=stderr)
 
@@ -68,11 +66,11 @@ def _print(found: Findings) -> None:
     stdout.print(table)
     if left_out := [cell for cell in found.cells if cell.summary is None]:
         longest = max(cell.needs_s for cell in left_out)
-        stdout.say(f"too slow to measure in this time: --seconds {longest / benching.PATIENCE:.0f} measures all")
+        stdout.say(f"too slow to measure in this time: --seconds {longest / benching.MAX_OVERRUN:.0f} measures all")
     for fault in found.faults:
         stdout.say(fault)
     if not found.faults:
-        stdout.say(f"every vector is finite, and the same whoever else asks (least cosine {found.worst_cosine:.6f})")
+        stdout.say(f"every vector is finite, and independent of other requests (least cosine {found.worst_cosine:.6f})")
 
 
 def _figures(cell: Cell) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ async def test_for_one_that_has_failed_nobody_makes_room_and_it_is_refused_at_on
         await until(serve, "text-matching", 200)
         async with asyncio.timeout(1.5):  # less than a request waits for one that starts
             assert await status(serve, "code") in (502, 503)
-        for _ in range(3):  # who comes often is still in nobody's way
+        for _ in range(3):  # a frequent client still delays nobody
             await status(serve, "code")
             assert await status(serve, "text-matching") == 200
         await serve.until("text-matching: ready")

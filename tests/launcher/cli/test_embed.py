@@ -122,7 +122,7 @@ def test_vectors_as_numpy_never_go_to_a_terminal(server: Server, run: Run) -> No
         assert os.read(ours, 1) == b""
     os.close(ours)
     assert done.returncode == 2
-    assert b"this is a terminal: add > vectors.npy" in done.stderr
+    assert b"standard output is a terminal: add > vectors.npy" in done.stderr
     assert server.asked == []
 
     argv = command("embed", "a", "b", "--format", "npy", "--url", server.at)
@@ -135,4 +135,4 @@ def test_an_answer_without_vectors_is_a_sentence(server: Server, run: Run, body:
     server.answer = 200, body
     done = run("embed", "a", "--format", "npy", "--url", server.at)
     assert done.code == 1
-    assert "what answered is no trillama" in done.err
+    assert "what answered is not a trillama" in done.err

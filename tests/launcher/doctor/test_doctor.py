@@ -100,7 +100,7 @@ async def test_a_port_is_free_taken_or_served_by_us() -> None:
     assert (await setup.port(host(port=number))).level is Level.OK
     async with trillama_serve({"demo": True, "engine": {"gpu_layers": 0, "threads": 1}}) as serve:
         found = await setup.port(host(port=int(serve.url.rsplit(":", 1)[1])))
-    assert (found.level, "served by a trillama" in found.text) == (Level.OK, True)
+    assert (found.level, "served by a running trillama" in found.text) == (Level.OK, True)
 
 
 async def test_a_runtime_folder_may_be_too_deep_for_a_socket(folder: Path) -> None:
@@ -109,7 +109,7 @@ async def test_a_runtime_folder_may_be_too_deep_for_a_socket(folder: Path) -> No
     assert (await setup.runtime_folder(host(runtime_dir=longest))).level is Level.OK
     found = await setup.runtime_folder(host(runtime_dir=f"{longest}x"))
     assert found.level is Level.FAIL
-    assert f"it may have {LONGEST_BASE} bytes" in found.text
+    assert f"at most {LONGEST_BASE} bytes" in found.text
     with pytest.raises(ConfigError, match="too long a path for sockets"):  # and so says what serves
         async with private_folder(Path(f"{longest}x")):
             pass
@@ -150,7 +150,7 @@ async def test_a_file_of_one_s_own_must_be_whole(demo: dict[str, Path], tmp_path
     files = {name: str(path) for name, path in demo.items()}
     found = await setup.model_files(host(models={"files": files}), False)
     assert (found.level, found.text) == (Level.OK, "retrieval, code, text-matching here, headers checked")
-    assert (await setup.disk(host(models={"files": files}), False)).text == "nothing is to be downloaded"
+    assert (await setup.disk(host(models={"files": files}), False)).text == "nothing has to be downloaded"
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(demo["code"].read_bytes()[:-100])
     found = await setup.model_files(host(models={"files": {**files, "code": str(cut)}}), False)
