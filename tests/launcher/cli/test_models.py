@@ -59,7 +59,7 @@ def test_list_without_a_hub_shows_what_is_here_and_one_line_that_says_why(place:
     ]
 
 
-def test_verify_finds_a_flipped_byte_without_a_network_and_its_mend_mends_it(place: Place, tmp_path: Path) -> None:
+def test_verify_finds_a_flipped_byte_without_a_network_and_its_fix_works(place: Place, tmp_path: Path) -> None:
     own = write_gguf(tmp_path / "own.gguf")
     place.configure(files={"retrieval": str(own)})
     assert place.models("pull").code == 0
@@ -86,7 +86,7 @@ def test_verify_finds_a_flipped_byte_without_a_network_and_its_mend_mends_it(pla
     assert "cut off" in cut.out
 
 
-def test_a_file_whose_content_is_gone_is_named_and_not_passed_over(place: Place) -> None:
+def test_a_file_whose_content_is_gone_is_reported(place: Place) -> None:
     assert place.models("pull").code == 0
     place.blob("code", "Q4_K_M").unlink()
     listed, verified = place.models("list", "--local"), place.models("verify")

@@ -63,7 +63,7 @@ async def test_a_good_machine_ends_with_0_and_json_has_every_line(tmp_path: Path
     assert all(bool(row["fix"]) == (row["level"] != "ok") for row in rows)
 
 
-async def test_a_broken_configuration_is_a_line_that_fails_and_the_rest_is_still_said(tmp_path: Path) -> None:
+async def test_a_broken_configuration_is_a_failed_line_and_the_rest_is_still_checked(tmp_path: Path) -> None:
     config = tmp_path / "host.toml"
     config.write_text("prot = 8080\n")
     code, output = await doctor("--config", str(config), env={})
@@ -84,7 +84,7 @@ async def test_a_check_that_crashes_is_a_line_that_fails() -> None:
     assert lines["configuration"].text == "the check itself failed: ZeroDivisionError('oh')"
 
 
-async def test_an_engine_that_is_missing_fails_and_the_files_are_still_looked_at(tmp_path: Path) -> None:
+async def test_a_missing_engine_fails_and_the_files_are_still_checked(tmp_path: Path) -> None:
     settings = host(demo=True, engine={"llama_server": str(tmp_path / "none")})
     lines = {line.name: line.finding for line in await examine(lambda: settings, deep=False)}
     assert lines["engine"].level is Level.FAIL
@@ -140,7 +140,7 @@ async def test_a_folder_is_stale_when_nobody_listens_in_it_and_nobody_will_remov
         ("127.0.0.1", ["short", "b" * 40], Level.WARN, "1 of 2 api_keys are shorter"),
     ],
 )
-async def test_who_may_ask(address: str, keys: list[str] | None, level: Level, said: str) -> None:
+async def test_exposure(address: str, keys: list[str] | None, level: Level, said: str) -> None:
     found = await setup.exposure(host(host=address, proxy={"api_keys": keys} if keys else {}))
     assert found.level is level
     assert said in found.text

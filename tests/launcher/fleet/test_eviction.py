@@ -1,4 +1,4 @@
-"""Who starts, who makes room: nothing is over the memory there is, and nobody in use is sent to sleep too soon."""
+"""Starts and evictions: never more than the memory there is, and no backend in use is evicted too soon."""
 
 from dataclasses import replace
 
@@ -16,22 +16,22 @@ def backend(name: str, **changes: object) -> Resident:
     return replace(one, **changes)  # type: ignore[arg-type] # names of Tenant's fields
 
 
-def test_who_is_wanted_starts_where_there_is_room() -> None:
+def test_a_requested_backend_starts_if_there_is_room() -> None:
     assert plan_eviction([backend("a", used=True), backend("b", resident=True)], ROOM) == Eviction(("a",), ())
 
 
-def test_two_that_are_wanted_start_only_if_both_fit() -> None:
+def test_two_requested_backends_start_only_if_both_fit() -> None:
     both = [backend("a", used=True), backend("b", used=True)]
     assert plan_eviction(both, ROOM) == Eviction(("a", "b"), ())
     assert plan_eviction(both, {"CUDA0": 9}) == Eviction(("a",), ())
 
 
-def test_the_least_recently_used_makes_room() -> None:
+def test_the_least_recently_used_is_evicted() -> None:
     residents = [backend("old", resident=True, idle_s=500), backend("new", resident=True, idle_s=5)]
     assert plan_eviction([*residents, backend("a", used=True)], ROOM) == Eviction((), ("old",))
 
 
-def test_one_in_use_makes_room_only_after_its_turn_and_only_if_no_other_can() -> None:
+def test_one_in_use_is_evicted_only_after_its_least_time_and_only_if_no_other_can() -> None:
     busy = backend("busy", resident=True, used=True, idle_s=0, up_s=MIN_RESIDENT_S - 1, memory={"CUDA0": 10})
     wanted = backend("a", used=True)
     assert plan_eviction([busy, wanted], ROOM) == Eviction((), ())
@@ -43,7 +43,7 @@ def test_one_that_always_runs_never_sleeps() -> None:
     assert plan_eviction([always, backend("a", used=True)], ROOM) == Eviction((), ())
 
 
-def test_who_is_idle_for_its_limit_sleeps() -> None:
+def test_one_that_is_idle_for_its_limit_sleeps() -> None:
     idle = backend("idle", resident=True, idle_s=700, up_s=700)
     assert plan_eviction([idle], {}) == Eviction((), ("idle",))
     assert plan_eviction([replace(idle, up_s=10)], {}) == Eviction((), ())  # just started: its clock starts then

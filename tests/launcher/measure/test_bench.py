@@ -1,4 +1,4 @@
-"""`trillama bench`: a server's figures, and what it says of one whose vectors are wrong."""
+"""`trillama bench`: a server's figures, and its report of one whose vectors are wrong."""
 
 import base64
 import json
@@ -54,7 +54,7 @@ async def test_a_server_that_is_wrong_is_found_out(fault: str, words: str) -> No
     assert bool(found.faults) == (fault != "none")
 
 
-async def test_a_server_that_refuses_all_is_no_measurement() -> None:
+async def test_a_server_that_rejects_everything_is_not_measured() -> None:
     async with _server("refuses all") as url, bench.connected(url, None, {}) as asking:
         with pytest.raises(LauncherError, match="the server cannot be measured: status 500"):
             await measure(asking, QUICK, lambda _: None)
