@@ -12,8 +12,8 @@ EX_CONFIG = 78  # sysexits.h
 PACKAGES = ("launcher", "proxy")
 MARK = 'PART_OF = "trillama"'  # in the `__init__` of both
 REMEDY = (
-    "take it off PYTHONPATH, or `pip uninstall proxy.py` and install trillama again; or install trillama isolated: "
-    "`pipx install trillama` or `uv tool install trillama`"
+    "take it off PYTHONPATH, or `pip uninstall proxy.py` and install trillama again, best in an environment of its own "
+    "(`pipx install`, `uv tool install`)"
 )
 
 
