@@ -1,4 +1,4 @@
-"""`python -m bench MEASURE …`: the goals' table, as ratios of contenders that are asked in turn on one machine."""
+"""`python -m bench MEASURE …`: the table of goals, as ratios of contenders measured in turn on one machine."""
 
 import argparse
 import asyncio
@@ -26,7 +26,7 @@ Measure = Callable[[Host, int], Awaitable[Found]]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A measure and the model that it is taken on."""
+    """A measure, and the model that it uses."""
 
     shape: Shape
     measure: Measure
@@ -50,7 +50,7 @@ MEASURES = {
 
 
 def main() -> None:
-    """Take the measures that were named, one after the other; each is saved when it is done."""
+    """Run the named measures, one after the other; each is saved as soon as it is done."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("measures", nargs="*", help=f"of {', '.join(MEASURES)}; default: all of them")
     parser.add_argument("--engine", type=Path, help="trillama's llama-server [default: as `trillama serve` finds it]")

@@ -1,4 +1,4 @@
-"""Large answers: float JSON, the proxy's memory under many of them, and whether a vector is ever wrong."""
+"""Large answers: float JSON, the proxy's memory under many of them, and whether any vector is wrong."""
 
 import asyncio
 import os
@@ -25,20 +25,20 @@ CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 async def serialised(host: Host, seed: int) -> Found:
-    """Calls of TEXTS texts of a few tokens, by one client and by four: in JSON floats, and directly in base64 too.
+    """Requests of TEXTS short texts, by one client and by four: as JSON floats, and directly also as base64.
 
-    The last is how much can be gained at most, by who writes no floats at all.
+    The last is the most that can be gained: it writes no floats at all.
     """
     figures: dict[str, dict[str, float]] = {}
     rows: list[Row] = []
     async with trillama(host) as ours, undressed(ours) as alone:
         await same_vectors((alone, ours))
-        asked = {alone.name: (alone, "float"), ours.name: (ours, "float"), f"{alone.name}, base64": (alone, "base64")}
+        ways = {alone.name: (alone, "float"), ours.name: (ours, "float"), f"{alone.name}, base64": (alone, "base64")}
         for clients in (1, 4):
-            runs: dict[str, list[_Run]] = {name: [] for name in asked}
+            runs: dict[str, list[_Run]] = {name: [] for name in ways}
             for number in range(PAIRS // clients + 1):
-                for name in asked if number % 2 else reversed(asked):
-                    one, encoding = asked[name]
+                for name in ways if number % 2 else reversed(ways):
+                    one, encoding = ways[name]
                     runs[name].append(await _answered(one, encoding, [seed, clients, number], clients))
             runs = {name: found[1:] for name, found in runs.items()}  # the first is warm-up
             theirs, mine, base64 = runs.values()
@@ -53,7 +53,7 @@ async def serialised(host: Host, seed: int) -> Found:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One call by each client: texts per second, and processor milliseconds per text."""
+    """One request by each client: texts per second, and processor milliseconds per text."""
 
     texts_per_s: float
     processor_ms: float
@@ -96,13 +96,13 @@ async def _answered(one: Contender, encoding: str, seed: list[int], clients: int
 
 
 def _distinct(random: Generator, words: Sequence[str], each: int, count: int) -> Iterator[str]:
-    """`count` texts of `each` words; none twice, for it would be computed once."""
+    """`count` texts of `each` words, all different: equal ones would be computed only once."""
     for one in random.permutation(len(words) ** each)[:count]:
         yield " ".join(words[one // len(words) ** place % len(words)] for place in range(each))
 
 
 async def memory(host: Host, seed: int) -> Found:
-    """The proxy's resident memory while CLIENTS clients ask for MEMORY_TEXTS texts each, in floats."""
+    """The proxy's resident memory while CLIENTS clients request MEMORY_TEXTS texts each, as floats."""
     async with trillama(host) as one:
         before = peak = resident_mib(one.pid)
         calls = cut(_distinct(np.random.default_rng(seed), WORDS, 4, MEMORY_TEXTS * CLIENTS), MEMORY_TEXTS)
@@ -121,7 +121,7 @@ async def memory(host: Host, seed: int) -> Found:
 
 
 async def stress(host: Host, seed: int) -> Found:
-    """STRESS_TEXTS texts of mixed lengths in requests of 1 to STRESS_MOST; each vector against the one it has alone."""
+    """STRESS_TEXTS texts of mixed lengths in requests of 1 to STRESS_MOST; each vector against its own when alone."""
     random = np.random.default_rng(seed)
     pool = list(islice(texts(random, "mixed"), STRESS_POOL))
     wrong = failed = sent = 0
@@ -133,14 +133,14 @@ async def stress(host: Host, seed: int) -> Found:
             nonlocal wrong, failed, sent
             while sent < STRESS_TEXTS:
                 size = int(random.integers(1, STRESS_MOST + 1))
-                asked = [pool[number] for number in random.integers(0, STRESS_POOL, size)]
+                sent_texts = [pool[number] for number in random.integers(0, STRESS_POOL, size)]
                 sent += size
                 try:
-                    found = await served.vectors(asked)
+                    found = await served.vectors(sent_texts)
                 except RequestFailed:
                     failed += 1
                     continue
-                expected = np.array([truth[one] for one in asked])
+                expected = np.array([truth[one] for one in sent_texts])
                 wrong += int((~(np.einsum("ij,ij->i", found, expected) > SAME)).sum())  # NaN is wrong too
 
         async with asyncio.TaskGroup() as tasks:

@@ -1,7 +1,7 @@
-"""Who is measured: trillama as a user runs it, llama-server in its own ways, and others that could stand in between.
+"""What is measured: trillama as a user runs it, llama-server in several setups, and other gateways in front of it.
 
-All listen on TCP of this machine, all are asked in OpenAI's form for base64 unless said otherwise, each over kept-alive
-connections of its own. Each is up for its block; one that is not asked uses no processor.
+All listen on local TCP and get OpenAI's request for base64 unless said otherwise, each over its own kept-alive
+connections. Each is up for its block; one that gets no requests uses no processor.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from tests.support.serve import trillama_serve
 from tests.support.stack import unused_port
 
 SLOTS, BATCH_TOKENS = 16, 2048
-PREFIX = "Passage: "  # what trillama puts before a text of retrieval.passage; the others are sent it
+PREFIX = "Passage: "  # trillama prepends it to a text of retrieval.passage; for the others it is part of the text
 UP_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What all contenders of a run share: files, engines (`stock` is everybody's but trillama's), processor threads.
+    """What all contenders of a run share: files, engines (all but trillama use `stock`), processor threads.
 
-    `others` are programs that are installed to be measured too.
+    `others` are programs to be installed and measured too.
     """
 
     made: Made
@@ -49,7 +49,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """One that is up. `prefix` is put before each text; `body` has what else is in a request.
+    """A running contender. `prefix` is prepended to each text; `body` has the other fields of a request.
 
     `engine` is where trillama's llama-server for these requests listens.
     """
@@ -65,14 +65,14 @@ class Contender:
     engine: Path | None = None
 
     def processor_s(self) -> float:
-        """Processor seconds that its processes have taken so far: what other work on the machine hardly changes."""
+        """Processor seconds that its processes have used so far, which other work on the machine hardly changes."""
         tops = [psutil.Process(pid) for pid in self.computing or (self.pid,)]
         times = [one.cpu_times() for top in tops for one in (top, *top.children(recursive=True))]
         return sum(one.user + one.system for one in times)
 
-    async def post(self, asked: Sequence[str], encoding: str = "base64", **more: object) -> bytes:
-        """The body of the answer. Raises RequestFailed."""
-        body = {"input": [self.prefix + one for one in asked], "encoding_format": encoding, **self.body, **more}
+    async def post(self, sent: Sequence[str], encoding: str = "base64", **more: object) -> bytes:
+        """The body of the response. Raises RequestFailed."""
+        body = {"input": [self.prefix + one for one in sent], "encoding_format": encoding, **self.body, **more}
         try:
             async with self.session.post(
                 f"{self.url}/v1/embeddings", data=orjson.dumps(body), headers={"Content-Type": "application/json"}
@@ -85,17 +85,17 @@ class Contender:
         return content
 
     def ask(self, encoding: str = "base64") -> Ask:
-        """A request as load sends it. Its texts are of words of one token: to count them takes no time."""
+        """Send a request of the load generator. Its words are one token each, so that counting takes no time."""
 
-        async def ask(asked: Sequence[str]) -> int:
-            await self.post(asked, encoding)
-            return sum(one.count(" ") + 3 for one in asked)  # the prefix is 2
+        async def ask(sent: Sequence[str]) -> int:
+            await self.post(sent, encoding)
+            return sum(one.count(" ") + 3 for one in sent)  # the prefix is 2
 
         return ask
 
-    async def vectors(self, asked: Sequence[str]) -> F32:
+    async def vectors(self, sent: Sequence[str]) -> F32:
         """(n, dimensions), rows of unit length. Raises RequestFailed."""
-        rows = orjson.loads(await self.post(asked))["data"]
+        rows = orjson.loads(await self.post(sent))["data"]
         found: F32 = np.array([_floats(row["embedding"]) for row in sorted(rows, key=lambda row: int(row["index"]))])
         units: F32 = found / np.linalg.norm(found, axis=1, keepdims=True)
         return units
@@ -103,7 +103,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """How a contender is started, and what its requests carry."""
+    """How a contender is started, and the fields of its requests."""
 
     name: str
     argv: Sequence[str]
@@ -119,7 +119,7 @@ Start = Callable[[Host], AbstractAsyncContextManager[Contender]]
 
 @asynccontextmanager
 async def trillama(host: Host) -> AsyncIterator[Contender]:
-    """The whole service; the two models that nobody asks for are not loaded."""
+    """The whole service, without loading the two models that are not used."""
     names = ("retrieval", "code", "text-matching")
     config: dict[str, object] = {
         "family": str(host.made.family),
@@ -150,7 +150,7 @@ async def trillama(host: Host) -> AsyncIterator[Contender]:
 
 @asynccontextmanager
 async def direct(host: Host) -> AsyncIterator[Contender]:
-    """llama-server with the very flags that trillama gives it."""
+    """llama-server with the same flags that trillama gives it."""
     placement = command.ServerSpec(
         name="direct",
         model=host.made.model,
@@ -167,7 +167,7 @@ async def direct(host: Host) -> AsyncIterator[Contender]:
 
 @asynccontextmanager
 async def defaults(host: Host) -> AsyncIterator[Contender]:
-    """llama-server as its page says: the model and that it is for embeddings. Texts over 512 tokens are refused."""
+    """llama-server as its documentation says: a model and `--embedding`. It rejects texts over 512 tokens."""
     argv = (*host.stock.argv, "--model", str(host.made.model), "--embedding", "--pooling", "mean", "--offline")
     port = unused_port()
     argv = (*argv, "--host", "127.0.0.1", "--port", str(port), "--threads", str(host.threads))
@@ -177,7 +177,7 @@ async def defaults(host: Host) -> AsyncIterator[Contender]:
 
 @asynccontextmanager
 async def router(host: Host) -> AsyncIterator[Contender]:
-    """llama-server's own router before one child with our flags."""
+    """llama-server's own router in front of one child with our flags."""
     with tempfile.TemporaryDirectory() as folder:
         preset = Path(folder, "models.ini")
         preset.write_text(
@@ -197,7 +197,7 @@ async def router(host: Host) -> AsyncIterator[Contender]:
 
 @asynccontextmanager
 async def up(program: "Program") -> AsyncIterator[Contender]:
-    """A program, when it answers 200 at `health`. Fails with what it said if it does not."""
+    """A program that answers 200 at `health`. Fails with its output if it does not."""
     url = f"http://127.0.0.1:{program.port}"
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "log")
@@ -217,7 +217,7 @@ async def up(program: "Program") -> AsyncIterator[Contender]:
 
 
 def _session() -> aiohttp.ClientSession:
-    # Closed before llama-server does it: after 5 s, whatever is on its way.
+    # Closed before llama-server does it, after 5 s, whatever is in flight.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=600))
 
@@ -237,26 +237,26 @@ def _floats(encoded: str | Sequence[float]) -> F32:
 
 
 async def same_vectors(contenders: Sequence[Contender]) -> None:
-    """Fails unless all give the same vectors: what is timed must be the same work."""
-    asked = list(islice(texts(np.random.default_rng(0), "short"), 3))
-    first, *others = [await one.vectors(asked) for one in contenders]
+    """Fail unless all give the same vectors: the timed work must be the same."""
+    sent = list(islice(texts(np.random.default_rng(0), "short"), 3))
+    first, *others = [await one.vectors(sent) for one in contenders]
     for one, found in zip(contenders[1:], others, strict=True):
         cosines = np.einsum("ij,ij->i", first, found)
         assert cosines.min() > 0.9999, f"{one.name} has other vectors than {contenders[0].name}: {cosines}"
 
 
 def resident_mib(pid: int) -> float:
-    """What a process has in memory now."""
+    """The resident bytes of a process."""
     return float(psutil.Process(pid).memory_info().rss / 2**20)
 
 
 def busy_percent() -> float:
-    """How much of all cores others use now, while nothing of ours runs."""
+    """The part of all cores that other programs use now, while nothing of ours runs."""
     return psutil.cpu_percent(interval=1.0)
 
 
 def described() -> str:
-    """The machine in a line."""
+    """The machine in one line."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "unknown processor")
     return f"{model}, {os.cpu_count()} cores"

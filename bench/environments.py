@@ -7,7 +7,7 @@ from pathlib import Path
 from launcher.settings.folders import cache_dir
 
 INSTALL_S = 600
-# What to install, and the program that it brings. The torch is one that has a build for CPUs alone.
+# What to install, and the program that comes with it. This torch has a CPU-only build.
 REQUIREMENTS = {
     "litellm": (("litellm[proxy]",), "litellm"),
     "infinity": (("torch==2.13.0", "infinity-emb[server,torch]"), "infinity_emb"),
@@ -15,7 +15,7 @@ REQUIREMENTS = {
 
 
 async def environment(name: str) -> Path:
-    """The program, installed by the first who asks."""
+    """The program, installed on first use."""
     requirements, program = REQUIREMENTS[name]
     folder = cache_dir() / "bench" / name
     if not (folder / "installed").exists():

@@ -1,4 +1,4 @@
-"""What others cost that could stand before the same llama-server: nginx, its own router, LiteLLM's proxy."""
+"""The cost of other gateways in front of the same llama-server: nginx, its own router, LiteLLM's proxy."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ ROUNDS, ROUND_S, CLIENTS = 3, 1.2, 8
 
 
 async def gateways(host: Host, seed: int) -> Found:
-    """Requests of one short text by CLIENTS clients for ROUND_S, in turn; and one client, for the latency."""
+    """Requests of one short text by CLIENTS clients for ROUND_S, in turn; then by one client, for the latency."""
     notes: list[str] = []
     async with AsyncExitStack() as exits:
         alone = await exits.enter_async_context(direct(host))
@@ -69,13 +69,13 @@ def _found(host: Host, found: dict[str, list[tuple[Summary, Summary]]], notes: S
 
 
 async def _round(one: Contender, seed: list[int], clients: int) -> Summary:
-    asked = cut(texts(np.random.default_rng(seed), "short"), 1)
-    return summary(await closed_loop(one.ask(), asked, clients=clients, seconds=ROUND_S))
+    requests = cut(texts(np.random.default_rng(seed), "short"), 1)
+    return summary(await closed_loop(one.ask(), requests, clients=clients, seconds=ROUND_S))
 
 
 @asynccontextmanager
 async def _nginx(binary: str, behind: Contender) -> AsyncIterator[Contender]:
-    """Proxies and does nothing else; its connections to llama-server are kept alive."""
+    """nginx as a plain proxy, with kept-alive connections to llama-server."""
     with tempfile.TemporaryDirectory() as folder:
         port, config = unused_port(), Path(folder, "nginx.conf")
         temporary = "".join(
@@ -96,7 +96,7 @@ async def _nginx(binary: str, behind: Contender) -> AsyncIterator[Contender]:
 
 @asynccontextmanager
 async def _litellm(program: Path, behind: Contender) -> AsyncIterator[Contender]:
-    """With as little as it can be told to do: no database, no logs, no key."""
+    """LiteLLM with everything optional switched off: no database, no logs, no key."""
     with tempfile.TemporaryDirectory() as folder:
         port, config = unused_port(), Path(folder, "config.yaml")
         served = {"model": "openai/bench", "api_base": f"{behind.url}/v1", "api_key": "none"}
@@ -107,7 +107,7 @@ async def _litellm(program: Path, behind: Contender) -> AsyncIterator[Contender]
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_LOG": "ERROR",
             "LITELLM_MODE": "PRODUCTION",
-            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # nobody here checks keys
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # no keys are checked here
             "PATH": f"{program.parent}:{os.environ['PATH']}",
         }
         body, health = {"model": "bench"}, "/health/liveliness"

@@ -1,6 +1,6 @@
-"""What there is on the way to trillama's own engine without trillama: nothing, or a server that does nothing else.
+"""trillama's own engine without trillama: reached directly, or through a server that only forwards.
 
-`python -m bench.hops SOCKET PORT` is that server: aiohttp and the proxy's own client of llama-server, and no more.
+`python -m bench.hops SOCKET PORT` is that server: just aiohttp and the proxy's own client of llama-server.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ KEEPALIVE_S = 3.0
 
 @asynccontextmanager
 async def undressed(ours: Contender) -> AsyncIterator[Contender]:
-    """The same process of llama-server, asked on its socket: two processes of one engine may differ by a third."""
+    """The same llama-server process on its socket: two processes of one engine may differ by a third."""
     connector = aiohttp.UnixConnector(str(ours.engine), keepalive_timeout=KEEPALIVE_S)
     async with aiohttp.ClientSession(connector=connector) as session:
         yield replace(ours, name="its llama-server", url="http://llama-server", session=session, prefix=PREFIX, body={})

@@ -1,4 +1,4 @@
-"""Infinity: the same shape in torch, float32, random weights. It takes 2048 tokens a text, as we do."""
+"""Infinity: the same shape in torch, float32, random weights. It takes 2048 tokens per text, as we do."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ LOAD = Load("mixed", 32, 16)
 
 
 async def compared(host: Host, seed: int) -> Found:
-    """Mixed texts, one a request, by as many clients as there are slots."""
+    """Mixed texts, one per request, by as many clients as there are slots."""
     if "infinity" not in host.others:
         return Found(model=host.made.shape.why, rows=(), notes=("Infinity: not asked for (--with infinity)",))
     found = await rounds(host, (direct, trillama, infinity), LOAD, seed)
@@ -32,7 +32,7 @@ async def compared(host: Host, seed: int) -> Found:
 
 @asynccontextmanager
 async def infinity(host: Host) -> AsyncIterator[Contender]:
-    """One process, batches as large as ours, the cores that we have."""
+    """One process, with our batch size and all our cores."""
     program, port = await environment("infinity"), unused_port()
     folder = host.made.model.with_suffix(".torch")
     if not (folder / "tokenizer.json").exists():

@@ -1,7 +1,7 @@
-"""A Qwen2 with random weights, of the shape in the arguments, as transformers keeps it; run by Infinity's own Python.
+"""Writes a Qwen2 with random weights in transformers' format, of the given shape; run by Infinity's own Python.
 
 `python infinity_model.py FOLDER JSON`: the JSON has layers, n_embd, heads, kv_heads, n_ff, vocabulary, longest and
-words. Each word is one token, as to the other contenders.
+words. Each word is one token, as for the other contenders.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""`python -m bench.late`: what late chunking costs and how exact it is, each way, beside an ordinary pass.
+"""`python -m bench.late`: the cost of late chunking and its exactness, in two ways, beside an ordinary pass.
 
-The ways: by pooled beginnings of the document, on the ordinary engine alone; and as trillama chooses it, when a second
-engine of the same file gives every token. Cosines are between the two, which share nothing but the model.
+The ways: from pooled prefixes of the document, on the ordinary engine alone; and as trillama chooses it when a second
+engine of the same file returns every token. Cosines are between the two, which share nothing but the model.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tests.support.stack import FAMILY_FILE, Stack, stack
 from tests.support.tiny_models import write_model
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "passages", "answer", "queries"]
-TOKENS_PER_WORD = 2.25  # of the tiny vocabulary; rather too few tokens than too many
+TOKENS_PER_WORD = 2.25  # of the tiny vocabulary, chosen to give too few tokens rather than too many
 
 
 async def main() -> None:

@@ -1,4 +1,4 @@
-"""Latency: one short text while nothing else runs, and queries while somebody re-indexes."""
+"""Latency: one short text while nothing else runs, and queries beside a re-indexing client."""
 
 import asyncio
 import statistics
@@ -19,7 +19,7 @@ QUERIES_PER_S, BULK_TEXTS, WINDOWS, WINDOW_S = 5.0, 48, 3, 7.0
 
 
 async def added(host: Host, seed: int) -> Found:
-    """One short text, of each in turn, each after a pause: what idle clients see. All have the same engine process."""
+    """One short text to each in turn, after a pause: what idle clients see. All use the same engine process."""
     async with trillama(host) as ours, undressed(ours) as alone, bare(ours) as hop:
         contenders = (alone, hop, ours)
         await same_vectors(contenders)
@@ -61,19 +61,19 @@ def _added_ms(through: Sequence[float], alone: Sequence[float]) -> float:
 
 @dataclass(slots=True)
 class _Seen:
-    """All windows of one contender."""
+    """All measuring windows of one contender."""
 
     queries: list[Sample] = field(default_factory=list)
     bulk: list[float] = field(default_factory=list)
 
 
 async def interactive(host: Host, seed: int) -> Found:
-    """One client sends BULK_TEXTS medium texts a request, without a pause; queries come at random, and are due then."""
+    """One client sends BULK_TEXTS medium texts per request without a pause; queries arrive at random times."""
     seen: dict[str, _Seen] = {}
     async with direct(host) as alone, trillama(host) as served:
         await same_vectors((alone, served))
         for number in range(2 * WINDOWS):
-            one = (alone, served)[(number + number // 2) % 2]  # in turn, and who is first in turn too
+            one = (alone, served)[(number + number // 2) % 2]  # alternate, and alternate which is first
             await _beside(one, seed + number // 2, seen.setdefault(one.name, _Seen()))
         full = await _one_full_batch(alone, seed)
     theirs, ours = seen[alone.name], seen[served.name]
@@ -112,7 +112,7 @@ def _latencies(one: _Seen) -> list[float]:
 
 
 async def _beside(one: Contender, seed: int, seen: _Seen) -> None:
-    """Queries beside bulk for WINDOW_S; bulk's speed is of the requests that were begun by then."""
+    """Queries beside bulk for WINDOW_S; bulk's speed is that of the requests begun within it."""
     due = arrivals(np.random.default_rng(seed), per_s=QUERIES_PER_S, seconds=WINDOW_S)
     queries = cut(texts(np.random.default_rng([seed, 1]), "short"), 1)
     jobs = cut(texts(np.random.default_rng([seed, 2]), "medium"), BULK_TEXTS)
@@ -124,6 +124,6 @@ async def _beside(one: Contender, seed: int, seen: _Seen) -> None:
 
 
 async def _one_full_batch(one: Contender, seed: int) -> float:
-    """Seconds for as many tokens as one physical batch takes."""
+    """Seconds for a full physical batch."""
     full = next(cut(texts(np.random.default_rng(seed), "medium"), 15))
     return statistics.median([(await closed_loop(one.ask(), iter([full]), clients=1))[0].latency_s for _ in range(3)])

@@ -1,8 +1,8 @@
-"""`python -m bench.lean`: what it is worth that llama-server leaves the logits of embeddings out.
+"""`python -m bench.lean`: the gain from a llama-server that leaves out the logits of embeddings.
 
-The same binary serves the same model twice, with the flag and without, and both get the same calls in turn, so that a
-noisy machine disturbs both; the vectors must be equal to the last bit. Few layers under the real vocabulary: what is
-left of the gain under all layers of the real model is worked out from these times, each layer costing the same.
+The same binary serves the same model twice, with the flag and without, and both get the same batches in turn, so that a
+noisy machine disturbs both; the vectors must be equal to the last bit. The model has few layers and the real
+vocabulary: the gain with all layers of the real model is derived from these times, as each layer costs the same.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def _model(path: Path, size: Size) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One server's figures. `seconds` are those of each call, `tokens` of all calls; bytes at the peak."""
+    """One server's figures: `seconds` per batch, `tokens` of all batches, bytes at the peak."""
 
     seconds: tuple[float, ...]
     tokens: int
@@ -109,13 +109,13 @@ async def _measure(model: Path, calls: Sequence[Sequence[Sequence[int]]]) -> tup
 
 
 async def _warm(servers: Sequence[LlamaServer]) -> None:
-    """A full batch for each: the buffer of results has its last size from then on."""
+    """A full batch for each: from then on the buffer of results has its final size."""
     for server in servers:
         await server.embed([[7] * (BATCH_TOKENS // SLOTS)] * SLOTS)
 
 
 def _calls(count: int, tokens: int) -> Iterator[list[list[int]]]:
-    """Full slots, of mixed lengths (most are short), together about `tokens` tokens."""
+    """Full slots of mixed lengths (most are short), about `tokens` tokens in all."""
     random = np.random.default_rng(1)
     for _ in range(count):
         lengths = np.exp(random.uniform(np.log(4), np.log(1000), SLOTS))
@@ -124,7 +124,7 @@ def _calls(count: int, tokens: int) -> Iterator[list[list[int]]]:
 
 
 def _peak_rss(pid: int) -> int:
-    """Bytes, of a process on Linux; the model's file is in it."""
+    """Peak resident bytes of a process on Linux, the model file included."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""What is served: models with random weights, made once into a cache folder, and a family file of their size."""
+"""The models that are served: random weights, written once into a cache folder, and a family file of their size."""
 
 import tomllib
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ QWEN_VOCABULARY = 151_936
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A model's sizes; `why` says in a table what it stands for."""
+    """A model's sizes; `why` says in tables what it represents."""
 
     name: str
     why: str
@@ -88,7 +88,7 @@ class Made:
 
 
 def made(shape: Shape, folder: Path) -> Made:
-    """The model and the family file of a shape in `folder`, written by the first who asks."""
+    """The model and the family file of a shape in `folder`, written on first use."""
     folder.mkdir(parents=True, exist_ok=True)
     model, family = folder / f"{shape.name}.gguf", folder / f"{shape.name}.toml"
     if not model.exists():

@@ -1,4 +1,4 @@
-"""`python -m bench.report`: results.json as a table for people (RESULTS.md) and as a picture (results.svg)."""
+"""`python -m bench.report`: results.json as a table (RESULTS.md) and as a picture (results.svg)."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,10 +13,10 @@ HEAD = f"""# Results
 
 Written by `python -m bench.report` from `results.json`, which `python -m bench MEASURE …` fills. Each measure asks its
 contenders in turn, on one machine, and gives medians and ratios; the models have random weights and the shape that is
-named. "others" is what else the machine did when the measure began: per cent of all cores, or its load in older runs.
-More than {QUIET_PERCENT} %, or a load above 1, puts a verdict in brackets: it is none. Such ratios tell who gets a core
-rather than who is quick; processor time per token depends on that least. Earlier runs of a measure are listed, whatever
-they saw.
+named. "others" is the other load on the machine when the measure began: per cent of all cores, or its load in older
+runs. More than {QUIET_PERCENT} %, or a load above 1, puts a verdict in brackets: it does not count. Such ratios depend
+on which program gets a core rather than on speed; processor time per token depends on that least. Earlier runs of a
+measure are listed, whatever they saw.
 """
 
 
@@ -32,27 +32,27 @@ def _lines(kept: Mapping[str, Kept]) -> Iterator[str]:
     yield "| measure | goal | seen | met | others | command |"
     yield "|---|---|---|---|---|---|"
     for one in kept.values():
-        told = one["circumstances"]
+        facts = one["circumstances"]
         for row in one["found"]["rows"]:
             met = {True: "yes", False: "no", None: ""}[row["met"]]
-            if met and not _quiet(told):
+            if met and not _quiet(facts):
                 met = f"({met})"
-            cells = (row["measure"], row["goal"], row["seen"], met, others_of(told), f"`{told['command']}`")
+            cells = (row["measure"], row["goal"], row["seen"], met, others_of(facts), f"`{facts['command']}`")
             yield f"| {' | '.join(cells)} |"
     if missing := [name for name in MEASURES if name not in kept]:
         yield f"\nNo run is kept of: {', '.join(missing)}."
     yield "\n![the same as bars](results.svg)\n\n## The figures behind them"
     for name, one in kept.items():
-        told = one["circumstances"]
-        yield f"\n**{name}**: {one['found']['model']}. {told['machine']}, {others_of(told)}, {told['date']}.\n"
+        facts = one["circumstances"]
+        yield f"\n**{name}**: {one['found']['model']}. {facts['machine']}, {others_of(facts)}, {facts['date']}.\n"
         yield from _figures(one["found"]["figures"])
         yield from (f"\n{note}" for note in one["found"]["notes"])
         for run in one["earlier"]:
             yield f"\nEarlier, {run['date']} ({run['circumstances']}): {'; '.join(run['seen']) or 'nothing to keep'}."
 
 
-def _quiet(told: Circumstances) -> bool:
-    return float(told["busy"]) <= QUIET_PERCENT if "busy" in told else float(told.get("load", "inf")) <= 1
+def _quiet(facts: Circumstances) -> bool:
+    return float(facts["busy"]) <= QUIET_PERCENT if "busy" in facts else float(facts.get("load", "inf")) <= 1
 
 
 def _figures(figures: Mapping[str, Mapping[str, float]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a measure found, and how it is kept: `results.json` has each measure's last run and what earlier ones saw."""
+"""The outcome of a measure, and `results.json`: each measure's last run, and what earlier runs saw."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """All that one measure found: rows, the figures behind them by contender, and what else must be said."""
+    """The outcome of one measure: rows, the figures behind them by contender, and notes."""
 
     model: str
     rows: Sequence[Row]
@@ -32,7 +32,7 @@ class Found:
 
 
 class Circumstances(TypedDict):
-    """Of one run. `busy`: per cent of all cores that others used when it began; older runs have the load instead."""
+    """Of one run. `busy`: per cent of all cores used by others when it began; older runs have the load instead."""
 
     date: str
     machine: str
@@ -42,7 +42,7 @@ class Circumstances(TypedDict):
 
 
 class Earlier(TypedDict):
-    """A run that a later one took the place of."""
+    """A run that a later one replaced."""
 
     date: str
     circumstances: str
@@ -70,19 +70,19 @@ class KeptFound(TypedDict):
 
 
 def save(measure: str, found: Found, circumstances: Circumstances) -> None:
-    """Keep it in place of the measure's run before, of which the seen values stay: nobody may choose among runs."""
+    """Replace the measure's last run, but keep what that one saw: nobody may choose among runs."""
     kept: dict[str, object] = {**load()}
     earlier: list[Earlier] = []
     if before := load().get(measure):
-        told, seen = before["circumstances"], [row["seen"] for row in before["found"]["rows"]]
-        earlier = [*before["earlier"], {"date": told["date"], "circumstances": others_of(told), "seen": seen}]
+        run, seen = before["circumstances"], [row["seen"] for row in before["found"]["rows"]]
+        earlier = [*before["earlier"], {"date": run["date"], "circumstances": others_of(run), "seen": seen}]
     kept[measure] = {"circumstances": circumstances, "found": found, "earlier": earlier}
     RESULTS.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
 
 
-def others_of(told: Circumstances) -> str:
-    """What else the machine did, as it was recorded."""
-    return f"busy {told['busy']} %" if "busy" in told else f"load {told.get('load', 'unknown')}"
+def others_of(facts: Circumstances) -> str:
+    """The other load on the machine, as recorded."""
+    return f"busy {facts['busy']} %" if "busy" in facts else f"load {facts.get('load', 'unknown')}"
 
 
 def load() -> dict[str, Kept]:

@@ -21,7 +21,7 @@ WAIT_TEXTS = 192
 
 
 async def saturated(host: Host, seed: int) -> Found:
-    """The same mixed texts for each, one a request, by half as many clients again as slots; rounds in turn."""
+    """The same mixed texts for each, one per request, by 1.5 times as many clients as slots; rounds in turn."""
     before = await _llama_bench(host)
     found = await rounds(host, (direct, trillama), Load("mixed", ROUND_TEXTS, CLIENTS), seed)
     limit = before and max(before, await _llama_bench(host) or 0.0)  # the machine's speed changes meanwhile
@@ -58,7 +58,7 @@ async def saturated(host: Host, seed: int) -> Found:
 
 
 async def waits(host: Host, seed: int) -> Found:
-    """Short texts, one a request, by four times as many clients as there are slots."""
+    """Short texts, one per request, by four times as many clients as slots."""
     found = await rounds(host, (direct, trillama), Load("short", WAIT_TEXTS, 4 * SLOTS), seed)
     worst = {name: max(one.done.max_s / one.done.p50_s for one in runs) for name, runs in found.items()}
     theirs, ours = worst.values()
@@ -73,7 +73,7 @@ async def waits(host: Host, seed: int) -> Found:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One round: so many texts of a kind, one a request, by so many clients."""
+    """One round: the number and kind of texts, one per request, and the number of clients."""
 
     kind: str
     count: int
@@ -82,7 +82,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What came of one, and the processor seconds that the contender took for it."""
+    """The outcome of a round, and the processor seconds that the contender used for it."""
 
     done: Summary
     processor_s: float
@@ -98,7 +98,7 @@ class Round:
 
 
 async def rounds(host: Host, starts: Sequence[Start], load: Load, seed: int) -> dict[str, list[Round]]:
-    """Each contender's rounds on the same texts; who is first changes from round to round."""
+    """Each contender's rounds on the same texts; the order changes from round to round."""
     async with AsyncExitStack() as exits:
         up = [await exits.enter_async_context(start(host)) for start in starts]
         await same_vectors([one for one in up if one.same_weights])
@@ -112,9 +112,9 @@ async def rounds(host: Host, starts: Sequence[Start], load: Load, seed: int) -> 
 
 
 async def _round(one: Contender, load: Load, seed: int) -> Round:
-    asked = cut(islice(texts(np.random.default_rng(seed), load.kind), load.count), 1)
+    requests = cut(islice(texts(np.random.default_rng(seed), load.kind), load.count), 1)
     before = one.processor_s()
-    done = summary(await closed_loop(one.ask(), asked, clients=load.clients))
+    done = summary(await closed_loop(one.ask(), requests, clients=load.clients))
     assert not done.failed, f"{one.name}: {done.failed} of {done.requests} failed"
     return Round(done, one.processor_s() - before)
 

@@ -1,14 +1,17 @@
-"""The only place of the launcher that exits: errors become one line on stderr and the exit code of their class."""
+"""The only place where the launcher exits: an error becomes one line on stderr and the exit code of its class."""
 
 import resource
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
 
+import trillama
+
 
 def main() -> None:
     """Run the `trillama` command; see `trillama --help` for the exit codes."""
-    _write_anything()
+    trillama.check()
+    _escape_unencodable()
     _raise_open_files()
     try:
         _run()
@@ -16,17 +19,17 @@ def main() -> None:
         sys.exit(130)
 
 
-def _write_anything() -> None:
-    """No locale keeps a line from being written: what its encoding lacks is written as an escape."""
+def _escape_unencodable() -> None:
+    """Write what the locale's encoding lacks as an escape, so that no locale prevents a line from being written."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # None where it is closed
             stream.reconfigure(errors="backslashreplace")
 
 
 def _raise_open_files() -> None:
-    """Take all the open files that the system allows, for us and for our children: each connection is one."""
+    """Raise the limit of open files to the hard one, for us and our children: each connection is an open file."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # no limit here, and another one behind it
+    with suppress(ValueError, OSError):  # unlimited here, but the kernel has a limit of its own
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
@@ -44,13 +47,13 @@ def _run() -> None:
 
         app()
     except LauncherError as error:
-        losing(stderr).print(f"trillama: {error}", soft_wrap=True, markup=False, highlight=False, style="red")
+        losing(stderr).say(f"trillama: {error}", style="red")
         sys.exit(error.exit_code)
     except OSError as error:  # a folder that cannot be written, a full disk: the system's words say which
         from launcher.settings.folders import explain_write_error  # noqa: PLC0415
 
         known = explain_write_error(error)
-        losing(stderr).print(f"trillama: {known or error}", soft_wrap=True, markup=False, highlight=False, style="red")
+        losing(stderr).say(f"trillama: {known or error}", style="red")
         sys.exit(known.exit_code if known else 1)
 
 

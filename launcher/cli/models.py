@@ -17,32 +17,31 @@ from launcher.hub.listing import Offer, offered
 from launcher.models import inventory, pull, sources
 from launcher.models.inventory import InventoryRow
 from launcher.multivector import projector
-from launcher.printable import Terminal, json_line
+from launcher.printable import json_line
 from launcher.settings.config import ModelSettings, Settings, load
 from launcher.settings.folders import hub_cache
+from launcher.terminal.options import ConfigFile, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
 EPILOG = """
-Exit codes: 0 done; 1 other failure; 2 wrong arguments; 66 a file is damaged, in use, not there or cannot be had;
-75 the hub is out of reach, or the disk cannot take it; 78 wrong configuration; 130 stopped before it was done.
+Exit codes: 0 done; 1 other failure; 2 wrong arguments; 66 a file is damaged, in use, missing or unavailable;
+75 the hub is unreachable, or the disk is full; 78 wrong configuration; 130 stopped before it was done.
 """
 
 app = typer.Typer(help="The model files: here and on the hub.", no_args_is_help=True, epilog=EPILOG)
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
 Quantization = Annotated[str | None, typer.Argument(help="E.g. Q8_0 [default: the config's].")]
-Backends = Annotated[list[str] | None, typer.Option("--backend", help="Only this model; may be given again.")]
+Backends = Annotated[list[str] | None, typer.Option("--backend", help="Only this model; may be repeated.")]
 
 
 @app.command("list", epilog=EPILOG)
 def list_(
     config: ConfigFile = None,
-    remote: Annotated[bool, typer.Option("--remote/--local", help="Ask the hub too, or only look here.")] = True,
+    remote: Annotated[bool, typer.Option("--remote/--local", help="Ask the hub too, or look only here.")] = True,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Show the files that are here, what each is used for, what the hub has, and what the disk can take."""
+    """Show the files that are here and their use, what the hub offers, and how much the disk can take."""
     settings = _settings(config)
     family = settings.family
     rows = inventory.rows(family, settings.host.models, cache.cached_files(family), cache.stopped_downloads(family))
@@ -60,14 +59,15 @@ def list_(
         return
     for row in rows:
         size = amount(row.bytes) if row.bytes else "-"
-        _say(f"{row.backend:<14} {row.quantization or '-':<8} {size:>9}  {row.use:<12}  {row.path or ''}".rstrip())
+        line = f"{row.backend:<14} {row.quantization or '-':<8} {size:>9}  {row.use:<12}  {row.path or ''}"
+        stdout.say(line.rstrip())  # not a table: a path must stay whole to be copied
     if offers:
         stdout.print(_matrix(tuple(family.weights.models), offers, rows))
-    _say(f"{amount(free_bytes(hub_cache()))} free in {hub_cache()}")
+    stdout.say(f"{amount(free_bytes(hub_cache()))} free in {hub_cache()}")
     for sentence in cache.describe_damage(family):
-        stderr.print(sentence, soft_wrap=True, highlight=False, markup=False)
+        stderr.say(sentence)
     for reason in reasons:
-        stderr.print(f"what the hub has is not known: {reason}", soft_wrap=True, highlight=False, markup=False)
+        stderr.say(f"what the hub offers is not known: {reason}")
 
 
 @app.command("pull", epilog=EPILOG)
@@ -76,28 +76,28 @@ def pull_(
     backend: Backends = None,
     config: ConfigFile = None,
     multivector: Annotated[
-        bool, typer.Option("--multivector", help="No model: the few tensors that multi-vectors need (2 MB).")
+        bool, typer.Option("--multivector", help="Not a model, but the few tensors that multi-vectors need (2 MB).")
     ] = False,
 ) -> None:
-    """Download the models, or go on where a download stopped; each is checked against the hub's SHA-256."""
+    """Download the models, or continue a stopped download; each is checked against the hub's SHA-256."""
     settings = _settings(config)
     if multivector:
-        _pull_projector(settings, alone=not (quantization or backend))
+        _pull_projector(settings, only=not (quantization or backend))
         return
     backends = _chosen(settings, backend)
-    planned = pull.plan_pull(settings.family, settings.host.models, quantization, backends)
-    for file in planned.own:
-        _say(f"{file.backend}: {file.local} is your own file, nothing to download")
-    if planned.missing:
-        size = f"{amount(planned.bytes)} to download; " if planned.bytes else ""
-        stderr.print(f"{size}licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
+    plan = pull.plan_pull(settings.family, settings.host.models, quantization, backends)
+    for file in plan.own:
+        stdout.say(f"{file.backend}: {file.local} is your own file: nothing to download")
+    if plan.missing:
+        size = f"{amount(plan.bytes)} to download; " if plan.bytes else ""
+        stderr.say(f"{size}licence of the models: {settings.family.licence}")
     display = Display(stderr)
     with display.live():
-        done = asyncio.run(until_signal(pull.run(settings.family, planned, display.downloading)))
+        done = asyncio.run(until_signal(pull.run(settings.family, plan, display.downloading)))
     if done is None:
         raise typer.Exit(130)
     for name, path in done.items():
-        _say(f"{name}: {path}")
+        stdout.say(f"{name}: {path}")
 
 
 @app.command("verify", epilog=EPILOG)
@@ -107,16 +107,16 @@ def verify(config: ConfigFile = None) -> None:
     family, own = settings.family, settings.host.models.files
     again = f" --config {shlex.quote(str(config))}" if config else ""
     for sentence in (unreadable := cache.describe_damage(family)):
-        _say(f"DAMAGED  {sentence}")
+        stdout.say(f"DAMAGED  {sentence}")
     damaged = len(unreadable)
     for file in cache.cached_files(family):
         fix = f"{file.quantization} --backend {file.backend}{again}"
-        mend = f"trillama models remove {fix} --yes && trillama models pull {fix}"
-        damaged += not _verified(f"{file.backend} {file.quantization}", file.path, file.sha256, settings, mend)
+        command = f"trillama models remove {fix} --yes && trillama models pull {fix}"
+        damaged += not _verified(f"{file.backend} {file.quantization}", file.path, file.sha256, settings, command)
     for backend, path in own.items():
-        damaged += not _verified(f"{backend} (your own)", path, None, settings, "copy the file once more")
+        damaged += not _verified(f"{backend} (your own)", path, None, settings, "copy the file again")
     if damaged:
-        raise ModelError(f"{damaged} file{'s' if damaged > 1 else ''} not as should be: run what is said above")
+        raise ModelError(f"{damaged} file{'s' if damaged > 1 else ''} not as expected: run the commands above")
 
 
 @app.command("remove", epilog=EPILOG)
@@ -126,44 +126,46 @@ def remove(
     config: ConfigFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a quantisation's files from the cache, and halves of downloads that were stopped."""
+    """Delete a quantisation's files from the cache, and unfinished downloads."""
     settings = _settings(config)
     backends = _chosen(settings, backend)
     weights = settings.family.weights
     wanted = weights.named(quantization or settings.host.models.quantization or weights.quantization)
     here = [file for file in cache.cached_files(settings.family) if file.backend in backends]
     files = [file for file in here if file.quantization == wanted]
-    halves = [half for half in cache.stopped_downloads(settings.family) if half.backend in backends]
-    if not files and not halves:
+    partials = [partial for partial in cache.stopped_downloads(settings.family) if partial.backend in backends]
+    if not files and not partials:
         there = ", ".join(dict.fromkeys(file.quantization for file in here)) or "nothing"
-        raise ModelError(f"nothing of {wanted} is here to remove; here is: {there}")
-    for path, size in [(file.path, file.bytes) for file in files] + [(half.path, half.bytes) for half in halves]:
-        _say(f"{amount(size):>9}  {path}")
+        raise ModelError(f"no file of {wanted} is here to remove; here is: {there}")
+    for path, size in [(file.path, file.bytes) for file in files] + [
+        (partial.path, partial.bytes) for partial in partials
+    ]:
+        stdout.say(f"{amount(size):>9}  {path}")
     if not yes and not (sys.stdin.isatty() and typer.confirm("Remove them?")):
-        raise LauncherError("nothing was removed: say --yes to remove them")
-    removed = cache.remove(files, halves)
-    for half in removed.busy:
-        _say(f"{half.backend}: a download goes on in another process, and was left alone")
-    _say(f"{amount(removed.freed_bytes)} freed")
+        raise LauncherError("nothing was removed: add --yes to remove them")
+    removed = cache.remove(files, partials)
+    for partial in removed.busy:
+        stdout.say(f"{partial.backend}: its download runs in another process and was left alone")
+    stdout.say(f"{amount(removed.freed_bytes)} freed")
 
 
 def _settings(config: Path | None) -> Settings:
     settings = load(config)
     if settings.host.demo:
-        raise ConfigError("the demo's models are made on the spot and not kept here: leave out the demo's --config")
-    sources.model_files(settings.family, ModelSettings(files=settings.host.models.files))  # a file of an unknown model
+        raise ConfigError("demo models are made when needed and not kept here: leave out the demo's --config")
+    sources.model_files(settings.family, ModelSettings(files=settings.host.models.files))  # checks their names
     return settings
 
 
-def _pull_projector(settings: Settings, *, alone: bool) -> None:
-    if not alone:
-        raise ArgumentError("--multivector fetches no model: leave out the quantisation and --backend")
+def _pull_projector(settings: Settings, *, only: bool) -> None:
+    if not only:
+        raise ArgumentError("--multivector downloads no model: leave out the quantisation and --backend")
     path = projector.find_cached(settings.family)
     if path is None:
-        stderr.print(f"licence of the models: {settings.family.licence}", highlight=False, soft_wrap=True)
+        stderr.say(f"licence of the models: {settings.family.licence}")
         path = projector.path_of(settings.family)
         projector.save(projector.fetch(settings.family), path)
-    _say(f"multivector: {path}")
+    stdout.say(f"multivector: {path}")
 
 
 def _chosen(settings: Settings, backends: Sequence[str] | None) -> tuple[str, ...]:
@@ -173,19 +175,19 @@ def _chosen(settings: Settings, backends: Sequence[str] | None) -> tuple[str, ..
     return tuple(name for name in there if name in (backends or there))
 
 
-def _verified(name: str, path: Path, sha256: str | None, settings: Settings, mend: str) -> bool:
-    """Say whether the file is right; True if it is."""
+def _verified(name: str, path: Path, sha256: str | None, settings: Settings, fix: str) -> bool:
+    """Print whether the file is right; True if it is."""
     family = settings.family
     try:
         found = cache.sha256_of(path)
         if sha256 not in (found, None):
-            _say(f"DAMAGED  {name}  {path}: SHA-256 {found}, not {sha256}; mend it with: {mend}")
+            stdout.say(f"DAMAGED  {name}  {path}: SHA-256 {found}, not {sha256}; fix it with: {fix}")
             return False
         sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
     except ModelError as error:
-        _say(f"WRONG    {name}  {error}; mend it with: {mend}")
+        stdout.say(f"WRONG    {name}  {error}; fix it with: {fix}")
         return False
-    _say(f"{'ok' if sha256 else 'readable':<8} {name}  sha256 {found}  {path}")
+    stdout.say(f"{'ok' if sha256 else 'readable':<8} {name}  sha256 {found}  {path}")
     return True
 
 
@@ -204,7 +206,7 @@ def _is_here(offer: Offer, rows: Sequence[InventoryRow]) -> bool:
 
 
 def _matrix(backends: Sequence[str], offers: Sequence[Offer], rows: Sequence[InventoryRow]) -> Table:
-    """A row per quantisation: what each backend's file takes, and whether those not here fit on the disk."""
+    """A row per quantisation: the size of each backend's file, and whether the missing ones fit on the disk."""
     table = Table("on the hub", *backends, "", box=None, pad_edge=False)
     free = free_bytes(hub_cache())
     for quantization, of in inventory.by_quantization(offers).items():
@@ -212,8 +214,3 @@ def _matrix(backends: Sequence[str], offers: Sequence[Offer], rows: Sequence[Inv
         note = "here" if not missing else "" if sum(offer.bytes for offer in missing) <= free else "no room"
         table.add_row(quantization, *(amount(of[name].bytes) if name in of else "-" for name in backends), note)
     return table
-
-
-def _say(text: str) -> None:
-    # No table: a path must stay whole to be copied.
-    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""`trillama plan`: the memory plan as a table, and the other ways with what they lack."""
+"""`trillama plan`: the memory plan as a table, and the other quantisations with what they lack."""
 
 import asyncio
 import re
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from rich.console import Console
 from rich.table import Table
 
 from launcher.engine import devices as gpu
@@ -24,6 +23,7 @@ from launcher.planning.placement import Plan, place
 from launcher.planning.request import request_of
 from launcher.planning.shortage import missing_bytes, readable_size
 from launcher.planning.sizing import fix_length, room_of, unified_note
+from launcher.printable import Terminal
 from launcher.settings.config import Settings
 from launcher.settings.folders import cache_dir
 
@@ -32,7 +32,7 @@ UNITS = {"G": GIB, "M": MIB}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenMemory:
-    """The memory to plan for, in bytes; None means this machine's. `vram` has one number for each GPU.
+    """The memory to plan for, in bytes; None means this machine's. `vram` has one number per GPU.
 
     G is 2^30 bytes, as graphics cards are sold.
     """
@@ -45,33 +45,33 @@ REAL = GivenMemory(vram=None, ram=None)
 
 
 def memory_of(vram: str | None, ram: str | None) -> GivenMemory:
-    """The two options, read. Raises ArgumentError."""
+    """Parse the two options. Raises ArgumentError."""
     return GivenMemory(
         vram=None if vram is None else () if vram == "none" else tuple(_size("--vram", one) for one in vram.split(",")),
         ram=None if ram is None else _size("--ram", ram),
     )
 
 
-def show(settings: Settings, wanted: GivenMemory, out: Console) -> None:
-    """Print the plan for that memory. Raises NotEnoughMemory, after the table of what each quantisation lacks."""
+def show(settings: Settings, memory: GivenMemory, out: Terminal) -> None:
+    """Print the plan for that memory. Raises NotEnoughMemory, after printing what each quantisation lacks."""
     found = asyncio.run(discovery.find(settings.host.engine.llama_server))
     real = asyncio.run(gpu.read(found))
-    if wanted.vram is None:
+    if memory.vram is None:
         settings = adapt_gpu_layers(settings, real)
     settings = _with_demo_files(settings)
     wish = request_of(settings, found.flags, tuple(settings.family.weights.models))
     if wish is None:
         raise ConfigError(
-            f"[models] quantization = {settings.host.models.quantization!r}: its size is not known before it is here; "
+            f"[models] quantization = {settings.host.models.quantization!r}: its size is unknown until it is here; "
             'choose one that the family\'s file has figures of, or "auto"'
         )
-    devices = _devices(real, wanted)
+    devices = _devices(real, memory)
     head = f"{found.origin} llama.cpp {found.version}; {'; '.join(_described(one) for one in _used(wish, devices))}"
-    out.print(head, highlight=False, soft_wrap=True)
+    out.say(head)
     room = room_of(devices)
-    before = choices.length(settings.family.name) if wanted == REAL else None
+    before = choices.length(settings.family.name) if memory == REAL else None
     considered = partial(_considered, wish, devices, before)
-    choosable = bool(wish.weights.keys() - settings.host.models.files.keys())  # a file of the user's own is what it is
+    choosable = bool(wish.weights.keys() - settings.host.models.files.keys())  # the user's own files leave no choice
     try:
         plan = place(fix_length(wish, devices, before), room)
     except NotEnoughMemory:
@@ -81,12 +81,12 @@ def show(settings: Settings, wanted: GivenMemory, out: Console) -> None:
     out.print(_placements(settings, plan, room))
     if choosable:
         out.print(considered(plan))
-    for reason in (*plan.reasons, *_of_memory(wish, devices)):
-        out.print(f"- {reason}", highlight=False, soft_wrap=True)
+    for reason in (*plan.reasons, *_memory_notes(wish, devices)):
+        out.say(f"- {reason}")
 
 
-def _of_memory(wish: PlanRequest, devices: Devices) -> Iterator[str]:
-    """What is to be known of a GPU without memory of its own."""
+def _memory_notes(wish: PlanRequest, devices: Devices) -> Iterator[str]:
+    """Notes on a GPU without memory of its own."""
     if devices.unified and wish.gpu_layers:
         yield unified_note(devices)
     for one in devices.unused:
@@ -97,7 +97,7 @@ def _size(option: str, text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([GM])(?:i?B)?\s*", text, re.IGNORECASE)
     if found is None:
         raise ArgumentError(
-            f"{option}: {text!r} is no size; write 8G or 8192M{' for each GPU, commas between' * (option == '--vram')}"
+            f"{option}: {text!r} is not a size: write 8G or 8192M{', for each GPU, with commas' * (option == '--vram')}"
         )
     return round(float(found[1]) * UNITS[found[2].upper()])
 
@@ -109,14 +109,14 @@ def _with_demo_files(settings: Settings) -> Settings:
     return settings.with_host(models=settings.host.models.model_copy(update={"files": files}))
 
 
-def _devices(real: Devices, wanted: GivenMemory) -> Devices:
-    """The real ones with what the user asked about in their place."""
+def _devices(real: Devices, memory: GivenMemory) -> Devices:
+    """The real devices, replaced where the user gave other sizes."""
     gpus, ram = real.gpus, real.ram
     unused = real.unused
-    if wanted.vram is not None:
-        gpus, unused = tuple(_empty(f"GPU{number}", size) for number, size in enumerate(wanted.vram)), ()
-    if wanted.ram is not None:
-        ram = _empty("RAM", wanted.ram)
+    if memory.vram is not None:
+        gpus, unused = tuple(_empty(f"GPU{number}", size) for number, size in enumerate(memory.vram)), ()
+    if memory.ram is not None:
+        ram = _empty("RAM", memory.ram)
     return replace(real, gpus=gpus, ram=ram, unused=unused)
 
 
@@ -160,7 +160,7 @@ def _rooms(plan: Plan, room: DeviceRoom) -> Mapping[str, int]:
 
 
 def _considered(wish: PlanRequest, devices: Devices, before: Length | None, plan: Plan | None) -> Table:
-    """Each quantisation alone: whether all fit at once with texts as long as wished, and else the best that goes."""
+    """Each quantisation: whether all models fit at once with texts of the wished length, else the best that fits."""
     room = room_of(devices)
     table = Table("quantisation", f"all, {wish.tokens} tokens", "else", title="considered", title_justify="left")
     known = [name for names in wish.ranking for name in names] or ([wish.quantization] if wish.quantization else [])

@@ -1,4 +1,4 @@
-"""The commands for a trillama that runs: `status`, `restart`, `reload`, `logs`."""
+"""The commands for a running trillama: `status`, `restart`, `reload`, `logs`."""
 
 import asyncio
 import time
@@ -19,11 +19,11 @@ from launcher.control.client import find
 from launcher.control.status import BackendView, View
 from launcher.errors import ArgumentError, NotRunning
 from launcher.fleet.address import Target, target
-from launcher.printable import Terminal
 from launcher.processes.log_follower import Follower
 from launcher.settings.config import Settings, load
 from launcher.settings.folders import log_dir
 from launcher.supervision.backend import BackendState
+from launcher.terminal.options import stdout
 from launcher.terminal.signals import until_signal
 
 REFRESH_S = 1.0
@@ -36,9 +36,8 @@ COLOURS = {
     BackendState.FAILED: "red",
 }
 
-stdout = Terminal()
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
-Url = Annotated[str | None, typer.Option(help="The one at that address of this machine, e.g. localhost:8081.")]
+Url = Annotated[str | None, typer.Option(help="The one at that address on this machine, e.g. localhost:8081.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
 
 
@@ -47,16 +46,16 @@ def status(
     url: Url = None,
     port: Port = None,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Continue until Ctrl-C.")] = False,
 ) -> None:
-    """Show what a running trillama does. Exit code 0 if every backend serves, 1 if one does not, 69 if none runs."""
-    settings, meant = load(config), target(url, port)
+    """Show what a running trillama does. Exits with 0 if every backend serves, 1 if one does not, 69 if none runs."""
+    settings, chosen = load(config), target(url, port)
     if watch:
-        asyncio.run(until_signal(_watch(settings, meant)))
+        asyncio.run(until_signal(_watch(settings, chosen)))
         return
-    view = asyncio.run(find(settings, meant)).view
+    view = asyncio.run(find(settings, chosen)).view
     if json:
-        stdout.print_json(view.model_dump_json(), ensure_ascii=True)  # foreign text stays what it is, in escapes
+        stdout.print_json(view.model_dump_json(), ensure_ascii=True)  # foreign text is kept, as escapes
     else:
         stdout.print(_page(view))
     if any(one.state not in (BackendState.READY, BackendState.SLEEPING) for one in view.backends):
@@ -69,41 +68,41 @@ def restart(
     url: Url = None,
     port: Port = None,
 ) -> None:
-    """Start backends again, one after the other, while the others serve."""
+    """Restart backends, one after the other, while the others serve."""
     _run(_restart(load(config), target(url, port), backend or []))
 
 
 def reload(config: ConfigFile = None, url: Url = None, port: Port = None) -> None:
-    """Have the configuration read again; only what it changes is started again (as SIGHUP does)."""
+    """Read the configuration again; only what it changes is restarted (SIGHUP does the same)."""
     _run(_reload(load(config), target(url, port)))
 
 
 def logs(
     backend: Annotated[str | None, typer.Argument(help="Which, e.g. code [default: all].")] = None,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 20,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue until Ctrl-C.")] = False,
     earlier: Annotated[int, typer.Option(min=0, help="N: the N-th run before this one.")] = 0,
     config: ConfigFile = None,
     url: Url = None,
     port: Port = None,
 ) -> None:
-    """Show what the llama-servers wrote: errors only, a file per run."""
+    """Show what the llama-servers wrote: only errors, one file per run."""
     folder, there = asyncio.run(_logs(load(config), target(url, port)))
     names = [_known(backend, there)] if backend else there
     suffix = f".log.{earlier}" if earlier else ".log"
     files = {name: folder / f"{name}{suffix}" for name in names}
     for name, file in files.items():
-        _print(name, _read(file)[-lines:] if lines else [], alone=bool(backend))
+        _print(name, _read(file)[-lines:] if lines else [], unprefixed=bool(backend))
     if follow:
-        asyncio.run(until_signal(_follow(files, alone=bool(backend))))
+        asyncio.run(until_signal(_follow(files, unprefixed=bool(backend))))
 
 
-async def _logs(settings: Settings, meant: Target | None) -> tuple[Path, list[str]]:
-    """Where the running one keeps them, and of which backends; else where one that this user starts would."""
+async def _logs(settings: Settings, chosen: Target | None) -> tuple[Path, list[str]]:
+    """The log folder and backends of the running one; else those of one that this user would start."""
     try:
-        view = (await find(settings, meant)).view
+        view = (await find(settings, chosen)).view
     except NotRunning:
-        if meant:
+        if chosen:
             raise
         return log_dir(), list(settings.family.weights.models)
     return Path(view.logs), [one.name for one in view.backends]
@@ -122,22 +121,22 @@ def _run(asking: Coroutine[None, None, View]) -> None:
     stdout.print(_page(view))
 
 
-async def _restart(settings: Settings, meant: Target | None, backends: Sequence[str]) -> View:
-    running = await find(settings, meant)
+async def _restart(settings: Settings, chosen: Target | None, backends: Sequence[str]) -> View:
+    running = await find(settings, chosen)
     view, there = running.view, [one.name for one in running.view.backends]
     for name in [_known(name, there) for name in backends or settings.family.weights.models]:
         view = await running.tell(f"/backends/{name}/restart")
     return view
 
 
-async def _reload(settings: Settings, meant: Target | None) -> View:
-    return await (await find(settings, meant)).tell("/reload")
+async def _reload(settings: Settings, chosen: Target | None) -> View:
+    return await (await find(settings, chosen)).tell("/reload")
 
 
-async def _watch(settings: Settings, meant: Target | None) -> None:
+async def _watch(settings: Settings, chosen: Target | None) -> None:
     with Live(console=stdout, auto_refresh=False) as live:
         while True:
-            live.update(_page((await find(settings, meant)).view), refresh=True)
+            live.update(_page((await find(settings, chosen)).view), refresh=True)
             await asyncio.sleep(REFRESH_S)
 
 
@@ -171,7 +170,7 @@ def _row(one: BackendView) -> list[Text | str]:
 
 
 def _memory(one: BackendView) -> str:
-    """Of a GPU what was planned, for no engine tells; of the host what it has."""
+    """On a GPU the planned memory, as no engine reports its own; on the host the resident memory."""
     if one.devices:
         return ", ".join(f"{device} {one.planned_bytes.get(device, 0) / 2**30:.1f} GiB" for device in one.devices)
     return "" if one.resident_bytes is None else f"{one.resident_bytes / 2**30:.2f} GiB"
@@ -181,16 +180,16 @@ def _read(file: Path) -> list[str]:
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
-def _print(name: str, lines: list[str], *, alone: bool) -> None:
+def _print(name: str, lines: list[str], *, unprefixed: bool) -> None:
     for line in lines:
-        stdout.print(line if alone else f"{name}: {line}", markup=False, highlight=False, soft_wrap=True)
+        stdout.say(line if unprefixed else f"{name}: {line}")
 
 
-async def _follow(files: dict[str, Path], *, alone: bool) -> None:
-    """Print what is added to the files, and to those of the runs that come."""
+async def _follow(files: dict[str, Path], *, unprefixed: bool) -> None:
+    """Print what is added to the files, also by later runs."""
     with ExitStack() as stack:
         followers = {name: stack.enter_context(Follower(file)) for name, file in files.items()}
         while True:
             for name, follower in followers.items():
-                _print(name, follower.lines(), alone=alone)
+                _print(name, follower.lines(), unprefixed=unprefixed)
             await asyncio.sleep(FOLLOW_S)

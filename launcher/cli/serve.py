@@ -1,12 +1,10 @@
-"""`trillama serve`: the set, and beside it what users and systemd are told and what they tell us."""
+"""`trillama serve`: runs the fleet, reports to users and systemd, and handles reloads."""
 
 import asyncio
 import shlex
 import socket
 from collections.abc import Callable
 from functools import partial
-
-from rich.console import Console
 
 from launcher import __version__
 from launcher.control import server
@@ -15,6 +13,7 @@ from launcher.fleet import fleet as supervisor
 from launcher.fleet.fleet import Fleet
 from launcher.fleet.listener import listen
 from launcher.fleet.prepare import prepare
+from launcher.printable import Terminal
 from launcher.settings.config import LOOPBACK, Settings
 from launcher.supervision import probes
 from launcher.supervision.backend import Status
@@ -25,10 +24,10 @@ from launcher.terminal.signals import until_signal
 from launcher.terminal.streams import losing
 
 
-async def run(read: Callable[[], Settings], *, out: Console, err: Console) -> None:
-    """Serve the settings that `read` gives until SIGINT or SIGTERM, which end everything in order.
+async def run(read: Callable[[], Settings], *, out: Terminal, err: Terminal) -> None:
+    """Serve the settings that `read` returns until SIGINT, SIGTERM or the end of its terminal, which end it in order.
 
-    So does the end of the terminal that it was started from; any other SIGHUP reads them again. Raises LauncherError.
+    Any other SIGHUP reads the settings again. Raises LauncherError.
     """
     settings = read()
     hung_up = asyncio.Event()
@@ -45,7 +44,7 @@ async def run(read: Callable[[], Settings], *, out: Console, err: Console) -> No
 
 class _Session:
     def __init__(
-        self, read: Callable[[], Settings], settings: Settings, listener: socket.socket, display: Display, out: Console
+        self, read: Callable[[], Settings], settings: Settings, listener: socket.socket, display: Display, out: Terminal
     ) -> None:
         self._read = read
         self._settings = settings
@@ -61,7 +60,7 @@ class _Session:
         notify.tell(STATUS=", ".join(f"{one.name} {one.state}" for one in self._statuses.values()))
 
     async def run(self, hung_up: asyncio.Event, fleet: Fleet) -> None:
-        """Say when it is ready, feed the watchdog, and do what is asked, until cancelled. `hung_up`: reload."""
+        """Announce that it is ready, feed the watchdog, and carry out commands, until cancelled. `hung_up`: reload."""
         reload = partial(self._reload, fleet)
         async with server.control_server(fleet, reload), asyncio.TaskGroup() as tasks:
             tasks.create_task(self._on_hangup(hung_up, reload))
@@ -79,14 +78,14 @@ class _Session:
             hung_up.clear()
             try:
                 await reload()
-            except Exception as error:  # noqa: BLE001 # whatever a reload meets, what runs is not its to end
+            except Exception as error:  # noqa: BLE001 # no error of a reload may end what runs
                 self._display.say(f"reload failed, the old configuration stays active: {server.reason_of(error)}")
             else:
                 self._display.say("the configuration has been read again")
 
     async def _reload(self, fleet: Fleet) -> None:
-        """Raises LauncherError or OSError if the new settings cannot be served; all stays as it is then."""
-        async with self._reloading:  # else a slow one, of older settings, would end last
+        """Raises LauncherError or OSError, with nothing changed, if the new settings cannot be served."""
+        async with self._reloading:  # else a slow reload of older settings could end last
             settings = self._read()
             _check_can_change(self._settings, settings)
             await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
@@ -94,29 +93,27 @@ class _Session:
 
 
 def _check_can_change(old: Settings, new: Settings) -> None:
-    """Raises ConfigError for what only a new start can change."""
+    """Raises ConfigError for settings that only a restart can change."""
     for name in ("host", "port", "runtime_dir", "demo"):
         if getattr(old.host, name) != getattr(new.host, name):
-            raise ConfigError(f"another {name} needs a new start of trillama")
+            raise ConfigError(f"another {name} needs a restart of trillama")
     if old.host.late_chunking.token_level != new.host.late_chunking.token_level:
-        raise ConfigError("another late_chunking.token_level needs a new start of trillama")
+        raise ConfigError("another late_chunking.token_level needs a restart of trillama")
     if old.family.weights.models.keys() != new.family.weights.models.keys():
-        raise ConfigError("another family needs a new start of trillama")
+        raise ConfigError("another family needs a restart of trillama")
 
 
-def _announce(deployment: Deployment, out: Console) -> None:
-    """One line that says where, with what; and one to paste."""
+def _announce(deployment: Deployment, out: Terminal) -> None:
+    """Print where it serves and with what, and a command to paste."""
     host, family = deployment.settings.host, deployment.settings.family
     if host.notice:
-        out.print(host.notice, style="yellow", soft_wrap=True, highlight=False)
+        out.say(host.notice, style="yellow")
     if host.host not in LOOPBACK and not host.proxy.api_keys:
         warning = f"anyone who reaches {host.host}:{host.port} is served: set api_keys under [proxy]"
-        out.print(warning, style="yellow", soft_wrap=True, highlight=False)
+        out.say(warning, style="yellow")
     served = f"{family.name}, {deployment.engine.origin} llama.cpp {deployment.engine.version}"
-    out.print(
-        f"trillama {__version__} is ready at {deployment.url} ({served})", soft_wrap=True, highlight=False, markup=False
-    )
+    out.say(f"trillama {__version__} is ready at {deployment.url} ({served})")
     key = ' -H "Authorization: Bearer $KEY"' if host.proxy.api_keys else ""
     body = f'{{"model":"{family.name}","task":"retrieval.query","input":["overheating lightsaber"]}}'
     command = f"curl {deployment.url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
-    out.print(f"  {command}", soft_wrap=True, highlight=False)
+    out.say(f"  {command}")

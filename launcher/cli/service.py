@@ -1,4 +1,4 @@
-"""`trillama service`: install, uninstall, status. The decisions are in service.py, systemd's side in systemd.py."""
+"""`trillama service`: install, uninstall, status, on top of `launcher.systemd`."""
 
 import sys
 from collections.abc import Mapping
@@ -8,39 +8,38 @@ from typing import Annotated
 import typer
 
 from launcher.errors import ConfigError, ServiceError
-from launcher.printable import Terminal
 from launcher.settings.config import Settings, load
 from launcher.systemd import systemctl, units
 from launcher.systemd.systemctl import Manager
 from launcher.systemd.units import SERVICE, SOCKET, Installation
+from launcher.terminal.options import stdout
 
 LOG_LINES = 10
 NOT_ACTIVE = 3  # as `systemctl is-active`
 SERVICE_EXIT_CODES = """
-Exit codes: 0 done, or active; 1 systemd is not there or refused; 2 wrong arguments; 3 `status`: not active; 78 wrong
+Exit codes: 0 done, or active; 1 systemd does not run or refused; 2 wrong arguments; 3 `status`: not active; 78 wrong
 configuration, or files that the service could not read.
 """
 
 service_app = typer.Typer(help="Run as a systemd service.", no_args_is_help=True, epilog=SERVICE_EXIT_CODES)
-stdout = Terminal()
 
 User = Annotated[bool, typer.Option("--user", help="A service of your own, not the system's.")]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="[default: /etc/trillama/host.toml, with --user ~/.config/trillama/host.toml, if it is there]"
+        "--config", help="[default: /etc/trillama/host.toml, with --user ~/.config/trillama/host.toml, if it exists]"
     ),
 ]
-Socket = Annotated[bool, typer.Option("--socket", help="systemd holds the port: no connection is refused meanwhile.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written and run, and do nothing.")]
-Force = Annotated[bool, typer.Option("--force", help="Write over a unit that something else wrote.")]
+Socket = Annotated[bool, typer.Option("--socket", help="systemd holds the port: none is refused during a restart.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be written and run.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a unit that something else wrote.")]
 
 
 @service_app.command(epilog=SERVICE_EXIT_CODES)
 def install(
     user: User = False, config: ConfigFile = None, socket: Socket = False, dry_run: DryRun = False, force: Force = False
 ) -> None:
-    """Write the unit, enable it and start it; over an earlier one of ours, put it in its place."""
+    """Write the unit, enable it and start it; an earlier one of ours is replaced."""
     file = _config_file(config, user)
     settings = load(file)
     installation = Installation(
@@ -58,15 +57,15 @@ def install(
         return
     manager.check()
     if (taken := systemctl.foreign(folder)) and not force:
-        raise ServiceError(f"{folder / taken[0]} is not of `trillama service install`: remove it, or use --force")
+        raise ServiceError(f"{folder / taken[0]} was written by something else: remove it, or use --force")
     _remove(folder, manager)
     systemctl.write(folder, texts)
     for arguments in _start(tuple(texts)):
         manager.tell(*arguments)
-    _say(f"installed and starting: {', '.join(str(folder / name) for name in texts)}")
-    _say(f"see it come up: trillama service status{' --user' if user else ''}")
+    stdout.say(f"installed and starting: {', '.join(str(folder / name) for name in texts)}")
+    stdout.say(f"watch it start: trillama service status{' --user' if user else ''}")
     if user:
-        _say("it ends when you log out, unless: loginctl enable-linger")
+        stdout.say("it ends when you log out; to prevent that: loginctl enable-linger")
 
 
 @service_app.command(epilog=SERVICE_EXIT_CODES)
@@ -75,52 +74,52 @@ def uninstall(user: User = False, dry_run: DryRun = False) -> None:
     folder, manager = units.unit_folder(user), Manager(user)
     found = systemctl.ours(folder)
     if dry_run:
-        _say(f"would stop, disable and remove: {', '.join(str(folder / name) for name in found) or 'nothing'}")
+        stdout.say(f"would stop, disable and remove: {', '.join(str(folder / name) for name in found) or 'nothing'}")
         return
     manager.check()
     if not found:
-        raise ServiceError(f"{folder} has no unit of `trillama service install`: nothing was removed")
+        raise ServiceError(f"{folder} has no unit written by `trillama service install`: nothing was removed")
     _remove(folder, manager)
     manager.tell("daemon-reload")
-    _say(f"removed: {', '.join(str(folder / name) for name in found)}")
+    stdout.say(f"removed: {', '.join(str(folder / name) for name in found)}")
 
 
 @service_app.command(epilog=SERVICE_EXIT_CODES)
 def status(user: User = False) -> None:
-    """Say whether it runs, since when, what it says of itself, and its last log lines."""
+    """Show whether it runs, since when, its own status, and its last log lines."""
     manager = Manager(user)
     manager.check()
     shown = manager.show(SERVICE)
     active = shown.get("ActiveState") == "active"
     if shown.get("LoadState") == "not-found":
-        _say("trillama.service is not installed: trillama service install")
+        stdout.say("trillama.service is not installed: trillama service install")
         raise typer.Exit(NOT_ACTIVE)
-    _say(_described(shown))
+    stdout.say(_described(shown))
     socket = manager.show(SOCKET)
     if socket.get("LoadState") == "loaded":
-        _say(f"socket: {socket.get('ActiveState')} at {socket.get('Listen', '?')}")
-    _say(manager.log(SERVICE, LOG_LINES).rstrip())
-    _say(f"more: journalctl {'--user-unit' if user else '--unit'} trillama")
+        stdout.say(f"socket: {socket.get('ActiveState')} at {socket.get('Listen', '?')}")
+    stdout.say(manager.log(SERVICE, LOG_LINES).rstrip())
+    stdout.say(f"more: journalctl {'--user-unit' if user else '--unit'} trillama")
     if not active:
         raise typer.Exit(NOT_ACTIVE)
 
 
 def _config_file(given: Path | None, user: bool) -> Path | None:
     """The configuration's absolute path; None for the defaults."""
-    usual = units.settings_folder(user) / "host.toml"
-    chosen = given or (usual if usual.is_file() else None)
+    default = units.settings_folder(user) / "host.toml"
+    chosen = given or (default if default.is_file() else None)
     return chosen.absolute() if chosen else None
 
 
 def _check(settings: Settings, config: Path | None, *, user: bool, socket: bool) -> None:
-    """Raise ConfigError for what would not work once installed."""
+    """Raise ConfigError for what would not work after the installation."""
     if settings.host.port in range(1, 1024) and not socket:
-        raise ConfigError(f"port {settings.host.port} is for root to open: add --socket, and systemd opens it")
-    if not user and (hindrance := next(units.unreadable(settings, config), None)):
+        raise ConfigError(f"port {settings.host.port} can only be opened by root: add --socket, and systemd opens it")
+    if not user and (obstacle := next(units.unreadable(settings, config), None)):
         raise ConfigError(
-            f"the service's own user could not read {hindrance}: install it for yourself with --user, or put the "
-            "checkout with its .venv (of a Python that all may read) in /opt/trillama, the configuration in "
-            "/etc/trillama, the keys in /etc/trillama/api_keys, models where all may read them"
+            f"the service's user could not read {obstacle}: install it for yourself with --user, or put the "
+            "checkout with its .venv (of a Python that everyone may read) in /opt/trillama, the configuration in "
+            "/etc/trillama, the keys in /etc/trillama/api_keys, models where everyone may read them"
         )
 
 
@@ -131,16 +130,16 @@ def _start(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 
 def _remove(folder: Path, manager: Manager) -> None:
     if found := systemctl.ours(folder):
-        manager.tell("disable", "--now", *found)  # both at once: a waiting connection would start the service again
+        manager.tell("disable", "--now", *found)  # both together: a waiting connection would start the service again
         for name in found:
             (folder / name).unlink()
 
 
 def _show(texts: Mapping[str, str], folder: Path, manager: Manager) -> None:
     for name, text in texts.items():
-        _say(f"# {folder / name}\n{text}")
+        stdout.say(f"# {folder / name}\n{text}")
     for arguments in _start(tuple(texts)):
-        _say(f"# {' '.join((*manager.command, *arguments))}")
+        stdout.say(f"# {' '.join((*manager.command, *arguments))}")
 
 
 def _described(shown: Mapping[str, str]) -> str:
@@ -151,7 +150,3 @@ def _described(shown: Mapping[str, str]) -> str:
     pid = f", pid {shown['MainPID']}" if shown.get("MainPID", "0") != "0" else ""
     says = f": {shown['StatusText']}" if shown.get("StatusText") else ""
     return f"{state}{since}{failed}{pid}{says}"
-
-
-def _say(line: str) -> None:
-    stdout.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -1,1 +1,4 @@
-"""How a running launcher is asked and told: its socket, its client, its status document."""
+"""How commands reach a running launcher: its control socket, the client for it, the status document.
+
+Acts only through `fleet`; keeps no state of its own.
+"""

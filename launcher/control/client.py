@@ -1,4 +1,4 @@
-"""How a command asks and tells a launcher that runs: which one is meant, and whether it is to be believed."""
+"""Client of a running launcher's control socket: finds the one that a command means, and checks whose it is."""
 
 import asyncio
 from dataclasses import dataclass
@@ -17,29 +17,29 @@ from launcher.settings.config import Settings
 from launcher.settings.folders import runtime_base
 
 SYSTEM_FOLDER = Path("/run/trillama")  # RuntimeDirectory= of configs/systemd/trillama.service
-LOOK = aiohttp.ClientTimeout(total=5)
-ACT = aiohttp.ClientTimeout(total=None, sock_connect=2)  # loading models takes what it takes
+STATUS_TIMEOUT = aiohttp.ClientTimeout(total=5)
+ACTION_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=2)  # loading models takes as long as it takes
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A launcher that runs, and what it said when it was found."""
+    """A running launcher, and its status when it was found."""
 
     socket: Path
     view: View
 
     async def tell(self, path: str) -> View:
-        """Have it do something; what it says then. Raises LauncherError with its words if it refuses."""
-        view = await _asked(self.socket, "POST", path)
+        """Make it do something; its status afterwards. Raises LauncherError with its reason if it refuses."""
+        view = await _request(self.socket, "POST", path)
         if view is None:
             raise NotRunning("trillama ended before it answered")
         return view
 
 
 async def find(settings: Settings, target: Target | None) -> Running:
-    """The trillama of this machine that is meant: `target`, else the one on the settings' port, else the only one.
+    """The trillama on this machine that is meant: `target`, else the one on the settings' port, else the only one.
 
-    Raises NotRunning if there is none that this user may ask, or several.
+    Raises NotRunning if none that this user may control runs, or if several do.
     """
     host = settings.host
     running = await _running(host.runtime_dir or runtime_base())
@@ -56,26 +56,26 @@ async def find(settings: Settings, target: Target | None) -> Running:
 
 
 async def _running(base: Path) -> list[Running]:
-    """Those that this user may ask. Raises NotRunning if there is none."""
+    """The launchers that this user may control. Raises NotRunning if there is none."""
     running, silent, foreign = list[Running](), list[Path](), list[Path]()
     for socket in _sockets(base):
         try:
             if not is_ours(socket) or not await asyncio.to_thread(is_served_by_its_owner, socket):
                 foreign.append(socket)
-            elif view := await _asked(socket, "GET", "/status"):
+            elif view := await _request(socket, "GET", "/status"):
                 running.append(Running(socket, view))
-        except (TimeoutError, BlockingIOError):  # it answers nobody, or accepts nobody any more
+        except (TimeoutError, BlockingIOError):  # it does not answer, or no longer accepts connections
             silent.append(socket)
-        except OSError:  # what is left of one that was killed
+        except OSError:  # the socket of one that was killed
             continue
     if not running and silent:
         raise NotRunning(
-            f"the trillama of {silent[0].parent} does not answer: it is stopped or stuck, so end it by kill"
+            f"the trillama of {silent[0].parent} does not answer: it is stopped or stuck, so end it with kill"
         )
     if not running:
-        others = f"; {foreign[0].parent} is somebody else's and was not asked" if foreign else ""
+        others = f"; {foreign[0].parent} belongs to another user and was not contacted" if foreign else ""
         raise NotRunning(
-            f"no trillama that you may ask runs here: start it with `trillama serve` (a service: use sudo){others}"
+            f"no trillama that you may control runs here: start it with `trillama serve` (a service: use sudo){others}"
         )
     return running
 
@@ -84,9 +84,9 @@ def _sockets(base: Path) -> list[Path]:
     return [path for folder in dict.fromkeys((base, SYSTEM_FOLDER)) for path in folder.glob(f"trillama-*/{SOCKET}")]
 
 
-async def _asked(socket: Path, method: str, path: str) -> View | None:
-    """None if nobody is there. Raises TimeoutError for one that does not answer a look."""
-    timeout = LOOK if method == "GET" else ACT
+async def _request(socket: Path, method: str, path: str) -> View | None:
+    """The status it answers with; None if nothing listens. Raises TimeoutError if it does not answer."""
+    timeout = STATUS_TIMEOUT if method == "GET" else ACTION_TIMEOUT
     try:
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=timeout) as session,
@@ -103,5 +103,5 @@ async def _asked(socket: Path, method: str, path: str) -> View | None:
         return View.model_validate_json(body)
     except ValidationError as error:
         raise LauncherError(
-            f"what runs is another version of trillama than this {__version__}: stop it and start it again"
+            f"the running trillama is another version than this {__version__}: stop it and start it again"
         ) from error

@@ -1,4 +1,4 @@
-"""How a running launcher is asked and told: HTTP on a socket in its private folder, which only its user can enter."""
+"""The control server of a running launcher: HTTP on a socket in its private folder, which only its user can enter."""
 
 import logging
 import time
@@ -25,28 +25,28 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
-    """Answer on the socket for as long as the block lasts.
+    """Serve the socket for as long as the block lasts.
 
-    `GET /status`; `POST /backends/{name}/restart`, answered when it is ready again or has failed; `POST /reload`.
+    `GET /status`; `POST /backends/{name}/restart`, answered once it is ready again or has failed; `POST /reload`.
     """
     started = time.time()
 
-    async def seen() -> web.Response:
-        view = _view(fleet, await fleet.lanes.look(), started)
+    async def current_status() -> web.Response:
+        view = _view(fleet, await fleet.proxy_admins.queues(), started)
         return web.Response(text=view.model_dump_json(), content_type="application/json")
 
     async def status(_: web.Request) -> web.Response:
-        return await seen()
+        return await current_status()
 
     async def restart(request: web.Request) -> web.Response:
         await fleet.restart(request.match_info["name"])
-        return await seen()
+        return await current_status()
 
     async def reload_(_: web.Request) -> web.Response:
         await reload()
-        return await seen()
+        return await current_status()
 
-    app = web.Application(middlewares=[_refused])
+    app = web.Application(middlewares=[_error_as_text])
     app.add_routes(
         [web.get("/status", status), web.post("/backends/{name}/restart", restart), web.post("/reload", reload_)]
     )
@@ -60,26 +60,26 @@ async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
 
 
 @web.middleware
-async def _refused(
+async def _error_as_text(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPException:
         raise
-    except Exception as error:  # noqa: BLE001 # whoever asked is told, and what runs is not touched
+    except Exception as error:  # noqa: BLE001 # the client gets the reason, and what runs is not touched
         return web.Response(text=reason_of(error), status=409)
 
 
 def reason_of(error: Exception) -> str:
-    """What is said of an error: ours and the system's explain themselves, any other has its traceback in the log."""
+    """An error's message: ours and the system's explain themselves, any other is logged with its traceback."""
     if isinstance(error, LauncherError | OSError):
         return str(error)
     log.error("unexpected error", exc_info=error)
     return f"unexpected error: {error!r}; please report it with the traceback in the log"
 
 
-def _view(fleet: Fleet, lanes: Mapping[str, QueueState], started: float) -> View:
+def _view(fleet: Fleet, queues: Mapping[str, QueueState], started: float) -> View:
     deployment = fleet.deployment
     return View(
         version=__version__,
@@ -89,11 +89,11 @@ def _view(fleet: Fleet, lanes: Mapping[str, QueueState], started: float) -> View
         family=deployment.settings.family.name,
         logs=str(deployment.logs),
         engine=EngineView(origin=deployment.engine.origin, version=deployment.engine.version),
-        backends=tuple(_backend(one, lanes.get(name)) for name, one in fleet.backends.items()),
+        backends=tuple(_backend(one, queues.get(name)) for name, one in fleet.backends.items()),
     )
 
 
-def _backend(backend: Backend, lane: QueueState | None) -> BackendView:
+def _backend(backend: Backend, queue: QueueState | None) -> BackendView:
     placement = backend.spec.placement
     return BackendView(
         **asdict(backend.status),
@@ -104,9 +104,9 @@ def _backend(backend: Backend, lane: QueueState | None) -> BackendView:
         devices=placement.devices,
         planned_bytes=dict(backend.spec.memory),
         resident_bytes=_resident(backend.status.pid),
-        waiting_texts=lane.waiting_texts if lane else None,
-        waiting_tokens=lane.waiting_tokens if lane else None,
-        tokens_per_s=lane.tokens_per_s if lane else None,
+        waiting_texts=queue.waiting_texts if queue else None,
+        waiting_tokens=queue.waiting_tokens if queue else None,
+        tokens_per_s=queue.tokens_per_s if queue else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a running launcher tells of itself: the body of `GET /status` on its control socket."""
+"""The status document of a running launcher: the body of `GET /status` on its control socket."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,7 +13,7 @@ class BackendView(_Body):
     """One backend. `since` is in seconds of the Unix epoch, `loaded` from 0 to 1, `resident_bytes` host memory.
 
     `devices` are those it is placed on, none for the CPU, and `planned_bytes` what it is planned to take of each. The
-    last three are of its line in the proxy, None while that does not answer.
+    last three describe its queue in the proxy, and are None while the proxy does not answer.
     """
 
     name: str
@@ -41,7 +41,7 @@ class EngineView(_Body):
 
 
 class View(_Body):
-    """The whole set."""
+    """The launcher and all its backends."""
 
     version: str
     url: str

@@ -1,1 +1,4 @@
-"""`trillama doctor`: what is looked at, and what is said of it."""
+"""`trillama doctor`: one check per question, each with a level and a fix.
+
+Only looks: nothing is started, changed or downloaded.
+"""

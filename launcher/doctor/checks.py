@@ -1,4 +1,4 @@
-"""`trillama doctor`: every check there is, one after the other. A check that crashes is itself a failure, no more."""
+"""All checks of `trillama doctor`, one after the other. A check that crashes counts as a failed check, no more."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -45,23 +45,23 @@ FILES: dict[str, Callable[[Settings, bool], Awaitable[Finding]]] = {
 
 @dataclass(frozen=True, slots=True)
 class CheckLine:
-    """A finding with the name of what was looked at."""
+    """A finding, with the name of its check."""
 
     name: str
     finding: Finding
 
 
 async def examine(load: Callable[[], Settings], *, deep: bool) -> list[CheckLine]:
-    """Every check's line, in the order of the tables; `load` reads the configuration, which may be broken.
+    """The line of every check, in the order of the tables; `load` reads the configuration, which may be broken.
 
-    `deep` reads every model file whole, for its SHA-256. Raises nothing.
+    `deep` reads every model file completely, for its SHA-256. Raises nothing.
     """
-    lines = [await _line(name, _at_once(check)) for name, check in HOST.items()]
+    lines = [await _line(name, _as_async(check)) for name, check in HOST.items()]
     read: list[Settings] = []
 
     async def configuration() -> Finding:
         read.append(load())
-        return ok(f"it is valid; the family is {read[0].family.name}")
+        return ok(f"valid; the family is {read[0].family.name}")
 
     lines.append(await _line("configuration", configuration))
     if not read:
@@ -77,14 +77,14 @@ async def examine(load: Callable[[], Settings], *, deep: bool) -> list[CheckLine
 async def _engine_lines(settings: Settings) -> list[CheckLine]:
     found: list[Machine] = []
 
-    async def look() -> Finding:
+    async def find() -> Finding:
         one = await discovery.find(settings.host.engine.llama_server)
         found.append(Machine(settings=settings, engine=one, devices=await devices.read(one)))
         return ok("")
 
-    looked = await _line("engine", look)
+    line = await _line("engine", find)
     if not found:
-        return [looked]
+        return [line]
     return [await _line(name, _on(check, found[0])) for name, check in ENGINE.items()]
 
 
@@ -97,7 +97,7 @@ async def _line(name: str, check: Callable[[], Awaitable[Finding]]) -> CheckLine
         return CheckLine(name, fail(f"the check itself failed: {error!r}", "please report it with this line"))
 
 
-def _at_once(check: Callable[[], Finding]) -> Callable[[], Awaitable[Finding]]:
+def _as_async(check: Callable[[], Finding]) -> Callable[[], Awaitable[Finding]]:
     async def run() -> Finding:
         return check()
 

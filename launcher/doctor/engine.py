@@ -1,4 +1,4 @@
-"""What `trillama doctor` looks at in the engine, its devices and the memory."""
+"""The checks of the engine, its devices and the memory plan."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from launcher.settings.config import Settings
 
 BUILD = "trillama engine build"
 BUILD_CUDA = f"{BUILD} --cuda"
-# By the instructions of a processor, the best first. Measured with Q8_0, 4 layers x 896, on two cores.
+# By a processor's instructions, the largest gain first. Measured with Q8_0, 4 layers x 896, on two cores.
 GAINS = {
-    "amx_int8": "this processor has AMX, with which an engine built here computes about 4 times as fast",
+    "amx_int8": "this processor has AMX, with which an engine built here is about 4 times as fast",
     "avx512f": "this processor has AVX-512, with which an engine built here is 1.2 to 1.4 times as fast",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What was found before: the settings, the engine and its devices."""
+    """What these checks look at: the settings, the engine and its devices."""
 
     settings: Settings
     engine: Engine
@@ -41,11 +41,11 @@ class Machine:
 
 
 async def build(machine: Machine) -> Finding:
-    """Which engine, which of the flags that not every engine has, and whether one built here would be faster."""
+    """Which engine, which optional flags it knows, and whether one built here would be faster."""
     known = [flag for flag in ("--no-logits-for-embeddings", "--fit") if flag in machine.engine.flags]
     text = f"{machine.engine.origin} llama.cpp {machine.engine.version}, which knows {', '.join(known) or 'no extras'}"
     if machine.devices.has_gpu_backend or (machine.wants_gpu and host.pci_gpus()):
-        return ok(text)  # the processor does not decide, or `devices` says what to build
+        return ok(text)  # a GPU computes, or `devices` says what to build
     if gain := _gain(machine.engine, processor.instructions()):
         return warn(f"{text}; {gain}", BUILD)
     if machine.engine.origin is Origin.EMBEDDED:
@@ -54,29 +54,29 @@ async def build(machine: Machine) -> Finding:
 
 
 def _gain(engine: Engine, here: frozenset[str]) -> str | None:
-    """What an engine built for a processor with those instructions would be better at; None for one that is."""
+    """What an engine built for the instructions `here` would gain; None if it was built for them."""
     record = build_record.read(Path(engine.argv[0])) if engine.origin is Origin.BUILT else None
     if record is None and engine.origin is not Origin.EMBEDDED:
-        return None  # nobody knows for which processor it was built
+        return None  # the processor it was built for is unknown
     built_for = record.order.instructions if record else ()
     gains = (text for instruction, text in GAINS.items() if instruction in here and instruction not in built_for)
     return next(gains, None)
 
 
 async def flash_attention(machine: Machine) -> Finding:
-    """The engine is told `auto`: it is used wherever the device can."""
+    """Flash attention is `auto`: used wherever the device supports it."""
     where = "GPU" if machine.devices.gpus and machine.wants_gpu else "CPU"
     return ok(f"auto, on the {where}; on a GPU it is worth 1.7 times the speed")
 
 
 async def devices(machine: Machine) -> Finding:
-    """The GPUs that the engine can use, against those that are built in."""
+    """The GPUs that the engine can use, compared with those that are installed."""
     listed = ", ".join(
         f"{one.name} {one.description} ({one.free_bytes / GIB:.1f} of {one.total_bytes / GIB:.1f} GiB free)"
         for one in machine.devices.gpus
     )
     if listed and machine.wants_gpu:
-        return ok("; ".join((listed, *_of_memory(machine.devices))))
+        return ok("; ".join((listed, *_memory_notes(machine.devices))))
     if listed:
         return warn(f"{listed}; it is not used", "set gpu_layers = 99 under [engine]")
     if not machine.wants_gpu:
@@ -84,15 +84,15 @@ async def devices(machine: Machine) -> Finding:
     if machine.devices.has_gpu_backend:
         fix = f"export LD_LIBRARY_PATH={wsl.LIBRARIES}  # Windows' driver" if wsl.wsl() else "nvidia-smi"
         return fail(
-            "the engine can use a GPU but finds none, so the CPU would compute, in silence",
+            "the engine can use a GPU but finds none, so the CPU would compute without notice",
             f"{fix}  # repair the driver, or set gpu_layers = 0 under [engine]",
         )
     if built_in := host.pci_gpus():
-        return warn(f"a GPU is here ({', '.join(built_in)}) that this engine cannot use", BUILD_CUDA)
+        return warn(f"a GPU is installed ({', '.join(built_in)}) that this engine cannot use", BUILD_CUDA)
     return ok("there is no GPU: the CPU computes")
 
 
-def _of_memory(devices: Devices) -> Iterator[str]:
+def _memory_notes(devices: Devices) -> Iterator[str]:
     if devices.unified:
         yield unified_note(devices)
     for one in devices.unused:
@@ -100,17 +100,17 @@ def _of_memory(devices: Devices) -> Iterator[str]:
 
 
 async def threads(machine: Machine) -> Finding:
-    """The threads that compute, against the cores that there are for them."""
+    """The engine's threads, compared with the cores that they may use."""
     wanted, cores = machine.settings.host.engine.threads, usable_cores()
     if wanted and wanted > cores:
-        text = f"threads = {wanted}, but {cores} cores may be used: threads without a core hold up all others"
+        text = f"threads = {wanted}, but {cores} cores may be used: threads without a core slow down all others"
         return warn(text, f"set threads = {physical_cores()} under [engine], or leave it out")
     chosen = wanted or engine_threads()
     return ok(f"{chosen} for each model" if chosen else "the engine's own choice: the physical cores")
 
 
 async def memory_plan(machine: Machine) -> Finding:
-    """What `trillama plan` would say."""
+    """The outcome of `trillama plan`."""
     settings = adapt_gpu_layers(machine.settings, machine.devices)
     try:
         decision = decide(settings, machine.engine, machine.devices, tuple(settings.family.weights.models))
@@ -121,7 +121,7 @@ async def memory_plan(machine: Machine) -> Finding:
     if decision.short:
         return warn("; ".join(decision.notes), "trillama plan")
     if decision.plan is None:
-        return warn("the size of the models is not known before they are here", "trillama plan")
+        return warn("the size of the models is not known before they are downloaded", "trillama plan")
     return ok(_summary(decision.plan))
 
 

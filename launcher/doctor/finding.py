@@ -1,4 +1,4 @@
-"""What `trillama doctor` says: one line for each thing that it looked at."""
+"""The outcome of one check of `trillama doctor`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +12,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`fix` is what to do: a command where there is one; it is empty if and only if the level is ok."""
+    """`fix` says what to do, as a command if possible; it is empty if and only if the level is ok."""
 
     level: Level
     text: str
@@ -20,7 +20,7 @@ class Finding:
 
 
 def ok(text: str) -> Finding:
-    """As it should be, or nothing that one could mend."""
+    """As it should be, or nothing that could be fixed."""
     return Finding(Level.OK, text)
 
 

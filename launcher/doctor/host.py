@@ -1,4 +1,4 @@
-"""What `trillama doctor` looks at in the machine itself, whatever the configuration says."""
+"""The checks of the machine itself, independent of the configuration."""
 
 import platform
 import re
@@ -18,7 +18,7 @@ MIN_PYTHON = (3, 11)
 MIN_OPEN_FILES = 1024
 PCI = Path("/sys/bus/pci/devices")
 VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD"}
-DISPLAY_CLASS = "0x03"  # VGA, 3D: of PCI's classes
+DISPLAY_CLASS = "0x03"  # PCI class of VGA and 3D controllers
 UNITS = (
     Path("/etc/systemd/system/trillama.service"),
     Path("/usr/lib/systemd/system/trillama.service"),
@@ -35,7 +35,7 @@ def python() -> Finding:
 
 
 def packages() -> Finding:
-    """Every package that trillama requires is there."""
+    """Whether every package that trillama requires is installed."""
     try:
         required = metadata.requires("trillama") or []
     except metadata.PackageNotFoundError:
@@ -44,11 +44,11 @@ def packages() -> Finding:
     if missing := [name for name in names if not _installed(name)]:
         return fail(f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
     shown = ", ".join(f"{name} {metadata.version(name)}" for name in ("aiohttp", "numpy", "tokenizers"))
-    return ok(f"{len(names)} are here: {shown} …")
+    return ok(f"{len(names)} are installed: {shown} …")
 
 
 def nvidia_driver() -> Finding:
-    """Whether an NVIDIA GPU that is built in can be used: driver, devices."""
+    """Whether an installed NVIDIA GPU can be used: driver, device files."""
     cards = pci_gpus().count("NVIDIA")
     if not (tool := shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=str(wsl.LIBRARIES))):
         if cards:
@@ -56,23 +56,23 @@ def nvidia_driver() -> Finding:
                 f"{cards} NVIDIA GPU on the PCI bus, but no driver", "apt-get install nvidia-driver, and reboot"
             )
         return ok("there is no NVIDIA GPU and no nvidia-smi")
-    said = _said_by(tool)
-    if isinstance(said, Finding):
-        return said
+    output = _output_of(tool)
+    if isinstance(output, Finding):
+        return output
     if not wsl.wsl() and not list(Path("/dev").glob("nvidia[0-9]*")):
-        return fail("the driver is here, but no /dev/nvidia0", "nvidia-modprobe -c 0 -u")
-    return ok("; ".join(said.splitlines()))
+        return fail("the driver is installed, but there is no /dev/nvidia0", "nvidia-modprobe -c 0 -u")
+    return ok("; ".join(output.splitlines()))
 
 
-def _said_by(tool: str) -> str | Finding:
-    """What nvidia-smi says of the GPUs, or what is wrong with it."""
-    asked = (tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+def _output_of(tool: str) -> str | Finding:
+    """What nvidia-smi prints of the GPUs, or the finding that it does not work."""
+    command = (tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, errors="replace", timeout=20, check=False)
+        answer = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False)
     except OSError as error:
         return fail(f"{tool} cannot be run: {error.strerror}", "install the driver again")
     except subprocess.TimeoutExpired:
-        return fail("nvidia-smi gives no answer", "reboot: the driver hangs")
+        return fail("nvidia-smi does not answer", "reboot: the driver hangs")
     if answer.returncode != 0:
         said = (answer.stdout or answer.stderr).strip().splitlines()
         return fail(
@@ -82,7 +82,7 @@ def _said_by(tool: str) -> str | Finding:
 
 
 def clock(now_s: float | None = None) -> Finding:
-    """A year in which TLS certificates are valid; `now_s` is in seconds since 1970."""
+    """Whether the clock is in a year in which TLS certificates are valid; `now_s` is in seconds since 1970."""
     now = time.gmtime(now_s)
     shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", now)
     if not 2026 <= now.tm_year < 2100:
@@ -102,13 +102,13 @@ def open_files() -> Finding:
 
 
 def systemd() -> Finding:
-    """Whether a unit is installed; it need not be."""
+    """Whether a unit is installed, which is optional."""
     here = [str(path) for path in UNITS if _is_file(path)]
-    return ok(f"installed: {', '.join(here)}" if here else "no unit is installed: it starts when you start it")
+    return ok(f"installed: {', '.join(here)}" if here else "no unit is installed: it runs when you start it")
 
 
 def system(version: Path = wsl.VERSION, device: Path = wsl.DEVICE) -> Finding:
-    """The operating system, and what is to be known where it runs inside Windows."""
+    """The operating system, and what matters where it runs inside Windows."""
     text = f"{platform.system()} {platform.release()} on {platform.machine()}, {' '.join(platform.libc_ver()).strip()}"
     kind = wsl.wsl(version)
     if kind is wsl.Wsl.ONE:
@@ -119,7 +119,7 @@ def system(version: Path = wsl.VERSION, device: Path = wsl.DEVICE) -> Finding:
 
 
 def pci_gpus(devices: Path = PCI) -> list[str]:
-    """The makers of the GPUs on the PCI bus."""
+    """The vendor of each GPU on the PCI bus."""
     found = []
     for device in sorted(devices.glob("*")):
         try:
@@ -134,7 +134,7 @@ def pci_gpus(devices: Path = PCI) -> list[str]:
 def _is_file(path: Path) -> bool:
     try:
         return path.expanduser().is_file()
-    except (RuntimeError, OSError):  # there is no home, or it is not ours to enter
+    except (RuntimeError, OSError):  # there is no home, or we may not enter it
         return False
 
 

@@ -1,4 +1,4 @@
-"""What `trillama doctor` looks at in what the host leaves us: processors, memory, folders."""
+"""The checks of what the host allows us: processors, memory, folders."""
 
 import os
 import shlex
@@ -20,13 +20,13 @@ LITTLE = 2 * GIB  # one model of three thousand million weights takes more, at a
 
 
 def processors(proc: Path = PROC) -> Finding:
-    """The cores that we may use, and what the engine is told of them."""
+    """The cores that we may use, and how many the engine uses of them."""
     quota, threads = cpu_quota(proc), engine_threads(proc)
     limit = f", a CPU quota of {quota:.3g}" if quota is not None else ""
-    told = f": the engine computes with {threads}" if threads else ""
-    text = f"{usable_cores(proc)} of {os.cpu_count()} logical cores, {physical_cores(proc)} of their own{limit}{told}"
+    used = f": the engine computes with {threads}" if threads else ""
+    text = f"{usable_cores(proc)} of {os.cpu_count()} logical cores, {physical_cores(proc)} of their own{limit}{used}"
     if quota is not None and quota < 1:
-        return warn(f"{text}, and is stopped for a part of the time", "give the container a whole CPU at least")
+        return warn(f"{text}, so the engine pauses part of the time", "give the container at least one whole CPU")
     return ok(text)
 
 
@@ -41,7 +41,7 @@ def memory(proc: Path = PROC) -> Finding:
 
 
 def folders() -> Finding:
-    """Where we keep files: can be written, and programs that we build there may run."""
+    """Whether our folders can be written, and whether programs that we build there may run."""
     try:
         places = {place.path(): place for place in reversed(PLACES)}
         reasons = {place: reason for path, place in reversed(places.items()) if (reason := write_obstacle(path))}
@@ -51,7 +51,7 @@ def folders() -> Finding:
     if reasons:
         text = "; ".join(f"{place.what} in {place.path()}: {reason}" for place, reason in reasons.items())
         moved_by = " and ".join(place.moved_by for place in reasons)
-        return fail(text, f"set HOME, or {moved_by}, to a folder that can be written")
+        return fail(text, f"set HOME, or {moved_by}, to a writable folder")
     if noexec(cache):
         text = f"{cache} is on a disk where no program may run (noexec): an engine built there is of no use"
         return warn(text, "set TRILLAMA_CACHE to a folder on another disk")

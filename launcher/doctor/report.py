@@ -1,37 +1,35 @@
-"""`trillama doctor` for a terminal or, as JSON, for a program."""
+"""The output of `trillama doctor`: lines for people, JSON for programs."""
 
 import asyncio
 from collections.abc import Callable
 
 import orjson
-from rich.console import Console
 from rich.text import Text
 
 from launcher.doctor.checks import CheckLine, examine
 from launcher.doctor.finding import Level
+from launcher.printable import Terminal
 from launcher.settings.config import Settings
 
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
-def show(load: Callable[[], Settings], out: Console, *, deep: bool, as_json: bool) -> bool:
-    """Print a line for each check; `load` reads the configuration. Whether none failed."""
+def show(load: Callable[[], Settings], out: Terminal, *, deep: bool, as_json: bool) -> bool:
+    """Print a line for each check; True if none failed. `load` reads the configuration."""
     lines = asyncio.run(examine(load, deep=deep))
     if as_json:
         rows = [
             {"check": one.name, "level": one.finding.level, "text": one.finding.text, "fix": one.finding.fix}
             for one in lines
         ]
-        out.print(
-            orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode(), soft_wrap=True, highlight=False, markup=False
-        )
+        out.say(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
     else:
         for line in lines:
             _print(line, out)
     return not any(one.finding.level is Level.FAIL for one in lines)
 
 
-def _print(line: CheckLine, out: Console) -> None:
+def _print(line: CheckLine, out: Terminal) -> None:
     level, text = line.finding.level, line.finding.text
     out.print(Text.assemble((f"{level:<5}", STYLES[level]), f"{line.name:<16}{text}"), soft_wrap=True)
     if line.finding.fix:

@@ -1,4 +1,4 @@
-"""What `trillama doctor` looks at in the configuration and in what it names: port, folders, keys, files."""
+"""The checks of the configuration and what it names: port, folders, keys, files."""
 
 import asyncio
 import hashlib
@@ -24,13 +24,13 @@ from launcher.settings.folders import LONGEST_BASE, fits_sockets, hub_cache, run
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
 
-STALE_S = 60.0  # a folder younger than that may be one of a launcher that is just starting
-MIN_KEY = 16  # letters; a shorter one can be guessed by trying
+STALE_S = 60.0  # a younger folder may belong to a launcher that is just starting
+MIN_KEY = 16  # characters; a shorter key can be guessed by trying
 GIB = 2**30
 
 
 def named(settings: Settings) -> Settings:
-    """The settings with a quantisation in place of "auto": the family's own, which is of middle size."""
+    """The settings with the family's default quantisation, a middle-sized one, in place of "auto"."""
     if settings.host.models.quantization != AUTO:
         return settings
     usual = {"quantization": settings.family.weights.quantization}
@@ -38,10 +38,10 @@ def named(settings: Settings) -> Settings:
 
 
 async def port(settings: Settings) -> Finding:
-    """Free, or served by a trillama."""
+    """Whether the port is free or served by a trillama."""
     host, url = settings.host, url_of(settings.host)
     if await probes.backends_ready(url) is not None:
-        return ok(f"{url} is served by a trillama that runs now")
+        return ok(f"{url} is served by a running trillama")
     try:
         listen(host).close()
     except StartError as error:
@@ -50,73 +50,73 @@ async def port(settings: Settings) -> Finding:
 
 
 async def runtime_folder(settings: Settings) -> Finding:
-    """Where the sockets will be: can be written, and short enough for a socket's path."""
+    """Whether the sockets' folder is writable, and its path short enough for a socket."""
     base = settings.host.runtime_dir or runtime_base()
     if not fits_sockets(base):
-        text = f"{base} is too long a path for sockets: it may have {LONGEST_BASE} bytes"
+        text = f"{base} is too long a path for sockets: at most {LONGEST_BASE} bytes"
         return fail(text, 'set runtime_dir to a shorter folder, e.g. "/run/trillama"')
     if reason := write_obstacle(base):
-        return fail(f"{base}: {reason}", "set runtime_dir to a folder that can be written")
+        return fail(f"{base}: {reason}", "set runtime_dir to a writable folder")
     return ok(str(base))
 
 
 async def stale_folders(settings: Settings) -> Finding:
-    """Folders of a launcher that is gone; each has a small shell that removes it, unless that was killed too."""
+    """Folders of a launcher that has ended: a small shell removes each, unless that was killed too."""
     base = settings.host.runtime_dir or runtime_base()
     used = {word for one in processes.running(["cmdline"]) for word in one.info["cmdline"] or ()}
     left = [path for path in base.glob("trillama-????????") if path.is_dir() and str(path) not in used]
     if stale := [path for path in left if _is_old_and_ours(path) and not _answers(path)]:
-        return warn(f"{len(stale)} in {base}, of a launcher that is gone", shlex.join(("rm", "-r", *map(str, stale))))
+        return warn(f"{len(stale)} in {base}, of a launcher that has ended", shlex.join(("rm", "-r", *map(str, stale))))
     return ok("none")
 
 
 async def exposure(settings: Settings) -> Finding:
-    """Who may ask, and whether the keys are worth the name."""
-    host, known = settings.host, settings.host.proxy.api_keys
+    """Who can reach the server, and whether the API keys are long enough."""
+    host, keys = settings.host, settings.host.proxy.api_keys
     set_keys = 'set api_keys under [proxy], e.g. to "$(openssl rand -hex 24)"'
-    if host.host not in LOOPBACK and not known:
+    if host.host not in LOOPBACK and not keys:
         return warn(f"anyone who reaches {host.host}:{host.port} is served", set_keys)
-    if weak := sum(len(key) < MIN_KEY for key in known):
-        return warn(f"{weak} of {len(known)} api_keys are shorter than {MIN_KEY} letters", set_keys)
-    where = "only this machine" if host.host in LOOPBACK else f"who reaches {host.host}"
-    return ok(f"{where} can ask, {f'with one of {len(known)} keys' if known else 'without a key'}")
+    if weak := sum(len(key) < MIN_KEY for key in keys):
+        return warn(f"{weak} of {len(keys)} api_keys are shorter than {MIN_KEY} characters", set_keys)
+    where = "only this machine" if host.host in LOOPBACK else f"anyone who reaches {host.host}"
+    return ok(f"{where} can use it, {f'with one of {len(keys)} keys' if keys else 'without a key'}")
 
 
 async def disk(settings: Settings, _deep: bool) -> Finding:
-    """Room for the files that are still to be downloaded."""
+    """Whether the disk has room for the files that are still to be downloaded."""
     if settings.host.demo:
         return ok("the demo models take 20 MB")
     missing = [one for one in _wanted(settings) if _path(one) is None]
     published, quantization = settings.family.weights.published, settings.host.models.quantization
     figures = published.quantizations.get(quantization or settings.family.weights.quantization) if published else None
     if not missing:
-        return ok("nothing is to be downloaded")
+        return ok("nothing has to be downloaded")
     cache = hub_cache()
     free = shutil.disk_usage(next(one for one in (cache, *cache.parents) if one.exists())).free / GIB
     size = figures.file_gib * len(missing) if figures else 0.0
-    text = f"{len(missing)} files of together {size:.1f} GiB are to be downloaded; {cache} has {free:.1f} GiB free"
+    text = f"{len(missing)} files, {size:.1f} GiB in all, have to be downloaded; {cache} has {free:.1f} GiB free"
     return fail(text, "make room, or set HF_HOME to a folder on another disk") if size > free else ok(text)
 
 
 async def model_files(settings: Settings, deep: bool) -> Finding:
-    """Each file that is here is a whole GGUF of the family; with `deep`, one from the hub has the hub's SHA-256."""
+    """Whether each file here is a complete GGUF of the family; with `deep`, also has the hub's SHA-256."""
     if settings.host.demo:
-        return ok("the demo models are made when they are needed")
+        return ok("the demo models are made when needed")
     family = settings.family
     here = {one.backend: path for one in _wanted(settings) if (path := _path(one))}
     for backend, path in here.items():
         own = backend in settings.host.models.files
         remove = shlex.join(("rm", str(path.resolve()), str(path)))
-        fix = f"correct files.{backend} under [models]" if own else f"{remove}  # it is fetched again"
+        fix = f"correct files.{backend} under [models]" if own else f"{remove}  # it is downloaded again"
         try:
             sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
         except LauncherError as error:
             return fail(str(error), fix)
         if deep and (damaged := await asyncio.to_thread(_damage, path)):
             return fail(damaged, fix)
-    away = [name for name in family.weights.models if name not in here]
-    read = "read whole" if deep else "headers checked"
-    later = f"; {', '.join(away)}: downloaded at the first start" if away else ""
+    missing = [name for name in family.weights.models if name not in here]
+    read = "read completely" if deep else "headers checked"
+    later = f"; {', '.join(missing)}: downloaded at the first start" if missing else ""
     return ok(f"{', '.join(here) or 'none'} here, {read}{later}")
 
 
@@ -132,7 +132,7 @@ def _path(wanted: ModelFile) -> Path | None:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with the file's content, as far as its name in the hub's cache tells its SHA-256."""
+    """What is wrong with the file's content, if its name in the hub's cache is its SHA-256; else None."""
     expected = path.resolve().name
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

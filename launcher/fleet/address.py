@@ -1,4 +1,4 @@
-"""Which server is meant: an address as people write it."""
+"""Server addresses as people write them, and which running server one means."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -6,13 +6,16 @@ from urllib.parse import urlsplit
 from launcher.errors import ArgumentError
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 # compared, not bound
-API = ("/v1/embeddings", "/v1")  # what other clients want behind the address, and copy from theirs brings along
+API = (
+    "/v1/embeddings",
+    "/v1",
+)  # copied along: other services' clients want them
 
 
 def server_url(given: str) -> str:
-    """The address without what ours adds to it: `localhost:8080` and `http://localhost:8080/v1/` are the same.
+    """The base URL: `localhost:8080` and `http://localhost:8080/v1/` are the same.
 
-    Raises ArgumentError for what is no address.
+    Raises ArgumentError if it is not an address.
     """
     text = given.strip()
     url = (text if "://" in text else f"http://{text}").rstrip("/")
@@ -22,20 +25,20 @@ def server_url(given: str) -> str:
     except ValueError:
         right = False
     if not right or not url.isprintable() or " " in url or parts.query or parts.fragment:
-        raise ArgumentError(f"--url {given!r} is no address of a server: give one like http://localhost:8080")
+        raise ArgumentError(f"--url {given!r} is not the address of a server: give one like http://localhost:8080")
     ending = next((ending for ending in API if url.endswith(ending)), "")
     return url.removesuffix(ending)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server of this machine that a command means by --url or --port; with neither, it is not said."""
+    """The server on this machine that a command means by --url or --port."""
 
     host: str | None = None
     port: int | None = None
 
     def is_meant(self, url: str, port: int) -> bool:
-        """Whether the server at that address, which listens on that port, is it."""
+        """Whether it means the server that listens on that port at that URL."""
         return port == self.port and self.host in (None, urlsplit(url).hostname)
 
     def __str__(self) -> str:
@@ -43,7 +46,7 @@ class Target:
 
 
 def target(url: str | None, port: int | None) -> Target | None:
-    """What the two options mean; None without them. Raises ArgumentError for both, and for what is no address."""
+    """What the two options mean; None without them. Raises ArgumentError for both, or if --url is not an address."""
     if url is None:
         return None if port is None else Target(port=port)
     if port is not None:

@@ -1,16 +1,16 @@
-"""Which backends that run on demand start, and which make room. Pure."""
+"""Which backends on demand start, and which are evicted for them. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 Memory = Mapping[str, int]  # bytes by device
 
-MIN_RESIDENT_S = 30.0  # one that is in use makes room for another only after this time: loading a model takes seconds
+MIN_RESIDENT_S = 30.0  # a backend in use is evicted only after this time: loading a model takes seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resident:
-    """One backend as the decision sees it: `resident` means that it has its memory, `used` that somebody waits for it.
+    """One backend as the decision sees it: `resident` means that it has its memory, `used` that it has requests.
 
     `idle_s` is the time since it was last used, `up_s` since it became ready; `idle_limit_s` is None for one that
     always runs.
@@ -26,35 +26,35 @@ class Resident:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for it and it sleeps."""
+        """Whether it sleeps and has requests."""
         return self.used and not self.resident
 
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """Names of those to start now, and of those to put to sleep. Who needs their room starts when it is free."""
+    """Names to start now, and names to put to sleep. A backend that needs their room starts once it is free."""
 
     wake: tuple[str, ...]
     sleep: tuple[str, ...]
 
 
-def plan_eviction(tenants: Sequence[Resident], capacity: Memory) -> Eviction:
-    """Start who is wanted if there is room; else put to sleep who has not been used for longest, never one in use.
+def plan_eviction(backends: Sequence[Resident], capacity: Memory) -> Eviction:
+    """Start requested models that fit; otherwise evict the least recently used ones, idle ones first.
 
-    Where all are in use they take turns of TURN_S. Who has been idle for its limit sleeps too. `capacity` are the bytes
-    that all tenants may have together on each device; a device that it does not name has no limit.
+    One in use is evicted only after MIN_RESIDENT_S. One that has been idle for its limit sleeps too. `capacity` is the
+    bytes that all backends may have together on each device; a device that it does not name has no limit.
     """
-    residents = [one for one in tenants if one.resident]
+    residents = [one for one in backends if one.resident]
     wake: list[str] = []
     sleep = {one.name for one in residents if one.idle_limit_s is not None and _idle(one)}
-    for one in tenants:
+    for one in backends:
         if not one.wanted:
             continue
-        woken = [other for other in tenants if other.name in wake]
+        woken = [other for other in backends if other.name in wake]
         if _fits(one, [*residents, *woken], capacity):
             wake.append(one.name)
         else:
-            sleep |= set(_makers_of_room(one, residents, woken, capacity))
+            sleep |= set(_evicted_for(one, residents, woken, capacity))
     return Eviction(tuple(wake), tuple(name for name in (one.name for one in residents) if name in sleep))
 
 
@@ -62,10 +62,10 @@ def _idle(one: Resident) -> bool:
     return one.idle_limit_s is not None and not one.used and min(one.idle_s, one.up_s) >= one.idle_limit_s
 
 
-def _makers_of_room(
+def _evicted_for(
     one: Resident, residents: Sequence[Resident], woken: Sequence[Resident], capacity: Memory
 ) -> Iterator[str]:
-    """The fewest, least recently used first, whose sleep makes room; none if even all of them do not."""
+    """The fewest backends, least recently used first, whose eviction makes room; none if even all of them do not."""
     movable = [other for other in residents if other.idle_limit_s is not None]
     movable = [other for other in movable if not other.used or other.up_s >= MIN_RESIDENT_S]
     movable.sort(key=lambda other: (other.used, -other.idle_s))

@@ -1,4 +1,4 @@
-"""The set: three llama-servers and the proxy, from decided to gone."""
+"""The running set: llama-servers and the proxy, from a decided deployment to their end."""
 
 import asyncio
 from collections import Counter
@@ -22,11 +22,11 @@ HANGS_S = 1.0  # /health is answered within milliseconds beside the largest batc
 
 
 class Fleet:
-    """The running set: what it is doing, and what it can be told.
+    """The running set: its state, and what it can be told to do.
 
-    `held` are the backends that the proxy must send nothing to, because they sleep or are started on purpose; `told`
-    are those that it may still hold. `_behind` are those that the proxy knows with settings which they do not have yet:
-    it began with them paused, and stays so until they were restarted.
+    `paused` are the backends that the proxy must send nothing to, because they sleep or are restarted on purpose;
+    `maybe_paused` are those that the proxy may still be pausing. `_awaiting_restart` are those whose new settings the
+    proxy has and they have not: it started with them paused, and they stay so until they are restarted.
     """
 
     def __init__(self, deployment: Deployment, folder: Path, report: Report) -> None:
@@ -36,28 +36,29 @@ class Fleet:
         self._all_failed = asyncio.Event()
         self._changing = asyncio.Lock()
         self._restarting = {name: asyncio.Lock() for name in deployment.processes}
-        self._agreeing = {name: asyncio.Lock() for name in deployment.processes}
+        self._syncing = {name: asyncio.Lock() for name in deployment.processes}
         self.paused = {name for name in deployment.processes if deployment.on_demand(name)}
         self.maybe_paused = set(self.paused)
-        self._behind = set[str]()
-        self._front = ProxyHandover(deployment, folder, lambda: self.paused | self._behind)
-        self.lanes = ProxyAdmins(lambda: self._front.admins)
+        self._awaiting_restart = set[str]()
+        self._proxy = ProxyHandover(deployment, folder, lambda: self.paused | self._awaiting_restart)
+        self.proxy_admins = ProxyAdmins(lambda: self._proxy.admins)
         self.backends = {
             name: Backend(
-                deployment.spec(name, folder), log=ChildLog(deployment.logs / f"{name}.log"), report=self._heard
+                deployment.spec(name, folder), log=ChildLog(deployment.logs / f"{name}.log"), report=self._on_status
             )
             for name in deployment.processes
         }
 
     async def serve(self, session: Callable[["Fleet"], Awaitable[None]]) -> None:
-        """Run everything while the session lasts. The proxy goes first: its connections would keep a llama-server
-        from ending (trap T6).
+        """Run everything for as long as the session lasts.
+
+        The proxy ends first: its connections would keep a llama-server from ending (trap T6).
         """
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(backend.serve()) for backend in self.backends.values()]
             running += [tasks.create_task(reconcile(self)), tasks.create_task(self._until_lost())]
-            async with asyncio.TaskGroup() as front:
-                proxy = front.create_task(self._front.serve())
+            async with asyncio.TaskGroup() as session_tasks:
+                proxy = session_tasks.create_task(self._proxy.serve())
                 await session(self)
                 proxy.cancel()
             for task in running:
@@ -65,53 +66,53 @@ class Fleet:
 
     @property
     def memory(self) -> dict[str, int]:
-        """The bytes of each device that those that run now are planned to take."""
+        """The bytes by device that the backends which run now are planned to take."""
         resident = [one.spec.memory for one in self.backends.values() if one.status.pid is not None]
         return dict(sum(map(Counter, resident), Counter()))
 
     async def ready(self) -> None:
-        """Wait until every backend answers through the proxy; not for those that have failed, if others answer."""
-        while not await self._answers():  # noqa: ASYNC110 # it is about other processes
+        """Wait until every backend answers through the proxy, except failed ones as long as another answers."""
+        while not await self._answers():  # noqa: ASYNC110 # other processes set no event
             await asyncio.sleep(POLL_S)
 
     @property
     def troubled(self) -> list[Status]:
-        """Those that have failed, and are tried again."""
+        """The backends that have failed and will be tried again."""
         found = [one.status for one in self.backends.values()]
         return [status for status in found if status.state in (BackendState.BACKOFF, BackendState.FAILED)]
 
     async def restart(self, name: str) -> None:
-        """Start one backend again and wait until it is ready or has failed. Raises ConfigError for an unknown name."""
+        """Restart one backend, until it is ready or has failed. Raises ConfigError for an unknown name."""
         if name not in self.backends:
             raise ConfigError(f"there is no backend {name}; there are {', '.join(self.backends)}")
         await self._restart_paused(name, self.backends[name].restart)
 
     def wake(self, name: str) -> None:
-        """Start a backend that sleeps."""
+        """Start a sleeping backend."""
         self.backends[name].wake()
 
     async def sleep(self, name: str) -> None:
-        """End a backend that runs on demand, once nothing is in flight there."""
-        await self._hold(name)
+        """End a backend on demand, once none of its batches is in flight."""
+        await self._pause(name)
         self.backends[name].sleep()
 
     async def change(self, deployment: Deployment) -> None:
-        """Serve another launch of the same models: what it leaves as it is runs on, the rest is restarted, one after
-        the other. Raises ConfigError or StartError if the proxy does not come up with its settings; nothing has changed
-        then.
+        """Serve another deployment of the same models: backends whose spec differs are restarted, one after the other.
+
+        Raises ConfigError or StartError, with nothing changed, if a proxy does not come up with the new settings.
         """
         async with self._changing:
             specs = {name: deployment.spec(name, self.folder) for name in self.backends}
             restarted = [name for name, spec in specs.items() if spec != self.backends[name].spec]
-            self._behind = {name for name in restarted if self._must_wait(name, deployment)}
+            self._awaiting_restart = {name for name in restarted if self._must_wait(name, deployment)}
             try:
-                await self._front.change(deployment)
+                await self._proxy.change(deployment)
                 self.deployment = deployment
                 self.maybe_paused |= self.backends.keys()
-                if restarted:  # the old proxy's requests are for the llama-servers as they were
-                    await self._front.alone(deployment.settings.host.proxy.start_wait_s / 2)
+                if restarted:  # the old proxy's requests need the llama-servers as they were
+                    await self._proxy.finished(deployment.settings.host.proxy.start_wait_s / 2)
             except BaseException:
-                self._behind = set()
+                self._awaiting_restart = set()
                 raise
             for name in restarted:
                 await self._restart_paused(name, partial(self.backends[name].change, specs[name]))
@@ -119,34 +120,35 @@ class Fleet:
                 self.backends[name].change(specs[name])
 
     def _must_wait(self, name: str, deployment: Deployment) -> bool:
-        """Whether the proxy of that launch may send the llama-server nothing before it was restarted: its vectors would
-        be told as another file's, or its texts be too long.
+        """Whether the new proxy must not use the backend before its restart.
+
+        Its vectors would be labelled as another file's, or its texts would be too long.
         """
         longer = deployment.settings.max_input_tokens > self.deployment.settings.max_input_tokens
         return longer or deployment.processes[name] != self.deployment.processes[name]
 
     async def _restart_paused(self, name: str, begin: Callable[[], None]) -> None:
-        """Restart one while its requests wait, until it is ready or has failed."""
+        """Restart one backend while its requests wait, until it is ready or has failed."""
         async with self._restarting[name]:
-            self._behind.discard(name)
-            await self._hold(name)
+            self._awaiting_restart.discard(name)
+            await self._pause(name)
             begin()
             await self.backends[name].settled()
             await self.sync_pause(name)
 
     async def sync_pause(self, name: str) -> None:
-        """Make the proxy pause a backend, or continue, as it should: it may have been started again."""
-        if name in self._behind:
+        """Make the proxy pause or resume a backend as it should: it may have been restarted and have forgotten."""
+        if name in self._awaiting_restart:
             return
-        async with self._agreeing[name]:
+        async with self._syncing[name]:
             self.maybe_paused.add(name)
             if name in self.paused:
-                await self.lanes.hold(name, progress(self.backends[name]))
-            elif await self.lanes.release(name):
+                await self.proxy_admins.pause(name, progress(self.backends[name]))
+            elif await self.proxy_admins.resume(name):
                 self.maybe_paused.discard(name)
 
-    async def _hold(self, name: str) -> None:
-        """Return when nothing is in flight there any more, or when it hangs, so that what is never ends."""
+    async def _pause(self, name: str) -> None:
+        """Pause a backend until none of its batches is in flight, or it hangs, so that they would never end."""
         self.paused.add(name)
         async with asyncio.TaskGroup() as tasks:
             waiting = [tasks.create_task(self.sync_pause(name)), tasks.create_task(self._until_it_hangs(name))]
@@ -160,18 +162,18 @@ class Fleet:
             await asyncio.sleep(HANGS_S)
             answers = await probes.backend_up(self.backends[name].spec.placement.socket)
 
-    def _heard(self, status: Status) -> None:
-        self._let_go(status)
+    def _on_status(self, status: Status) -> None:
+        self._unpause(status)
         self._report(status)
         if all(self.backends[name].status.state is BackendState.FAILED for name in self.deployment.models):
             self._all_failed.set()
 
-    def _let_go(self, status: Status) -> None:
+    def _unpause(self, status: Status) -> None:
         if status.state in (BackendState.READY, BackendState.BACKOFF, BackendState.FAILED):
             self.paused.discard(status.name)
 
     async def _until_lost(self) -> None:
-        """Wait until no backend is served any more; always ends by raising."""
+        """Wait until every model has failed; always ends by raising."""
         await self._all_failed.wait()
         raise StartError("\n".join(f"{name}: gave up: {one.status.cause}" for name, one in self.backends.items()))
 
@@ -184,9 +186,9 @@ class Fleet:
 
 
 async def serve(deployment: Deployment, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:
-    """Run the set while `session` lasts; it starts at once and may wait for `Fleet.ready`.
+    """Run the set for as long as `session` lasts; it starts immediately and may wait for `Fleet.ready`.
 
-    A child that ends or goes wrong is started again; the others go on. Raises ConfigError or StartError if the proxy
+    A child that ends or goes wrong is restarted while the others serve. Raises ConfigError or StartError if the proxy
     cannot start, StartError if every backend has failed for good, or what the session raises.
     """
     try:

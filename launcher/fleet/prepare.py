@@ -1,4 +1,4 @@
-"""From settings to a launch: find the engine, fetch the models, check all that can be known before a process starts."""
+"""From settings to a deployment: find the engine, fetch the models, check everything before a process starts."""
 
 import asyncio
 import socket
@@ -24,13 +24,13 @@ async def prepare(
     only: Sequence[str] | None = None,
     ours: Mapping[str, int] | None = None,
 ) -> Deployment:
-    """Everything that can be known before a process starts: the engine, and each model's file, here and checked.
+    """Everything that can be known before a process starts: the engine, the plan, each model's file, downloaded.
 
-    `only` limits the models to those backends; `ours` are the bytes by device that models hold which run already.
-    Raises EngineError, StartError for a GPU that is not there, ModelError, NotEnoughMemory, or ConfigError for flags
-    that are not the user's to set.
+    `only` limits the models to those backends; `ours` is the bytes by device that models which run already hold.
+    Raises EngineError, StartError for a missing GPU, ModelError, NotEnoughMemory, or ConfigError for engine flags that
+    users must not set.
     """
-    address, port = listener.getsockname()[:2]  # systemd's socket unit may say other ones than our configuration
+    address, port = listener.getsockname()[:2]  # systemd's socket unit may differ from our configuration
     settings = settings.with_host(host=address, port=port)
     names = only or tuple(settings.family.weights.models)
     found = await discovery.find(settings.host.engine.llama_server)
@@ -56,7 +56,7 @@ async def prepare(
 
 
 async def files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:
-    """Each backend's model, here and checked. Raises ModelError."""
+    """Each backend's model file, downloaded and checked. Raises ModelError."""
     if settings.host.demo:
         made = await asyncio.to_thread(demo_models, cache_dir() / "demo")
         return {name: made[name] for name in names}

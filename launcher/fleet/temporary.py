@@ -1,10 +1,8 @@
-"""The server that answers one command: the one that runs, or one that is started for it and gone with it."""
+"""A server for one use: the one that runs, or one that is started for it and ends with it."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
-
-from rich.console import Console
 
 from launcher.errors import ArgumentError, ConfigError, NotRunning
 from launcher.fleet import fleet as supervisor
@@ -12,6 +10,7 @@ from launcher.fleet.address import server_url
 from launcher.fleet.fleet import Fleet
 from launcher.fleet.listener import listen
 from launcher.fleet.prepare import prepare
+from launcher.printable import Terminal
 from launcher.settings.config import HostConfig, Settings
 from launcher.settings.family import Family
 from launcher.supervision import probes
@@ -22,11 +21,11 @@ T = TypeVar("T")
 
 
 async def served(
-    settings: Settings, task: str | None, use: Callable[[str], Awaitable[T]], *, url: str | None, err: Console
+    settings: Settings, task: str | None, use: Callable[[str], Awaitable[T]], *, url: str | None, err: Terminal
 ) -> T:
-    """What `use` makes of the address of a server for that task: the running one, or one that is there for it only.
+    """Call `use` with the URL of a server for that task: the running one, or one started for this call only.
 
-    Raises LauncherError where nobody answers at the `url` that was given, or what keeps it from starting.
+    Returns its result. Raises LauncherError if nothing answers at a given `url`, or if the server cannot start.
     """
     at = server_url(url) if url is not None else url_of(settings.host)
     if await probes.backends_ready(at) is not None:
@@ -37,25 +36,25 @@ async def served(
 
 
 async def _started(settings: Settings, task: str | None, use: Callable[[str], Awaitable[T]], display: Display) -> T:
-    """Start the one backend that the task needs, and a proxy on a free port; both are gone when this returns."""
+    """Start the one backend that the task needs and a proxy on a free port; both have ended when this returns."""
     needed = _backend_of(settings.family, task)
     settings = settings.with_host(
         host="127.0.0.1",
         port=0,
         proxy=settings.host.proxy.model_copy(update={"log_level": "warning"}),
-        supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # one call: no second try
+        supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # for one call: no retry
     )
-    answers: list[T] = []
+    results: list[T] = []
     with listen(settings.host) as listener, display.live():
         deployment = await prepare(settings, listener, display, only=(needed,))
-        deployment = replace(deployment, logs=deployment.logs / "embed")  # a server that starts meanwhile has its own
+        deployment = replace(deployment, logs=deployment.logs / "embed")  # a server has its own
 
         async def ask(fleet: Fleet) -> None:
             await fleet.ready()
-            answers.append(await use(deployment.url))
+            results.append(await use(deployment.url))
 
         await supervisor.serve(deployment, display.status, ask)
-    return answers[0]
+    return results[0]
 
 
 def _backend_of(family: Family, task: str | None) -> str:
@@ -66,7 +65,7 @@ def _backend_of(family: Family, task: str | None) -> str:
 
 
 def authorization(host: HostConfig, api_key: str | None) -> dict[str, str]:
-    """The header with that key, or the configuration's; none where there is none. Raises ArgumentError."""
+    """The header with that key or the configuration's first; empty without a key. Raises ArgumentError."""
     key = api_key or next(iter(host.proxy.api_keys), None)
     if key and not (key.isascii() and key.isprintable()):
         raise ArgumentError("the API key has characters that no header may have: check --api-key and TRILLAMA_API_KEY")

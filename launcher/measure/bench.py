@@ -1,4 +1,4 @@
-"""`trillama bench`: how fast a server is for texts of each length, by how many ask at once; and is it right."""
+"""`trillama bench`: how fast a server is, by text length and number of clients, and whether it is right."""
 
 import base64
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,15 +15,15 @@ from launcher.measure.loadgen import LENGTHS, RequestFailed, Summary, Texts, clo
 from launcher.measure.similarity import F32
 
 CONCURRENCY = (1, 8, 32)
-PROBES = 8  # texts that each number of clients sends: their vectors must be the same whoever else asks
+PROBES = 8  # texts sent at each number of clients: other requests must not change their vectors
 SAME = 0.9999
-PATIENCE = 4  # times the time for a cell, until those who have begun have their answers; what takes longer is left out
+MAX_OVERRUN = 4  # times a cell's time until the requests in flight are answered; slower cells are left out
 WORDS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One kind of text at one number of clients. `summary` None: not measured, it would take about `needs_s`."""
+    """One kind of text at one number of clients. `summary` None: left out, it would take about `needs_s`."""
 
     kind: str
     clients: int
@@ -34,7 +34,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All cells; `worst_cosine` is between vectors of one text that were asked for beside others and alone."""
+    """All cells; `worst_cosine` is the least between two vectors of one text, requested beside different others."""
 
     cells: tuple[Cell, ...]
     worst_cosine: float
@@ -43,7 +43,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How much of what is sent: seconds for each cell, the texts' seed, and how long a word is to the model."""
+    """What is sent: for how many seconds per cell, from which seed, and the length of a word to the model."""
 
     seconds: float
     seed: int
@@ -52,7 +52,7 @@ class Load:
 
 @dataclass(slots=True)
 class BenchClient:
-    """Asks one server, and remembers the vectors of the first time that it saw a text of `watched`."""
+    """Sends requests to one server, and keeps the first vector of each text in `watched`."""
 
     session: aiohttp.ClientSession
     url: str
@@ -63,9 +63,9 @@ class BenchClient:
     unfinite: int = 0
     failed: set[str] = field(default_factory=set)
 
-    async def ask(self, asked: Texts) -> int:
-        """The tokens that the server counted. Raises RequestFailed."""
-        body = {"input": asked, "task": self.task, "embedding_type": "base64", "truncate": True}
+    async def ask(self, sent: Texts) -> int:
+        """Send one request; the tokens that the server counted. Raises RequestFailed."""
+        body = {"input": sent, "task": self.task, "embedding_type": "base64", "truncate": True}
         try:
             async with self.session.post(f"{self.url}/v1/embeddings", data=orjson.dumps(body)) as response:
                 content = await response.read()
@@ -74,23 +74,23 @@ class BenchClient:
         if response.status != 200:
             raise RequestFailed(f"status {response.status}: {content[:200].decode(errors='replace')}")
         answer = orjson.loads(content)
-        for one, row in zip(asked, answer["data"], strict=True):
-            self._look(one, np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4"))
+        for one, row in zip(sent, answer["data"], strict=True):
+            self._check(one, np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4"))
         tokens: int = answer["usage"]["total_tokens"]
         return tokens
 
-    def _look(self, asked: str, vector: F32) -> None:
+    def _check(self, text: str, vector: F32) -> None:
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or not length:
             self.unfinite += 1
-        elif asked in self.watched:
-            before = self.first.setdefault(asked, vector / length)
+        elif text in self.watched:
+            before = self.first.setdefault(text, vector / length)
             self.worst = min(self.worst, float(before @ vector) / length)
 
 
 @asynccontextmanager
-async def client(url: str, task: str | None, headers: Mapping[str, str]) -> AsyncIterator[BenchClient]:
-    """A client for the block; it opens as many connections as it has requests on their way."""
+async def connected(url: str, task: str | None, headers: Mapping[str, str]) -> AsyncIterator[BenchClient]:
+    """A client for the block, with one connection per request in flight."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None),
@@ -99,10 +99,10 @@ async def client(url: str, task: str | None, headers: Mapping[str, str]) -> Asyn
         yield BenchClient(session, url, task)
 
 
-async def measure(asking: BenchClient, load: Load, report: Callable[[str], None]) -> Findings:
-    """Every kind of text by every number of clients. Raises LauncherError if the server refuses."""
+async def measure(client: BenchClient, load: Load, report: Callable[[str], None]) -> Findings:
+    """Measure every kind of text at every number of clients. Raises LauncherError if the server refuses."""
     try:
-        load = replace(load, tokens_per_word=await _tokens_per_word(asking))
+        load = replace(load, tokens_per_word=await _tokens_per_word(client))
     except RequestFailed as error:
         raise LauncherError(f"the server cannot be measured: {error}") from error
     cells: list[Cell] = []
@@ -110,29 +110,29 @@ async def measure(asking: BenchClient, load: Load, report: Callable[[str], None]
         speed = 0.0
         for clients in CONCURRENCY:
             report(f"{kind}, {clients} at once")
-            cells.append(await _cell(asking, load, kind, clients, speed))
+            cells.append(await _cell(client, load, kind, clients, speed))
             speed = max(speed, cells[-1].summary.tokens_per_s) if cells[-1].summary else speed
-    return Findings(cells=tuple(cells), worst_cosine=asking.worst, faults=_faults(asking))
+    return Findings(cells=tuple(cells), worst_cosine=client.worst, faults=_faults(client))
 
 
-async def _tokens_per_word(asking: BenchClient) -> float:
-    """Vocabularies differ; to the demo models a token is a byte."""
+async def _tokens_per_word(client: BenchClient) -> float:
+    """The length of a word in tokens: vocabularies differ, and to the demo models a token is a byte."""
     random = np.random.default_rng(0)
-    some, more = [await asking.ask([text(random, count)]) for count in (WORDS, 2 * WORDS)]
+    some, more = [await client.ask([text(random, count)]) for count in (WORDS, 2 * WORDS)]
     return max(0.25, (more - some) / WORDS)
 
 
-async def _cell(asking: BenchClient, load: Load, kind: str, clients: int, speed: float) -> Cell:
-    """`speed` is the best so far in tokens per second, 0 if there is none."""
+async def _cell(client: BenchClient, load: Load, kind: str, clients: int, speed: float) -> Cell:
+    """Measure one cell; `speed` is the best so far in tokens per second, 0 if there is none."""
     tokens = _mean_tokens(kind)
     needs_s = clients * tokens / speed if speed else 0.0
-    if needs_s > PATIENCE * load.seconds:
+    if needs_s > MAX_OVERRUN * load.seconds:
         return Cell(kind=kind, clients=clients, tokens_per_text=tokens, summary=None, needs_s=needs_s)
     probes = list(islice(texts(np.random.default_rng(load.seed), kind, load.tokens_per_word), PROBES))
-    asking.watched |= set(probes)
+    client.watched |= set(probes)
     rest = texts(np.random.default_rng([load.seed, clients]), kind, load.tokens_per_word)
-    found = await closed_loop(asking.ask, cut(chain(probes, rest), 1), clients=clients, seconds=load.seconds)
-    asking.failed |= {one.failed for one in found if one.failed}
+    found = await closed_loop(client.ask, cut(chain(probes, rest), 1), clients=clients, seconds=load.seconds)
+    client.failed |= {one.failed for one in found if one.failed}
     done = sum(not one.failed for one in found)
     mean = sum(one.tokens for one in found) / done if done else 0.0
     return Cell(kind=kind, clients=clients, tokens_per_text=mean, summary=summary(found))
@@ -143,13 +143,13 @@ def _mean_tokens(kind: str) -> float:
     return float((high - low) / np.log(high / low)) if low < high else float(low)
 
 
-def _faults(asking: BenchClient) -> tuple[str, ...]:
-    faults = [f"a request failed: {one}" for one in sorted(asking.failed)]
-    if asking.unfinite:
-        faults.append(f"{asking.unfinite} vectors were zero or not finite: see `trillama status` and the logs")
-    if asking.worst < SAME:
+def _faults(client: BenchClient) -> tuple[str, ...]:
+    faults = [f"a request failed: {one}" for one in sorted(client.failed)]
+    if client.unfinite:
+        faults.append(f"{client.unfinite} vectors were zero or not finite: see `trillama status` and the logs")
+    if client.worst < SAME:
         faults.append(
-            f"a text's vector depends on who else asks: cosine {asking.worst:.5f}, and {SAME} is expected; "
+            f"a text's vector depends on other requests: cosine {client.worst:.5f}, expected {SAME}; "
             "run `trillama doctor`"
         )
     return tuple(faults)

@@ -1,4 +1,4 @@
-"""The command `trillama bench`: its arguments, and its findings for people and for programs."""
+"""The command `trillama bench`: its arguments, and its findings for people or as JSON."""
 
 import asyncio
 import sys
@@ -12,18 +12,15 @@ from rich.table import Table
 from launcher.fleet.temporary import authorization, served
 from launcher.measure import bench as benching
 from launcher.measure.bench import Cell, Findings, Load
-from launcher.printable import Terminal
 from launcher.settings.config import Settings
-from launcher.terminal.options import ApiKey, ConfigFile, Url, settings_of
+from launcher.terminal.options import ApiKey, ConfigFile, Url, settings_of, stderr, stdout
 from launcher.terminal.signals import until_signal
 
 EPILOG = """
 Exit codes: 0 measured, and every vector was right; 1 a request failed, or a vector was wrong; 2 wrong arguments; 66 a
-model file is missing or wrong; 69 no usable llama-server, or nobody answers at --url; 75 it does not start; 78 wrong
+model file is missing or wrong; 69 no usable llama-server, or nothing answers at --url; 75 it does not start; 78 wrong
 configuration; 130 stopped before it was done.
 """
-
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
 
 def bench(
@@ -36,7 +33,7 @@ def bench(
     seed: Annotated[int, typer.Option(help="The same seed sends the same texts.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Measure the server that runs, or one started for it: short, medium, long, mixed texts; 1, 8, 32 at once."""
+    """Measure the running server, or one started for this: short, medium, long, mixed texts; 1, 8, 32 at once."""
     settings = settings_of(config, demo=demo)
     headers = authorization(settings.host, api_key)
     found = asyncio.run(until_signal(_run(settings, url, task, headers, Load(seconds=seconds, seed=seed))))
@@ -50,14 +47,12 @@ def bench(
         raise typer.Exit(1)
 
 
-async def _run(
-    settings: Settings, url: str | None, task: str | None, headers: dict[str, str], wanted: Load
-) -> Findings:
+async def _run(settings: Settings, url: str | None, task: str | None, headers: dict[str, str], load: Load) -> Findings:
     with stderr.status("starting") as status:
 
         async def use(at: str) -> Findings:
-            async with benching.client(at, task, headers) as asking:
-                return await benching.measure(asking, wanted, status.update)
+            async with benching.connected(at, task, headers) as client:
+                return await benching.measure(client, load, status.update)
 
         return await served(settings, task, use, url=url, err=stderr)
 
@@ -71,11 +66,11 @@ def _print(found: Findings) -> None:
     stdout.print(table)
     if left_out := [cell for cell in found.cells if cell.summary is None]:
         longest = max(cell.needs_s for cell in left_out)
-        _say(f"too slow to measure in this time: --seconds {longest / benching.PATIENCE:.0f} measures all")
+        stdout.say(f"too slow to measure in this time: --seconds {longest / benching.MAX_OVERRUN:.0f} measures all")
     for fault in found.faults:
-        _say(fault)
+        stdout.say(fault)
     if not found.faults:
-        _say(f"every vector is finite, and the same whoever else asks (least cosine {found.worst_cosine:.6f})")
+        stdout.say(f"every vector is finite, and independent of other requests (least cosine {found.worst_cosine:.6f})")
 
 
 def _figures(cell: Cell) -> tuple[str, ...]:
@@ -83,7 +78,3 @@ def _figures(cell: Cell) -> tuple[str, ...]:
     if one is None:
         return ("-",) * 4
     return (f"{one.texts_per_s:.1f}", f"{one.tokens_per_s:.0f}", f"{one.p50_s * 1e3:.1f}", f"{one.p99_s * 1e3:.1f}")
-
-
-def _say(text: str) -> None:
-    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""`trillama compare`: two model files, one engine after the other on the same texts, and how far they agree."""
+"""`trillama compare`: embeds the same texts with two model files, one after the other, and compares the vectors."""
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,11 @@ from launcher.models.gguf_file import read_header
 from launcher.settings.family import Family
 from launcher.supervision.standalone import Standalone, StandaloneEmbedder, standalone
 
-Report = Callable[[str, int, int], None]  # a model's name, and how many of how many texts have their vector
+Report = Callable[[str, int, int], None]  # a model's name, and how many of all texts have their vector
 
 
 def check_pair(a: Path, b: Path) -> None:
-    """Raises ModelError unless both are whole GGUF files whose vectors can be compared: one architecture, one size."""
+    """Raises ModelError unless both are complete GGUF files of one architecture and one vector size."""
     architecture, dimensions = _shape(a)
     if (other := _shape(b)) != (architecture, dimensions):
         raise ModelError(
@@ -32,7 +32,7 @@ def check_pair(a: Path, b: Path) -> None:
 
 
 def as_trained(corpus: Corpus, family: Family, backend: str) -> Corpus:
-    """The corpus as that backend gets it: with the family's prefixes, in its form of Unicode."""
+    """The corpus as that backend gets it: with the family's prefixes, in its Unicode form."""
     query, document = prefixes(family, backend)
 
     def whole(text: CorpusText, prefix: str) -> CorpusText:
@@ -47,15 +47,15 @@ def as_trained(corpus: Corpus, family: Family, backend: str) -> Corpus:
 
 
 def prefixes(family: Family, backend: str) -> tuple[str, str]:
-    """What a query and what a document of that backend begins with; the same for a symmetric one."""
-    of = {name: task.prefix for name, task in family.tasks.items() if task.backend == backend}
-    only = next(iter(of.values()), "")
-    by_role = {name.rpartition(".")[2]: prefix for name, prefix in of.items()}
+    """That backend's prefixes of a query and of a document; the same for a symmetric one."""
+    by_task = {name: task.prefix for name, task in family.tasks.items() if task.backend == backend}
+    only = next(iter(by_task.values()), "")
+    by_role = {name.rpartition(".")[2]: prefix for name, prefix in by_task.items()}
     return by_role.get("query", only), by_role.get("passage", only)
 
 
 def batches(lengths: Sequence[int], *, slots: int, tokens: int) -> list[list[int]]:
-    """The texts' numbers in calls of at most `slots` texts and `tokens` tokens; no text may be longer than that."""
+    """The texts' numbers in batches of at most `slots` texts and `tokens` tokens; no text may be longer than that."""
     found: list[list[int]] = []
     room = 0
     for number, length in enumerate(lengths):
@@ -70,7 +70,7 @@ def batches(lengths: Sequence[int], *, slots: int, tokens: int) -> list[list[int
 def batch_tokens(corpus: Corpus, most: int) -> int:
     """The physical batch for a corpus (see `as_trained`): memory grows with it, and short texts need little.
 
-    A token is never less than a byte of text; a few more are the special ones around it. Half a batch of the usual
+    A token is at least a byte of text, and a few special tokens are added around it. Half a batch of the usual
     size costs no speed.
     """
     longest = max(len(text.text.encode()) for text in (*corpus.queries, *corpus.documents))
@@ -80,7 +80,7 @@ def batch_tokens(corpus: Corpus, most: int) -> int:
 async def compare(run: Standalone, files: Mapping[str, Path], corpus: Corpus, report: Report) -> Comparison:
     """Embed a corpus (see `as_trained`) with each of the two files, one after the other, and compare the vectors.
 
-    Raises CorpusError for a text that is too long, ChildError for an engine that does not start or answers wrong.
+    Raises CorpusError for a text that is too long, ChildError for an engine that does not start or gives wrong vectors.
     """
     texts = list({text.text: text for text in (*corpus.queries, *corpus.documents)}.values())
     row = {text.text: number for number, text in enumerate(texts)}
@@ -106,7 +106,7 @@ async def _embed(embedder: StandaloneEmbedder, run: Standalone, texts: Sequence[
     done: list[F32] = []
     for batch in batches([len(one) for one in ids], slots=run.slots, tokens=run.batch_tokens):
         report(embedder.name, batch[0], len(texts))
-        done.append(await embedder.vectors([ids[number] for number in batch]))  # trap T4: one call at a time
+        done.append(await embedder.vectors([ids[number] for number in batch]))  # trap T4: one batch at a time
     report(embedder.name, len(texts), len(texts))
     return np.concatenate(done)
 

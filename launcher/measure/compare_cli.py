@@ -1,4 +1,4 @@
-"""The command `trillama compare`: its arguments, and its findings for people and for programs."""
+"""The command `trillama compare`: its arguments, and its findings for people or as JSON."""
 
 import asyncio
 import sys
@@ -18,40 +18,39 @@ from launcher.measure import corpus, similarity
 from launcher.measure.corpus import Corpus
 from launcher.measure.similarity import Comparison, RankOverlap, Thresholds
 from launcher.models import sources
-from launcher.printable import Terminal
 from launcher.settings.config import HostConfig, ModelSettings, Settings, load
 from launcher.settings.folders import runtime_base
 from launcher.supervision.standalone import Standalone
+from launcher.terminal.options import ConfigFile, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
 EPILOG = """
 Exit codes: 0 go; 1 no-go; 2 wrong arguments; 65 the corpus cannot be used; 66 a model file is missing or wrong;
-69 no usable llama-server; 70 the engine broke off or answered wrong; 75 it did not start; 78 wrong configuration;
+69 no usable llama-server; 70 the engine ended or gave wrong vectors; 75 it did not start; 78 wrong configuration;
 130 stopped before it was done.
 """
 
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
 MODEL = "A .gguf file, or a quantisation of the family, e.g. Q8_0."
-# 0.98 is what a backend's canary asks of a restart. Random turns of that size move two of ten documents across the end
-# of the page among sixty unrelated ones, hence 0.8. A single text below 0.9 is a fault of a script or a token, which
-# the mean of many hides.
+# 0.98 is what the golden check requires after a restart. Random rotations of that size move two of ten documents out of
+# the top ten among sixty unrelated ones, hence 0.8. A single text below 0.9 is a fault with one script or token, which
+# the mean of many texts hides.
 MEAN, WORST, OVERLAP = 0.98, 0.90, 0.80
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help=f"What you have. {MODEL}")],
-    b: Annotated[str, typer.Argument(metavar="B", help=f"What is to replace it. {MODEL}")],
+    a: Annotated[str, typer.Argument(metavar="A", help=f"The present model. {MODEL}")],
+    b: Annotated[str, typer.Argument(metavar="B", help=f"Its replacement. {MODEL}")],
     texts: Annotated[Path | None, typer.Argument(metavar="CORPUS", help="A text per line [default: built in].")] = None,
     backend: Annotated[str, typer.Option(help="Which model of the family.")] = "retrieval",
-    config: Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/.")] = None,
-    min_cosine: Annotated[float, typer.Option(help="Go needs this mean cosine of a text's two vectors.")] = MEAN,
-    min_worst: Annotated[float, typer.Option(help="… and this one of the worst text.")] = WORST,
-    min_overlap: Annotated[float, typer.Option(help="… and this share of the top ten in common.")] = OVERLAP,
+    config: ConfigFile = None,
+    min_cosine: Annotated[float, typer.Option(help="Least mean cosine for a 'go'.")] = MEAN,
+    min_worst: Annotated[float, typer.Option(help="Least cosine of the worst text.")] = WORST,
+    min_overlap: Annotated[float, typer.Option(help="Least mean share of the top ten in common.")] = OVERLAP,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Say whether model file B can take the place of A: how far vectors and rankings drift; go or no-go."""
+    """Decide whether model file B can replace A, by how far vectors and rankings drift: go or no-go."""
     settings = load(config)
     if backend not in settings.family.weights.models:
         raise ArgumentError(
@@ -74,7 +73,7 @@ def compare(
 async def _run(
     settings: Settings, backend: str, names: tuple[str, str], given: Corpus
 ) -> tuple[dict[str, Path], Comparison]:
-    """The two files, and what was found."""
+    """The two files and their comparison."""
     display = Display(stderr)
     with display.live():
         paths = [await _file(settings, backend, name, display) for name in names]
@@ -85,7 +84,7 @@ async def _run(
     found = await discovery.find(settings.host.engine.llama_server)
     if settings.host.engine.gpu_layers:
         settings = cpu_fallback.adapt_gpu_layers(settings, await devices.read(found))
-    run = _how(settings.host, most, found)
+    run = _standalone(settings.host, most, found)
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         lines: dict[str, TaskID] = {}
 
@@ -99,7 +98,7 @@ async def _run(
         return files, await comparing.compare(run, files, texts, report)
 
 
-def _how(host: HostConfig, batch_tokens: int, found: Engine) -> Standalone:
+def _standalone(host: HostConfig, batch_tokens: int, found: Engine) -> Standalone:
     return Standalone(
         log="compare.log",
         engine=found,
@@ -113,7 +112,7 @@ def _how(host: HostConfig, batch_tokens: int, found: Engine) -> Standalone:
 
 
 async def _file(settings: Settings, backend: str, name: str, display: Display) -> Path:
-    """The file that `name` means, downloaded if it is a quantisation that is not here."""
+    """The file that `name` means; a quantisation is downloaded if it is not here."""
     family = settings.family
     if name.endswith(".gguf") or Path(name).is_file():
         return Path(name)
@@ -140,15 +139,16 @@ def _print_json(files: dict[str, Path], given: Corpus, found: Comparison, faults
 def _print(files: dict[str, Path], given: Corpus, found: Comparison, faults: tuple[str, ...]) -> None:
     drift = found.drift
     for name, path in files.items():
-        _say(f"{name}  {path}")
-    _say(f"{len(given.queries)} queries, {len(given.documents)} documents ({given.name})")
-    _say(f"cosine of a text's two vectors: mean {drift.mean:.4f}, median {drift.median:.4f}, least {drift.min:.4f}")
-    _say(f"  the least is of {_worst(given, found)}")
-    _say(f"rankings, each model its own:   {_in_words(found.own)}")
-    _say(f"B's queries on A's documents:   {_in_words(found.mixed)}")
+        stdout.say(f"{name}  {path}")
+    stdout.say(f"{len(given.queries)} queries, {len(given.documents)} documents ({given.name})")
+    cosines = f"mean {drift.mean:.4f}, median {drift.median:.4f}, least {drift.min:.4f}"
+    stdout.say(f"cosine of a text's two vectors: {cosines}")
+    stdout.say(f"  the least is of {_worst(given, found)}")
+    stdout.say(f"rankings, each model its own:   {_in_words(found.own)}")
+    stdout.say(f"B's queries on A's documents:   {_in_words(found.mixed)}")
     for fault in faults:
-        _say(f"  {fault}")
-    _say("no-go: embed everything anew with B, or keep A" if faults else "go: B can take A's place")
+        stdout.say(f"  {fault}")
+    stdout.say("no-go: embed everything again with B, or keep A" if faults else "go: B can replace A")
 
 
 def _in_words(ranking: RankOverlap) -> str:
@@ -162,7 +162,3 @@ def _worst(given: Corpus, found: Comparison) -> str:
     text = (*given.queries, *given.documents)[found.drift.worst]
     words = " ".join(text.text.split())
     return f"{text.name}: {words if len(words) <= 60 else words[:59] + '…'}"
-
-
-def _say(text: str) -> None:
-    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,16 +1,16 @@
-"""The texts that two models are compared on: a file's lines, or sixty short documents and twenty questions of ours."""
+"""The texts that two models are compared on: a file's lines, or sixty short documents and twenty questions built in."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import CorpusError
 
-MIN_LINES = 5  # fewer have no ranking to speak of
+MIN_LINES = 5  # fewer give no meaningful ranking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusText:
-    """One text without a prefix, and what it is called when it is spoken of."""
+    """One text without a prefix, and its name in messages."""
 
     name: str
     text: str
@@ -18,7 +18,7 @@ class CorpusText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """`paired`: query i is document i, and does not rank itself."""
+    """`paired`: query i is document i, which is left out of its ranking."""
 
     name: str
     queries: tuple[CorpusText, ...]
@@ -27,7 +27,7 @@ class Corpus:
 
 
 def built_in() -> Corpus:
-    """Short texts in fourteen languages and some code; most questions are answered in another language too."""
+    """Short texts in fourteen languages and some code; most questions have an answer in another language too."""
     return Corpus(
         name="built in",
         queries=tuple(CorpusText(name=f"query {i}", text=text) for i, text in enumerate(QUERIES, 1)),

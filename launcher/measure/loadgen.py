@@ -1,8 +1,8 @@
-"""Load on an embeddings server, the same again from the same seed: which texts, when they are sent, how long it took.
+"""Load generator for an embeddings server: reproducible texts and times from a seed, and the measured latencies.
 
-Closed loop: so many clients, each with one request at a time. Open loop: requests leave when they are due, whether or
-not earlier ones have been answered, and their latency counts from when they were due: a server that stalls cannot
-hide it by slowing its clients down (coordinated omission).
+Closed loop: N clients, each with one request at a time. Open loop: requests are sent when they are due, whether or not
+earlier ones have been answered, and latency counts from the due time: a server that stalls cannot hide it by slowing
+its clients down (coordinated omission).
 """
 
 import asyncio
@@ -15,25 +15,25 @@ from types import MappingProxyType
 import numpy as np
 from numpy.random import Generator
 
-# Tokens, from and to. Mixed: as many from 4 to 63 as from 63 to 1000, for most texts are short and some are long.
+# Tokens, from and to. Mixed: as many from 4 to 63 as from 63 to 1000, as most texts are short and some are long.
 LENGTHS: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"short": (16, 16), "medium": (128, 128), "long": (1000, 1000), "mixed": (4, 1000)}
 )
 
-# Each is one token, after a space, of Qwen's vocabulary and of the tests' small one.
+# After a space each is one token, in Qwen's vocabulary and in the tests' small one.
 WORDS = ("the", "passage", "that", "say", "dog", "text", "this", "they", "their", "self", "sun", "and", "over", "other")
 
 Texts = Sequence[str]
-Ask = Callable[[Texts], Awaitable[int]]  # sends one request; the tokens that were computed. Raises RequestFailed
+Ask = Callable[[Texts], Awaitable[int]]  # sends one request, returns the tokens computed; raises RequestFailed
 
 
 class RequestFailed(Exception):
-    """An answer that is none: refused, broken off, or not what was asked for. `args[0]` says what came."""
+    """A request that was rejected, broken off or answered wrongly. `args[0]` says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request: when it was due and when its answer was whole, in seconds of one clock; `failed` has the reason."""
+    """One request: when it was due and when its answer was complete, in seconds of one clock. `failed`: why."""
 
     due_s: float
     done_s: float
@@ -48,7 +48,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What came of many requests. Latencies are those of the ones that were answered, in seconds; 0 without any."""
+    """The outcome of many requests. Latencies are of the answered ones, in seconds; 0 if there are none."""
 
     requests: int
     failed: int
@@ -65,25 +65,25 @@ class Summary:
 
 
 def lengths(random: Generator, kind: str, count: int) -> list[int]:
-    """The tokens of `count` texts of a kind of LENGTHS."""
+    """Random token counts for `count` texts of a kind of LENGTHS."""
     low, high = LENGTHS[kind]
     drawn = np.exp(random.uniform(np.log(low), np.log(high + 1), count))
     return [min(high, int(one)) for one in drawn] if low < high else [low] * count
 
 
 def text(random: Generator, tokens: int, tokens_per_word: float = 1.0) -> str:
-    """About so many tokens of words in random order: no two texts are alike, so nothing is computed once for both."""
+    """About `tokens` tokens of words in random order: no two texts are equal, so none shares another's computation."""
     return " ".join(random.choice(WORDS, max(1, round(tokens / tokens_per_word))))
 
 
 def texts(random: Generator, kind: str, tokens_per_word: float = 1.0) -> Iterator[str]:
-    """Texts of a kind of LENGTHS without end."""
+    """An endless stream of texts of a kind of LENGTHS."""
     while True:
         yield from (text(random, one, tokens_per_word) for one in lengths(random, kind, 64))
 
 
 def arrivals(random: Generator, *, per_s: float, seconds: float) -> list[float]:
-    """When the requests of a Poisson process are due, in seconds from its start, before `seconds`."""
+    """Due times of a Poisson process, in seconds from its start, up to `seconds`."""
     found: list[float] = []
     at = float(random.exponential(1 / per_s))
     while at < seconds:
@@ -93,12 +93,12 @@ def arrivals(random: Generator, *, per_s: float, seconds: float) -> list[float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The least of the values that at least `percent` of a hundred of them do not exceed; 0 without values."""
+    """The least value that at least `percent` % of the values do not exceed; 0 without values."""
     return float(np.percentile(values, percent, method="inverted_cdf")) if values else 0.0
 
 
 def summary(samples: Sequence[Sample]) -> Summary:
-    """Rates are from the first request's due time to the last answer."""
+    """Summarise samples; rates count from the first due time to the last answer."""
     good = [one for one in samples if not one.failed]
     seconds = max((one.done_s for one in samples), default=0.0) - min((one.due_s for one in samples), default=0.0)
     latencies = [one.latency_s for one in good]
@@ -121,7 +121,7 @@ def cut(texts: Iterator[str], size: int) -> Iterator[list[str]]:
 
 
 async def closed_loop(ask: Ask, requests: Iterator[Texts], *, clients: int, seconds: float = 1e9) -> list[Sample]:
-    """So many clients take request after request, until there is none left or the time to begin one is up."""
+    """`clients` clients send request after request, until none is left or the time to begin one is over."""
     found: list[Sample] = []
     end = time.perf_counter() + seconds
 
@@ -136,7 +136,7 @@ async def closed_loop(ask: Ask, requests: Iterator[Texts], *, clients: int, seco
 
 
 async def open_loop(ask: Ask, requests: Iterator[Texts], due: Sequence[float]) -> list[Sample]:
-    """Send a request at each of those times, in seconds from now, however many are still on their way."""
+    """Send a request at each of those times, in seconds from now, however many are in flight."""
     found: list[Sample] = []
     start = time.perf_counter()
 

@@ -1,4 +1,4 @@
-"""How much two models' vectors of the same texts agree. Pure numpy; vectors are rows of unit length."""
+"""How similar two models' vectors of the same texts are. Pure numpy; vectors are rows of unit length."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 
 TOP = 10
-MAX_QUERIES = 1000  # rankings of more tell no more and take long: 1000 over 100,000 documents are half a minute
+MAX_QUERIES = 1000  # more add no information and take long: 1000 rankings of 100,000 documents take half a minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """Cosines between A's and B's vector of each text. `worst` is the number of the text with the least."""
+    """Cosines between A's and B's vector of each text. `worst` is the number of the text with the least one."""
 
     mean: float
     median: float
@@ -23,7 +23,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankOverlap:
-    """How alike two rankings of the documents are, over all queries.
+    """How similar two rankings of the documents are, over all queries.
 
     `spearman` is the rank correlation over all documents; `top1` the share of queries with the same first document;
     `top` the mean share of the first `k` documents that both have there.
@@ -47,7 +47,7 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """What has to be reached for a go; see `launcher.measure.compare_cli` for the reasons."""
+    """The minimum for a "go"; see `launcher.measure.compare_cli` for the reasons."""
 
     min_cosine: float
     min_worst: float
@@ -56,7 +56,7 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """`own`: each model ranks its own documents. `mixed`: B's queries rank A's documents, as in an index kept."""
+    """`own`: each model ranks its own documents. `mixed`: B's queries rank A's documents, as in a kept index."""
 
     drift: Drift
     own: RankOverlap
@@ -64,7 +64,7 @@ class Comparison:
 
 
 def compared(a: Vectors, b: Vectors, *, paired: bool) -> Comparison:
-    """The whole comparison; texts are numbered queries first. `paired`: query i is document i, and left out for it."""
+    """The whole comparison; texts are numbered queries first. `paired`: document i is left out of query i's ranking."""
     return Comparison(
         drift=drift(np.vstack((a.queries, a.documents)), np.vstack((b.queries, b.documents))),
         own=rank_overlap(a, b, paired=paired),
@@ -73,7 +73,7 @@ def compared(a: Vectors, b: Vectors, *, paired: bool) -> Comparison:
 
 
 def drift(a: F32, b: F32) -> Drift:
-    """Of each row of `a` to the same row of `b`."""
+    """The drift from each row of `a` to the same row of `b`."""
     cosines = np.clip(np.einsum("ij,ij->i", a.astype(np.float64), b.astype(np.float64)), -1, 1)
     return Drift(
         mean=float(cosines.mean()),
@@ -84,7 +84,7 @@ def drift(a: F32, b: F32) -> Drift:
 
 
 def rank_overlap(a: Vectors, b: Vectors, *, paired: bool) -> RankOverlap:
-    """Between A's and B's order of the documents, for MAX_QUERIES queries at most, evenly chosen."""
+    """Compare A's and B's order of the documents, for at most MAX_QUERIES evenly chosen queries."""
     count = min(MAX_QUERIES, len(a.queries))
     chosen = np.linspace(0, len(a.queries) - 1, count).astype(int)
     k = max(1, min(TOP, (len(a.documents) - paired) // 2))
@@ -109,7 +109,7 @@ def spearman(one: NDArray[np.intp], other: NDArray[np.intp]) -> float:
 
 
 def faults(found: Comparison, wanted: Thresholds) -> tuple[str, ...]:
-    """What speaks against B in A's place; nothing means go."""
+    """The reasons against replacing A with B; none means "go"."""
     rows = (
         ("mean cosine", found.drift.mean, wanted.min_cosine),
         ("worst cosine", found.drift.min, wanted.min_worst),
@@ -120,6 +120,6 @@ def faults(found: Comparison, wanted: Thresholds) -> tuple[str, ...]:
 
 
 def _order(vectors: Vectors, query: int, *, paired: bool) -> NDArray[np.intp]:
-    """The documents' numbers, the nearest first."""
+    """The documents' numbers, nearest first."""
     order = np.argsort(-(vectors.documents @ vectors.queries[query]), kind="stable")
     return order[order != query] if paired else order

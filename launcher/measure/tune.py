@@ -1,6 +1,7 @@
-"""`trillama tune`: which settings are fastest here. One engine at a time, the same texts for each, from the default on.
+"""`trillama tune`: finds the fastest settings for this machine, one engine at a time, on the same texts.
 
-The search goes along one axis after the other (coordinate descent): all combinations would take an hour.
+The search starts with the present settings and follows one axis after the other (coordinate descent): all combinations
+would take an hour.
 """
 
 import time
@@ -19,16 +20,16 @@ from launcher.supervision.standalone import Standalone, StandaloneEmbedder, stan
 
 SLOTS = (1, 4, 8, 16, 32)
 BATCHES = (512, 1024, 2048)
-SAME = 0.999  # other settings are other kernels: the vectors of one text may turn a little, and no more
-GAIN = 1.03  # less is noise
-LOAD_PART = 0.5  # of the time that goes into starting engines and warming them up
+SAME = 0.999  # other settings use other kernels, which may change a text's vector by this much
+GAIN = 1.03  # a smaller one is noise
+LOAD_PART = 0.5  # of the time, for starting engines and warming them up
 MOST_TEXTS, MOST_S = 128, 3.0  # of one kind for one setting
 WARM_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One way to start the engine. A call has as many texts as there are slots; `threads` None: the engine's choice."""
+    """One way to start the engine. A batch has at most `slots` texts; `threads` None is the engine's choice."""
 
     slots: int
     batch_tokens: int
@@ -38,7 +39,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What came of a setting: tokens per second for each kind of text that fits, or why it is out."""
+    """The outcome of a setting: tokens per second for each kind of text that fits, or why it was dropped."""
 
     setting: Setting
     tokens_per_s: Mapping[str, float]
@@ -48,7 +49,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneOutcome:
-    """Every measurement in turn, the first with the settings as they were. `left_out`: the time was up before them."""
+    """All measurements in order, the first of the present settings. `left_out`: there was no time for these."""
 
     measured: tuple[Measured, ...]
     best: Measured
@@ -59,7 +60,7 @@ Measure = Callable[[Setting], Awaitable[Measured]]
 
 
 def gain(new: Measured, old: Measured) -> float:
-    """How many times as fast: the geometric mean over the kinds of text that both have. 0 for one that is out."""
+    """Speed-up: the geometric mean over the kinds of text that both have. 0 for a dropped setting."""
     both = [kind for kind in new.tokens_per_s if kind in old.tokens_per_s]
     if new.dropped or not both:
         return 0.0
@@ -67,9 +68,9 @@ def gain(new: Measured, old: Measured) -> float:
 
 
 def axes(first: Setting, *, physical: int, usable: int) -> tuple[tuple[Setting, ...], ...]:
-    """What to try of each axis beside `first`: slots, flash attention, threads."""
+    """The settings to try beside `first` on each axis: slots, flash attention, threads."""
     flash: tuple[FlashAttention, ...] = ("auto", "on", "off")
-    threads = (physical, usable) if physical != usable else ()  # the engine's own choice is the physical ones
+    threads = (physical, usable) if physical != usable else ()  # the engine itself chooses the physical ones
     found = (
         [replace(first, slots=slots) for slots in SLOTS],
         [replace(first, flash_attention=one) for one in flash],
@@ -79,22 +80,22 @@ def axes(first: Setting, *, physical: int, usable: int) -> tuple[tuple[Setting, 
 
 
 def moved(best: Setting, first: Setting, tried: Setting) -> Setting:
-    """`best` with what `tried` has other than `first`."""
+    """`best`, with what differs between `tried` and `first` taken from `tried`."""
     changes = {name: getattr(tried, name) for name in Setting.__slots__ if getattr(tried, name) != getattr(first, name)}
     return replace(best, **changes)
 
 
-async def search(first: Setting, ways: Sequence[Sequence[Setting]], measure: Measure, until_s: float) -> TuneOutcome:
-    """Along each axis, from the best so far. A better one must still be better than the best measured once more.
+async def search(first: Setting, axes: Sequence[Sequence[Setting]], measure: Measure, until_s: float) -> TuneOutcome:
+    """Try each axis from the best setting so far. A better one must still be better when that best is measured again.
 
-    `until_s` is a time of time.monotonic() after which no measurement begins but the first.
+    `until_s`, a time of time.monotonic(), is when no further measurement is begun; the first always is.
     Raises ChildError if the first setting does not work.
     """
     best = await measure(first)
     if best.dropped:
         raise ChildError(best.dropped)
     measured, left_out = [best], []
-    for axis in ways:
+    for axis in axes:
         before = best
         for tried in axis:
             setting = moved(before.setting, first, tried)
@@ -109,7 +110,7 @@ async def search(first: Setting, ways: Sequence[Sequence[Setting]], measure: Mea
 
 
 class Bench:
-    """Measures one setting after the other on the same texts, whose number is by the speed of the first."""
+    """Measures settings on the same texts, whose number depends on the speed of the first setting."""
 
     def __init__(self, run: Standalone, model: Path, *, seed: int, kind_s: float) -> None:
         self._run = run
@@ -120,7 +121,7 @@ class Bench:
         self._first: dict[str, F32] = {}
 
     async def measure(self, setting: Setting) -> Measured:
-        """Start an engine so, time each kind of text, end it. One that fails or answers wrong is dropped."""
+        """Start an engine with that setting and time each kind of text. A failing or wrong one is dropped."""
         run = replace(
             self._run,
             slots=setting.slots,
@@ -143,8 +144,8 @@ class Bench:
             if max(map(len, ids)) > setting.batch_tokens:
                 continue
             started_s = time.perf_counter()
-            calls = batches([len(one) for one in ids], slots=setting.slots, tokens=setting.batch_tokens)
-            rows = [await embedder.vectors([ids[number] for number in call]) for call in calls]
+            groups = batches([len(one) for one in ids], slots=setting.slots, tokens=setting.batch_tokens)
+            rows = [await embedder.vectors([ids[number] for number in group]) for group in groups]
             speeds[kind] = sum(map(len, ids)) / (time.perf_counter() - started_s)
             vectors: F32 = np.concatenate(rows)
             worst = min(worst, _least_cosine(vectors, self._first.setdefault(kind, vectors)))
@@ -154,22 +155,22 @@ class Bench:
         return Measured(setting=setting, tokens_per_s=speeds, worst_cosine=worst)
 
     async def _warm(self, embedder: StandaloneEmbedder, setting: Setting) -> float:
-        """Tokens per second of the second call: with the first one the weights come into memory."""
+        """Tokens per second of the second batch: the first one brings the weights into memory."""
         ids = (await embedder.token_ids(text(np.random.default_rng(0), WARM_TOKENS)))[:WARM_TOKENS]
-        call = [ids] * max(1, min(setting.slots, setting.batch_tokens // len(ids)))
+        batch = [ids] * max(1, min(setting.slots, setting.batch_tokens // len(ids)))
         await embedder.vectors([ids])
         started_s = time.perf_counter()
-        await embedder.vectors(call)
-        return sum(map(len, call)) / (time.perf_counter() - started_s)
+        await embedder.vectors(batch)
+        return sum(map(len, batch)) / (time.perf_counter() - started_s)
 
     async def _made(self, embedder: StandaloneEmbedder, speed: float) -> dict[str, list[list[int]]]:
-        """Token ids of each kind, as many as the first setting computes in the time for a kind, one at least."""
+        """Token ids of each kind: as many as the first setting computes in the time for a kind, at least one text."""
         random = np.random.default_rng(self._seed)
         found: dict[str, list[list[int]]] = {}
         for kind in LENGTHS:
             sizes = [min(size, self._run.batch_tokens) for size in lengths(random, kind, MOST_TEXTS)]
             count = int(np.searchsorted(np.cumsum(sizes), speed * self._kind_s))
-            # No word is less than a token: what is too long is cut to the size that was drawn.
+            # A word is at least a token, so each text is cut to the size that was drawn.
             found[kind] = [(await embedder.token_ids(text(random, size)))[:size] for size in sizes[: max(1, count)]]
         return found
 
@@ -179,10 +180,10 @@ def _least_cosine(vectors: F32, others: F32) -> float:
 
 
 def kind_seconds(minutes: float, settings: int) -> float:
-    """Seconds for one kind of text at one setting, so that all settings can be tried within that time."""
+    """Seconds for one kind of text at one setting, so that all settings can be tried within `minutes`."""
     return minutes * 60 * (1 - LOAD_PART) / (settings * len(LENGTHS))
 
 
 def smaller_batches(best: Setting) -> Iterable[Setting]:
-    """The same with a smaller physical batch: it would serve shorter texts only, so it is advice, not a profile."""
+    """The same with a smaller physical batch. It serves only shorter texts, so it is advice and no profile."""
     return [replace(best, batch_tokens=size) for size in BATCHES if size < best.batch_tokens]

@@ -1,4 +1,4 @@
-"""The command `trillama tune`: its arguments, the table of what was measured, and the profile."""
+"""The command `trillama tune`: its arguments, the table of measurements, and the profile."""
 
 import asyncio
 import datetime
@@ -23,13 +23,12 @@ from launcher.measure import tune as tuning
 from launcher.measure.loadgen import LENGTHS
 from launcher.measure.tune import Bench, Measured, Setting, TuneOutcome, gain
 from launcher.planning import sizing
-from launcher.printable import Terminal
 from launcher.settings.config import Settings
 from launcher.settings.folders import runtime_base
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
 from launcher.supervision.standalone import Standalone
-from launcher.terminal.options import ConfigFile, settings_of
+from launcher.terminal.options import ConfigFile, settings_of, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
@@ -39,12 +38,10 @@ missing or wrong; 69 no usable llama-server; 70 the engine does not work with th
 too small; 78 wrong configuration; 130 stopped before it was done.
 """
 
-stdout, stderr = Terminal(), Terminal(stderr=True)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """What was found, what it was found on, and whether a smaller physical batch would be quicker."""
+    """The outcome, the profile made of it, and measurements with smaller physical batches."""
 
     outcome: TuneOutcome
     profile: Profile
@@ -54,10 +51,10 @@ class Tuned:
 def tune(
     config: ConfigFile = None,
     demo: Annotated[bool, typer.Option("--demo", help="Measure with a small demo model.")] = False,
-    backend: Annotated[str, typer.Option(help="The model to measure with; all are of one size.")] = "retrieval",
+    backend: Annotated[str, typer.Option(help="The model to measure with; all have the same size.")] = "retrieval",
     minutes: Annotated[float, typer.Option(min=0.01, help="About how long it may take.")] = 5.0,
     seed: Annotated[int, typer.Option(help="The same seed measures on the same texts.")] = 1,
-    write: Annotated[bool, typer.Option("--write", help="Keep the best: `trillama serve` uses it then.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Keep the best for `trillama serve`.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Measure which slots, flash attention and threads are fastest on this machine, with right vectors."""
@@ -79,15 +76,15 @@ def tune(
 async def _run(settings: Settings, backend: str, *, minutes: float, seed: int) -> Tuned:
     until_s = time.monotonic() + minutes * 60
     if await probes.backends_ready(url_of(settings.host)) is not None:
-        raise LauncherError(f"trillama serves at {url_of(settings.host)}: stop it first, it would be measured too")
+        raise LauncherError(f"trillama serves at {url_of(settings.host)}: stop it first, it disturbs the measurement")
     display = Display(stderr)
     with display.live():
         settings, run, model, origin = await _prepared(settings, backend, display)
     first = Setting(
         slots=run.slots, batch_tokens=run.batch_tokens, threads=run.threads, flash_attention=run.flash_attention
     )
-    ways = tuning.axes(first, physical=physical_cores(), usable=usable_cores())
-    count = 1 + sum(map(len, ways)) + len(ways)  # for each axis about one is measured once more
+    axes = tuning.axes(first, physical=physical_cores(), usable=usable_cores())
+    count = 1 + sum(map(len, axes)) + len(axes)  # about one per axis is measured again
     bench = Bench(run, model, seed=seed, kind_s=tuning.kind_seconds(minutes, count))
     with stderr.status("starting") as status:
 
@@ -95,7 +92,7 @@ async def _run(settings: Settings, backend: str, *, minutes: float, seed: int) -
             status.update(f"{_name(setting)}, {max(0.0, until_s - time.monotonic()):.0f} s left")
             return await bench.measure(setting)
 
-        outcome = await tuning.search(first, ways, measure, until_s)
+        outcome = await tuning.search(first, axes, measure, until_s)
         smaller = [
             await measure(one) for one in tuning.smaller_batches(outcome.best.setting) if time.monotonic() < until_s
         ]
@@ -105,24 +102,24 @@ async def _run(settings: Settings, backend: str, *, minutes: float, seed: int) -
 async def _prepared(
     settings: Settings, backend: str, display: Display
 ) -> tuple[Settings, Standalone, Path, profile.ProfileOrigin]:
-    """What is served, as `launcher.fleet.prepare` decides it, for one backend."""
+    """What would be served, as `launcher.fleet.prepare` decides it, for one backend."""
     found = await discovery.find(settings.host.engine.llama_server)
     devices = await gpu.read(found) if settings.host.engine.gpu_layers else gpu.without_gpus()
     settings = cpu_fallback.adapt_gpu_layers(settings, devices)
     decision = sizing.decide(settings, found, devices, (backend,))
     settings, placed = decision.settings, decision.placements.get(backend)
     model = (await files(settings, (backend,), display))[backend]
-    wanted = settings.host.engine
+    options = settings.host.engine
     run = Standalone(
         log="tune.log",
         engine=found,
         policy=settings.host.supervision,
         runtime=settings.host.runtime_dir or runtime_base(),
-        slots=wanted.slots,
+        slots=options.slots,
         batch_tokens=settings.max_input_tokens,
-        gpu_layers=wanted.gpu_layers,
-        threads=wanted.threads,
-        flash_attention=wanted.flash_attention,
+        gpu_layers=options.gpu_layers,
+        threads=options.threads,
+        flash_attention=options.flash_attention,
         devices=placed.devices if placed else (),
         tensor_split=placed.tensor_split if placed else (),
     )
@@ -154,36 +151,32 @@ def _print(found: Tuned) -> None:
         table.add_row(
             *_words(one.setting),
             *[f"{one.tokens_per_s[kind]:.0f}" if kind in one.tokens_per_s else "-" for kind in LENGTHS],
-            f"{gains[id(one)]:.2f} x" if not one.dropped else "out",
+            f"{gains[id(one)]:.2f} x" if not one.dropped else "dropped",
             Bar(size=most, begin=0, end=gains[id(one)]),
             style="bold" if one is outcome.best else "",
         )
     stdout.print(table)
     for one in outcome.measured:
         if one.dropped:
-            _say(f"out: {_name(one.setting)}: {one.dropped}")
+            stdout.say(f"dropped: {_name(one.setting)}: {one.dropped}")
     if outcome.left_out:
-        _say(f"not tried, the time was up: {'; '.join(map(_name, outcome.left_out))}; --minutes gives more")
+        stdout.say(f"not tried for lack of time: {'; '.join(map(_name, outcome.left_out))}; raise --minutes")
     for one in found.smaller:
         if (faster := gain(one, outcome.best)) > tuning.GAIN:
             size = one.setting.batch_tokens
-            _say(f"max_input_tokens = {size} would make texts that fit {faster:.2f} times as fast")
+            stdout.say(f"max_input_tokens = {size} would make texts that fit {faster:.2f} times as fast")
 
 
 def _keep(settings: Settings, best: Profile, *, write: bool) -> None:
-    """Write the profile, and say on stderr what of it counts."""
+    """Write the profile, and say on stderr which of it takes effect."""
     if not write:
-        stderr.print(
-            "nothing was written: with --write `trillama serve` uses the best of these", highlight=False, soft_wrap=True
-        )
+        stderr.say("nothing was written: with --write `trillama serve` will use the best of these")
         return
     path = profile.path_of(settings)
     profile.write(best, path)
     fixed = [name for name in profile.TUNED if name in settings.host.engine.model_fields_set]
     ignored = f"; {' and '.join(fixed)} under [engine] stay as they are set" if fixed else ""
-    stderr.print(
-        f"{path}: `trillama serve` uses it from now on{ignored}", highlight=False, soft_wrap=True, markup=False
-    )
+    stderr.say(f"{path}: `trillama serve` uses it from now on{ignored}")
 
 
 def _name(setting: Setting) -> str:
@@ -193,7 +186,3 @@ def _name(setting: Setting) -> str:
 
 def _words(setting: Setting) -> tuple[str, str, str]:
     return str(setting.slots), setting.flash_attention, str(setting.threads or "auto")
-
-
-def _say(text: str) -> None:
-    stdout.print(text, soft_wrap=True, highlight=False, markup=False)

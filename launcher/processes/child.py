@@ -1,4 +1,4 @@
-"""Own the life of one child process: a `with` block is its lifetime."""
+"""One child process, whose lifetime is a `with` block."""
 
 import asyncio
 import ctypes
@@ -26,8 +26,8 @@ async def running(
     """Run `argv` in its own process group; leaving the block ends the whole group.
 
     stdout and stderr go to `output`: a file, a descriptor (closed here once the child has it), or where ours go. The
-    child dies with us, even if we are killed by SIGKILL (Linux; elsewhere it does not). Ending is bounded: SIGTERM,
-    `grace_s`, a second SIGTERM, a second, SIGKILL.
+    child dies with us, even if we are killed by SIGKILL (on Linux only). Ending is bounded: SIGTERM, wait `grace_s`,
+    SIGTERM again, wait 1 s, SIGKILL.
     """
     with _opened(output) as stream:
         process = await asyncio.create_subprocess_exec(
@@ -68,7 +68,7 @@ def last_lines(output: Path, count: int = 5) -> str:
 
 
 def ending(code: int) -> str:
-    """How a llama-server with that return code ended, as the end of a sentence that begins with its name."""
+    """Say how a llama-server with that return code ended: the predicate of a sentence about it."""
     if code in SIGILL_CODES:
         return (
             "was killed by signal 4 (SIGILL: it uses an instruction that this processor does not have; run "
@@ -78,17 +78,17 @@ def ending(code: int) -> str:
 
 
 async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:
-    """Ask with SIGTERM, ask again (llama-server with queued work ends only then: trap T6), then insist with SIGKILL."""
+    """Send SIGTERM, send it again (trap T6: a llama-server with queued work ends only then), and at last SIGKILL."""
     try:
-        for patience_s in (grace_s, 1.0):
+        for wait_s in (grace_s, 1.0):
             if process.returncode is None:
                 _signal_group(process.pid, signal.SIGTERM)
-                _signal_group(process.pid, signal.SIGCONT)  # one that is stopped would not see it
+                _signal_group(process.pid, signal.SIGCONT)  # a stopped process would not see the SIGTERM
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(patience_s):
+                    async with asyncio.timeout(wait_s):
                         await process.wait()
     finally:
-        # Also reaches what the child left behind, and runs if we are cancelled again.
+        # Also ends what the child left behind, and runs even if we are cancelled again.
         _signal_group(process.pid, signal.SIGKILL)
         await process.wait()
 
@@ -99,15 +99,15 @@ def _signal_group(pid: int, signum: signal.Signals) -> None:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """What the child does between fork and exec so that the kernel ends it when this process is gone."""
+    """A function for the child to call between fork and exec, so that the kernel kills it when this process is gone."""
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up here: after a fork is too late to take locks
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: after it no lock may be taken
     parent = os.getpid()
 
     def ask_kernel() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the kernel knew
+        if os.getppid() != parent:  # the parent died before the kernel was asked
             os._exit(1)
 
     return ask_kernel

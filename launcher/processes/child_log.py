@@ -1,4 +1,4 @@
-"""What a child writes: a file per backend, bounded in size, with the files of its earlier runs beside it."""
+"""The log of a child's output: one file per backend, bounded in size, with the files of earlier runs beside it."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ FILE_BYTES = 4 * 2**20  # llama-server writes errors only; a child that floods i
 EARLIER_FILES = 5
 LONGEST_LINE = 8192  # bytes; a longer one is cut into several
 LAST_LINES = 20
-END_S = 1.0  # for a pipe that a process which outlived its parent still holds
+END_S = 1.0  # a process that outlived the child may still hold its pipe open
 
 
 class ChildLog:
@@ -35,7 +35,7 @@ class ChildLog:
 
     @property
     def telling(self) -> str:
-        """The line that tells best why this run ended; empty if it wrote none."""
+        """The line that best explains why this run ended; empty if it wrote none."""
         return telling_line(self._tail)
 
     @asynccontextmanager
@@ -49,7 +49,7 @@ class ChildLog:
         with suppress(OSError):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for one in self.path.parent.glob(f"{self.path.name}*"):
-                if one.is_file():  # of a version that let others read them
+                if one.is_file():  # written by a version that let others read them
                     one.chmod(0o600)
             if self.path.stat().st_size:
                 file.doRollover()
@@ -66,7 +66,7 @@ class ChildLog:
                 file.close()
 
     async def complete(self) -> None:
-        """Wait until the last line of a run that has ended is here, END_S at most."""
+        """Wait, END_S at most, until the last line of a run that has ended is here."""
         with suppress(TimeoutError):
             async with asyncio.timeout(END_S):
                 await self._lines.ended.wait()
@@ -78,7 +78,7 @@ class ChildLog:
 
 
 def telling_line(lines: Sequence[str]) -> str:
-    """Of a run's last lines the first that speaks of a failure, which the later ones only follow; else the last."""
+    """The first of a run's last lines that reports a failure: later ones are consequences of it. Else the last line."""
     errors = (line for line in lines if re.search(r"error|fail|cannot|couldn't", line, re.IGNORECASE))
     return next(errors, lines[-1] if lines else "").strip()
 
@@ -88,7 +88,7 @@ class _File(RotatingFileHandler):
         return open(self.baseFilename, "a", encoding=self.encoding, opener=_opened)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 # logging's signature
-        """A full disk loses lines of a log; the child and the other backends go on."""
+        """Ignore it: a full disk loses lines of a log, but must not disturb the child or the other backends."""
 
 
 def _opened(path: str, flags: int) -> int:

@@ -1,4 +1,4 @@
-"""What is added to a log, over its rotation: a run has a file of its own, and the one before keeps its lines."""
+"""Follows what is added to a log across its rotation: each run has a file of its own, older ones are renamed."""
 
 import os
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import BinaryIO, Self
 
 
 class Follower:
-    """Reads a file that others write, from its end on, and its successor from the beginning."""
+    """Reads a file that another process writes: from its end on, and the file that replaces it from its beginning."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,10 +25,10 @@ class Follower:
             self._file.close()
 
     def lines(self) -> list[str]:
-        """The whole lines that were added since it was last asked; the last one of a file that is done counts too."""
+        """The complete lines added since the last call; of a file that was replaced, also an unfinished last line."""
         found = self._read()
-        if self._is_another():
-            found += self._read()  # what was added to the old one just before
+        if self._was_replaced():
+            found += self._read()  # what was added to the old file just before it was replaced
             found, self._rest = [*found, *([self._rest] if self._rest else [])], b""
             self._open()
             found += self._read()
@@ -37,14 +37,14 @@ class Follower:
     def _read(self) -> list[bytes]:
         if self._file is None:
             return []
-        if self._file.tell() > os.fstat(self._file.fileno()).st_size:  # written again from its beginning
+        if self._file.tell() > os.fstat(self._file.fileno()).st_size:  # truncated and written again
             self._file.seek(0)
             self._rest = b""
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         return lines
 
-    def _is_another(self) -> bool:
-        """Whether the path has another file now; none at all is one that is still to be written."""
+    def _was_replaced(self) -> bool:
+        """Whether the path leads to another file now. No file at all is one that is still to be written."""
         with suppress(OSError):
             return self._file is None or not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
         return False
@@ -53,5 +53,5 @@ class Follower:
         if self._file:
             self._file.close()
         self._file = None
-        with suppress(OSError):  # there is none yet, or it was renamed this moment
+        with suppress(OSError):  # there is none yet, or it was just renamed
             self._file = self._path.open("rb")

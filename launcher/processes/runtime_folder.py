@@ -1,4 +1,4 @@
-"""The private folder where our sockets live, gone with us however we end."""
+"""The private folder with our sockets, removed when we end, in whatever way."""
 
 import asyncio
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 from launcher.errors import ConfigError
 from launcher.settings.folders import LONGEST_BASE, fits_sockets, write_error
 
-# Waits for the end of its standard input, which comes when we close it or are killed, and removes the folder.
+# Removes the folder at the end of its standard input, which comes when we close it or are killed.
 SWEEP = 'trap "" INT TERM HUP; while read -r _; do :; done; rm -rf -- "$1"'
 
 
@@ -18,12 +18,13 @@ SWEEP = 'trap "" INT TERM HUP; while read -r _; do :; done; rm -rf -- "$1"'
 async def private_folder(base: Path) -> AsyncIterator[Path]:
     """A new folder below `base`, mode 0700, that only this user can enter; removed after the block.
 
-    A small shell outlives us to remove it even after a SIGKILL: llama-server leaves its socket file behind. Raises
-    ConfigError where the path is too long for sockets or cannot be written, DiskError where the disk is full.
+    A small shell outlives us and removes it even after a SIGKILL, as llama-server leaves its socket file behind. Raises
+    ConfigError if the path is too long for sockets or not writable, DiskError if the disk is full.
     """
     if not fits_sockets(base):
-        most = f"of at most {LONGEST_BASE} bytes"
-        raise ConfigError(f"{base} is too long a path for sockets: set runtime_dir to one {most}")
+        raise ConfigError(
+            f"{base} is too long a path for sockets: set runtime_dir to one of at most {LONGEST_BASE} bytes"
+        )
     try:
         base.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="trillama-", dir=base))
@@ -35,7 +36,7 @@ async def private_folder(base: Path) -> AsyncIterator[Path]:
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-    except BaseException:  # cancelled, too
+    except BaseException:  # also a cancellation
         shutil.rmtree(folder, ignore_errors=True)
         raise
     try:

@@ -1,4 +1,4 @@
-"""The proxies: one serves, and hands over to the next when its settings change; the loaded models do not notice."""
+"""Handover between proxies: when the settings change, the next one takes over, and the loaded models stay loaded."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -11,20 +11,20 @@ from launcher.proxies.process import ProxyProcess
 from launcher.supervision.deployment import Deployment
 
 POLL_S = 0.05
-VERIFY_S = 120.0  # for the new proxy to read the vocabularies, and to look at every backend
+VERIFY_S = 120.0  # for the new proxy to read the vocabularies and to verify every backend
 
-Held = Callable[[], Collection[str]]
+Paused = Callable[[], Collection[str]]
 
 
 class ProxyHandover:
-    """Keeps a proxy running on the launch's listening socket, with the files that it writes into `folder`.
+    """Keeps a proxy running on the deployment's listening socket, with its files in `folder`.
 
-    `held` tells which backends a proxy has to begin with paused.
+    `paused` returns the backends that a proxy has to start with paused.
     """
 
-    def __init__(self, deployment: Deployment, folder: Path, paused: Held) -> None:
+    def __init__(self, deployment: Deployment, folder: Path, paused: Paused) -> None:
         self._folder = folder
-        self._held = paused
+        self._paused = paused
         self._started = 1
         self._current = ProxyProcess(deployment, folder, self._started, paused)
         self._leaving: ProxyProcess | None = None
@@ -33,29 +33,29 @@ class ProxyHandover:
 
     @property
     def admins(self) -> list[ProxyAdmin]:
-        """Of the proxy that serves, and of the one that finishes, if there is one."""
+        """Of the serving proxy, and of the one that is finishing, if there is one."""
         return [self._current.admin, *([self._leaving.admin] if self._leaving else [])]
 
     async def serve(self) -> None:
-        """Keep it running until cancelled. Raises ConfigError or StartError where starting it again would not help."""
+        """Keep it running until cancelled. Raises ConfigError or StartError if restarting it would not help."""
         self._current.accepting = True
         async with self._tasks:
             self._keep(self._current)
             await asyncio.Event().wait()
 
     async def change(self, deployment: Deployment) -> None:
-        """Hand over to a proxy with the settings of that launch, if they are others.
+        """Hand over to a proxy with that deployment's settings, if they differ.
 
-        It serves once it has verified the backends as far as the old one has; that one takes no more connections then,
-        and answers all that has come. Raises StartError or ConfigError if the new one does not come up: the old one
-        serves on.
+        The new one serves once it has verified every backend that is ready in the old one. From then on the old one
+        takes no more connections, and answers the requests it has. Raises StartError or ConfigError if the new one does
+        not come up: the old one keeps serving.
         """
         if self._current.serves(deployment):
             self._current.deployment = deployment
             return
-        await self.alone()
+        await self.finished()
         self._started += 1
-        new, old = ProxyProcess(deployment, self._folder, self._started, self._held), self._current
+        new, old = ProxyProcess(deployment, self._folder, self._started, self._paused), self._current
         keeping = self._keep(new)
         try:
             await self._until_verified(new, old)
@@ -66,9 +66,10 @@ class ProxyHandover:
         self._current, self._leaving = new, old
         await old.finish()
 
-    async def alone(self, within_s: float | None = None) -> None:
-        """Wait until the proxy before this one has answered all; after that time, and in the end after the longest
-        that a request may take, what it has left is refused.
+    async def finished(self, within_s: float | None = None) -> None:
+        """Wait until the previous proxy has answered all its requests, then end it.
+
+        What it has left is refused after `within_s`, or after the longest time that a request may take.
         """
         if old := self._leaving:
             longest = old.deployment.settings.host.proxy.request_timeout_s
@@ -89,26 +90,26 @@ class ProxyHandover:
         except LauncherError:
             if proxy is self._current:
                 raise
-        # one that never served is missed by who waits for it; one that has finished leaves nothing
+        # one that never served is reported by `_until_verified`; one that has finished leaves nothing
         if proxy is self._leaving:
             self._leaving = None
 
     async def _until_verified(self, new: ProxyProcess, old: ProxyProcess) -> None:
         try:
             async with asyncio.timeout(VERIFY_S):
-                while not await _is_as_far(new, old):
+                while not await _has_caught_up(new, old):
                     if new.ended.is_set():
-                        raise StartError(f"the new one did not take over: {new.fault}")
+                        raise StartError(f"the new proxy did not take over: {new.fault}")
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise StartError(f"the new proxy did not get ready within {VERIFY_S:g} s") from None
 
 
-async def _is_as_far(new: ProxyProcess, old: ProxyProcess) -> bool:
-    """Whether the new one serves all that the old one does, but for what is paused on purpose."""
-    lanes, before = await new.look(), await old.look()
-    ready = {name for name, lane in lanes.items() if lane.state in ("ready", "held")}
-    return bool(lanes) and {name for name, lane in before.items() if lane.state == "ready"} <= ready
+async def _has_caught_up(new: ProxyProcess, old: ProxyProcess) -> bool:
+    """Whether the new one serves every backend that the old one does, apart from those paused on purpose."""
+    queues, before = await new.queues(), await old.queues()
+    ready = {name for name, queue in queues.items() if queue.state in ("ready", "held")}
+    return bool(queues) and {name for name, queue in before.items() if queue.state == "ready"} <= ready
 
 
 async def _end(task: asyncio.Task[None]) -> None:

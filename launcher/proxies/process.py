@@ -1,4 +1,4 @@
-"""One proxy with the settings of one launch: kept running until it has been told to finish."""
+"""One proxy with the settings of one deployment: kept running until it is told to finish."""
 
 import asyncio
 import logging
@@ -10,26 +10,27 @@ from pathlib import Path
 
 import tomli_w
 
+import trillama
 from launcher.errors import ConfigError, StartError
 from launcher.processes.child import running
 from launcher.proxies.admin import ProxyAdmin, QueueState
 from launcher.proxies.settings import settings_of
 from launcher.settings.config import SupervisionSettings
 from launcher.settings.folders import write_error
+from launcher.supervision import probes
 from launcher.supervision.backend import restart_delay
 from launcher.supervision.deployment import Deployment
-from launcher.supervision.watch import watch
 
 log = logging.getLogger(__name__)
 
 START_S = 30.0  # to load Python and our packages
-MAX_STARTS = 3  # of one that exits before it ever was up: what it lacks is not there a fourth time
+MAX_STARTS = 3  # of a proxy that exits before it was ever up: what it lacks will not be there a fourth time
 
 
 class ProxyProcess:
-    """`held` tells which backends it has to begin with paused, each time it is started.
+    """`paused` returns the backends that it has to start with paused, each time it is started.
 
-    Until it `accepting` is, another one serves: it is not started a second time then.
+    Until it is `accepting`, another proxy serves, and this one is not restarted if it ends.
     """
 
     def __init__(
@@ -43,24 +44,24 @@ class ProxyProcess:
         self._finishing = False
         self._was_up = False
         self._folder = folder
-        self._held = paused
+        self._paused = paused
         self._file = folder / f"{number}.proxy.toml"
-        # As it was read: a family file that is being edited must not reach a proxy that is started again.
+        # As it is now: a family file that is edited later must not reach a restarted proxy.
         self._family = deployment.settings.family_file.read_bytes()
         self._family_file = folder / f"{number}.family.toml"
 
     def serves(self, deployment: Deployment) -> bool:
-        """Whether a proxy for that launch would have the same settings."""
+        """Whether a proxy for that deployment would have the same settings."""
         mine, other = (settings_of(one, self._folder) for one in (self.deployment, deployment))
         return mine == other and self._family == deployment.settings.family_file.read_bytes()
 
     async def keep(self) -> None:
-        """Keep it running until it has finished. Raises StartError or ConfigError where another start does not help."""
+        """Keep it running until it has finished. Raises StartError or ConfigError if another start would not help."""
         try:
             failures = 0
             while True:
                 started = time.monotonic()
-                code, what = await self._ended()
+                code, outcome = await self._ended()
                 if self._finishing:
                     return
                 policy = self.deployment.settings.host.supervision
@@ -69,62 +70,64 @@ class ProxyProcess:
                 delay = restart_delay(policy, failures, was_ready=True)
                 hopeless = code is not None and not self._was_up and failures >= MAX_STARTS
                 if delay is None or hopeless or not self.accepting:
-                    self.fault = f"the proxy {what}; its reason is above"
+                    self.fault = f"the proxy {outcome}; its reason is above"
                     raise StartError(self.fault)
-                log.warning("the proxy %s and is started again in %g s", what, delay)
+                log.warning("the proxy %s and is restarted in %g s", outcome, delay)
                 await asyncio.sleep(delay)
         finally:
             self.ended.set()
 
-    async def look(self) -> dict[str, QueueState]:
-        """Every backend's queue; empty if it does not answer."""
-        return await self.admin.look()
+    async def queues(self) -> dict[str, QueueState]:
+        """Every backend's queue by its name; empty if the proxy does not answer."""
+        return await self.admin.queues()
 
     async def accept(self) -> None:
-        """Take connections from now on. Raises StartError if it does not hear that."""
+        """Take connections from now on. Raises StartError if the proxy does not confirm it."""
         if not await self.admin.tell("accept"):
             raise StartError("the new proxy ended before it took over; its reason is above")
         self.accepting = True
 
     async def finish(self) -> None:
-        """Answer all that has come, and end. One that hangs is ended by its watch."""
+        """Answer all requests it has, and end. If it hangs, the watch ends it."""
         self._finishing = True
         await self.admin.tell("finish")
 
     async def _ended(self) -> tuple[int | None, str]:
-        """How a run ended: its exit code, None if it hung, and words. Raises ConfigError if it refuses its settings."""
+        """How a run ended: its exit code, None if it hung, and in words. Raises ConfigError for settings it refuses."""
         try:
             code = await self._run_once()
-        except OSError as error:  # a full disk, no more processes: that may pass, and the models stay loaded
+        except OSError as error:  # a full disk, too many processes: that may pass, and the models stay loaded
             return None, f"cannot be started: {write_error(error, self._folder, 'runtime_dir')}"
         if code == ConfigError.exit_code:
             raise ConfigError("the proxy refused its settings, [proxy] in the configuration; its reason is above")
         return code, "does not answer" if code is None else f"exited with {code}"
 
     async def _run_once(self) -> int | None:
-        """Its exit code; None if it hangs."""
+        """Its exit code; None if it hangs. Raises ConfigError if another program's `proxy` has overwritten ours."""
+        if problem := trillama.intruder():
+            raise ConfigError(problem)
         self._write()
         fd, policy = self.deployment.listener.fileno(), self.deployment.settings.host.supervision
-        # -P: never a folder `proxy` of the user's
+        # -P: never a folder `proxy` in the working directory
         argv = (sys.executable, "-P", "-m", "proxy", "--config", str(self._file), "--listen-fd", str(fd))
         how = () if self.accepting else ("--take-over",)
         grace_s = policy.grace_s + 2  # its own bound is grace_s: `drain_s` of its settings
         async with running((*argv, *how), env=os.environ, grace_s=grace_s, pass_fds=(fd,)) as process:
-            return await watch(process, self._probe, self._policy)
+            return await probes.watch(process, self._probe, self._policy)
 
     def _policy(self) -> SupervisionSettings:
-        """A slow machine takes its time to load Python, whatever is right for a model's file."""
+        """The deployment's, but with at least START_S to start: a slow machine needs that to load Python."""
         policy = self.deployment.settings.host.supervision
         return policy.model_copy(update={"stall_s": max(policy.stall_s, START_S)})
 
     async def _probe(self) -> bool:
-        up = bool(await self.look())
+        up = bool(await self.queues())
         self._was_up = self._was_up or up
         return up
 
     def _write(self) -> None:
-        """Its files, whole."""
-        settings = settings_of(self.deployment, self._folder, self._held()).model_copy(
+        """Write its settings and its copy of the family file."""
+        settings = settings_of(self.deployment, self._folder, self._paused()).model_copy(
             update={"family": self._family_file, "control": self.admin.socket}
         )
         self._family_file.write_bytes(self._family)

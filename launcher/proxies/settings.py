@@ -1,4 +1,4 @@
-"""What a proxy is to read: the user's `[proxy]` table and what only the launcher knows."""
+"""The settings file of a proxy: the user's `[proxy]` table and what only the launcher knows."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -10,18 +10,18 @@ from proxy.contract.settings import BackendSettings, ProxySettings
 
 
 def settings_of(deployment: Deployment, folder: Path, paused: Collection[str] = ()) -> ProxySettings:
-    """The settings of a proxy in front of the launch's llama-servers, whose sockets are in `folder`.
+    """The settings of a proxy in front of the deployment's llama-servers, whose sockets are in `folder`.
 
-    It begins with those in `held` paused. The family's file and the control socket are those of one process: they are
-    filled in by who starts it.
+    It starts with those in `paused` paused. Its copy of the family file and its control socket are of one process:
+    `ProxyProcess` fills them in.
     """
     host, family = deployment.settings.host, deployment.settings.family
     given = host.proxy.model_dump(exclude_unset=True)
     # Cores compute one batch faster than three at a time.
     given.setdefault("serial_backends", not (host.engine.gpu_layers and deployment.devices.gpus))
-    if family.multivector and not host.demo:  # the original's projector knows nothing of the demo models' states
+    if family.multivector and not host.demo:  # the original's projector does not fit the demo models
         given.setdefault("multivector_file", path_of(family))
-    second = {name: name + BY_TOKEN for name in deployment.models if name + BY_TOKEN in deployment.processes}
+    token_level = {name: name + BY_TOKEN for name in deployment.models if name + BY_TOKEN in deployment.processes}
     return ProxySettings(
         **given,
         notice=host.notice,
@@ -35,7 +35,7 @@ def settings_of(deployment: Deployment, folder: Path, paused: Collection[str] = 
             for name in family.weights.models
         },
         token_backends={
-            name: _backend(deployment, folder, other, slots=1, paused=paused) for name, other in second.items()
+            name: _backend(deployment, folder, server, slots=1, paused=paused) for name, server in token_level.items()
         },
     )
 

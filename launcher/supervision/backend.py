@@ -1,6 +1,6 @@
-"""One llama-server's life: STARTING → READY → BACKOFF → STARTING …, or FAILED. Its state has one owner: `serve`.
+"""The states of one llama-server: STARTING → READY → BACKOFF → STARTING …, or FAILED. `serve` owns them.
 
-One that runs on demand begins SLEEPING, and sleeps again when it is told to.
+A backend on demand begins SLEEPING, and sleeps again when it is told to.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class BackendState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What is so now. `loaded` is the part of the model that is in memory, 0 to 1; `cause` is of the last trouble.
+    """The present state. `loaded` is the part of the model that is in memory, 0 to 1; `cause` says why it last failed.
 
     `since` is when the state began, in seconds of the Unix epoch.
     """
@@ -43,13 +43,14 @@ class Status:
     cause: str = ""
 
 
-Report = Callable[[Status], None]  # called at each change of state, and while a model is loading
+Report = Callable[[Status], None]  # called at each change of state, and repeatedly while a model is loading
 
 
 def restart_delay(policy: SupervisionSettings, failures: int, *, was_ready: bool) -> float | None:
     """Seconds to wait after the n-th failure in a row; None means give up.
 
-    A run that was ready is tried again soon: what it needs is there. One that never was waits long, and longer.
+    After a run that was ready the first delay is short: what it needs is there. One that never was ready waits longer.
+    Each further failure doubles the delay.
     """
     if failures > policy.max_failures:
         return None
@@ -58,7 +59,7 @@ def restart_delay(policy: SupervisionSettings, failures: int, *, was_ready: bool
 
 
 class Backend:
-    """Keeps one llama-server serving. Told from outside it ends its run in order and acts: see the methods."""
+    """Keeps one llama-server serving. `restart`, `change`, `wake` and `sleep` may be called at any time, by anyone."""
 
     def __init__(self, spec: RunSpec, *, log: ChildLog, report: Report) -> None:
         self.spec = spec
@@ -68,55 +69,54 @@ class Backend:
         self._failures = 0
         self._ran = False
         self._changed = time.monotonic()
-        self._wanted = asyncio.Event()
+        self._awake = asyncio.Event()
         self._settled = asyncio.Event()
         self._scope = Scope()
         if not spec.on_demand:
-            self._wanted.set()
+            self._awake.set()
 
     async def serve(self) -> None:
-        """Keep it running, while it is wanted, until cancelled."""
+        """Keep it running, but for the times when it sleeps, until cancelled."""
         try:
             while True:
-                if not self._wanted.is_set():
+                if not self._awake.is_set():
                     self._change(BackendState.SLEEPING, pid=None, loaded=0.0)
-                    await self._wanted.wait()
+                    await self._awake.wait()
                 await self._scope.run(self._live)
         finally:
             self._change(BackendState.STOPPED, pid=None)
 
     def restart(self) -> None:
-        """End this run, or this wait for the next try, and start again at once."""
+        """End this run, or this wait for the next try, and start again immediately."""
         if self._scope.end():
             self._failures = 0
             self._settled.clear()
 
     def change(self, spec: RunSpec) -> None:
-        """From now on run this spec; what runs is ended only if it is not equal."""
+        """Run this spec from now on; the present run is ended only if the specs differ."""
         changed, self.spec = spec != self.spec, spec
-        if not spec.on_demand and not self._wanted.is_set():
+        if not spec.on_demand and not self._awake.is_set():
             self._settled.clear()
-            self._wanted.set()
+            self._awake.set()
         if changed:
             self.restart()
 
     @property
     def state_s(self) -> float:
-        """Seconds in its state, whatever is done to the clock."""
+        """Seconds since the state changed, independent of the wall clock."""
         return time.monotonic() - self._changed
 
     async def settled(self) -> None:
-        """Wait until the start that was asked for has come to an end, good or bad."""
+        """Wait until a start that was requested has succeeded or failed."""
         await self._settled.wait()
 
     def wake(self) -> None:
-        """Start it if it sleeps: somebody needs it."""
-        self._wanted.set()
+        self._awake.set()
 
     def sleep(self) -> None:
-        """End it until somebody needs it; one that no longer runs on demand goes on."""
+        """End the run until `wake`; no effect on a backend that is no longer on demand."""
         if self.spec.on_demand:
-            self._wanted.clear()
+            self._awake.clear()
             self.restart()
 
     def starting(self, pid: int) -> None:
@@ -130,7 +130,7 @@ class Backend:
         self._change(BackendState.READY, loaded=1.0)
 
     async def _live(self) -> None:
-        """One run after another until told to end; after too many failures in a row it is FAILED, and tried seldom."""
+        """Run after run until told to end. After too many failures in a row it is FAILED, and tried again rarely."""
         while True:
             started = time.monotonic()
             try:
@@ -145,10 +145,10 @@ class Backend:
                 self.status = replace(self.status, restarts=self.status.restarts + 1)
 
     async def _run(self) -> NoReturn:
-        """One run. Raises ChildError, also where the system or the engine refuses: that may pass, and others serve."""
+        """One run. Raises ChildError, also for errors of the system or the engine: they may pass, and others serve."""
         try:
             if self.spec.on_gpu and (self._ran or self.spec.on_demand):
-                self._change(BackendState.STARTING, pid=None, loaded=0.0)  # it takes its memory from here on
+                self._change(BackendState.STARTING, pid=None, loaded=0.0)  # it counts as resident from here on
                 await devices.wait_until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
             self._ran = True
             await run(lambda: self.spec, self.log, self)

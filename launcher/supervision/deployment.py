@@ -1,4 +1,4 @@
-"""All that is decided before a process starts, and what each process is to run."""
+"""Everything that is decided before a process starts, and from it what each process runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from launcher.supervision.server_run import RunSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """`models` has a checked file for each backend to be started; their output is kept in the folder `logs`."""
+    """`models` has a checked file for each backend to be started; `logs` is the folder for their output."""
 
     settings: Settings
     listener: socket
@@ -28,19 +28,19 @@ class Deployment:
     models: Mapping[str, Path]
     logs: Path
     devices: Devices
-    placements: Mapping[str, Placement] = field(default_factory=dict)  # none where nothing was planned: all devices
-    capacity: Mapping[str, int] = field(default_factory=dict)  # bytes of each device for all together; none: no limit
+    placements: Mapping[str, Placement] = field(default_factory=dict)  # empty if nothing was planned: all devices
+    capacity: Mapping[str, int] = field(default_factory=dict)  # bytes by device, for all models; empty: no limit
 
     @property
     def url(self) -> str:
-        """Where a client on this machine finds the proxy."""
+        """The proxy's URL for a client on this machine."""
         return url_of(self.settings.host)
 
     @property
     def processes(self) -> dict[str, Path]:
-        """The file of each llama-server by its name: of each model, and of the second one that gives every token."""
-        second = self.models if self.settings.host.late_chunking.token_level else {}
-        return {**self.models, **{name + BY_TOKEN: file for name, file in second.items()}}
+        """Each llama-server's model file by its name: one per model, and with token_level a second one per model."""
+        token_level = self.models if self.settings.host.late_chunking.token_level else {}
+        return {**self.models, **{name + BY_TOKEN: file for name, file in token_level.items()}}
 
     def on_demand(self, name: str) -> bool:
         """Whether that backend is started by its first request."""
@@ -48,7 +48,7 @@ class Deployment:
         return self.settings.backend(name).mode is Mode.ON_DEMAND or (placed is not None and placed.on_demand)
 
     def spec(self, name: str, folder: Path) -> RunSpec:
-        """What the backend of that name is to run, its socket in `folder`."""
+        """What the backend of that name runs, with its socket in `folder`."""
         host, model, by_token = self.settings.host, self.processes[name], name.endswith(BY_TOKEN)
         placed = self.placements.get(name.removesuffix(BY_TOKEN))
         gpus = tuple(one.name for one in self.devices.gpus) if host.engine.gpu_layers else ()
@@ -87,7 +87,7 @@ class Deployment:
 
 
 def memory_of(placed: Placement) -> dict[str, int]:
-    """The bytes that a backend is planned to take of each device; of RAM where it has no other."""
+    """The bytes that a backend is planned to take of each device, or of RAM if it is on none."""
     if not placed.devices:
         return {"RAM": placed.need.ram}
     parts = placed.tensor_split or (1.0,)
@@ -98,11 +98,11 @@ def memory_of(placed: Placement) -> dict[str, int]:
 
 
 def url_of(host: HostConfig) -> str:
-    """Where a client on this machine finds the proxy."""
+    """The proxy's URL for a client on this machine."""
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.host, host.host)  # noqa: S104 # compared, not bound
     return f"http://[{address}]:{host.port}" if ":" in address else f"http://{address}:{host.port}"
 
 
 def socket_of(folder: Path, name: str) -> Path:
-    """Where the llama-server of that backend listens."""
+    """The socket that the backend's llama-server listens on."""
     return folder / f"{name}.sock"

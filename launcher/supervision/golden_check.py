@@ -1,6 +1,6 @@
-"""Three pinned texts whose vectors are known: ready means that they come out right, not that a process runs.
+"""Verifies a llama-server on three pinned texts with known vectors: ready means right vectors, not a running process.
 
-The first good start of a model file is what later ones are compared with; its vectors are kept beside the cache.
+The vectors of a model file's first good start are kept, and later starts are compared with them.
 """
 
 import logging
@@ -24,17 +24,16 @@ TEXTS = (
     "Passage: Das Lichtschwert 光剑 🗡️ muss abkühlen.",
     "Query: def cool_down(blade): return blade.temperature < 900",
 )
-# Other quantisations of one model stay above it, and so do other engines and devices; a wrong or broken model does not.
+# Other quantisations of a model stay above it, and so do other engines and devices; a wrong or broken model does not.
 FLOOR = 0.98
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldenCheck:
-    """The check of one backend: `golden` is the file with the expected vectors, made at the first good answer.
+    """The check of one backend: `golden` is the file with the expected vectors, written at the first good answer.
 
-    `timeout_s` is for three short texts, on the slowest host that is of any use; `least_tokens_per_s` is what a GPU
-    does at its slowest, 0 for no such floor. `by_token`: the backend gives the state of every token, whose mean is the
-    vector.
+    `timeout_s` is for three short texts on the slowest host that is of any use; `least_tokens_per_s` is what the
+    slowest GPU reaches, 0 for no floor. `by_token`: the backend returns each token's state, whose mean is the vector.
     """
 
     socket: Path
@@ -45,7 +44,7 @@ class GoldenCheck:
     by_token: bool = False
 
     async def check_vectors(self) -> None:
-        """Return if the vectors are right. Raises WrongAnswer with what is not."""
+        """Return if the vectors are right. Raises WrongAnswer, saying what is wrong."""
         vectors = (await self._answer()).vectors
         if vectors.shape != (len(TEXTS), self.dimensions):
             raise WrongAnswer(f"the canary's vectors have {vectors.shape[-1]} dimensions, not {self.dimensions}")
@@ -56,7 +55,7 @@ class GoldenCheck:
         self._compare(vectors)
 
     async def check_speed(self) -> None:
-        """Return if it is as fast as a GPU has to be; ask when it is warm. Raises WrongAnswer with what it reached."""
+        """Return if it is as fast as a GPU has to be; call it when it is warm. Raises WrongAnswer with its speed."""
         started = time.perf_counter()
         tokens = (await self._answer()).tokens
         speed = tokens / (time.perf_counter() - started)
@@ -67,7 +66,7 @@ class GoldenCheck:
             )
 
     async def idle(self) -> bool:
-        """Whether nothing is computed now: the canary is never in the users' line."""
+        """Whether the engine computes nothing now: the check must not delay users' requests."""
         try:
             async with self._session() as session, session.get("http://llama-server/metrics") as answer:
                 text = await answer.text()
@@ -85,18 +84,18 @@ class GoldenCheck:
             raise WrongAnswer(f"the canary got an answer that is not embeddings ({error!r})") from error
 
     async def _pooled(self) -> "_Answer":
-        answer = orjson.loads(await self._asked("/v1/embeddings", {"input": TEXTS}))
+        answer = orjson.loads(await self._post("/v1/embeddings", {"input": TEXTS}))
         vectors = np.array([row["embedding"] for row in answer["data"]], dtype=np.float32)
         return _Answer(vectors, int(answer["usage"]["prompt_tokens"]))
 
     async def _by_token(self) -> "_Answer":
-        answer = orjson.loads(await self._asked("/embeddings", {"input": TEXTS, "embd_normalize": -1}))
+        answer = orjson.loads(await self._post("/embeddings", {"input": TEXTS, "embd_normalize": -1}))
         states = [row["embedding"] for row in sorted(answer, key=lambda row: int(row["index"]))]
         means = np.array([np.mean(one, axis=0) for one in states], dtype=np.float32)
         vectors = np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
         return _Answer(vectors, sum(map(len, states)))
 
-    async def _asked(self, path: str, body: object) -> bytes:
+    async def _post(self, path: str, body: object) -> bytes:
         data, headers = orjson.dumps(body), {"Content-Type": "application/json"}
         url = "http://llama-server" + path
         async with self._session() as session, session.post(url, data=data, headers=headers) as answer:
@@ -123,7 +122,7 @@ class GoldenCheck:
         try:
             with disk.atomic_file(self.golden) as unfinished, unfinished.open("wb") as file:
                 np.save(file, vectors)
-        except OSError as error:  # a full disk: serving goes on, and the next start has nothing to compare with
+        except OSError as error:  # a full disk: serve all the same; the next start has nothing to be compared with
             log.warning("the canary's vectors cannot be kept in %s: %s", self.golden.parent, error.strerror)
 
     def _session(self) -> aiohttp.ClientSession:
@@ -138,6 +137,6 @@ class _Answer:
 
 
 def golden_path(folder: Path, model: Path) -> Path:
-    """Where a model file's vectors are kept: by name, size and time of change, so that another file is another one."""
+    """The file for a model file's vectors; its name, size and time of change are in it, so that no two share one."""
     stat = model.stat()
     return folder / f"{model.stem}-{stat.st_size}-{stat.st_mtime_ns}.npy"

@@ -1,9 +1,15 @@
-"""What the launcher asks of its children: is it up? Quick questions that never wait in the users' line."""
+"""Liveness of the launcher's children: quick checks that never wait in the users' queue, and the watch on a process."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
 import orjson
+
+from launcher.settings.config import SupervisionSettings
+
+Probe = Callable[[], Awaitable[bool]]
 
 TIMEOUT = aiohttp.ClientTimeout(total=2)
 
@@ -30,10 +36,31 @@ async def proxy_up(url: str) -> bool:
 
 
 async def backends_ready(url: str) -> dict[str, bool] | None:
-    """Of a running proxy: which backends would serve a request now. None if no proxy answers at `url`."""
+    """Which backends of the proxy at `url` would serve a request now. None if no proxy answers."""
     try:
         async with aiohttp.ClientSession(timeout=TIMEOUT) as session, session.get(f"{url}/ready") as response:
             backends = orjson.loads(await response.read())["backends"]
             return {name: state == "ready" for name, state in backends.items()}
     except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return None
+
+
+async def watch(
+    process: asyncio.subprocess.Process, probe: Probe, policy: Callable[[], SupervisionSettings]
+) -> int | None:
+    """Return the process's exit code when it ends; None when it lives but missed `max_misses` probes in a row.
+
+    Until it has answered once it is starting, which may take `stall_s`. The policy is read for each probe: a reload may
+    change it while the process runs.
+    """
+    misses, up = 0, False
+    while True:
+        now = policy()
+        try:
+            async with asyncio.timeout(now.probe_interval_s):
+                return await process.wait()
+        except TimeoutError:
+            answered = await probe()
+        misses, up = 0 if answered else misses + 1, up or answered
+        if misses >= (now.max_misses if up else max(now.max_misses, int(now.stall_s / now.probe_interval_s))):
+            return None

@@ -1,4 +1,4 @@
-"""Work that others can tell to end: it is cancelled, cleans up, and whoever ran it goes on."""
+"""Work that another task can end: it is cancelled and cleans up, and the task that ran it continues."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ class Scope:
         self._timeout: asyncio.Timeout | None = None
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Return when the work is done, or has ended because it was told to. Raises what it raises."""
+        """Return when the work is done or was ended by `end`. Raises what the work raises."""
         try:
             async with asyncio.timeout(None) as timeout:
                 self._timeout = timeout
@@ -23,7 +23,7 @@ class Scope:
             self._timeout = None
 
     def end(self) -> bool:
-        """Tell the work to end; whether there was any."""
+        """End the work; False if there was none."""
         if self._timeout is None or self._timeout.expired():
             return False
         self._timeout.reschedule(0)

@@ -1,4 +1,4 @@
-"""One run of one llama-server: from its start, over the canary, to whatever ends it."""
+"""One run of one llama-server: it starts, is verified by the golden check, serves, and ends."""
 
 import asyncio
 import time
@@ -19,17 +19,16 @@ from launcher.processes.child_log import ChildLog
 from launcher.settings.config import SupervisionSettings
 from launcher.supervision import probes
 from launcher.supervision.golden_check import GoldenCheck
-from launcher.supervision.watch import watch
 
 POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """What one backend runs and how it is looked after: as long as they are equal, nothing has to be restarted.
+    """What one backend runs and how it is supervised. Equal specs mean that nothing has to be restarted.
 
-    How it is looked after, when it sleeps and the `memory` that it is planned to take, in bytes by device, are no part
-    of that. `on_gpu` says that only a GPU will do.
+    The fields that do not compare may change while it runs. `memory` is what it is planned to take, in bytes by device;
+    `on_gpu` says that it must compute on a GPU.
     """
 
     engine: Engine
@@ -42,7 +41,7 @@ class RunSpec:
 
 
 class Observer(Protocol):
-    """Who is told how a run goes."""
+    """Hears how a run proceeds."""
 
     def starting(self, pid: int) -> None: ...
 
@@ -51,13 +50,13 @@ class Observer(Protocol):
     def ready(self) -> None: ...
 
 
-async def run(asked: Callable[[], RunSpec], log: ChildLog, observer: Observer) -> NoReturn:
+async def run(current: Callable[[], RunSpec], log: ChildLog, observer: Observer) -> NoReturn:
     """Run one process from start to end; always ends by raising a ChildError, or by being cancelled.
 
-    It is StartError for a run that was never ready. `asked` gives the spec: equal ones while it runs, whose policy may
-    change.
+    A run that was never ready raises StartError. `current` returns the spec: an equal one during the run, but its
+    policy may change.
     """
-    spec = asked()
+    spec = current()
     async with started(spec.engine, spec.placement, spec.policy, log, observer) as child:
         if spec.on_gpu and (fallback := find_fallback(log.tail)):
             raise StartError(f"{spec.placement.name}: {fallback}")
@@ -70,15 +69,15 @@ async def run(asked: Callable[[], RunSpec], log: ChildLog, observer: Observer) -
                 raise await child.ended(StartError, "while starting") from error
             raise StartError(f"{spec.placement.name}: {error}") from error
         observer.ready()
-        await _watched(asked, child)
+        await _watched(current, child)
 
 
 @asynccontextmanager
 async def started(
     engine: Engine, placement: ServerSpec, policy: SupervisionSettings, log: ChildLog, observer: Observer
 ) -> AsyncIterator["Child"]:
-    """A llama-server that has loaded its model, for the block. Raises StartError."""
-    placement.socket.unlink(missing_ok=True)  # a stale one is a start failure (trap T7)
+    """A llama-server that has loaded its model, running for the length of the block. Raises StartError."""
+    placement.socket.unlink(missing_ok=True)  # a stale one makes the start fail (trap T7)
     argv, env = command.argv(engine, placement), command.environment(engine.env)
     async with (
         log.pipe() as output,
@@ -90,37 +89,37 @@ async def started(
         yield child
 
 
-async def _watched(asked: Callable[[], RunSpec], child: "Child") -> NoReturn:
-    """Look at it until it ends or goes wrong."""
-    placement, checked = asked().placement, time.monotonic()
+async def _watched(current: Callable[[], RunSpec], child: "Child") -> NoReturn:
+    """Watch it until it ends or goes wrong."""
+    placement, checked = current().placement, time.monotonic()
 
     async def probe() -> bool:
         nonlocal checked
         if not await probes.backend_up(placement.socket):
             return False
-        spec = asked()
+        spec = current()
         if time.monotonic() - checked > spec.policy.canary_interval_s and await spec.golden.idle():
             await spec.golden.check_vectors()
             checked = time.monotonic()
         return True
 
-    code = await watch(child.process, probe, lambda: asked().policy)
+    code = await probes.watch(child.process, probe, lambda: current().policy)
     if code is None:
-        misses, pid = asked().policy.max_misses, child.process.pid
+        misses, pid = current().policy.max_misses, child.process.pid
         raise Unresponsive(f"{placement.name}: llama-server (pid {pid}) missed {misses} health checks")
     raise await child.ended(ChildExited, "while serving")
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A llama-server's process, and what it says."""
+    """A llama-server's process and its log."""
 
     placement: ServerSpec
     log: ChildLog
     process: asyncio.subprocess.Process
 
     async def until_up(self, stall_s: float, observer: Observer) -> None:
-        """Wait for /health 200 for as long as the model is being loaded: the deadline moves on with the bytes."""
+        """Wait for /health 200 while the model loads. Raises StartError if nothing was loaded for `stall_s`."""
         loaded, progress = 0.0, time.monotonic()
         while not await probes.backend_up(self.placement.socket):
             if self.process.returncode is not None:
@@ -129,30 +128,30 @@ class Child:
                 loaded, progress = now, time.monotonic()
                 observer.loaded(loaded)
             if time.monotonic() - progress > stall_s:
-                raise StartError(self._said(f"llama-server made no progress for {stall_s:g} s"))
+                raise StartError(self._sentence(f"llama-server made no progress for {stall_s:g} s"))
             await asyncio.sleep(POLL_S)
 
     async def ended(self, kind: type[ChildError], when: str) -> ChildError:
-        """The error that tells how and why it ended."""
+        """Wait for its end; the error that says how and why it ended."""
         code = await self.process.wait()
         await self.log.complete()
-        return kind(self._said(f"llama-server {ending(code)} {when}"), returncode=code)
+        return kind(self._sentence(f"llama-server {ending(code)} {when}"), returncode=code)
 
     async def broke_off(self, when: str) -> ChildError:
-        """The error for a connection that broke: mostly because the process ends, which is seen a moment later."""
+        """The error for a broken connection: mostly the process has ended, which shows a moment later."""
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
                 return await self.ended(ChildExited, when)
-        return ChildExited(self._said(f"llama-server broke off {when}"))
+        return ChildExited(self._sentence(f"llama-server broke off {when}"))
 
     def _loaded(self) -> float:
-        """The part of the model's file that the process has in memory, in steps of a hundredth."""
+        """The part of the model file that the process has in memory, in steps of 1 %."""
         try:
             resident = psutil.Process(self.process.pid).memory_info().rss
         except psutil.Error:
             return 0.0
         return min(0.99, round(resident / self.placement.model.stat().st_size, 2))
 
-    def _said(self, what: str) -> str:
-        line = self.log.telling or "it said nothing"
-        return f"{self.placement.name}: {what}: {line} (all of it: {self.log.path})"
+    def _sentence(self, what: str) -> str:
+        line = self.log.telling or "it wrote nothing"
+        return f"{self.placement.name}: {what}: {line} (the whole log: {self.log.path})"

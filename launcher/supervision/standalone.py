@@ -1,4 +1,4 @@
-"""One llama-server for one purpose: started on a file, asked for vectors, and gone with its block."""
+"""A llama-server for one purpose: started on a model file, asked for vectors, ended with its block."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,12 +21,12 @@ from launcher.settings.folders import LOGS, make_folder
 from launcher.supervision.server_run import started as start
 
 F32 = NDArray[np.float32]
-TIMEOUT = aiohttp.ClientTimeout(total=600)  # a whole batch on the slowest host that is of any use
+TIMEOUT = aiohttp.ClientTimeout(total=600)  # for a full batch on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standalone:
-    """How a model is run: everything but its file and its socket. `log` is the name of the file for its output."""
+    """How a model is run: everything but its file and its socket. `log` is the name of its log file."""
 
     log: str
     engine: Engine
@@ -43,13 +43,13 @@ class Standalone:
 
 @dataclass(frozen=True, slots=True)
 class StandaloneEmbedder:
-    """A llama-server that is up; one call at a time."""
+    """A llama-server that is up; it takes one request at a time."""
 
     name: str
     session: aiohttp.ClientSession
 
     async def token_ids(self, text: str) -> list[int]:
-        """The ids the engine computes with: special tokens are added and parsed. Raises ChildError."""
+        """The ids that the engine computes with: special tokens are added and parsed. Raises ChildError."""
         body = await self._post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
         ids: list[int] = orjson.loads(body)["tokens"]
         return ids
@@ -61,7 +61,7 @@ class StandaloneEmbedder:
         return rows / lengths
 
     async def raw_vectors(self, ids: Sequence[Sequence[int]]) -> F32:
-        """As `vectors`, of the length that the model gives them: each number is the engine's own to the last bit."""
+        """As `vectors`, but not normalised: each number is the engine's own to the last bit."""
         body = await self._post("/v1/embeddings", {"input": ids, "embd_normalize": -1})
         found = sorted(orjson.loads(body)["data"], key=lambda row: int(row["index"]))
         rows: F32 = np.array([row["embedding"] for row in found], dtype=np.float32)  # NaN comes as null (trap T8)
@@ -70,23 +70,23 @@ class StandaloneEmbedder:
             raise WrongAnswer(f"{self.name}: its vectors are zero or not finite: the file or the engine is damaged")
         return rows
 
-    async def _post(self, path: str, asked: object) -> bytes:
+    async def _post(self, path: str, body: object) -> bytes:
         headers = {"Content-Type": "application/json"}
-        async with self.session.post(path, data=orjson.dumps(asked), headers=headers) as response:
+        async with self.session.post(path, data=orjson.dumps(body), headers=headers) as response:
             answer = await response.read()
         if response.status != 200:
-            said = answer[:300].decode(errors="replace")
-            raise ChildError(f"{self.name}: llama-server refused {path} with {response.status}: {said}")
+            reason = answer[:300].decode(errors="replace")
+            raise ChildError(f"{self.name}: llama-server refused {path} with {response.status}: {reason}")
         return answer
 
 
 @asynccontextmanager
 async def standalone(run: Standalone, name: str, model: Path) -> AsyncIterator[StandaloneEmbedder]:
-    """A llama-server on that file for the block. Raises StartError, or ChildExited if it ends within the block."""
+    """Run a llama-server on that file for the block. Raises StartError, or ChildExited if it ends within the block."""
     async with private_folder(run.runtime) as folder:
         log, placement = ChildLog(make_folder(LOGS) / run.log), _placement(run, name, model, folder / "solo.sock")
-        async with start(run.engine, placement, run.policy, log, _Nobody()) as child:
-            # A new connection for each call: llama-server closes one after 5 s or 100 calls, whatever is on its way.
+        async with start(run.engine, placement, run.policy, log, _Unobserved()) as child:
+            # A new connection per request: llama-server closes one after 5 s or 100 requests, whatever is in flight.
             connector = aiohttp.UnixConnector(str(placement.socket), force_close=True)
             session = aiohttp.ClientSession("http://llama-server", connector=connector, timeout=TIMEOUT)
             try:
@@ -96,8 +96,8 @@ async def standalone(run: Standalone, name: str, model: Path) -> AsyncIterator[S
                 raise await child.broke_off(f"on {model}") from error
 
 
-class _Nobody:
-    """Is not told how a start goes."""
+class _Unobserved:
+    """The observer of a run whose progress nobody follows."""
 
     def starting(self, pid: int) -> None: ...
 

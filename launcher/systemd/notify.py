@@ -1,4 +1,4 @@
-"""What systemd is told (sd_notify(3)): ready, what goes on, still alive, stopping. Silent where nobody listens."""
+"""Messages to systemd (sd_notify(3)): ready, status, watchdog, stopping. No-ops without systemd."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ def tell(**facts: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    name = "\0" + address[1:] if address.startswith("@") else address  # an abstract socket is written with an @
+    name = "\0" + address[1:] if address.startswith("@") else address  # an abstract socket is written with @
     message = "\n".join(f"{name}={value}" for name, value in facts.items())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         try:
@@ -24,9 +24,9 @@ def tell(**facts: str) -> None:
 
 
 async def feed_watchdog(alive: Callable[[], Awaitable[bool]]) -> None:
-    """Tell systemd that we live, twice per WatchdogSec and only when `alive` says so, until cancelled.
+    """Feed systemd's watchdog twice per WatchdogSec, but only while `alive` returns True, until cancelled.
 
-    A no is asked again soon: a proxy that is just being started again must not cost the whole service.
+    After a False it is called again soon: a proxy that is just restarting must not cost the whole service.
     """
     interval_us = os.environ.get("WATCHDOG_USEC")
     if not interval_us:

@@ -1,4 +1,4 @@
-"""systemd, asked and told through systemctl; everything it refuses becomes a ServiceError."""
+"""systemd by way of systemctl, and the unit files on disk; every refusal becomes a ServiceError."""
 
 import os
 import shutil
@@ -24,36 +24,36 @@ PROPERTIES = (
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """The system's systemd, or the user's own."""
+    """The system's systemd, or the user's own one."""
 
     user: bool
 
     @property
     def command(self) -> tuple[str, ...]:
-        """How its systemctl is called."""
+        """The command of its systemctl."""
         return ("systemctl", "--user") if self.user else ("systemctl",)
 
     def check(self) -> None:
-        """Raise ServiceError, saying what to do, if it does not run or is not ours to tell."""
+        """Raise ServiceError, saying what to do, if it does not run or we may not control it."""
         if not (Path("/run/systemd/system").is_dir() and shutil.which("systemctl")):  # sd_booted(3)
             raise ServiceError(
                 "systemd does not run here, so nothing was done: in a container make `trillama serve` its command and "
-                "let the container be started again; `trillama service install --dry-run` shows the unit for elsewhere"
+                "give it a restart policy; `trillama service install --dry-run` shows the unit for other machines"
             )
         if self.user and not Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "systemd").is_dir():
             raise ServiceError(
-                "no user's systemd runs for this login: log in as the user itself (not by su or sudo), "
-                "or let it run always with `loginctl enable-linger` and log in again"
+                "no systemd of the user runs for this login: log in as that user (not with su or sudo), "
+                "or keep it running with `loginctl enable-linger` and log in again"
             )
         if not self.user and os.geteuid() != 0:
-            raise ServiceError("the system's units are root's: use sudo, or --user for a service of your own")
+            raise ServiceError("system units belong to root: use sudo, or --user for a service of your own")
 
     def tell(self, *arguments: str) -> None:
-        """Run systemctl to its end. Raises ServiceError with its words."""
+        """Run systemctl to its end. Raises ServiceError with its message."""
         self._run(*self.command, *arguments)
 
     def show(self, unit: str) -> Mapping[str, str]:
-        """The unit's PROPERTIES that it has; values as systemctl prints them."""
+        """Those of PROPERTIES that the unit has; values as systemctl prints them."""
         printed = self._run(*self.command, "show", unit, f"--property={','.join(PROPERTIES)}")
         return dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
 
@@ -76,12 +76,12 @@ def ours(folder: Path) -> tuple[str, ...]:
 
 
 def foreign(folder: Path) -> tuple[str, ...]:
-    """The names of the units of our name in `folder` that somebody else wrote."""
+    """The names of the units in `folder` that bear our names but were not written by us."""
     return tuple(name for name in UNITS if os.path.lexists(folder / name) and name not in ours(folder))
 
 
 def write(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write the units, each at once or not at all."""
+    """Write the units, each one atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         new = folder / f".{name}.new"

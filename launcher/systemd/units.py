@@ -1,4 +1,4 @@
-"""What `trillama service` installs, decided: the units' text, their folder, and what the service could not read.
+"""What `trillama service` installs: the units' text, their folder, and which paths the service could not read.
 
 The templates are configs/systemd/trillama.service and .socket; see systemd.unit(5) for the syntax.
 """
@@ -15,7 +15,7 @@ from launcher.settings.config import HostConfig, Settings, configs_dir
 from launcher.settings.folders import home
 
 MARK = (
-    "# Written by `trillama service install`, which will write over it: put changes into a drop-in (`systemctl edit`)."
+    "# Written by `trillama service install`, which will overwrite it: put changes into a drop-in (`systemctl edit`)."
 )
 SERVICE, SOCKET = "trillama.service", "trillama.socket"
 UNITS = (SERVICE, SOCKET)
@@ -25,7 +25,7 @@ SYSTEM_ONLY = re.compile(r"^# System only.*\n(?:.+\n)+\n?", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """One service: whose, which interpreter runs it on which configuration, and the address of its socket unit."""
+    """One service: the user's or the system's, its interpreter and configuration, and its socket unit's address."""
 
     user: bool
     python: Path
@@ -35,12 +35,12 @@ class Installation:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The units that it has."""
+        """The names of its units."""
         return UNITS if self.listen else (SERVICE,)
 
 
 def units(installation: Installation) -> dict[str, str]:
-    """Each unit's name and text. Raises ConfigError for a path that no unit can hold."""
+    """Each unit's text by its name. Raises ConfigError for a path that cannot be written in a unit."""
     folder = configs_dir() / "systemd"
     templates = {name: (folder / name).read_text(encoding="utf-8") for name in installation.names}
     texts = {SERVICE: _service(templates[SERVICE], installation)}
@@ -50,14 +50,14 @@ def units(installation: Installation) -> dict[str, str]:
 
 
 def unit_folder(user: bool, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where an administrator's or a user's own units live (systemd.unit(5), "Unit File Load Path")."""
+    """The folder of an administrator's or a user's own units (systemd.unit(5), "Unit File Load Path")."""
     if not user:
         return Path("/etc/systemd/system")
     return Path(environ.get("XDG_CONFIG_HOME") or home() / ".config", "systemd/user")
 
 
 def settings_folder(user: bool, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where `host.toml` and `api_keys` are looked for."""
+    """The folder in which `host.toml` and `api_keys` are looked for."""
     return Path(environ.get("XDG_CONFIG_HOME") or home() / ".config", "trillama") if user else Path("/etc/trillama")
 
 
@@ -73,7 +73,7 @@ def with_setting(text: str, name: str, value: str) -> str:
 def quoted(argument: str) -> str:
     """One word of a command line as systemd reads it (systemd.service(5), "Command lines")."""
     if not argument.isprintable():
-        raise ConfigError(f"{argument!r} cannot stand in a unit: give the file a name without control characters")
+        raise ConfigError(f"{argument!r} cannot be written in a unit: give the file a name without control characters")
     plain = argument.replace("%", "%%").replace("$", "$$")
     return plain if re.fullmatch(r"[\w%$./:@=+,-]+", plain) else '"' + re.sub(r'(["\\])', r"\\\1", plain) + '"'
 
@@ -87,7 +87,7 @@ def address(host: HostConfig) -> str:
 
 
 def unreadable(settings: Settings, config: Path | None) -> Iterator[str]:
-    """Each path that the system service needs and its own user could not read, with the reason."""
+    """Each path that the system service needs but its user could not read, with the reason."""
     host = settings.host
     code = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1])
     given = (config, settings.family_file, host.engine.llama_server, *host.models.files.values())
@@ -97,17 +97,17 @@ def unreadable(settings: Settings, config: Path | None) -> Iterator[str]:
 
 
 def obstacle(path: Path) -> str | None:
-    """Why a user without rights, under ProtectHome= and PrivateTmp=, could not read this path; None if it could."""
-    for way in dict.fromkeys((path.absolute(), path.resolve())):  # as it is named, and where links lead
-        if hidden := next((one for one in HIDDEN if way.is_relative_to(one)), None):
+    """Why an unprivileged user under ProtectHome= and PrivateTmp= could not read this path; None if it could."""
+    for route in dict.fromkeys((path.absolute(), path.resolve())):  # as it is named, and where its links lead
+        if hidden := next((one for one in HIDDEN if route.is_relative_to(one)), None):
             return f"what is in {hidden} is hidden from it"
-        for part in (*reversed(way.parents), way):
+        for part in (*reversed(route.parents), route):
             if not part.exists():
                 return f"{part} does not exist"
             mode = part.stat().st_mode
-            needed = (0o4 if part == way else 0) | (0o1 if part.is_dir() else 0)  # others' read; others' way through
+            needed = (0o4 if part == route else 0) | (0o1 if part.is_dir() else 0)  # others: read, pass through
             if mode & needed != needed:
-                return f"{part} is not for others to read (mode {mode & 0o777:o})"
+                return f"{part} may not be read by others (mode {mode & 0o777:o})"
     return None
 
 

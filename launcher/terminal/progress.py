@@ -1,9 +1,8 @@
-"""What a user sees while models are fetched and loaded: moving lines on a terminal, one line per change elsewhere."""
+"""What a user sees while models are downloaded and loaded: bars on a terminal, one line per change elsewhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -14,13 +13,14 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from launcher.printable import Terminal
 from launcher.supervision.backend import BackendState, Status
 
 
 class Display:
-    """Progress per model on stderr. On a terminal it vanishes when the block ends."""
+    """Progress per model. On a terminal the bars vanish when the `live` block ends."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self.console = console
         self._lines: dict[str, TaskID] = {}
         self._live = False
@@ -37,24 +37,24 @@ class Display:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Draw while the block lasts."""
+        """Draw bars for the length of the block."""
         self._live = self.console.is_terminal
         with self._progress:
             yield
 
     def hide(self) -> None:
-        """Stop drawing: from here on each change is a line that stays."""
+        """Stop drawing bars: from now on each change is a line that stays."""
         self._live = False
         self._progress.stop()
 
     def downloading(self, model: str, done: int, total: int | None) -> None:
-        """`done` of `total` bytes are here."""
+        """Show that `done` of `total` bytes are downloaded."""
         if model not in self._lines:
             self.say(f"{model}: downloading" + (f" {total / 2**30:.2f} GiB" if total else ""))
         self._progress.update(self._line(model), description="downloading", completed=done, total=total)
 
     def status(self, status: Status) -> None:
-        """A backend changed its state, or has loaded more of its model."""
+        """Show a backend's change of state, or how much of its model is loaded."""
         if status.state is BackendState.STARTING and status.loaded:
             self._progress.update(self._line(status.name), completed=status.loaded, total=1)
             return
@@ -65,8 +65,8 @@ class Display:
         self._progress.update(self._line(status.name), description=str(status.state), completed=completed, total=1)
 
     def say(self, text: str) -> None:
-        """One line that stays."""
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        """Print one line that stays."""
+        self.console.say(text)
 
     def _line(self, model: str) -> TaskID:
         if model not in self._lines:

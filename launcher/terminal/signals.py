@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and the end of our terminal are a normal end: what runs is cancelled, and cleans up."""
+"""SIGINT, SIGTERM and a hangup of our terminal are a normal end: what runs is cancelled, and cleans up."""
 
 import asyncio
 import os
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 async def until_signal(session: Coroutine[None, None, T], *, on_hangup: Callable[[], None] | None = None) -> T | None:
-    """What the session returns; None if SIGINT or SIGTERM cancelled it, which is a normal end.
+    """The session's result; None if SIGINT or SIGTERM cancelled it, which is a normal end.
 
-    With `on_hangup` SIGHUP calls it, as services are told to read their settings again, unless our terminal has gone:
-    that ends the session too. Without it SIGHUP is left as it is.
+    With `on_hangup`, SIGHUP calls it, as it tells services to read their settings again; but if our terminal is gone,
+    SIGHUP ends the session too. Without `on_hangup`, SIGHUP keeps its default.
     """
     task = asyncio.create_task(session)
     stopped = asyncio.Event()
@@ -40,7 +40,7 @@ async def until_signal(session: Coroutine[None, None, T], *, on_hangup: Callable
 
 
 def _has_terminal() -> bool:
-    """Whether we have a controlling terminal; the kernel takes it away from all its processes when it hangs up."""
+    """Whether we have a controlling terminal; on a hangup the kernel takes it away from all its processes."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

@@ -1,10 +1,12 @@
-"""Our own output where nobody may read it any more: lines that cannot be written are lost, and serving continues."""
+"""Our own output when nobody may read it any more: lines that cannot be written are dropped, and serving continues."""
 
 import errno
 import os
-from typing import IO, cast
+from typing import IO, TypeVar, cast
 
 from rich.console import Console
+
+C = TypeVar("C", bound=Console)
 
 GONE = frozenset({errno.EIO, errno.EPIPE, errno.ENXIO})  # a terminal or a reader that does not come back
 
@@ -39,14 +41,14 @@ class LosingStream:
         return str(getattr(self._stream, "encoding", "utf-8"))
 
     def _lose(self, error: OSError) -> None:
-        """What is buffered would fail again at the end of the process, and change its exit code."""
+        """Point a stream that is gone at /dev/null: its buffer would fail again at exit, and change the exit code."""
         if error.errno in GONE:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
 
 
-def losing(console: Console) -> Console:
-    """The console; from now on what it cannot write is lost."""
-    console.file = cast("IO[str]", LosingStream(console.file))  # of a stream it has what is used
+def losing(console: C) -> C:
+    """The same console; from now on it drops what it cannot write."""
+    console.file = cast("IO[str]", LosingStream(console.file))  # it has those parts of a stream that are used
     return console

@@ -76,7 +76,7 @@ def test_an_address_is_taken_as_people_and_other_clients_write_it(given: str, ur
     ["", " ", "http://", "ftp://h", "h:x", "h:99999", "http://[::1", "a b", "h?x=1", "h#x", "h\x1b", "://h", "h:0"],
 )
 def test_what_is_no_address_is_refused(given: str) -> None:
-    with pytest.raises(ArgumentError, match="is no address of a server"):
+    with pytest.raises(ArgumentError, match="is not the address of a server"):
         server_url(given)
 
 

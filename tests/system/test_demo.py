@@ -65,7 +65,7 @@ def test_they_are_made_once(demo: dict[str, Path]) -> None:
     assert [path.stat() for path in demo.values()] == before
 
 
-def test_what_an_interrupted_run_left_is_made_anew(demo: dict[str, Path], tmp_path: Path) -> None:
+def test_what_an_interrupted_run_left_is_made_again(demo: dict[str, Path], tmp_path: Path) -> None:
     half = demo["code"].read_bytes()[:1000]
     (tmp_path / f"{demo['code'].name}.unfinished").write_bytes(half)
 

@@ -1,4 +1,4 @@
-"""What one child does wrong: it is said why, it is tried again, the others serve, and nothing stays at the end."""
+"""Faults of one child: the cause is reported, it is retried, the others serve, and nothing is left at the end."""
 
 import asyncio
 import contextlib

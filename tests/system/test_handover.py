@@ -51,16 +51,16 @@ async def test_no_request_is_refused_while_keys_are_added_and_batches_never_over
     ):
         done = asyncio.Event()
 
-        async def go_on(*, anew: bool) -> None:
+        async def keep_asking(*, reconnect: bool) -> None:
             while not done.is_set():
-                if anew:
+                if reconnect:
                     async with aiohttp.ClientSession() as session:
                         seen[await ask(serve, session, KEYS[0])] += 1
                 else:
                     seen[await ask(serve, kept, KEYS[0], texts=20)] += 1
 
-        for anew in (True, True, False):
-            tasks.create_task(go_on(anew=anew))
+        for reconnect in (True, True, False):
+            tasks.create_task(keep_asking(reconnect=reconnect))
         for count in range(2, 5):
             await reload(serve, keys(config, count))
             seen[await ask(serve, kept, KEYS[count - 1])] += 1

@@ -1,4 +1,4 @@
-"""Hosts that nobody's laptop is: no home, other users, read-only disks, odd locales. A sentence, and the right code."""
+"""Unusual hosts: no home, other users, read-only disks, odd locales. Each gives a sentence and the right exit code."""
 
 import os
 import shutil

@@ -31,7 +31,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 
 async def backends(serve: Serve) -> dict[str, dict[str, object]]:
-    """What `trillama status --json` says of each."""
+    """Each backend's entry in `trillama status --json`."""
     code, output = await serve.command("status", "--json")
     assert code == 0, output
     return {one["name"]: one for one in json.loads(output)["backends"]}
@@ -201,7 +201,7 @@ async def test_no_vector_of_a_new_model_goes_out_as_the_old_one_s(family: dict[s
     assert [len(vectors) for vectors in seen.values()] == [1, 1]
 
 
-async def test_one_that_does_not_answer_is_said(family: dict[str, object]) -> None:
+async def test_one_that_does_not_answer_is_reported(family: dict[str, object]) -> None:
     async with trillama_serve({**family, "supervision": {"grace_s": 1.0}}, ready=False) as serve:
         await serve.until("starting")
         serve.process.send_signal(signal.SIGSTOP)
@@ -238,7 +238,7 @@ async def test_logs_are_kept_per_run(family: dict[str, object]) -> None:
         assert "retrieval: retrieval said this" in output.splitlines()
 
 
-async def test_nothing_runs_is_said(family: dict[str, object], tmp_path: Path) -> None:
+async def test_that_nothing_runs_is_reported(family: dict[str, object], tmp_path: Path) -> None:
     async with trillama_serve({**family, "supervision": {"grace_s": 1.0}}, ready=False) as serve:
         await serve.until("starting")
         serve.process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""`trillama serve` from start to end, with real processes: it serves, and nothing of it stays however it ends."""
+"""`trillama serve` from start to end, with real processes: it serves, and leaves nothing behind however it ends."""
 
 import asyncio
 import contextlib
@@ -109,7 +109,7 @@ async def test_sigkill_of_the_launcher_leaves_no_process_and_no_socket(config: d
 @pytest.mark.parametrize("engine_kind", ["embedded"], indirect=True)
 @pytest.mark.parametrize(("victim", "task"), [("code.sock", "code.query"), ("proxy.toml", "retrieval.query")])
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
-async def test_a_child_that_dies_or_hangs_is_started_again_and_the_others_stay(
+async def test_a_child_that_dies_or_hangs_is_restarted_and_the_others_stay(
     config: dict[str, object], victim: str, task: str, signum: signal.Signals
 ) -> None:
     async with trillama_serve(config) as serve:
@@ -137,7 +137,7 @@ async def test_ctrl_c_while_loading_leaves_nothing(config: dict[str, object]) ->
 
 
 @pytest.mark.parametrize("engine_kind", ["embedded"], indirect=True)
-async def test_a_taken_port_is_said_before_anything_starts(config: dict[str, object]) -> None:
+async def test_a_taken_port_is_reported_before_anything_starts(config: dict[str, object]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         async with trillama_serve({**config, "port": port}, ready=False) as serve:

@@ -1,4 +1,4 @@
-"""What becomes of a `trillama serve` whose terminal is closed."""
+"""`trillama serve` when its terminal is closed."""
 
 import asyncio
 import os

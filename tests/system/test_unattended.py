@@ -1,4 +1,4 @@
-"""What the machine does to a launcher that nobody looks after: one part suffers, the rest serves on."""
+"""Trouble with the machine under an unattended launcher: one part is affected, the rest keeps serving."""
 
 import asyncio
 import json
@@ -102,7 +102,7 @@ async def test_damaged_golden_vectors_are_said_and_end_nothing(config: dict[str,
         await stopped(serve)
 
 
-async def test_for_one_that_has_failed_nobody_makes_room_and_it_is_refused_at_once(config: dict[str, object]) -> None:
+async def test_no_backend_is_evicted_for_a_failed_one_whose_requests_fail_at_once(config: dict[str, object]) -> None:
     policy = {**config["supervision"], "max_failures": 0}  # type: ignore[dict-item] # a table
     config = {**on_gpu(config), "supervision": policy, "proxy": {"start_wait_s": 2.0}}
     async with trillama_serve(config, env={"FAULTY": "code=exits", "FAULTY_DEVICES": SMALL_GPU}) as serve:
@@ -110,7 +110,7 @@ async def test_for_one_that_has_failed_nobody_makes_room_and_it_is_refused_at_on
         await until(serve, "text-matching", 200)
         async with asyncio.timeout(1.5):  # less than a request waits for one that starts
             assert await status(serve, "code") in (502, 503)
-        for _ in range(3):  # who comes often is still in nobody's way
+        for _ in range(3):  # a frequent client still delays nobody
             await status(serve, "code")
             assert await status(serve, "text-matching") == 200
         await serve.until("text-matching: ready")

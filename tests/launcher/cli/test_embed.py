@@ -1,4 +1,4 @@
-"""`trillama embed` asks a server that runs: which one, with which key, for which texts, and what is written where."""
+"""`trillama embed` with a running server: which one, with which key, which texts, and what is written where."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from tests.support.trillama import Run, clean, command, commands
 
 
 class Server(ThreadingHTTPServer):
-    """Answers as ours does, with vectors of two numbers, and keeps what it was asked."""
+    """Answers as ours does, with vectors of two numbers, and records its requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # http.server's own name
-        """Silent."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -106,7 +106,9 @@ def test_a_file_without_texts_is_refused(tmp_path: Path, content: bytes, words: 
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, 2), (401, 2), (422, 2), (413, 2), (429, 75), (503, 75), (500, 1)])
-def test_a_refusal_is_said_with_the_code_of_whose_fault_it_is(server: Server, run: Run, status: int, code: int) -> None:
+def test_a_rejection_is_reported_with_the_exit_code_of_its_cause(
+    server: Server, run: Run, status: int, code: int
+) -> None:
     server.answer = status, json.dumps({"detail": "words\x1b[2J of the server"}).encode()
     done = run("embed", "a", "--url", server.at)
     assert done.code == code
@@ -122,7 +124,7 @@ def test_vectors_as_numpy_never_go_to_a_terminal(server: Server, run: Run) -> No
         assert os.read(ours, 1) == b""
     os.close(ours)
     assert done.returncode == 2
-    assert b"this is a terminal: add > vectors.npy" in done.stderr
+    assert b"standard output is a terminal: add > vectors.npy" in done.stderr
     assert server.asked == []
 
     argv = command("embed", "a", "b", "--format", "npy", "--url", server.at)
@@ -135,4 +137,4 @@ def test_an_answer_without_vectors_is_a_sentence(server: Server, run: Run, body:
     server.answer = 200, body
     done = run("embed", "a", "--format", "npy", "--url", server.at)
     assert done.code == 1
-    assert "what answered is no trillama" in done.err
+    assert "what answered is not a trillama" in done.err

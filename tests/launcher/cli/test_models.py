@@ -59,7 +59,7 @@ def test_list_without_a_hub_shows_what_is_here_and_one_line_that_says_why(place:
     ]
 
 
-def test_verify_finds_a_flipped_byte_without_a_network_and_its_mend_mends_it(place: Place, tmp_path: Path) -> None:
+def test_verify_finds_a_flipped_byte_without_a_network_and_its_fix_works(place: Place, tmp_path: Path) -> None:
     own = write_gguf(tmp_path / "own.gguf")
     place.configure(files={"retrieval": str(own)})
     assert place.models("pull").code == 0
@@ -77,7 +77,7 @@ def test_verify_finds_a_flipped_byte_without_a_network_and_its_mend_mends_it(pla
     assert [line.split()[0] for line in whole.out.splitlines()] == ["ok", "ok", "readable"]
     assert damaged.code == 66
     (line,) = [line for line in damaged.out.splitlines() if line.startswith("DAMAGED")]
-    for step in line.split("mend it with: ")[1].split(" && "):
+    for step in line.split("fix it with: ")[1].split(" && "):
         assert place.run(*step.removeprefix("trillama ").split()).code == 0
     assert place.models("verify").code == 0
     own.write_bytes(own.read_bytes()[:-10])
@@ -86,7 +86,7 @@ def test_verify_finds_a_flipped_byte_without_a_network_and_its_mend_mends_it(pla
     assert "cut off" in cut.out
 
 
-def test_a_file_whose_content_is_gone_is_named_and_not_passed_over(place: Place) -> None:
+def test_a_file_whose_content_is_gone_is_reported(place: Place) -> None:
     assert place.models("pull").code == 0
     place.blob("code", "Q4_K_M").unlink()
     listed, verified = place.models("list", "--local"), place.models("verify")
@@ -108,12 +108,12 @@ def test_remove_asks_frees_and_leaves_the_rest(place: Place, small: dict[str, by
     again = place.models("remove", "Q8_0", "--yes")
 
     assert (asked.code, before) == (1, 7)
-    assert "say --yes" in asked.err
+    assert "add --yes" in asked.err
     assert removed.code == 0, removed.err
     freed = (2 * MIB + sum(map(len, small.values())) + 18) / MIB
     assert removed.out.splitlines()[-1] == f"{freed:.1f} MiB freed"
     assert place.local() == [(backend, "Q4_K_M", "in use") for backend in BACKENDS]
-    assert (again.code, "nothing of Q8_0 is here to remove; here is: Q4_K_M" in again.err) == (66, True)
+    assert (again.code, "no file of Q8_0 is here to remove; here is: Q4_K_M" in again.err) == (66, True)
     assert place.models("verify").code == 0
 
 
@@ -135,7 +135,7 @@ def test_remove_refuses_what_a_process_serves_and_leaves_a_running_download(plac
     assert served.code == 66
     assert f"is served by process {server.pid}: stop it first" in served.err
     assert (other.code, alone.code) == (0, 0)
-    assert "a download goes on in another process" in alone.out
+    assert "its download runs in another process" in alone.out
     assert (path.exists(), half.exists()) == (True, True)
 
 

@@ -53,8 +53,8 @@ async def test_the_demo_models_fit_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "8", "8X", "8G;24G", "-1G", "8G,"])
-def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ArgumentError, match=r"--vram: .* is no size; write 8G or 8192M for each GPU"):
+def test_what_is_not_a_size_is_rejected_with_an_example(text: str) -> None:
+    with pytest.raises(ArgumentError, match=r"--vram: .* is not a size: write 8G or 8192M, for each GPU"):
         memory_of(text, None)
 
 

@@ -1,4 +1,4 @@
-"""Who is asked by `status`, `logs`, `restart` and `reload`: ours, and nobody who only has the name of ours."""
+"""`status`, `logs`, `restart` and `reload` contact only trusted launchers, not any socket that has the right name."""
 
 import asyncio
 import json
@@ -45,18 +45,18 @@ def ours(base: Path) -> Iterator[Path]:
         yield path
 
 
-def test_what_a_launcher_of_ours_made_is_ours(ours: Path) -> None:
+def test_the_socket_of_our_own_launcher_is_trusted(ours: Path) -> None:
     assert is_ours(ours)
     assert is_served_by_its_owner(ours)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o710, 0o701, 0o777])
-def test_a_folder_that_others_may_enter_is_not(ours: Path, mode: int) -> None:
+def test_a_folder_that_others_may_enter_is_not_trusted(ours: Path, mode: int) -> None:
     ours.parent.chmod(mode)
     assert not is_ours(ours)
 
 
-def test_a_link_to_a_folder_a_file_and_nothing_are_not(base: Path, ours: Path) -> None:
+def test_a_link_to_a_folder_a_file_and_nothing_are_not_trusted(base: Path, ours: Path) -> None:
     linked = base / "trillama-linked"
     linked.symlink_to(ours.parent)
     file = Path(tempfile.mkdtemp(prefix="trillama-", dir=base), "control.sock")
@@ -65,7 +65,7 @@ def test_a_link_to_a_folder_a_file_and_nothing_are_not(base: Path, ours: Path) -
 
 
 @as_root
-def test_what_a_stranger_owns_is_not_but_where_it_owns_the_parent(base: Path, ours: Path) -> None:
+def test_another_users_socket_is_trusted_only_if_that_user_owns_the_parent(base: Path, ours: Path) -> None:
     os.chown(ours, STRANGER, -1)
     assert not is_ours(ours)
     os.chown(ours.parent, STRANGER, -1)
@@ -75,7 +75,7 @@ def test_what_a_stranger_owns_is_not_but_where_it_owns_the_parent(base: Path, ou
 
 
 @as_root
-def test_the_process_behind_the_socket_is_its_owner_s(base: Path) -> None:
+def test_the_process_behind_the_socket_must_be_its_owners(base: Path) -> None:
     path = Path(tempfile.mkdtemp(prefix="trillama-", dir=base), "control.sock")
     listen = "socket.socket(fileno=int(sys.argv[1])).listen(); print(flush=True); input()"
     script = f"import os, socket, sys; os.setuid({STRANGER}); {listen}"
@@ -94,7 +94,7 @@ def test_the_process_behind_the_socket_is_its_owner_s(base: Path) -> None:
 
 @asynccontextmanager
 async def launcher(folder: Path, view: View) -> AsyncIterator[list[str]]:
-    """Something that answers on the socket there; the paths that it was asked for."""
+    """A server on that socket; yields the paths that were requested."""
     asked: list[str] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -141,18 +141,18 @@ async def ask(base: Path, *arguments: str, env: Mapping[str, str] | None = None)
     return await asyncio.to_thread(trillama, *arguments, env={"XDG_RUNTIME_DIR": str(base), **(env or {})})
 
 
-async def test_a_stranger_s_launcher_is_not_asked_and_is_named(base: Path) -> None:
+async def test_another_users_launcher_is_named_and_not_contacted(base: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix="trillama-", dir=base))
     folder.chmod(0o755)
     settings = load(None, {"runtime_dir": base})
     async with launcher(folder, view(base)) as asked:
-        with pytest.raises(NotRunning, match=f"{folder} is somebody else's and was not asked"):
+        with pytest.raises(NotRunning, match=f"{folder} belongs to another user and was not contacted"):
             await find(settings, None)
         done = await ask(base, "status")
     assert (done.code, asked) == (69, [])
 
 
-async def test_of_several_the_one_is_asked_whose_address_or_port_is_given(base: Path) -> None:
+async def test_of_several_the_one_with_the_given_address_or_port_is_asked(base: Path) -> None:
     settings = load(None, {"runtime_dir": base, "port": 4})
     folders = [Path(tempfile.mkdtemp(prefix="trillama-", dir=base)) for _ in range(2)]
     views = [view(base).model_copy(update={"url": f"http://127.0.0.1:{port}", "port": port}) for port in (8, 9)]

@@ -63,7 +63,7 @@ async def test_a_good_machine_ends_with_0_and_json_has_every_line(tmp_path: Path
     assert all(bool(row["fix"]) == (row["level"] != "ok") for row in rows)
 
 
-async def test_a_broken_configuration_is_a_line_that_fails_and_the_rest_is_still_said(tmp_path: Path) -> None:
+async def test_a_broken_configuration_is_a_failed_line_and_the_rest_is_still_checked(tmp_path: Path) -> None:
     config = tmp_path / "host.toml"
     config.write_text("prot = 8080\n")
     code, output = await doctor("--config", str(config), env={})
@@ -84,7 +84,7 @@ async def test_a_check_that_crashes_is_a_line_that_fails() -> None:
     assert lines["configuration"].text == "the check itself failed: ZeroDivisionError('oh')"
 
 
-async def test_an_engine_that_is_missing_fails_and_the_files_are_still_looked_at(tmp_path: Path) -> None:
+async def test_a_missing_engine_fails_and_the_files_are_still_checked(tmp_path: Path) -> None:
     settings = host(demo=True, engine={"llama_server": str(tmp_path / "none")})
     lines = {line.name: line.finding for line in await examine(lambda: settings, deep=False)}
     assert lines["engine"].level is Level.FAIL
@@ -100,7 +100,7 @@ async def test_a_port_is_free_taken_or_served_by_us() -> None:
     assert (await setup.port(host(port=number))).level is Level.OK
     async with trillama_serve({"demo": True, "engine": {"gpu_layers": 0, "threads": 1}}) as serve:
         found = await setup.port(host(port=int(serve.url.rsplit(":", 1)[1])))
-    assert (found.level, "served by a trillama" in found.text) == (Level.OK, True)
+    assert (found.level, "served by a running trillama" in found.text) == (Level.OK, True)
 
 
 async def test_a_runtime_folder_may_be_too_deep_for_a_socket(folder: Path) -> None:
@@ -109,7 +109,7 @@ async def test_a_runtime_folder_may_be_too_deep_for_a_socket(folder: Path) -> No
     assert (await setup.runtime_folder(host(runtime_dir=longest))).level is Level.OK
     found = await setup.runtime_folder(host(runtime_dir=f"{longest}x"))
     assert found.level is Level.FAIL
-    assert f"it may have {LONGEST_BASE} bytes" in found.text
+    assert f"at most {LONGEST_BASE} bytes" in found.text
     with pytest.raises(ConfigError, match="too long a path for sockets"):  # and so says what serves
         async with private_folder(Path(f"{longest}x")):
             pass
@@ -140,7 +140,7 @@ async def test_a_folder_is_stale_when_nobody_listens_in_it_and_nobody_will_remov
         ("127.0.0.1", ["short", "b" * 40], Level.WARN, "1 of 2 api_keys are shorter"),
     ],
 )
-async def test_who_may_ask(address: str, keys: list[str] | None, level: Level, said: str) -> None:
+async def test_exposure(address: str, keys: list[str] | None, level: Level, said: str) -> None:
     found = await setup.exposure(host(host=address, proxy={"api_keys": keys} if keys else {}))
     assert found.level is level
     assert said in found.text
@@ -150,7 +150,7 @@ async def test_a_file_of_one_s_own_must_be_whole(demo: dict[str, Path], tmp_path
     files = {name: str(path) for name, path in demo.items()}
     found = await setup.model_files(host(models={"files": files}), False)
     assert (found.level, found.text) == (Level.OK, "retrieval, code, text-matching here, headers checked")
-    assert (await setup.disk(host(models={"files": files}), False)).text == "nothing is to be downloaded"
+    assert (await setup.disk(host(models={"files": files}), False)).text == "nothing has to be downloaded"
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(demo["code"].read_bytes()[:-100])
     found = await setup.model_files(host(models={"files": {**files, "code": str(cut)}}), False)

@@ -1,4 +1,4 @@
-"""What `trillama doctor` says of the engine, its devices and the memory, on machines made for it."""
+"""The checks of `trillama doctor` for the engine, its devices and the memory, on simulated machines."""
 
 import os
 from dataclasses import replace
@@ -103,7 +103,7 @@ async def test_an_engine_of_another_processor_fails_by_name(tmp_path: Path, monk
     assert "run `trillama engine build` here" in lines["engine"].text
 
 
-async def test_a_gpu_in_the_host_s_memory_is_said_to_be() -> None:
+async def test_a_gpu_that_shares_the_hosts_memory_is_reported() -> None:
     shared = replace(CARD, integrated=True)
     alone = machine(host(), shared)
     assert "RAM too" in (await doctor_engine.devices(alone)).text

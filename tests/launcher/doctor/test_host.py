@@ -14,7 +14,7 @@ from tests.support.programs import program
     ("body", "level", "said"),
     [
         ("echo 'NVIDIA-SMI has failed: no driver'; exit 9", Level.FAIL, "nvidia-smi failed: NVIDIA-SMI has failed"),
-        ("echo 'NVIDIA X, 590.1, 8188 MiB'", Level.FAIL, "the driver is here, but no /dev/nvidia0"),
+        ("echo 'NVIDIA X, 590.1, 8188 MiB'", Level.FAIL, "the driver is installed, but there is no /dev/nvidia0"),
     ],
 )
 def test_a_driver_that_does_not_work(

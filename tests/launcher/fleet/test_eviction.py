@@ -1,4 +1,4 @@
-"""Who starts, who makes room: nothing is over the memory there is, and nobody in use is sent to sleep too soon."""
+"""Starts and evictions: never more than the memory there is, and no backend in use is evicted too soon."""
 
 from dataclasses import replace
 
@@ -10,41 +10,41 @@ from launcher.fleet.eviction import MIN_RESIDENT_S, Eviction, Resident, plan_evi
 ROOM = {"CUDA0": 10}
 
 
-def tenant(name: str, **changes: object) -> Resident:
+def backend(name: str, **changes: object) -> Resident:
     """Asleep, unused, on demand, with half of ROOM."""
     one = Resident(name=name, resident=False, used=False, idle_s=100, up_s=0, memory={"CUDA0": 5}, idle_limit_s=600)
     return replace(one, **changes)  # type: ignore[arg-type] # names of Tenant's fields
 
 
-def test_who_is_wanted_starts_where_there_is_room() -> None:
-    assert plan_eviction([tenant("a", used=True), tenant("b", resident=True)], ROOM) == Eviction(("a",), ())
+def test_a_requested_backend_starts_if_there_is_room() -> None:
+    assert plan_eviction([backend("a", used=True), backend("b", resident=True)], ROOM) == Eviction(("a",), ())
 
 
-def test_two_that_are_wanted_start_only_if_both_fit() -> None:
-    both = [tenant("a", used=True), tenant("b", used=True)]
+def test_two_requested_backends_start_only_if_both_fit() -> None:
+    both = [backend("a", used=True), backend("b", used=True)]
     assert plan_eviction(both, ROOM) == Eviction(("a", "b"), ())
     assert plan_eviction(both, {"CUDA0": 9}) == Eviction(("a",), ())
 
 
-def test_the_least_recently_used_makes_room() -> None:
-    residents = [tenant("old", resident=True, idle_s=500), tenant("new", resident=True, idle_s=5)]
-    assert plan_eviction([*residents, tenant("a", used=True)], ROOM) == Eviction((), ("old",))
+def test_the_least_recently_used_is_evicted() -> None:
+    residents = [backend("old", resident=True, idle_s=500), backend("new", resident=True, idle_s=5)]
+    assert plan_eviction([*residents, backend("a", used=True)], ROOM) == Eviction((), ("old",))
 
 
-def test_one_in_use_makes_room_only_after_its_turn_and_only_if_no_other_can() -> None:
-    busy = tenant("busy", resident=True, used=True, idle_s=0, up_s=MIN_RESIDENT_S - 1, memory={"CUDA0": 10})
-    wanted = tenant("a", used=True)
+def test_one_in_use_is_evicted_only_after_its_least_time_and_only_if_no_other_can() -> None:
+    busy = backend("busy", resident=True, used=True, idle_s=0, up_s=MIN_RESIDENT_S - 1, memory={"CUDA0": 10})
+    wanted = backend("a", used=True)
     assert plan_eviction([busy, wanted], ROOM) == Eviction((), ())
     assert plan_eviction([replace(busy, up_s=MIN_RESIDENT_S), wanted], ROOM) == Eviction((), ("busy",))
 
 
 def test_one_that_always_runs_never_sleeps() -> None:
-    always = tenant("always", resident=True, idle_s=1e9, up_s=1e9, idle_limit_s=None, memory={"CUDA0": 10})
-    assert plan_eviction([always, tenant("a", used=True)], ROOM) == Eviction((), ())
+    always = backend("always", resident=True, idle_s=1e9, up_s=1e9, idle_limit_s=None, memory={"CUDA0": 10})
+    assert plan_eviction([always, backend("a", used=True)], ROOM) == Eviction((), ())
 
 
-def test_who_is_idle_for_its_limit_sleeps() -> None:
-    idle = tenant("idle", resident=True, idle_s=700, up_s=700)
+def test_one_that_is_idle_for_its_limit_sleeps() -> None:
+    idle = backend("idle", resident=True, idle_s=700, up_s=700)
     assert plan_eviction([idle], {}) == Eviction((), ("idle",))
     assert plan_eviction([replace(idle, up_s=10)], {}) == Eviction((), ())  # just started: its clock starts then
     assert plan_eviction([replace(idle, used=True)], {}) == Eviction((), ())

@@ -1,4 +1,4 @@
-"""A socket from systemd: what is taken, what is refused, and that no connection is lost while trillama starts again."""
+"""A socket from systemd: which are accepted, which rejected, and that a restart of trillama loses no connection."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from launcher.errors import StartError
-from launcher.fleet.activation import socket_count
+from launcher.fleet.listener import socket_count
 from tests.support.serve import Serve, quick_engine, trillama_serve
 from tests.support.stack import small_family, unused_port
 
@@ -47,13 +47,13 @@ def listener() -> Iterator[socket.socket]:
 def serving_on(
     sock: socket.socket, config: Mapping[str, object], *, count: int = 1, ready: bool = True
 ) -> AbstractAsyncContextManager[Serve]:
-    """`trillama serve` that is handed this socket and told that there are `count`."""
+    """`trillama serve` with this socket handed over and LISTEN_FDS set to `count`."""
     through = (sys.executable, "-c", HAND_OVER, str(sock.fileno()), str(count))
     return trillama_serve(config, ready=ready, through=through, pass_fds=(sock.fileno(),))
 
 
 async def ask(port: int) -> tuple[int, str | None]:
-    """The status of one request over a connection of its own, and when to come again."""
+    """The status of one request over a connection of its own, and its Retry-After."""
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
         session.post(f"http://127.0.0.1:{port}/v1/embeddings", json={"input": ["a"]}) as response,
@@ -108,7 +108,7 @@ async def test_no_connection_is_lost_over_a_restart(config: dict[str, object], l
     assert all(retry_after for status, retry_after in answers if status == 503)
 
 
-async def test_a_socket_that_cannot_be_served_is_said(config: dict[str, object], tmp_path: Path) -> None:
+async def test_a_socket_that_cannot_be_served_is_reported(config: dict[str, object], tmp_path: Path) -> None:
     with (
         socket.socket() as deaf,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,

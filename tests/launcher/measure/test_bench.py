@@ -1,4 +1,4 @@
-"""`trillama bench`: a server's figures, and what it says of one whose vectors are wrong."""
+"""`trillama bench`: a server's figures, and its report of one whose vectors are wrong."""
 
 import base64
 import json
@@ -42,20 +42,20 @@ def test_a_server_is_started_measured_and_every_vector_checked(tmp_path: Path) -
     ("fault", "words"),
     [
         ("none", ""),
-        ("others", "depends on who else asks: cosine 0.70"),
+        ("others", "depends on other requests: cosine 0.70"),
         ("nan", "vectors were zero or not finite"),
         ("refuses", "a request failed: status 500: no"),
     ],
 )
 async def test_a_server_that_is_wrong_is_found_out(fault: str, words: str) -> None:
-    async with _server(fault) as url, bench.client(url, None, {}) as asking:
+    async with _server(fault) as url, bench.connected(url, None, {}) as asking:
         found = await measure(asking, QUICK, lambda _: None)
     assert words in "; ".join(found.faults)
     assert bool(found.faults) == (fault != "none")
 
 
-async def test_a_server_that_refuses_all_is_no_measurement() -> None:
-    async with _server("refuses all") as url, bench.client(url, None, {}) as asking:
+async def test_a_server_that_rejects_everything_is_not_measured() -> None:
+    async with _server("refuses all") as url, bench.connected(url, None, {}) as asking:
         with pytest.raises(LauncherError, match="the server cannot be measured: status 500"):
             await measure(asking, QUICK, lambda _: None)
 

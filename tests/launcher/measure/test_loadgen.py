@@ -1,4 +1,4 @@
-"""Load: what is sent is decided by a seed, and when it is due by nobody else."""
+"""The load generator: a seed decides what is sent, and due times depend on nothing else."""
 
 import asyncio
 import time

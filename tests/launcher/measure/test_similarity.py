@@ -1,4 +1,4 @@
-"""How much two models agree: the measures and the verdict, on vectors whose agreement is known."""
+"""How similar two models are: measures and verdict, on vectors whose similarity is known."""
 
 import numpy as np
 import pytest

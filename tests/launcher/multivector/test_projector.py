@@ -161,7 +161,7 @@ def test_offline_it_says_what_forbids_it(place: Place, original: Checkpoint) -> 
 
 def test_it_fetches_no_model_and_so_takes_none(place: Place) -> None:
     done = place.models("pull", "Q8_0", "--multivector")
-    assert (done.code, "--multivector fetches no model" in done.err) == (2, True)
+    assert (done.code, "--multivector downloads no model" in done.err) == (2, True)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1))

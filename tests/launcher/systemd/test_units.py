@@ -91,7 +91,7 @@ def test_what_the_services_user_cannot_read_is_found(tmp_path: Path) -> None:
     assert reason is not None
     assert "hidden from it" in reason
     assert obstacle(Path("/etc/passwd")) is None
-    assert obstacle(Path("/etc/shadow")) == "/etc/shadow is not for others to read (mode 640)"
+    assert obstacle(Path("/etc/shadow")) == "/etc/shadow may not be read by others (mode 640)"
     assert obstacle(Path("/etc/no-such")) == "/etc/no-such does not exist"
 
 
