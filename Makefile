@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo serve test lint format bench clean
+.PHONY: demo serve test test-clients lint format bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -13,7 +13,10 @@ serve: .venv/installed
 	@exec $(BIN)/trillama serve $(ARGS)
 
 test: .venv/installed-dev
-	$(BIN)/pytest -n 3 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadgroup --ignore tests/clients $(ARGS)
+
+test-clients: .venv/installed-dev # real clients, in environments of their own: 1.5 GB, some minutes the first time
+	$(BIN)/pytest -n 3 --dist loadgroup tests/clients $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
