@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo serve test test-clients lint format bench clean
+.PHONY: demo serve test test-clients lint docs format bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -24,6 +24,9 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+docs: .venv/installed
+	$(BIN)/python docs/generate.py
+
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -36,7 +39,7 @@ clean:
 	rm -rf .venv
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "installing into .venv (about half a minute, once)"
+	@echo "installing trillama and what it needs into .venv (about half a minute, once)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv # its making was killed half-way
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@

@@ -28,13 +28,15 @@ class EngineSettings(Strict):
     For the fields in TUNED that the file does not set, `trillama tune`'s results are used (`launcher.engine.profile`).
     """
 
-    llama_server: LocalPath | None = None
-    gpu_layers: Annotated[int, Field(ge=0)] = 99
+    llama_server: LocalPath | None = None  # the llama-server to run; else one built here, on PATH, or the embedded one
+    gpu_layers: Annotated[int, Field(ge=0)] = 99  # layers of the model on the GPU; 0: compute on the CPU
+    # true: never the CPU; "auto": if the engine was built for a GPU; false: take what there is
     require_gpu: Literal["auto"] | bool = "auto"
-    slots: Annotated[int, Field(gt=0, le=256)] = 16
+    slots: Annotated[int, Field(gt=0, le=256)] = 16  # texts that each llama-server computes at once
+    # for computing; without it llama-server's own choice, or as many as this process may use
     threads: Positive | None = None
-    flash_attention: FlashAttention = "auto"
-    extra_flags: tuple[str, ...] = ()
+    flash_attention: FlashAttention = "auto"  # llama.cpp's `--flash-attn`
+    extra_flags: tuple[str, ...] = ()  # more flags for llama-server; those that trillama decides are refused
 
 
 class Mode(StrEnum):
@@ -48,34 +50,35 @@ class BackendOptions(Strict):
     An on-demand backend starts at its first request and stops after `idle_s` without one.
     """
 
-    mode: Mode = Mode.ALWAYS
-    idle_s: Seconds = 600.0
+    mode: Mode = Mode.ALWAYS  # `always`: started with trillama; `on-demand`: started by its first request
+    idle_s: Seconds = 600.0  # one on demand ends after so long without a request
 
 
 class LateChunkingSettings(Strict):
     """`token_level`: each model gets a second, on-demand llama-server that returns the state of every token."""
 
+    # a second llama-server per model, on demand, for late chunking of many chunks and for multi-vectors
     token_level: bool = False
-    idle_s: Seconds = 600.0
+    idle_s: Seconds = 600.0  # it ends after so long without a request
 
 
 class SupervisionSettings(Strict):
     """When a process counts as stuck or dead, and when it is restarted; `[supervision]` in the host's file."""
 
-    grace_s: Seconds = 10.0
-    stall_s: Seconds = 120.0
-    probe_interval_s: Seconds = 5.0
-    max_misses: Positive = 3
-    canary_interval_s: Seconds = 60.0
-    canary_timeout_s: Seconds = 120.0
-    gpu_tokens_per_s: Annotated[float, Field(ge=0)] = 100.0  # slower than this, the GPU is not computing
-    memory_wait_s: Seconds = 30.0
-    stable_s: Seconds = 60.0
-    first_delay_s: Seconds = 10.0
-    quick_delay_s: Seconds = 1.0
-    max_delay_s: Seconds = 300.0
-    max_failures: Annotated[int, Field(ge=0)] = 12
-    failed_retry_s: Seconds = 3600.0
+    grace_s: Seconds = 10.0  # from SIGTERM to a stronger signal
+    stall_s: Seconds = 120.0  # a start that reads no more of its model for so long is stuck
+    probe_interval_s: Seconds = 5.0  # between two probes of `/health`
+    max_misses: Positive = 3  # so many failed probes in a row end a backend
+    canary_interval_s: Seconds = 60.0  # between two checks of the vectors, while idle
+    canary_timeout_s: Seconds = 120.0  # for one such check
+    gpu_tokens_per_s: Annotated[float, Field(ge=0)] = 100.0  # a GPU that is slower is not computing
+    memory_wait_s: Seconds = 30.0  # how long a start waits for the memory of the process before it
+    stable_s: Seconds = 60.0  # a run of that length counts as good: failures are counted from one again
+    first_delay_s: Seconds = 10.0  # before the next start of a backend that was never ready; doubled each time
+    quick_delay_s: Seconds = 1.0  # the same for one that was ready
+    max_delay_s: Seconds = 300.0  # the longest of these delays
+    max_failures: Annotated[int, Field(ge=0)] = 12  # after so many in a row `failed_retry_s` is the delay
+    failed_retry_s: Seconds = 3600.0  # between two starts of a backend that failed so often
 
 
 class ModelSettings(Strict):
@@ -84,25 +87,33 @@ class ModelSettings(Strict):
     `quantization` "auto" picks the best that fits this machine (`launcher.planning`); if absent, the family's default.
     """
 
+    # any that the repositories offer, or "auto": the best that fits this machine; else the family's own
     quantization: str | None = None
-    files: dict[str, LocalPath] = Field(default_factory=dict)
+    files: dict[str, LocalPath] = Field(default_factory=dict)  # a local GGUF file per backend, instead of a download
 
 
 class HostConfig(Strict):
     """All of the host's file."""
 
+    # a name of `configs/`, or the path of a family file (`.toml`), relative to this file
     family: str = "jina-embeddings-v4"
-    demo: bool = False
-    notice: str | None = None
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    demo: bool = False  # make and serve the small demo models, as `--demo` does
+    notice: str | None = None  # a line that is printed at each start, and that `/v1/models` has
+    host: str = "127.0.0.1"  # the address to listen on; `0.0.0.0` serves the network: set `api_keys` then
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080  # 0: a free one
+    # the longest text, prefix included; memory grows with it. Without it: what fits, at most the family's
     max_input_tokens: Positive | None = None
+    # the parent of the private folder with the sockets; without it `$XDG_RUNTIME_DIR`, else `/tmp`
     runtime_dir: LocalPath | None = None
-    models: ModelSettings = ModelSettings()
+    models: ModelSettings = ModelSettings()  # which files of the models are served
+    # how llama-server is found and run; `trillama tune` finds the fastest `slots`, `threads` and `flash_attention`
     engine: EngineSettings = EngineSettings()
-    backends: dict[str, BackendOptions] = Field(default_factory=dict)
+    backends: dict[str, BackendOptions] = Field(default_factory=dict)  # one backend's own settings
+    # the second llama-servers that give the state of every token
     late_chunking: LateChunkingSettings = LateChunkingSettings()
+    # when a process counts as stuck or dead, and when it is started again
     supervision: SupervisionSettings = SupervisionSettings()
+    # what the proxy serves, to whom, and its limits; docs/network.md says what happens at each limit
     proxy: ProxyOptions = ProxyOptions()
 
 

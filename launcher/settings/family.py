@@ -55,34 +55,34 @@ BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,19}$")
 class ModelSource(Strict):
     """Where one backend's weights come from: a hub repository and a file name with `{quantization}` in it."""
 
-    repo: Repo
-    file: Annotated[str, AfterValidator(_file)]
+    repo: Repo  # the repository on the hub
+    file: Annotated[str, AfterValidator(_file)]  # the file in it; with `{quantization}` where there are several
 
 
 class WeightsShape(Strict):
     """The sizes of a transformer that determine its memory; `kv_length` is key-value heads times their size."""
 
-    layers: Positive
-    embedding_length: Positive
-    feed_forward_length: Positive
-    kv_length: Positive
-    vocabulary: Positive
+    layers: Positive  # number of layers
+    embedding_length: Positive  # width of the model
+    feed_forward_length: Positive  # width of its feed-forward part
+    kv_length: Positive  # key-value heads times their size
+    vocabulary: Positive  # number of tokens
 
 
 class PublishedQuantization(Strict):
     """Published figures of one quantisation: file size, speed, and NDCG@5 on each benchmark."""
 
-    file_gib: Annotated[float, Field(gt=0)]
-    tokens_per_s: Annotated[float, Field(gt=0)]
-    ndcg_at_5: Annotated[tuple[float, ...], Field(min_length=1)]
+    file_gib: Annotated[float, Field(gt=0)]  # size of the file
+    tokens_per_s: Annotated[float, Field(gt=0)]  # published speed
+    ndcg_at_5: Annotated[tuple[float, ...], Field(min_length=1)]  # published quality, a figure per benchmark
 
 
 class Published(Strict):
     """Published figures of a family, and their source."""
 
-    source: str
-    benchmarks: tuple[str, ...]
-    quantizations: dict[str, PublishedQuantization]
+    source: str  # where the figures come from
+    benchmarks: tuple[str, ...]  # their names
+    quantizations: dict[str, PublishedQuantization]  # of each quantisation
 
     @model_validator(mode="after")
     def _one_figure_per_benchmark(self) -> Self:
@@ -98,12 +98,13 @@ class Published(Strict):
 class Weights(Strict):
     """The `[weights]` table of a family file."""
 
-    architecture: str
-    quantization: str
+    architecture: str  # as the GGUF files say it
+    quantization: str  # the one that is served unless the host's file names another
+    # those that the repositories offer; used while the hub is out of reach
     quantizations: Annotated[tuple[Name, ...], Field(min_length=1)]
-    shape: WeightsShape | None = None
-    published: Published | None = None
-    models: Annotated[dict[BackendName, ModelSource], Field(min_length=1)]
+    shape: WeightsShape | None = None  # the sizes that decide how much memory a model takes
+    published: Published | None = None  # published figures: `auto` and `trillama plan` choose by them
+    models: Annotated[dict[BackendName, ModelSource], Field(min_length=1)]  # where a backend's file is
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -134,14 +135,14 @@ class MultiVector(proxy_family.MultiVector):
 
     model_config = ConfigDict(extra="forbid")
 
-    repo: Repo
-    index: str
-    weight: str
-    bias: str
-    adapter: str
-    adapter_config: str
-    lora_a: Annotated[str, AfterValidator(_tensor)]
-    lora_b: Annotated[str, AfterValidator(_tensor)]
+    repo: Repo  # the original's repository on the hub
+    index: str  # the file that says which shard has which tensor
+    weight: str  # the projector's matrix
+    bias: str  # the projector's bias
+    adapter: str  # the file with the LoRAs
+    adapter_config: str  # the file with their scale
+    lora_a: Annotated[str, AfterValidator(_tensor)]  # a backend's LoRA matrix A; with `{backend}` in it
+    lora_b: Annotated[str, AfterValidator(_tensor)]  # a backend's LoRA matrix B; with `{backend}` in it
 
 
 class Family(proxy_family.Family):
@@ -149,8 +150,9 @@ class Family(proxy_family.Family):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name
-    weights: Weights
+    name: Name  # the name that clients use as `model`
+    weights: Weights  # the model files
+    # where the original keeps its projector of multi-vectors, which no GGUF file has
     multivector: MultiVector | None = None
 
     @model_validator(mode="after")

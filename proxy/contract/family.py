@@ -16,8 +16,8 @@ class Strict(BaseModel):
 class TaskSettings(Strict):
     """One row of the task table: which backend serves it, and the prefix the model was trained with."""
 
-    backend: str
-    prefix: str
+    backend: str  # the backend that serves the task
+    prefix: str  # what the model was trained to see before the text
 
 
 class MultiVector(BaseModel):
@@ -25,7 +25,7 @@ class MultiVector(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    dimensions: Positive
+    dimensions: Positive  # numbers of each vector of a multi-vector
 
 
 class Family(BaseModel):
@@ -33,18 +33,20 @@ class Family(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: str
-    owned_by: str
-    hugging_face_id: str
-    licence: str
-    dimensions: Positive
-    trained_dimensions: tuple[Positive, ...]
-    max_input_tokens: Positive
+    name: str  # the name that clients use as `model`
+    owned_by: str  # as `/v1/models` says it
+    hugging_face_id: str  # as `/v1/models` says it
+    licence: str  # of the models: printed before a download
+    dimensions: Positive  # numbers of a whole vector
+    trained_dimensions: tuple[Positive, ...]  # the sizes that the model was trained for; others work less well
+    max_input_tokens: Positive  # the longest text that the model is served with, prefix included
+    # what the original's tokenizer does first, and llama.cpp leaves out
     unicode_normalization: UnicodeForm | None = None
-    default_task: str
-    tasks: dict[str, TaskSettings]
-    task_aliases: dict[str, str] = {}
-    model_aliases: dict[str, str] = {}
+    default_task: str  # of a request that names none
+    tasks: dict[str, TaskSettings]  # what serves a task
+    task_aliases: dict[str, str] = {}  # other names for a task
+    model_aliases: dict[str, str] = {}  # other names for the model
+    # where the original keeps its projector of multi-vectors, which no GGUF file has
     multivector: MultiVector | None = None
 
     @model_validator(mode="after")

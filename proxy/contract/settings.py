@@ -28,12 +28,14 @@ class BackendSettings(Strict):
     `on_demand`: it is started by the first request. `lock` is a file that all proxies in front of it share.
     """
 
-    url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]
-    slots: Positive = 4
-    batch_tokens: Positive = 512
+    url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]  # `http://…`, `https://…` or `unix:///…`
+    slots: Positive = 4  # its `--parallel`
+    batch_tokens: Positive = 512  # its `--ubatch-size`
+    # its GGUF file: with it the proxy tokenises by itself; without it each text costs a request more
     model_file: LocalPath | None = None
-    api_key: str | None = None
-    on_demand: bool = False
+    api_key: str | None = None  # its `--api-key`
+    on_demand: bool = False  # it is started by its first request (written by the launcher)
+    # a file that all proxies before it share, so that one batch is in flight (written by the launcher)
     lock: Path | None = None
 
 
@@ -49,31 +51,38 @@ ApiKeys = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValida
 class ProxyOptions(Strict):
     """What users may set: `[proxy]` in the host's file, and the top level of the proxy's own file."""
 
-    api_keys: ApiKeys = ()
-    default_task: str | None = None
-    model_aliases: dict[str, str] = Field(default_factory=dict)
+    api_keys: ApiKeys = ()  # keys that clients must send one of; without any, whoever reaches the port is served
+    default_task: str | None = None  # of a request that names none; without it the family's
+    model_aliases: dict[str, str] = Field(default_factory=dict)  # other names of the model that clients may ask for
+    # what token ids in a request are: OpenAI's vocabulary, the model's own, or refused
     token_ids: TokenIds = TokenIds.CL100K
-    max_items: Positive = 2048
+    max_items: Positive = 2048  # inputs of one request
     max_body_bytes: Positive = 32 * 2**20  # of one request, as sent and as inflated
-    max_total_body_bytes: Positive | None = None  # of all unfinished requests; none: eight times max_body_bytes
+    max_total_body_bytes: Positive | None = None  # of all unfinished requests; without it eight times `max_body_bytes`
     max_total_answer_bytes: Positive = 2**30  # of the vectors of all requests, until they are sent
-    max_connections: Positive = 4096
-    max_connections_per_peer: Positive | None = None  # from one address, which may be a reverse proxy's; none: half
-    head_timeout_s: Seconds = 20.0
-    body_timeout_s: Seconds = 30.0
-    keepalive_timeout_s: Seconds = 65.0  # longer than nginx and load balancers keep theirs: 60 s
-    send_timeout_s: Seconds = 30.0
-    cors_origins: tuple[Origin, ...] = ()
+    max_connections: Positive = 4096  # open at once; fewer where the system allows fewer open files
+    # from one address, which may be a reverse proxy's; without it half of all
+    max_connections_per_peer: Positive | None = None
+    head_timeout_s: Seconds = 20.0  # for a request's head
+    body_timeout_s: Seconds = 30.0  # for a body; a second more for each 16 KiB that came
+    # of a silent connection; longer than nginx and load balancers keep theirs: 60 s
+    keepalive_timeout_s: Seconds = 65.0
+    send_timeout_s: Seconds = 30.0  # for an answer that is not read; a second more for each 16 KiB that wait
+    cors_origins: tuple[Origin, ...] = ()  # pages that may use the server from a browser; `*`: any
+    # without keys: names that the server is reached by, other than private ones; `*`: any
     allowed_hosts: tuple[HostName, ...] = ()
-    max_queued_tokens: Positive = 2**22  # roughly what a fast GPU computes within request_timeout_s
-    request_timeout_s: Seconds = 600.0
-    start_wait_s: Annotated[float, Field(ge=0)] = 120.0
+    # of one backend's queue; beyond it 429. Roughly what a fast GPU computes within `request_timeout_s`
+    max_queued_tokens: Positive = 2**22
+    request_timeout_s: Seconds = 600.0  # the longest that a request may take, and that `X-Request-Timeout` can ask for
+    start_wait_s: Annotated[float, Field(ge=0)] = 120.0  # how long requests wait for a model that is started on demand
+    # how long requests wait for a model that failed, before they get a 503
     recovery_s: Annotated[float, Field(ge=0)] = 60.0
-    serial_backends: bool = False
-    cache_bytes: Annotated[int, Field(ge=0)] = 0
-    cache_file: LocalPath | None = None
-    multivector_file: LocalPath | None = None  # what `trillama models pull --multivector` makes
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    serial_backends: bool = False  # one batch at a time over all backends; set where no GPU computes
+    cache_bytes: Annotated[int, Field(ge=0)] = 0  # keep computed vectors, by their exact tokens and model; 0: do not
+    cache_file: LocalPath | None = None  # keep them in this SQLite file; without it in memory
+    # what `trillama models pull --multivector` makes; without it where that puts it
+    multivector_file: LocalPath | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # of the proxy's log
 
     def check(self, family: Family) -> None:
         """Raises ValueError for settings that contradict the family."""
@@ -85,15 +94,15 @@ class ProxyOptions(Strict):
 class ProxySettings(ProxyOptions):
     """The whole file of the proxy. The launcher fills in the rest: see `launcher.proxies.settings`."""
 
-    family: LocalPath
-    backends: dict[str, BackendSettings]
+    family: LocalPath  # the family file, relative to this file
+    backends: dict[str, BackendSettings]  # the llama-servers
     token_backends: dict[str, BackendSettings] = Field(default_factory=dict)  # the same models with `--pooling none`
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    max_input_tokens: Positive | None = None
-    drain_s: Annotated[float, Field(ge=0)] = 10.0
-    control: Path | None = None
-    notice: str | None = None
+    host: str = "127.0.0.1"  # the address to listen on
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080  # 0: a free one
+    max_input_tokens: Positive | None = None  # the longest text, prefix included; without it the family's
+    drain_s: Annotated[float, Field(ge=0)] = 10.0  # how long batches in flight may take when the proxy ends
+    control: Path | None = None  # the socket by which the launcher pauses backends (written by the launcher)
+    notice: str | None = None  # a line that is printed at each start, and that `/v1/models` has
 
     @property
     def total_body_bytes(self) -> int:
