@@ -2,6 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+comma := ,
+
+# Installs $(1) into .venv, with one line that shows which package pip is at. pip's errors are shown as they are.
+define install
+	@{ $(BIN)/python -u -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt \
+		--editable '$(1)' || echo failed; } | while read -r does what rest; do case $$does in \
+			Collecting|Processing) test ! -t 1 || printf '\r  fetching %-50.50s' "$$what" ;; \
+			Installing) test ! -t 1 || printf '\r  %-60s\n' "unpacking all of them" ;; \
+			failed) exit 1 ;; \
+		esac; done
+endef
 
 .PHONY: demo serve test test-clients lint docs format bench clean
 .DEFAULT_GOAL := demo
@@ -39,17 +50,17 @@ clean:
 	rm -rf .venv
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "installing trillama and what it needs into .venv (about half a minute, once)"
+	@echo "installing trillama and what it needs into .venv (about a minute, once)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv # its making was killed half-way
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(call install,.)
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(call install,.[dev])
 	@touch $@
 
 .venv/installed-bench: .venv/installed-dev
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	$(call install,.[dev$(comma)bench])
 	@touch $@
 
 .venv/bin/python:
