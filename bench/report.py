@@ -1,6 +1,7 @@
 """`python -m bench.report`: results.json as a table (RESULTS.md) and as a picture (results.svg)."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import rows
@@ -9,15 +10,30 @@ from bench.rows import Circumstances, Kept, others_of
 
 FOLDER = Path(__file__).parent
 QUIET_PERCENT = 15
-HEAD = f"""# Results
+ABOUT = f"""
+## How it was measured
 
 Written by `python -m bench.report` from `results.json`, which `python -m bench MEASURE …` fills. Each measure asks its
 contenders in turn, on one machine, and gives medians and ratios; the models have random weights and the shape that is
 named. "others" is the other load on the machine when the measure began: per cent of all cores, or its load in older
 runs. More than {QUIET_PERCENT} %, or a load above 1, puts a verdict in brackets: it does not count. Such ratios depend
 on which program gets a core rather than on speed; processor time per token depends on that least. Earlier runs of a
-measure are listed, whatever they saw.
+measure are listed, whatever they saw. With `--stock` the others run stock llama.cpp, and trillama the engine that
+`trillama engine build` makes, which leaves out unused logits.
 """
+MISSED = """
+## What was missed
+
+Why, and what stands in the way of each: [NOTES.md](NOTES.md).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A goal's line in the summary; `met` None: it could not be judged."""
+
+    line: str
+    met: bool | None
 
 
 def main() -> None:
@@ -28,7 +44,8 @@ def main() -> None:
 
 
 def _lines(kept: Mapping[str, Kept]) -> Iterator[str]:
-    yield HEAD
+    yield from _summary(kept)
+    yield ABOUT
     yield "| measure | goal | seen | met | others | command |"
     yield "|---|---|---|---|---|---|"
     for one in kept.values():
@@ -49,6 +66,37 @@ def _lines(kept: Mapping[str, Kept]) -> Iterator[str]:
         yield from (f"\n{note}" for note in one["found"]["notes"])
         for run in one["earlier"]:
             yield f"\nEarlier, {run['date']} ({run['circumstances']}): {'; '.join(run['seen']) or 'nothing to keep'}."
+
+
+def _summary(kept: Mapping[str, Kept]) -> Iterator[str]:
+    """The goals that were reached, and then, in a section of their own, those that were not or could not be judged."""
+    goals = [goal for name, one in kept.items() for goal in _goals(name, one)]
+    reached = [goal for goal in goals if goal.met]
+    yield f"# Results\n\n{len(reached)} of {len(goals)} goals were reached; what was missed is below. {_where(kept)}\n"
+    yield from (goal.line for goal in reached)
+    yield MISSED
+    yield from (goal.line for goal in goals if goal.met is False)
+    if unjudged := [goal.line for goal in goals if goal.met is None]:
+        yield "\nNot judged, as other programs computed meanwhile or a contender was not there:\n"
+        yield from unjudged
+    yield "\nNot measured at all: any GPU, and the real weights (no machine of this project could reach them)."
+
+
+def _goals(name: str, one: Kept) -> Iterator[Goal]:
+    """The goals of one measure; a row that begins with "…" is about the one above it."""
+    about, quiet = "", _quiet(one["circumstances"])
+    for row in one["found"]["rows"]:
+        more = row["measure"].startswith("… ")
+        about = about if more else row["measure"]
+        if row["goal"]:
+            measure = f"{about.partition(', vs ')[0]}, {row['measure'].removeprefix('… ')}" if more else about
+            line = f"* {measure}: **{row['seen']}**; goal {row['goal']} [`{name}`]"
+            yield Goal(line, row["met"] if quiet else None)
+
+
+def _where(kept: Mapping[str, Kept]) -> str:
+    """The machines of all runs, mostly one."""
+    return f"Measured on: {'; '.join(dict.fromkeys(one['circumstances']['machine'] for one in kept.values()))}."
 
 
 def _quiet(facts: Circumstances) -> bool:
