@@ -11,3 +11,5 @@ The path of one request, folder by folder; each imports only from those below it
 
 `contract` is what the launcher shares with the proxy; `process` concerns the process alone; `app` connects the parts.
 """
+
+PART_OF = "trillama"  # how `trillama.py` recognises this package

@@ -106,7 +106,7 @@ def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
     for flag in (word.split("=")[0] for word in flags if FLAG.match(word)):
         if flag in RESERVED_FLAGS or flag.endswith(PRESETS):
             raise ConfigError(
-                f"[engine] extra_flags: {flag} is set by trillama itself; README.md names the setting for it"
+                f"[engine] extra_flags: {flag} is set by trillama itself; docs/configuration.md has its settings"
             )
         if flag not in known:
             raise ConfigError(f"[engine] extra_flags: this llama-server has no {flag}; `llama-server --help` lists all")
