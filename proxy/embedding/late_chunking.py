@@ -104,7 +104,9 @@ def _speeds(model: ServedModel, by_token: ServedModel) -> chunk_means.Speeds:
     if by_token.report().state is State.READY:
         start_s = 0.0
     return chunk_means.Speeds(
-        pooled=model.lane.throughput.tokens_per_s, by_token=by_token.lane.throughput.tokens_per_s, start_s=start_s
+        pooled=model.dispatcher.throughput.tokens_per_s,
+        by_token=by_token.dispatcher.throughput.tokens_per_s,
+        start_s=start_s,
     )
 
 
@@ -118,7 +120,7 @@ async def _by_token(document: Read, model: ServedModel, caller: Caller) -> Serve
 
 async def _by_beginnings(document: Read, lengths: Sequence[int], model: ServedModel, caller: Caller) -> Served:
     try:
-        outcome = await model.embed([document.ids[:n] for n in lengths], replace(caller, partial=False), alone=True)
+        outcome = await model.embed([document.ids[:n] for n in lengths], replace(caller, partial=False), exclusive=True)
     except PoisonedInput as error:
         raise _named(lengths[error.index], document.spans) from error
     pooled = dict(zip(lengths, outcome.rows, strict=True))

@@ -19,7 +19,7 @@ class WaitLimits:
     """How long and how much may wait: `start_s` for a held model, `recovery_s` for one that failed."""
 
     tokens: int
-    call_s: float
+    batch_s: float
     start_s: float
     recovery_s: float
 

@@ -47,10 +47,10 @@ class ServedModel:
         self.provenance = Provenance(digest=UNKNOWN, quantization=UNKNOWN, engine=UNKNOWN, space=UNKNOWN)
         self.wanted = asyncio.Event()  # set while anybody waits at a held model
         settings = backend.settings
-        line = BatchQueue(slots=settings.slots, batch_tokens=settings.batch_tokens, max_tokens=waiting.tokens)
+        queue = BatchQueue(slots=settings.slots, batch_tokens=settings.batch_tokens, max_tokens=waiting.tokens)
         slot = slot or SharedSlot()
         dimensions = None if isinstance(backend, TokenClient) else family.dimensions
-        self.lane = Dispatcher(backend, line, slot, dimensions=dimensions, call_timeout_s=waiting.call_s)
+        self.dispatcher = Dispatcher(backend, queue, slot, dimensions=dimensions, batch_timeout_s=waiting.batch_s)
         self._family = family
         self._cache = cache
         self._waiting = waiting
@@ -67,7 +67,7 @@ class ServedModel:
         self._used = time.monotonic()
         if not settings.on_demand:
             self._released.set()
-        metrics.QUEUE_TEXTS.labels(backend.name).set_function(lambda: line.texts)
+        metrics.QUEUE_TEXTS.labels(backend.name).set_function(lambda: queue.texts)
         metrics.QUEUE_TOKENS.labels(backend.name).set_function(lambda: self.waiting_tokens)
 
     @property
@@ -82,7 +82,7 @@ class ServedModel:
     @property
     def waiting_tokens(self) -> int:
         """Tokens in line, and an estimate of those on their way to it."""
-        return self.lane.line.tokens + self._coming
+        return self.dispatcher.queue.tokens + self._coming
 
     @property
     def longest_token(self) -> int:
@@ -97,7 +97,7 @@ class ServedModel:
         """
         queued = self.waiting_tokens
         if queued and queued + tokens > self._waiting.tokens:
-            raise self.lane.overloaded(self._coming)
+            raise self.dispatcher.overloaded(self._coming)
         self._requests += 1
         self._coming += tokens
         self._come(+1)
@@ -125,7 +125,7 @@ class ServedModel:
         """How far this engine's means are from exact ones, relative; see `RoundingCheck`."""
         if self._proof is None:
             raise self._opening.refusal()
-        embed = partial(self.embed, caller=replace(caller, first=True, partial=False), alone=True)
+        embed = partial(self.embed, caller=replace(caller, first=True, partial=False), exclusive=True)
         return await self._proof.rounding.error(self.backend.name, self.backend.settings.batch_tokens, embed)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -135,12 +135,16 @@ class ServedModel:
             raise KeyError(next(token for token in ids if not 0 <= token < tokenizer.size))
         return tokenizer.decode(ids)
 
-    async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY, *, alone: bool = False) -> Outcome:
+    async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY, *, exclusive: bool = False) -> Outcome:
         """The raw vectors of token-id inputs, from the cache or the line; see Lane.embed."""
-        compute, proof, space = partial(self.lane.embed, caller=caller, alone=alone), self._proof, self.provenance.space
+        compute, proof, space = (
+            partial(self.dispatcher.embed, caller=caller, exclusive=exclusive),
+            self._proof,
+            self.provenance.space,
+        )
         self._come(+1)
         try:
-            if self._cache is None or space == UNKNOWN or alone:
+            if self._cache is None or space == UNKNOWN or exclusive:
                 return await compute(inputs)
             return await cached(self._cache, space, inputs, compute, lambda: self._proof is proof)
         finally:
@@ -157,11 +161,11 @@ class ServedModel:
         return BackendLoad(
             state=self._opening.shown,
             reason="" if self._opening.state is State.READY else self._opening.reason.message,
-            waiting_texts=self.lane.line.texts,
+            waiting_texts=self.dispatcher.queue.texts,
             waiting_tokens=self.waiting_tokens,
-            in_flight_texts=self.lane.in_flight,
-            tokens_per_s=self.lane.throughput.tokens_per_s,
-            tokens_total=self.lane.throughput.total,
+            in_flight_texts=self.dispatcher.in_flight,
+            tokens_per_s=self.dispatcher.throughput.tokens_per_s,
+            tokens_total=self.dispatcher.throughput.total,
             requests_total=self._requests,
             idle_s=0.0 if self._inside else time.monotonic() - self._used,
         )
@@ -172,9 +176,11 @@ class ServedModel:
             self._released.clear()
             reason = BackendLoading(f"backend {self.backend.name} is not loaded", retry_after_s=5)
             self._opening.enter(State.PAUSED, reason)
-            self._opening.unless_open_in(self._waiting.start_s, lambda: self.lane.fail_waiting(self._opening.refusal))
+            self._opening.unless_open_in(
+                self._waiting.start_s, lambda: self.dispatcher.fail_waiting(self._opening.refusal)
+            )
             self._show_wanted()
-            self.lane.pause()
+            self.dispatcher.pause()
             if self._verifying:
                 self._verifying.reschedule(0)  # one that hangs would take minutes
         await self._resting.wait()
@@ -191,7 +197,7 @@ class ServedModel:
     def drain(self) -> None:
         """Admit nobody any more and send home who waits; the call in flight is finished."""
         self._opening.stop()
-        self.lane.close(self._opening.refusal)
+        self.dispatcher.close(self._opening.refusal)
 
     async def serve(self) -> None:
         """Open when the backend proves to be right, work the line until it is doubtful, prove again, and so on."""
@@ -202,7 +208,7 @@ class ServedModel:
                 self._resting.clear()
             elif proof := await self._proven():
                 self._open(proof)
-                doubt = await self.lane.serve()
+                doubt = await self.dispatcher.serve()
                 if doubt and self._released.is_set():
                     self._recover(doubt)
 
@@ -216,7 +222,7 @@ class ServedModel:
                 return None  # it is held meanwhile
             except BackendError as error:
                 if isinstance(error, BackendLost):  # it ends by itself
-                    self.lane.suspects.ended_without()
+                    self.dispatcher.suspects.ended_without()
                 if self._released.is_set():
                     self._opening.enter(self._opening.state, error)
                 await asyncio.sleep(POLL_S)
@@ -228,10 +234,10 @@ class ServedModel:
 
     def _open(self, proof: VerifiedBackend) -> None:
         if proof.provenance != self.provenance:
-            self.lane.suspects.clear()
+            self.dispatcher.suspects.clear()
         self._proof, self.provenance = proof, proof.provenance
         if self._opening.open():
-            self.lane.open()
+            self.dispatcher.open()
 
     def _recover(self, doubt: BackendError) -> None:
         """Let everybody wait while it proves itself again, but not for ever."""
@@ -241,7 +247,7 @@ class ServedModel:
 
     def _give_up(self) -> None:
         self._opening.enter(State.DOWN, self._opening.reason)
-        self.lane.close(self._opening.refusal)
+        self.dispatcher.close(self._opening.refusal)
 
     def _come(self, change: int) -> None:
         self._inside += change

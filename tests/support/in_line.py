@@ -18,11 +18,11 @@ NOBODYS_LOOP.close()  # only to make futures that nobody awaits
 NUMBERS = itertools.count()
 
 
-def line(max_tokens: int = 10**9) -> BatchQueue:
+def queue(max_tokens: int = 10**9) -> BatchQueue:
     return BatchQueue(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
 
 
-def admit(
+def enqueue(
     waiting: BatchQueue, *lengths: int, client: str = "", now: float = 0.0, deadline: float = 1e9
 ) -> QueuedRequest:
     """A job of texts that nobody else has."""
@@ -34,7 +34,7 @@ def join(
 ) -> QueuedRequest:
     caller = Caller(client=client, deadline=deadline)
     job = QueuedRequest(len(asked), asyncio.Future(loop=NOBODYS_LOOP), caller, now)
-    assert waiting.admit(job, asked) is not None
+    assert waiting.enqueue(job, asked) is not None
     return job
 
 

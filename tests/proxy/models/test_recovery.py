@@ -115,9 +115,9 @@ async def test_an_engine_that_also_ends_at_its_verification_makes_nobody_suspect
     async with stand_in(tiny.engine) as one, asyncio.TaskGroup() as tasks:
         settings = BackendSettings(url=one.url, batch_tokens=BATCH_TOKENS, model_file=tiny.model)
         async with connect("sick", settings) as backend:
-            waiting = WaitLimits(tokens=10_000, call_s=60, start_s=60, recovery_s=60)
+            waiting = WaitLimits(tokens=10_000, batch_s=60, start_s=60, recovery_s=60)
             model = ServedModel(backend, family_of(tiny.family), waiting)
-            model.lane.suspects.quiet_s = 0.01
+            model.dispatcher.suspects.quiet_s = 0.01
             working = tasks.create_task(model.serve())
             while model.report().state is not State.READY:
                 await asyncio.sleep(0.005)

@@ -11,32 +11,32 @@ import pytest
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import QueuedRequest, QueuedText, TokenizedText
 from proxy.scheduling.quarantine import FIRST_S, KEPT, LONGEST_QUIET_S, LONGEST_S, QUIET_S, Suspects, Verdict
-from tests.support.in_line import join, line, owners
+from tests.support.in_line import join, owners, queue
 
 CALL_S, RESTART_S = 0.1, 1.0
 
 # What happened, in order: "x": the engine ended with x alone; "xyz": with these; "+x": x was right; "x?": its row was
 # not finite; "-": it ended without a text. And what becomes of x in the end.
 HISTORIES = [
-    ("x", Verdict.AGAIN),
+    ("x", Verdict.RETRY),
     ("x x", Verdict.POISON),
-    ("xyz x", Verdict.AGAIN),
+    ("xyz x", Verdict.RETRY),
     ("xyz x x", Verdict.POISON),
-    ("x - x", Verdict.AGAIN),
-    ("x yz x", Verdict.AGAIN),
+    ("x - x", Verdict.RETRY),
+    ("x yz x", Verdict.RETRY),
     ("x yz x x", Verdict.POISON),
     ("x y x", Verdict.POISON),  # two that are poison do not clear each other
-    ("x +x x", Verdict.AGAIN),
-    ("+x x x", Verdict.AGAIN),
+    ("x +x x", Verdict.RETRY),
+    ("+x x x", Verdict.RETRY),
     ("+x x x x", Verdict.POISON),
-    ("x?", Verdict.AGAIN),
+    ("x?", Verdict.RETRY),
     ("x? x?", Verdict.POISON),
     ("x? x", Verdict.POISON),
-    ("x - x - x - x", Verdict.AGAIN),
+    ("x - x - x - x", Verdict.RETRY),
     ("x - x - x - x - x", Verdict.GIVE_UP),
     ("x - x - x - x - x - x", Verdict.GIVE_UP),
     ("x - x - x - x - x x", Verdict.POISON),
-    ("x - x - x - x +x x", Verdict.AGAIN),
+    ("x - x - x - x +x x", Verdict.RETRY),
 ]
 
 
@@ -106,7 +106,7 @@ class World:
     served: int = 0
     condemned: set[int] = field(default_factory=set)
     suspects: Suspects = field(default_factory=Suspects)
-    waiting: BatchQueue = field(default_factory=line)
+    waiting: BatchQueue = field(default_factory=queue)
     jobs: set[QueuedRequest] = field(default_factory=set)
 
     def run(self, seconds: float) -> "World":
@@ -122,7 +122,7 @@ class World:
         """One call, or a moment without; whether the engine lives."""
         while len(self.jobs) < 4:
             self._ask(b"%d" % self.choose())
-        call = self.waiting.take(self.now, lived_s=self.now - opened)
+        call = self.waiting.next_batch(self.now, lived_s=self.now - opened)
         alive = self.now + CALL_S < killed and not self.poison & {int(text.ids) for text in call}
         self.now += CALL_S
         if alive:
@@ -143,7 +143,7 @@ class World:
 
     def _ended(self, call: list[QueuedText]) -> None:
         for text, verdict in zip(call, self.suspects.ended_with([t.ids for t in call], CALL_S, self.now), strict=True):
-            if verdict is Verdict.AGAIN:
+            if verdict is Verdict.RETRY:
                 text.quiet_s = self.suspects.quiet_before(text.ids, self.now)
                 self.waiting.requeue([[text]])
             else:
@@ -152,7 +152,7 @@ class World:
                 self.condemned.add(int(text.ids))
 
     def _answer(self, text: QueuedText) -> None:
-        self.waiting.forget(text)
+        self.waiting.finish(text)
         self.jobs.difference_update(owners([text]))
 
 

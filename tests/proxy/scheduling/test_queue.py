@@ -172,7 +172,7 @@ async def held(tiny: Tiny) -> AsyncIterator[tuple[ServedModel, StandIn]]:
             url=one.url, slots=4, batch_tokens=BATCH_TOKENS, model_file=tiny.model, on_demand=True
         )
         async with connect("demand", settings) as backend:
-            waiting = WaitLimits(tokens=10_000, call_s=60, start_s=0.5, recovery_s=60)
+            waiting = WaitLimits(tokens=10_000, batch_s=60, start_s=0.5, recovery_s=60)
             model = ServedModel(backend, family_of(tiny.family), waiting)
             working = tasks.create_task(model.serve())
             yield model, one

@@ -194,7 +194,7 @@ async def test_where_our_tokens_would_differ_the_engine_is_asked_and_the_log_say
     expected = [await engine.tokenize(text) for text in texts]
     settings = BackendSettings(url=engine.url, model_file=path)
     async with connect("code", settings) as backend, asyncio.TaskGroup() as group:
-        model = ServedModel(backend, FAMILY, WaitLimits(tokens=1000, call_s=60, start_s=0, recovery_s=0))
+        model = ServedModel(backend, FAMILY, WaitLimits(tokens=1000, batch_s=60, start_s=0, recovery_s=0))
         working = group.create_task(model.serve())
         while await closed(model):
             await asyncio.sleep(0.02)
