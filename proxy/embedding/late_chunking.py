@@ -67,7 +67,7 @@ async def embed(document: Read, model: ServedModel, by_token: ServedModel | None
     """
     if document.failed and not (caller.partial and document.spans):
         raise document.failed[min(document.failed)]
-    lost = chunk_means.too_fine(document.spans, await model.noise(caller))
+    lost = chunk_means.too_fine(document.spans, await model.rounding_error(caller))
     lengths = chunk_means.prefix_lengths(document.spans)
     if by_token and (lost or chunk_means.by_token_is_quicker(lengths, len(document.ids), _speeds(model, by_token))):
         try:

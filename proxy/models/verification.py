@@ -1,4 +1,4 @@
-"""What a backend must prove before it serves: that it is up, that its tokens are ours, that its vectors are vectors."""
+"""Checks a backend before it may serve: it is up, tokenises as we do, and returns finite vectors of the right size."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 @dataclass(frozen=True, slots=True)
 class VerifiedBackend:
-    """What a backend that is right works with. `tokenizer` is None where the engine is asked for every text."""
+    """What serves requests of a verified backend. `tokenizer` is None if the engine tokenises every text."""
 
     tokenize: Tokenize
     tokenizer: Tokenizer | None
@@ -34,35 +34,35 @@ class VerifiedBackend:
 
 
 async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
-    """Ask the backend for its proof. Raises BackendError with what is wrong, or missing yet.
+    """Verify the backend. Raises BackendError with what is wrong, or not there yet.
 
-    It is BackendLost only if it was up and ended meanwhile.
+    The error is BackendLost only if the backend was up and ended meanwhile.
     """
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            await _up(backend)
+            await _check_up(backend)
             tokenizer = await _own_tokenizer(backend)
-            tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _Engine(backend)
-            await _vector_is_right(backend, family, tokenize)
+            tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _EngineTokenizer(backend)
+            await _check_vector(backend, family, tokenize)
             return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family))
     except TimeoutError as error:
         raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
 
 
-async def _up(backend: LlamaClient) -> None:
+async def _check_up(backend: LlamaClient) -> None:
     try:
         await backend.check()
     except BackendLost as error:
         raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
 
 
-async def _vector_is_right(backend: LlamaClient, family: Family, tokenize: Tokenize) -> None:
+async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize) -> None:
     vectors = await backend.embed(await tokenize([KNOWN_TEXT]))
     if vectors.shape != (1, family.dimensions):
         message = f"backend {backend.name} gives {vectors.shape[1]} dimensions, the family has"
         raise BadVector(f"{message} {family.dimensions}: wrong model file?")
     if not np.isfinite(vectors).all():
-        raise BadVector(f"backend {backend.name} gives no finite vector for any text: it must be started again")
+        raise BadVector(f"backend {backend.name} gives no finite vector for any text: it must be restarted")
 
 
 async def _provenance(backend: LlamaClient, family: Family) -> Provenance:
@@ -85,13 +85,13 @@ async def _own_tokenizer(backend: LlamaClient) -> Tokenizer | None:
         return None
     for text, ids in zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True):
         if ids != (await backend.tokenize(text)).tolist():
-            log.warning("%s: our tokens differ from the engine's for %r: asking the engine", path, text)
+            log.warning("%s: our tokens differ from the engine's for %r: the engine tokenises", path, text)
             return None
     return tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class _Engine:
+class _EngineTokenizer:
     backend: LlamaClient
 
     async def __call__(self, texts: Sequence[str]) -> list[Ids]:
@@ -102,5 +102,5 @@ def _loaded(path: Path) -> Tokenizer | None:
     try:
         return load(path)
     except UnsupportedTokenizer as error:
-        log.warning("%s: %s: asking the engine for every token count", path, error)
+        log.warning("%s: %s: the engine tokenises every text", path, error)
         return None
