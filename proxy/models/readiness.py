@@ -15,7 +15,7 @@ WAIT_FOR = (State.PAUSED, State.LOADING)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitLimits:
-    """How many `tokens` may wait; how long a batch, the start of a paused model and the recovery of a failed one take."""
+    """How many `tokens` may wait, and how long a batch, the start of a model and its recovery may take."""
 
     tokens: int
     batch_s: float
