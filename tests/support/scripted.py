@@ -21,7 +21,7 @@ KNOWN = orjson.loads(dispatcher_module.KNOWN)[0]  # what is sent before a text t
 class Engine:
     """A scripted backend: the vector of [a, b, …] is [a, count]; the guilty text fails, or is NaN, `times` times.
 
-    It is killed during the calls that `kills` numbers, whatever is in them.
+    It is killed during the batches that `kills` numbers, whatever is in them.
     """
 
     name = "scripted"

@@ -171,7 +171,7 @@ async def test_a_damaged_file_is_renamed_and_logged(
     assert {file.name for file in tmp_path.iterdir()} == {"c.db", "c.db.damaged"}
 
 
-async def test_a_file_that_is_damaged_while_it_is_used_costs_nobody_an_answer(tmp_path: Path) -> None:
+async def test_a_file_that_is_damaged_while_it_is_used_costs_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     await kept(path, 500)
     content = bytearray(path.read_bytes())
@@ -182,7 +182,7 @@ async def test_a_file_that_is_damaged_while_it_is_used_costs_nobody_an_answer(tm
     assert (tmp_path / "c.db.damaged").exists()
 
 
-async def test_a_database_of_somebody_else_is_left_whole(tmp_path: Path) -> None:
+async def test_a_database_of_another_program_is_left_intact(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE photograph (name TEXT)")

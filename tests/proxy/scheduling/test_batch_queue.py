@@ -1,4 +1,4 @@
-"""The line's decisions: calls that llama-server gets right, nothing lost, nobody starved, everybody's share."""
+"""The batch queue: batches that llama-server computes right, nothing lost, no request starved."""
 
 import asyncio
 
@@ -8,14 +8,25 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from proxy.errors import DeadlineExceeded
 from proxy.scheduling.entries import QueuedRequest, QueuedText, TokenizedText
-from tests.support.in_line import BATCH, LENGTHS, NOBODYS_LOOP, NUMBERS, SLOTS, enqueue, join, owners, queue, tokens
+from tests.support.queued_requests import (
+    BATCH,
+    CLOSED_LOOP,
+    LENGTHS,
+    NUMBERS,
+    SLOTS,
+    enqueue,
+    join,
+    owners,
+    queue,
+    tokens,
+)
 
 
 @given(st.lists(st.tuples(st.integers(1, BATCH), st.booleans()), min_size=1, max_size=12), st.booleans())
-def test_a_text_that_goes_alone_has_its_call_to_itself(texts: list[tuple[int, bool]], interactive_lately: bool) -> None:
+def test_an_exclusive_text_has_its_batch_to_itself(texts: list[tuple[int, bool]], interactive_lately: bool) -> None:
     waiting = queue()
-    for length, alone in texts:
-        join(waiting, [TokenizedText(b"%d" % next(NUMBERS), length, alone)])
+    for length, exclusive in texts:
+        join(waiting, [TokenizedText(b"%d" % next(NUMBERS), length, exclusive)])
     taken = 0
     while call := waiting.next_batch(0.0, interactive_lately=interactive_lately):
         assert len(call) == 1 or not any(text.exclusive for text in call)
@@ -25,14 +36,14 @@ def test_a_text_that_goes_alone_has_its_call_to_itself(texts: list[tuple[int, bo
     assert taken == len(texts)
 
 
-class Lines(RuleBasedStateMachine):
-    """Whatever comes, leaves and goes wrong."""
+class Queues(RuleBasedStateMachine):
+    """Requests arrive, are cancelled, and their batches fail."""
 
     def __init__(self) -> None:
         super().__init__()
         self.queue = queue()
         self.jobs: list[QueuedRequest] = []
-        self.aside: set[bytes] = set()
+        self.retried: set[bytes] = set()
         self.now = 0.0
 
     @rule(lengths=LENGTHS, client=st.sampled_from("abc"), same=st.booleans())
@@ -56,8 +67,8 @@ class Lines(RuleBasedStateMachine):
         assert bool(call) is wanted
         assert len(call) <= SLOTS
         assert tokens(call) <= BATCH
-        again = [text for text in call if goes_wrong and text.ids not in self.aside]
-        self.aside |= {text.ids for text in again}
+        again = [text for text in call if goes_wrong and text.ids not in self.retried]
+        self.retried |= {text.ids for text in again}
         self.queue.requeue([[text] for text in again])
         for text in call:
             if text not in again:
@@ -74,19 +85,19 @@ class Lines(RuleBasedStateMachine):
     @invariant()
     def the_count_is_what_waits(self) -> None:
         texts = {text: None for job in self.jobs for text in job.texts if not text.taken}
-        aside = sum(map(len, self.queue.retries()))
-        assert self.queue.texts == len(texts) + aside
+        retries = sum(map(len, self.queue.retries()))
+        assert self.queue.texts == len(texts) + retries
 
     @precondition(lambda self: not self.jobs)
     @invariant()
     def nothing_is_left_behind(self) -> None:
         while self.queue.next_batch(self.now):
-            raise AssertionError("a text that nobody waits for was sent")
+            raise AssertionError("a text without a waiting request was sent")
         assert (self.queue.texts, self.queue.tokens, self.queue.waiting()) == (0, 0, [])
 
 
-TestLines = Lines.TestCase
-TestLines.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestQueues = Queues.TestCase
+TestQueues.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 
 
 @given(st.lists(LENGTHS, min_size=1, max_size=6), st.booleans())
@@ -103,15 +114,15 @@ def test_every_text_goes_out_once_and_each_job_in_its_order(
     assert [sent[job] for job in jobs] == [list(range(job.size)) for job in jobs]
 
 
-def test_a_full_line_refuses_but_takes_any_one_job_when_empty() -> None:
+def test_a_full_queue_refuses_but_takes_any_one_request_when_empty() -> None:
     waiting = queue(max_tokens=30)
     first = enqueue(waiting, 20, 20, 20, 20)
-    job = QueuedRequest(1, asyncio.Future(loop=NOBODYS_LOOP))
+    job = QueuedRequest(1, asyncio.Future(loop=CLOSED_LOOP))
     assert waiting.enqueue(job, [TokenizedText(b"x", 1)]) is None
     assert waiting.enqueue(job, [TokenizedText(first.texts[0].ids, 20)]) == 1  # what is computed anyway costs nothing
 
 
-def test_identical_texts_are_one_and_go_with_whoever_is_first() -> None:
+def test_identical_texts_are_one_entry_sent_with_the_first_request() -> None:
     waiting = queue()
     bulk = [TokenizedText(b"b%d" % number, 50) for number in range(20)]
     first = join(waiting, [*bulk, bulk[0]])
@@ -129,7 +140,7 @@ def test_identical_texts_are_one_and_go_with_whoever_is_first() -> None:
     assert first.head() is None
 
 
-def test_who_leaves_takes_only_its_own_texts_along() -> None:
+def test_a_cancelled_request_takes_only_its_own_texts_along() -> None:
     waiting = queue()
     shared = TokenizedText(b"shared", 50)
     gone, stays = join(waiting, [TokenizedText(b"own", 60), shared]), join(waiting, [shared])
@@ -139,7 +150,7 @@ def test_who_leaves_takes_only_its_own_texts_along() -> None:
     assert [owners([text]) for text in waiting.next_batch(0)] == [[stays]]
 
 
-def test_what_cannot_be_done_by_its_deadline_is_not_begun() -> None:
+def test_a_request_that_cannot_meet_its_deadline_is_not_started() -> None:
     waiting = queue()
     slow = enqueue(waiting, *[50] * 4, deadline=10.0)
     fast = enqueue(waiting, *[50] * 4, deadline=30.0)
@@ -148,7 +159,7 @@ def test_what_cannot_be_done_by_its_deadline_is_not_begun() -> None:
     assert not fast.done.done()
 
 
-def test_what_went_wrong_goes_again_between_the_calls_of_others() -> None:
+def test_retries_are_sent_between_the_batches_of_others() -> None:
     waiting = queue()
     enqueue(waiting, *[30] * 2)
     bad = waiting.next_batch(0)

@@ -1,4 +1,4 @@
-"""A dispatcher sends calls one after another, shares them, refuses what is too much, and lets go of who leaves."""
+"""A dispatcher sends one batch after another, shares them, rejects what is too much, and drops cancelled requests."""
 
 import asyncio
 import tracemalloc
@@ -22,7 +22,7 @@ async def test_rows_come_back_in_the_order_of_the_inputs() -> None:
         assert await firsts(dispatcher, *([n] * (n % 30 + 1) for n in range(40))) == list(range(40))
 
 
-async def test_requests_that_wait_together_share_a_call() -> None:
+async def test_requests_that_wait_together_share_a_batch() -> None:
     engine = Engine()
     async with serving(engine) as dispatcher:
         await asyncio.gather(*(dispatcher.embed([[n]]) for n in range(4)))
@@ -44,7 +44,7 @@ async def test_a_text_that_waits_takes_little_memory() -> None:
             waiting.cancel()
 
 
-async def test_the_next_call_is_on_its_way_before_an_answer_is_read() -> None:
+async def test_the_next_batch_is_sent_before_a_result_is_read() -> None:
     engine = Engine()
     async with serving(engine) as dispatcher:
         await firsts(dispatcher, *([n] for n in range(3 * SLOTS)))
@@ -66,7 +66,7 @@ async def test_identical_texts_are_computed_once_also_while_one_is_in_flight() -
     assert engine.calls == [[7, 8], [9]]
 
 
-async def test_a_full_line_says_how_much_waits_and_when_to_come_back() -> None:
+async def test_a_full_queue_says_how_much_waits_and_when_to_come_back() -> None:
     engine = Engine()
     async with serving(engine, max_tokens=60) as dispatcher:
         await dispatcher.embed([[1] * 50])
@@ -84,7 +84,7 @@ async def test_a_full_line_says_how_much_waits_and_when_to_come_back() -> None:
         await asyncio.gather(first, second)
 
 
-async def test_a_caller_that_leaves_takes_its_texts_out_of_the_line() -> None:
+async def test_a_cancelled_request_takes_its_texts_out_of_the_queue() -> None:
     engine = Engine()
     engine.gate.clear()
     async with serving(engine) as dispatcher:
@@ -109,7 +109,7 @@ async def test_what_cannot_be_done_in_time_is_not_begun() -> None:
     assert engine.calls == []
 
 
-async def test_draining_sends_home_who_waits_and_finishes_what_runs() -> None:
+async def test_draining_fails_waiting_requests_and_completes_the_batch_in_flight() -> None:
     engine = Engine()
     engine.gate.clear()
     async with serving(engine) as dispatcher:

@@ -1,4 +1,4 @@
-"""Everybody has a share: queries and bulk, keys, and the requests of a key."""
+"""Fair shares: of queries and bulk, of keys, and of the requests of a key."""
 
 import asyncio
 
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from proxy.scheduling.batch_queue import AGEING_S, BATCH_S, MIN_BULK_SHARE
 from proxy.scheduling.entries import Caller, QueuedRequest, TokenizedText
-from tests.support.in_line import (
+from tests.support.queued_requests import (
     BATCH,
+    CLOSED_LOOP,
     LENGTHS,
-    NOBODYS_LOOP,
     NUMBERS,
     SLOTS,
     SMALL,
@@ -25,7 +25,7 @@ from tests.support.in_line import (
 
 
 @given(st.lists(st.integers(1, BATCH), min_size=20, max_size=60), st.integers(0, 10), st.integers(1, SMALL))
-def test_a_query_goes_out_in_one_of_the_next_two_calls_whatever_bulk_waits(
+def test_a_query_is_in_one_of_the_next_two_batches_whatever_bulk_waits(
     bulk: list[int], calls: int, length: int
 ) -> None:
     waiting = queue()
@@ -72,7 +72,7 @@ def test_bulk_that_waited_long_has_more() -> None:
     assert share(10 * AGEING_S) == pytest.approx(0.5, abs=0.05)
 
 
-def test_calls_with_bulk_are_small_only_while_somebody_is_in_a_hurry() -> None:
+def test_batches_with_bulk_are_small_only_after_a_recent_interactive_request() -> None:
     waiting = queue()
     enqueue(waiting, *[10] * 50)
     assert len(waiting.next_batch(0, interactive_lately=False)) == SLOTS
@@ -80,7 +80,7 @@ def test_calls_with_bulk_are_small_only_while_somebody_is_in_a_hurry() -> None:
 
 
 @given(LENGTHS, LENGTHS, st.floats(1, 10 * BATCH / BATCH_S))
-def test_a_call_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
+def test_a_batch_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
     bulk: list[int], queries: list[int], speed: float
 ) -> None:
     waiting = queue()
@@ -92,7 +92,7 @@ def test_a_call_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
         assert len(call) == 1 or tokens(call) <= min(BATCH, max(BATCH // 8, speed * BATCH_S))
 
 
-def test_what_bulk_is_owed_from_long_calls_is_not_taken_in_many_short_ones() -> None:
+def test_the_bulk_deficit_of_long_batches_is_not_spent_in_many_short_ones() -> None:
     waiting = queue()
     enqueue(waiting, *[1] * 3000)
     for _ in range(200):
@@ -129,7 +129,7 @@ def test_two_keys_get_the_same_however_many_requests_each_has(first: list[int], 
     )
 )
 def test_no_request_of_a_key_is_done_later_than_with_equal_shares(requests: list[tuple[int, list[int]]]) -> None:
-    """`requests`: how many calls after the one before each comes, and the lengths of its texts: all are bulk."""
+    """`requests`: how many batches after the previous one each arrives, and the lengths of its texts: all are bulk."""
     waiting, served = queue(), 0
     arrived: dict[QueuedRequest, int] = {}
     done: dict[QueuedRequest, int] = {}
@@ -213,7 +213,7 @@ def test_a_short_request_passes_a_long_one_that_has_had_much_more_than_its_lengt
     assert owners(waiting.next_batch(0)) == [short]
 
 
-def test_a_long_text_is_not_passed_over_for_ever() -> None:
+def test_a_long_text_is_not_skipped_forever() -> None:
     waiting = queue()
     enqueue(waiting, 60)
     long = enqueue(waiting, BATCH)
@@ -224,7 +224,7 @@ def test_a_long_text_is_not_passed_over_for_ever() -> None:
     assert True in calls
 
 
-def test_keys_that_come_again_and_again_do_not_overtake_one_that_was_served_before() -> None:
+def test_new_keys_do_not_overtake_one_that_was_served_before() -> None:
     waiting = queue()
     old = enqueue(waiting, *[BATCH] * 10, client="old")
     had = 0
@@ -237,7 +237,7 @@ def test_keys_that_come_again_and_again_do_not_overtake_one_that_was_served_befo
 def test_a_request_that_goes_first_passes_those_of_its_own_key_and_takes_nothing_from_another() -> None:
     waiting = queue()
     of = {client: [enqueue(waiting, 5, client=client) for _ in range(20)] for client in "ab"}
-    urgent = QueuedRequest(1, asyncio.Future(loop=NOBODYS_LOOP), Caller(client="a", first=True))
+    urgent = QueuedRequest(1, asyncio.Future(loop=CLOSED_LOOP), Caller(client="a", first=True))
     waiting.enqueue(urgent, [TokenizedText(b"urgent", SMALL)])
     calls = [waiting.next_batch(0) for _ in range(6)]
     assert urgent in owners(calls[0])

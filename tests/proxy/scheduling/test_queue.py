@@ -28,7 +28,7 @@ class Queue:
     one: StandIn
 
     async def waiting(self, texts: int) -> None:
-        """Wait until so many texts are in line."""
+        """Wait until so many texts are in the queue."""
         async with asyncio.timeout(20):
             while await self.metric("trillama_queue_texts") != texts:
                 await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""What goes wrong with a call costs nobody an answer but the text that is to blame."""
+"""A failed batch costs no request its answer, except for the text that is to blame."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ from proxy.scheduling.results import GIVEN_UP_S
 from tests.support.scripted import KNOWN, Engine, called, firsts, serving
 
 
-async def test_only_the_guilty_request_of_a_shared_call_fails() -> None:
+async def test_only_the_guilty_request_of_a_shared_batch_fails() -> None:
     engine = Engine(guilty=2, error=BackendError("backend answered 500"))
     async with serving(engine) as dispatcher:
         answers = await asyncio.gather(*(dispatcher.embed([[n]]) for n in range(4)), return_exceptions=True)
@@ -25,7 +25,7 @@ async def test_only_the_guilty_request_of_a_shared_call_fails() -> None:
 
 
 @pytest.mark.parametrize("error", [BackendLost("lost"), None], ids=["ends the engine", "NaN"])
-async def test_a_text_that_goes_wrong_twice_is_poison_and_nobody_else_notices(error: BackendError | None) -> None:
+async def test_a_text_that_goes_wrong_twice_is_poison_and_no_other_request_notices(error: BackendError | None) -> None:
     engine, faults = Engine(guilty=2, error=error), list[BackendError | None]()
     async with serving(engine, faults=faults) as dispatcher:
         answers = await asyncio.gather(*(firsts(dispatcher, [n], [n + 10]) for n in range(4)), return_exceptions=True)
@@ -33,7 +33,7 @@ async def test_a_text_that_goes_wrong_twice_is_poison_and_nobody_else_notices(er
         assert answers == [[0, 10], [1, 11], [3, 13]]
         assert isinstance(poisoned, PoisonedInput)
         assert "input.0" in poisoned.message
-        alone = 2 if error else 1  # of a shared call that ended the engine it is not known which text did it
+        alone = 2 if error else 1  # a shared batch that ended the engine does not tell which text did it
         assert (len(faults), engine.calls.count([2])) == (1 + alone, alone)
         before = len(engine.calls)
         with pytest.raises(PoisonedInput, match=r"input\.1"):
@@ -44,12 +44,12 @@ async def test_a_text_that_goes_wrong_twice_is_poison_and_nobody_else_notices(er
 
 
 async def test_a_text_that_goes_wrong_only_once_is_served() -> None:
-    async with serving(Engine(guilty=2, error=BackendLost("killed by somebody"), times=1)) as dispatcher:
+    async with serving(Engine(guilty=2, error=BackendLost("killed from outside"), times=1)) as dispatcher:
         assert await firsts(dispatcher, *([n] for n in range(6))) == list(range(6))
 
 
 async def test_a_text_that_was_there_each_time_an_engine_was_killed_is_served() -> None:
-    """In a shared call, alone, at the known text before the next try, and alone once more."""
+    """In a shared batch, alone, at the known text before the next try, and alone once more."""
     engine, faults = Engine(), list[BackendError | None]()
     engine.kills = {1, 2, 4, 6}
     async with serving(engine, faults=faults) as dispatcher:
@@ -71,7 +71,7 @@ async def test_a_text_whose_caller_left_is_tried_alone_when_it_comes_back() -> N
     assert [call for call in engine.calls if 2 in call] == [[2, 3], [2], [2]]
 
 
-async def test_a_text_that_an_ailing_engine_ends_with_again_and_again_is_given_up_not_condemned() -> None:
+async def test_a_text_that_an_ailing_engine_ends_with_again_and_again_is_given_up_not_quarantined() -> None:
     engine = Engine(guilty=2, error=BackendLost("lost"))
     async with serving(engine) as dispatcher:
         asked = asyncio.ensure_future(dispatcher.embed([[2]]))
@@ -85,14 +85,14 @@ async def test_a_text_that_an_ailing_engine_ends_with_again_and_again_is_given_u
     assert engine.calls.count([2]) == MAX_FAILURES
 
 
-async def test_a_call_that_was_not_taken_is_made_again_and_makes_nobody_suspect() -> None:
+async def test_a_batch_that_was_not_accepted_is_sent_again_and_makes_no_text_suspect() -> None:
     engine = Engine(guilty=0, error=BackendUnavailable("down"), times=5)
     async with serving(engine) as dispatcher:
         assert await firsts(dispatcher, *([n] for n in range(4))) == [0, 1, 2, 3]
     assert engine.calls == [[0, 1, 2, 3]] * 6
 
 
-async def test_a_backend_that_never_answers_holds_the_line_only_for_a_while() -> None:
+async def test_a_backend_that_never_answers_holds_up_the_queue_only_for_a_while() -> None:
     engine, faults = Engine(), list[BackendError | None]()
     engine.gate.clear()
     async with serving(engine, faults=faults) as dispatcher:
@@ -104,7 +104,7 @@ async def test_a_backend_that_never_answers_holds_the_line_only_for_a_while() ->
         assert await waiting == [1]
 
 
-async def test_vectors_of_another_size_are_no_vectors() -> None:
+async def test_vectors_of_another_size_are_an_error() -> None:
     async with serving(Engine(), dimensions=3) as dispatcher:
         with pytest.raises(BadVector, match="gave 2 dimensions, the family has 3"):
             await dispatcher.embed([[1]])
