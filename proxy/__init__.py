@@ -1,1 +1,13 @@
-"""The HTTP side of trillama: Jina's and OpenAI's embeddings API in front of llama-servers."""
+"""The HTTP side of trillama: the embeddings APIs of Jina, OpenAI and others in front of llama-servers.
+
+The path of one request, folder by folder; each imports only from those below it (`lint-imports` checks this):
+
+- `edge`: a connection is accepted within its limits and deadlines; host, origin and key are checked, the body is read.
+- `http`: the route's handler; `dialects` and `wire`: JSON of a client's API → one `EmbedRequest` (`types`).
+- `embedding`: the task and its prefix; late chunks, multi-vectors and truncation; dimensions and normalisation.
+- `models`: the backend of the task: whether it serves now, which vectors it has cached. `tokens`: texts → token ids.
+- `scheduling`: the backend's queue: fair between API keys, composed into batches, retried, failed texts isolated.
+- `llama`: the client of one llama-server. The vectors then return the same way, rendered by the dialect.
+
+`contract` is what the launcher shares with the proxy; `process` concerns the process alone; `app` connects the parts.
+"""

@@ -1,4 +1,4 @@
-"""`python -m proxy --config FILE`: arguments → settings → run. The only place of the proxy that exits."""
+"""`python -m proxy --config FILE`: arguments → settings → run. The only module of the proxy that exits."""
 
 import argparse
 import asyncio
@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 from proxy.app import serving
-from proxy.contract import settings as config
-from proxy.contract.settings_file import ConfigError
+from proxy.contract.family import Family
+from proxy.contract.settings import ProxySettings, load
+from proxy.contract.settings_file import BadSettings
 from proxy.edge import open_files
 from proxy.process import allocator
 from proxy.process.log_repeats import Repeats
@@ -21,31 +22,31 @@ EX_TEMPFAIL = 75
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT. Exit codes: 0 stopped, 78 wrong config, 75 the port is taken."""
+    """Serve until SIGTERM or SIGINT. Exit codes: 0 stopped, 78 invalid configuration, 75 the port is taken."""
     parser = argparse.ArgumentParser(prog="proxy", description="Jina's and OpenAI's embeddings API over llama-servers")
     parser.add_argument("--config", type=Path, required=True, help="the proxy's TOML file")
-    parser.add_argument("--take-over", action="store_true", help="accept only when told to, on the control socket")
+    parser.add_argument(
+        "--take-over", action="store_true", help="accept connections only after POST /accept on the control socket"
+    )
     parser.add_argument("--listen-fd", type=int, help="serve on this listening socket instead of opening one")
     arguments = parser.parse_args()
-    logging.raiseExceptions = False  # a line that cannot be written is lost: the terminal is gone, or the disk is full
+    logging.raiseExceptions = False  # a line that cannot be written is dropped: the terminal closed, or a full disk
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger().handlers[0].addFilter(Repeats())
     open_files.raise_limit()
-    allocator.give_back_large()
-    # One text is tokenised in microseconds; waking a pool of threads for it costs more, and the cores are the engine's.
+    allocator.return_large_blocks()
+    # A text is tokenised in microseconds: waking a thread pool costs more, and the engine needs the cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        settings, family = config.load(arguments.config)
+        settings, family = load(arguments.config)
         asyncio.run(_run(settings, family, arguments.listen_fd, accepting=not arguments.take_over))
-    except ConfigError as error:
+    except BadSettings as error:
         sys.exit(_fail(EX_CONFIG, str(error)))
     except OSError as error:
         sys.exit(_fail(EX_TEMPFAIL, f"cannot listen: {error}"))
 
 
-async def _run(
-    settings: config.ProxySettings, family: config.Family, listen_fd: int | None, *, accepting: bool
-) -> None:
+async def _run(settings: ProxySettings, family: Family, listen_fd: int | None, *, accepting: bool) -> None:
     logging.getLogger().setLevel(settings.log_level.upper())
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -56,7 +57,7 @@ async def _run(
             await stop.wait()
 
 
-def _listener(settings: config.ProxySettings, fd: int | None) -> socket.socket:
+def _listener(settings: ProxySettings, fd: int | None) -> socket.socket:
     if fd is not None:
         return socket.socket(fileno=fd)
     kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

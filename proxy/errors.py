@@ -1,4 +1,4 @@
-"""Everything that can go wrong with a request; the middleware turns each into the caller's error body.
+"""Everything that can go wrong with a request; the middleware renders each as the error body of the client's API.
 
 ProxyError                       500 INTERNAL_ERROR
 ├── BadRequest                   400 INVALID_REQUEST
@@ -35,14 +35,14 @@ from dataclasses import dataclass
 
 from proxy.quoting import quoted, shown
 
-MOST_FAULTS = 10  # told to a caller
-MOST_TEXT = 4000  # characters of an error's sentence; what callers sent is quoted in far less
+MAX_FAULTS = 10  # reported in one error
+MAX_MESSAGE = 4000  # characters of an error's sentence; what clients sent is quoted in far less
 
 
 class ProxyError(Exception):
-    """Base class. `args[0]` is one sentence for the caller, of MOST_TEXT; `param` the request field at fault.
+    """Base class. `args[0]` is one sentence for the client, of MAX_MESSAGE at most; `param` the request field at fault.
 
-    `queue_tokens`, where it matters: how many tokens are waiting. `closes`: it ends the connection, too.
+    `queue_tokens`, where it matters: how many tokens are waiting. `closes`: the connection is closed, too.
     """
 
     status = 500
@@ -51,7 +51,7 @@ class ProxyError(Exception):
     closes = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
-        self.message = message if len(message) <= MOST_TEXT else message[: MOST_TEXT - 1] + "…"
+        self.message = message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
         super().__init__(self.message)
         self.param = param
         self.retry_after_s = retry_after_s
@@ -69,7 +69,7 @@ class NotJson(BadRequest):
 
 
 class ModelNotFound(BadRequest):
-    """`model` is the name as the caller wrote it; `served` lists what there is instead."""
+    """`model` is the name as the client wrote it; `served` lists the names there are."""
 
     code = "INPUT_MODEL_NOT_FOUND"
 
@@ -97,14 +97,14 @@ class MalformedKey(Unauthorized):
 
 
 class ForeignHost(BadRequest):
-    """The `Host` is a name that a stranger's DNS could have given to this address."""
+    """The `Host` is a name that an attacker's DNS could resolve to this address."""
 
     status = 403
     code = "HOST_NOT_ALLOWED"
 
 
 class ForeignOrigin(BadRequest):
-    """A page of another site sent the request."""
+    """The request was sent by a page of another site."""
 
     status = 403
     code = "ORIGIN_NOT_ALLOWED"
@@ -125,7 +125,7 @@ class MethodNotAllowed(BadRequest):
 
 
 class TooSlow(BadRequest):
-    """The request did not arrive in the time that it had."""
+    """The request did not arrive in time."""
 
     status = 408
     code = "REQUEST_TIMEOUT"
@@ -149,7 +149,7 @@ class ExpectationFailed(BadRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One field that failed validation; `input` is what came, shortened."""
+    """One field that failed validation; `input` is the value that was sent, shortened."""
 
     field: str
     message: str
@@ -158,29 +158,29 @@ class Fault:
 
 
 class Invalid(BadRequest):
-    """The body is JSON but not a request: the faults found are in `faults`, MOST_FAULTS of them at most."""
+    """The body is JSON but not a valid request; `faults` lists the faults found, MAX_FAULTS at most."""
 
     status = 422
     code = "VALIDATION_ERROR"
 
     def __init__(self, *faults: Fault) -> None:
-        told = faults[:MOST_FAULTS]
-        message = "; ".join(f"{fault.field}: {fault.message}" for fault in told)
-        more = f"; and {len(faults) - len(told)} more" if len(faults) > len(told) else ""
+        reported = faults[:MAX_FAULTS]
+        message = "; ".join(f"{fault.field}: {fault.message}" for fault in reported)
+        more = f"; and {len(faults) - len(reported)} more" if len(faults) > len(reported) else ""
         super().__init__(message + more, param=faults[0].field.split(".")[0])
-        self.faults = told
+        self.faults = reported
 
 
 class PoisonedInput(Invalid):
-    """A text that ended the engine, or came back as NaN, twice: it is not sent there again for a while.
+    """A text that crashed the engine, or gave NaN, twice: it is not sent there again for a while.
 
-    422 and not 502: the same text would do the same again, and clients send again by themselves what is a 5xx.
+    422, not 502: the text would fail again, and clients retry 5xx by themselves.
     """
 
     code = "INPUT_POISONED"
 
     def __init__(self, index: int) -> None:
-        message = "the model cannot compute this text: it ends the engine or has no finite vector; leave it out"
+        message = "the model cannot compute this text: it crashes the engine or has no finite vector; leave it out"
         super().__init__(Fault(field=f"input.{index}", message=message, type="poisoned", input=""))
         self.index = index
 
@@ -192,7 +192,7 @@ class Overloaded(ProxyError):
 
 
 class Crowded(Overloaded):
-    """Too many connections, or too many bytes of requests at a time."""
+    """Too many connections, or too many bytes of requests, at a time."""
 
     code = "SERVER_BUSY"
     closes = True
@@ -204,27 +204,27 @@ class HeadTooLarge(BadRequest):
 
 
 class BackendError(ProxyError):
-    """llama-server answered with an error, or with something that is not its answer."""
+    """llama-server answered with an error, or with something unexpected."""
 
     status = 502
     code = "BACKEND_ERROR"
 
 
 class BadVector(BackendError):
-    """A vector with NaN or infinity in it (trap T8): never handed on."""
+    """A vector with NaN or infinity in it (trap T8): never passed on to a client."""
 
     code = "BACKEND_INVALID_VECTOR"
 
 
 class BackendUnavailable(BackendError):
-    """Nobody listens, or the connection broke."""
+    """The backend does not listen, or the connection broke."""
 
     status = 503
     code = "BACKEND_UNAVAILABLE"
 
 
 class BackendLost(BackendUnavailable):
-    """It took a call and then the connection broke, or no answer came: the call may be what ended it."""
+    """The backend took a batch, then the connection broke or no answer came: the batch may have crashed it."""
 
 
 class BackendLoading(BackendUnavailable):
@@ -242,5 +242,5 @@ class DeadlineExceeded(ProxyError):
 
 
 def invalid(field: str, message: str, *, kind: str = "value_error", given: object = "") -> Invalid:
-    """One fault as an error; `given` is shown shortened."""
+    """An error for one fault; `given` is shortened."""
     return Invalid(Fault(field=field, message=message, type=kind, input=shown(given)))

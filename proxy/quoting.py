@@ -1,33 +1,33 @@
-"""Pure: what a caller sent, as it is told back: short, however large or deep it is."""
+"""Pure: quotes what a client sent in messages and logs: short, however large or deep it is."""
 
 import difflib
 import itertools
 import reprlib
 from collections.abc import Iterable, Mapping
 
-MOST = 80  # characters
+MAX_LENGTH = 80  # characters
 
 
 def shown(given: object) -> str:
-    """By itself: a text as it is."""
-    return (
-        given[:MOST].encode(errors="replace").decode() if isinstance(given, str) else quoted(given)
-    )  # a header need not be text
+    """For a field of its own: a text stands without quotes."""
+    if isinstance(given, str):
+        return given[:MAX_LENGTH].encode(errors="replace").decode()  # a header can hold bytes that are not text
+    return quoted(given)
 
 
 def quoted(given: object) -> str:
-    """In a sentence: a text is in quotes."""
-    return _SHORT.repr(given)[:MOST]
+    """For use inside a sentence: a text stands in quotes."""
+    return _SHORT.repr(given)[:MAX_LENGTH]
 
 
 def did_you_mean(given: object, names: Iterable[str]) -> str:
-    """`; did you mean 'NAME'?` if one of the names is like what came, else nothing."""
-    text = given.lower() if isinstance(given, str) and len(given) < MOST else ""
+    """`; did you mean 'NAME'?` if one of the names is similar to the given one, else nothing."""
+    text = given.lower() if isinstance(given, str) and len(given) < MAX_LENGTH else ""
     return "".join(f"; did you mean {name!r}?" for name in difflib.get_close_matches(text, names, n=1, cutoff=0.75))
 
 
 class _Short(reprlib.Repr):
-    """As reprlib's, but with JSON's words, and without sorting all that a large object has."""
+    """As reprlib's, but with JSON's literals, and without sorting every key of a large object."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from launcher.host import processor
-from proxy.contract.settings import Strict
+from proxy.contract.family import Strict
 
 
 class Order(Strict):

@@ -15,7 +15,7 @@ from launcher.host import disk, processor
 from launcher.host.cores import usable_cores
 from launcher.settings.config import FlashAttention, Settings
 from launcher.settings.folders import cache_dir
-from proxy.contract.settings import Positive, Strict
+from proxy.contract.family import Positive, Strict
 
 TUNED = ("slots", "threads", "flash_attention")  # of `[engine]`; what the host's file sets stays
 

@@ -13,9 +13,10 @@ from launcher.errors import DamagedFile, ModelError
 from launcher.hub.cache import sha256_of
 from launcher.hub.cache_entry import sha256_named
 from launcher.hub.download import fetch
-from launcher.models.gguf_file import Header, read_header
+from launcher.models.gguf_file import read_header
 from launcher.settings.config import ModelSettings
 from launcher.settings.family import Family
+from proxy.contract.gguf import Header
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import Field, ValidationError
 
 from launcher.settings.folders import cache_dir
-from proxy.contract.settings import Positive, Strict
+from proxy.contract.family import Positive, Strict
 
 ALIKE = 0.02  # of a device's memory: a driver's or a kernel's update changes what it keeps for itself
 

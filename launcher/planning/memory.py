@@ -7,7 +7,7 @@ peaks leave over (README of the GGUF repository). The host's own share beside a 
 
 from dataclasses import dataclass
 
-from launcher.models.gguf_file import Header, Scalar
+from proxy.contract.gguf import Header, Value
 
 MIB, GIB = 2**20, 2**30
 FLOAT, HALF = 4, 2  # bytes of a computed number, and of one in the KV cache or in the attention's mask
@@ -86,7 +86,7 @@ def weights_of(header: Header) -> ModelWeights | None:
     return ModelWeights(file_bytes=header.file_bytes, shape=shape, unquantized=kind in UNQUANTIZED_TYPES)
 
 
-def _positive(value: Scalar) -> int:
+def _positive(value: Value) -> int:
     if not isinstance(value, int) or value <= 0:
         raise ValueError(f"{value!r} is no size")
     return value

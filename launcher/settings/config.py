@@ -12,7 +12,8 @@ from launcher.errors import ConfigError
 from launcher.settings.credentials import api_keys
 from launcher.settings.family import BY_TOKEN, Family
 from proxy.contract import settings_file
-from proxy.contract.settings import Positive, ProxyOptions, ProxySettings, Strict
+from proxy.contract.family import Positive, Strict
+from proxy.contract.settings import ProxyOptions, ProxySettings
 from proxy.contract.settings_file import LocalPath, home_path
 
 T = TypeVar("T", bound=BaseModel)
@@ -195,12 +196,12 @@ def _family_path(family: str, beside: Path | None) -> Path:
 def _read(path: Path) -> dict[str, object]:
     try:
         return settings_file.read(path)
-    except settings_file.ConfigError as error:
+    except settings_file.BadSettings as error:
         raise ConfigError(str(error)) from error
 
 
 def _validated(model: type[T], given: Mapping[str, object], where: Path | str) -> T:
     try:
         return settings_file.validated(model, given, where)
-    except settings_file.ConfigError as error:
+    except settings_file.BadSettings as error:
         raise ConfigError(str(error)) from error

@@ -7,8 +7,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from launcher.errors import ConfigError
-from proxy.contract import settings as proxy_config
-from proxy.contract.settings import Positive, Strict
+from proxy.contract import family as proxy_family
+from proxy.contract.family import Positive, Strict
 
 BY_TOKEN = "-tokens"  # noqa: S105 # ends the name of a model's second backend, which gives the state of every token
 
@@ -123,7 +123,7 @@ class Weights(Strict):
         return next((one for one in self.quantizations if one.casefold() == quantization.casefold()), quantization)
 
 
-class MultiVector(proxy_config.MultiVector):
+class MultiVector(proxy_family.MultiVector):
     """The `[multivector]` table: where the original keeps its per-token projector, which no GGUF has.
 
     `index` says which shard has `weight` (dimensions, the model's width) and `bias`; a backend's LoRA is in `adapter`,
@@ -142,7 +142,7 @@ class MultiVector(proxy_config.MultiVector):
     lora_b: Annotated[str, AfterValidator(_tensor)]
 
 
-class Family(proxy_config.Family):
+class Family(proxy_family.Family):
     """A family file, whole."""
 
     model_config = ConfigDict(extra="forbid")

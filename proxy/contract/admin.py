@@ -1,4 +1,4 @@
-"""How one model stands: what a launcher, and its user, are told."""
+"""The status of one backend, as the proxy reports it to the launcher."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +16,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendLoad:
-    """One model's line at a moment. `idle_s`: since its last request left, 0 while there is one."""
+    """A snapshot of one backend's queue. `idle_s`: since its last request finished, 0 while there is one."""
 
     state: State
     reason: str

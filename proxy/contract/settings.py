@@ -1,98 +1,21 @@
-"""The proxy's settings and its part of the family file. Read once, frozen, strict.
+"""The proxy's settings: read once, frozen, strict. The launcher writes them."""
 
-The launcher imports these too: they are all that it knows of the proxy, beside HTTP.
-"""
-
-from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from proxy.contract.settings_file import ConfigError, LocalPath, read, validated
+from proxy.contract.family import Family, Positive, Strict
+from proxy.contract.settings_file import BadSettings, LocalPath, read, validated
 
-Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s*A-Z]+)$")]  # as a browser writes it
 HostName = Annotated[str, Field(pattern=r"^(\*|[^\s/:*]+)$")]
-UnicodeForm = Literal["NFC", "NFKC"]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TaskSettings(Strict):
-    """One row of the task table: which backend serves it, and the prefix the model was trained with."""
-
-    backend: str
-    prefix: str
-
-
-class MultiVector(BaseModel):
-    """How long each vector of a multi-vector is; the rest of the table is the launcher's."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    dimensions: Positive
-
-
-class Family(BaseModel):
-    """What the proxy needs of a family file; `[weights]` in the same file is the launcher's."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str
-    owned_by: str
-    hugging_face_id: str
-    licence: str
-    dimensions: Positive
-    trained_dimensions: tuple[Positive, ...]
-    max_input_tokens: Positive
-    unicode_normalization: UnicodeForm | None = None
-    default_task: str
-    tasks: dict[str, TaskSettings]
-    task_aliases: dict[str, str] = {}
-    model_aliases: dict[str, str] = {}
-    multivector: MultiVector | None = None
-
-    @model_validator(mode="after")
-    def _names_lead_somewhere(self) -> Self:
-        for name, size in enumerate(self.trained_dimensions):
-            if size > self.dimensions:
-                raise ValueError(f"trained_dimensions.{name} = {size} is more than dimensions = {self.dimensions}")
-        self.check_task(self.default_task, "default_task")
-        for alias, task in self.task_aliases.items():
-            if task not in self.tasks:
-                raise ValueError(
-                    f"task_aliases.{alias} names the task {task!r}, but there are: {', '.join(self.tasks)}"
-                )
-        self.check_aliases(self.model_aliases)
-        return self
-
-    def check_task(self, task: str, where: str) -> None:
-        """Raises ValueError unless it is a task, or an alias of one."""
-        if task not in {**self.task_aliases, **self.tasks}:
-            raise ValueError(f"{where} names the task {task!r}, but there are: {', '.join(self.tasks)}")
-
-    def check_aliases(self, aliases: dict[str, str]) -> None:
-        """Raises ValueError for another name of a model that is not this one."""
-        for alias, model in aliases.items():
-            if model != self.name:
-                raise ValueError(f"model_aliases.{alias} names the model {model!r}, but {self.name!r} is served")
-
-    def check_backends(self, backends: Collection[str]) -> None:
-        """Raises ValueError for a task whose backend does not exist."""
-        for task, row in self.tasks.items():
-            if row.backend not in backends:
-                raise ValueError(
-                    f"tasks.{task}.backend names {row.backend!r}, but there are: {', '.join(backends) or 'none'}"
-                )
 
 
 class TokenIds(StrEnum):
-    """Which vocabulary token ids in a request are of."""
+    """The vocabulary of token ids in a request."""
 
     CL100K = "cl100k"
     MODEL = "model"
@@ -102,7 +25,7 @@ class TokenIds(StrEnum):
 class BackendSettings(Strict):
     """One llama-server. `slots` and `batch_tokens` are its `--parallel` and `--ubatch-size`.
 
-    `on_demand`: it is not there until somebody asks for it. `lock` is a file that all proxies in front of it share.
+    `on_demand`: it is started by the first request. `lock` is a file that all proxies in front of it share.
     """
 
     url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]
@@ -114,25 +37,25 @@ class BackendSettings(Strict):
     lock: Path | None = None
 
 
-def _some(keys: tuple[str, ...]) -> tuple[str, ...]:
+def _not_empty(keys: tuple[str, ...]) -> tuple[str, ...]:
     if not keys:
-        raise ValueError("is empty, and would serve everybody: write a key, or leave the line out to ask for none")
+        raise ValueError("is empty, and would serve everybody: add a key, or leave the line out to require none")
     return keys
 
 
-ApiKeys = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_some)]
+ApiKeys = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_not_empty)]
 
 
 class ProxyOptions(Strict):
-    """What is the user's to set: `[proxy]` in the host's file, and the top of the proxy's own."""
+    """What users may set: `[proxy]` in the host's file, and the top level of the proxy's own file."""
 
     api_keys: ApiKeys = ()
     default_task: str | None = None
-    model_aliases: dict[str, str] = {}
+    model_aliases: dict[str, str] = Field(default_factory=dict)
     token_ids: TokenIds = TokenIds.CL100K
     max_items: Positive = 2048
     max_body_bytes: Positive = 32 * 2**20  # of one request, as sent and as inflated
-    max_total_body_bytes: Positive | None = None  # of all that is unfinished; none: eight times max_body_bytes
+    max_total_body_bytes: Positive | None = None  # of all unfinished requests; none: eight times max_body_bytes
     max_total_answer_bytes: Positive = 2**30  # of the vectors of all requests, until they are sent
     max_connections: Positive = 4096
     max_connections_per_peer: Positive | None = None  # from one address, which may be a reverse proxy's; none: half
@@ -142,7 +65,7 @@ class ProxyOptions(Strict):
     send_timeout_s: Seconds = 30.0
     cors_origins: tuple[Origin, ...] = ()
     allowed_hosts: tuple[HostName, ...] = ()
-    max_queued_tokens: Positive = 2**22  # about what a fast GPU computes within request_timeout_s
+    max_queued_tokens: Positive = 2**22  # roughly what a fast GPU computes within request_timeout_s
     request_timeout_s: Seconds = 600.0
     start_wait_s: Annotated[float, Field(ge=0)] = 120.0
     recovery_s: Annotated[float, Field(ge=0)] = 60.0
@@ -153,18 +76,18 @@ class ProxyOptions(Strict):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def check(self, family: Family) -> None:
-        """Raises ValueError where it contradicts the family."""
+        """Raises ValueError for settings that contradict the family."""
         if self.default_task is not None:
             family.check_task(self.default_task, "default_task")
         family.check_aliases(self.model_aliases)
 
 
 class ProxySettings(ProxyOptions):
-    """The proxy's file, whole. A launcher writes the rest: see `launcher.proxies.settings`."""
+    """The whole file of the proxy. The launcher fills in the rest: see `launcher.proxies.settings`."""
 
     family: LocalPath
     backends: dict[str, BackendSettings]
-    token_backends: dict[str, BackendSettings] = {}  # the same models with `--pooling none`
+    token_backends: dict[str, BackendSettings] = Field(default_factory=dict)  # the same models with `--pooling none`
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     max_input_tokens: Positive | None = None
@@ -177,7 +100,7 @@ class ProxySettings(ProxyOptions):
         return self.max_total_body_bytes or 8 * self.max_body_bytes
 
     @model_validator(mode="after")
-    def _limits_agree(self) -> Self:
+    def _check_limits(self) -> Self:
         if self.total_body_bytes < 2 * self.max_body_bytes:
             raise ValueError(
                 f"max_total_body_bytes = {self.max_total_body_bytes} is less than twice max_body_bytes = "
@@ -197,7 +120,7 @@ class ProxySettings(ProxyOptions):
 
 
 def load(path: Path) -> tuple[ProxySettings, Family]:
-    """The settings in `path` and the family they name. Raises ConfigError."""
+    """The settings in `path` and the family they name. Raises BadSettings."""
     config = validated(ProxySettings, read(path), path)
     family_file = path.parent / config.family
     family = validated(Family, read(family_file), family_file)
@@ -205,5 +128,5 @@ def load(path: Path) -> tuple[ProxySettings, Family]:
         config.check(family)
         family.check_backends(config.backends.keys())
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise BadSettings(f"{path}: {error}") from error
     return config, family

@@ -1,7 +1,4 @@
-"""Reads a TOML file into a model of settings; what is wrong with it is said in the words of the file.
-
-Shared by the proxy and the launcher, which may import this and `proxy.contract.settings` and nothing else of the proxy.
-"""
+"""Reads a TOML file into a settings model; errors use the terms of the file."""
 
 import difflib
 import tomllib
@@ -14,8 +11,8 @@ from pydantic_core import ErrorDetails
 
 T = TypeVar("T", bound=BaseModel)
 
-# pydantic speaks of Python; a file has lists and tables.
-WORDS = {
+# pydantic's messages name Python's types; a TOML file has lists and tables.
+MESSAGES = {
     "missing": "is missing",
     "tuple_type": "must be a list",
     "list_type": "must be a list",
@@ -34,30 +31,30 @@ WORDS = {
 }
 
 
-class ConfigError(Exception):
+class BadSettings(Exception):
     """A setting is missing, unknown or contradicts another; the message names file and field."""
 
 
 def read(path: Path) -> dict[str, object]:
-    """The file's content; a byte order mark, as editors of Windows write it, is no part of it. Raises ConfigError."""
+    """The file's content, without the byte order mark that editors on Windows write. Raises BadSettings."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        raise BadSettings(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        raise BadSettings(f"{path}: not valid TOML: {error}") from error
 
 
 def validated(model: type[T], given: Mapping[str, object], where: Path | str) -> T:
-    """The settings. Raises ConfigError with every fault, by the name that it has in the file `where`."""
+    """The settings. Raises BadSettings with every fault, named as in the file `where`."""
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {'; '.join(_faults(model, given, error))}") from error
+        raise BadSettings(f"{where}: {'; '.join(_faults(model, given, error))}") from error
 
 
 def home_path(path: Path) -> Path:
-    """The path with `~` as the user's home. Raises ValueError, which names the path, where there is none."""
+    """The path with `~` expanded. Raises ValueError, which names the path, if there is no such home directory."""
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -68,23 +65,23 @@ LocalPath = Annotated[Path, AfterValidator(home_path)]
 
 
 def _faults(model: type[BaseModel], given: Mapping[str, object], error: ValidationError) -> Iterator[str]:
-    """One line for each place in the file: what may be one of several kinds has one fault for each of them."""
+    """One line for each place in the file; pydantic reports a union as one fault for each of its types."""
     found: dict[tuple[str | int, ...], dict[str, None]] = {}
     for fault in error.errors(include_url=False):
         place = _place(fault, given)
-        found.setdefault(place, {})[_words(model, fault)] = None
-    for place, words in found.items():
-        yield f"{'.'.join(map(str, place))}: {' or '.join(words)}" if place else " or ".join(words)
+        found.setdefault(place, {})[_message(model, fault)] = None
+    for place, messages in found.items():
+        yield f"{'.'.join(map(str, place))}: {' or '.join(messages)}" if place else " or ".join(messages)
 
 
 def _place(fault: ErrorDetails, given: object) -> tuple[str | int, ...]:
-    """The fault's place as far as the file has it: pydantic adds the kind that it tried."""
+    """The fault's place as far as the file has it: pydantic appends the type that it tried."""
     place: list[str | int] = []
     for part in fault["loc"]:
-        there = _inside(given, part)
-        if there is None and fault["type"] != "missing":
+        inner = _inside(given, part)
+        if inner is None and fault["type"] != "missing":
             break
-        given = there
+        given = inner
         place.append(part)
     return tuple(place)
 
@@ -95,11 +92,11 @@ def _inside(given: object, part: str | int) -> object:
     return given[part] if isinstance(given, list) and isinstance(part, int) and part < len(given) else None
 
 
-def _words(model: type[BaseModel], fault: ErrorDetails) -> str:
+def _message(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         return _unknown(str(fault["loc"][-1]), sorted(_names(model, fault["loc"][:-1])))
     message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return WORDS.get(fault["type"], message)
+    return MESSAGES.get(fault["type"], message)
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -108,7 +105,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _names(model: type[BaseModel], place: tuple[str | int, ...]) -> set[str]:
-    """The settings that the table at that place may have."""
+    """The settings that exist in the table at that place."""
     for part in place:
         if isinstance(part, str) and part in model.model_fields:
             inner = _model_in(model.model_fields[part].annotation)

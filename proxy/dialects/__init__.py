@@ -1,1 +1,4 @@
-"""The APIs that are spoken, a file each: JSON of a client's API to a request, a result back to JSON."""
+"""One file per API: a client's JSON → an EmbedRequest, an EmbedResult or an error → the client's JSON.
+
+Owns the field names, defaults and error formats of each API, and the jobs of RunPod's. Never calls a model.
+"""

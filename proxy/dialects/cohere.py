@@ -1,8 +1,8 @@
 """Cohere's `/v2/embed`, and the `/v1/embed` of its older client.
 
 Sources: the package `cohere` 7.3 (fields, both answers, `message` of an error; `binary` is "packed signed, -128 to 127"
-and `ubinary` "0 to 255"). That `binary` is the byte minus 128, and not its int8 view, is how Voyage documents and Jina
-measures the same thing; Cohere does not say. Distances between two such vectors are equal either way.
+and `ubinary` "0 to 255"). That `binary` is the byte minus 128, and not its int8 view, follows Voyage's documentation
+and measurements of Jina's API; Cohere does not say. Distances between two such vectors are equal either way.
 """
 
 import uuid
@@ -37,7 +37,7 @@ Unsupported = Annotated[object, AfterValidator(_refused), WithJsonSchema({"type"
 
 
 class CohereBody(Wire):
-    """Of the types `int8` and `uint8` are not supported: they would need the ranges of a whole collection."""
+    """The types `int8` and `uint8` are not supported: they would need the value ranges of a whole collection."""
 
     inputs: Inputs = Field(validation_alias=AliasChoices("texts", "inputs"), examples=[["first", "second"]])
     model: ModelName | None = Field(None, examples=[None])
@@ -63,7 +63,7 @@ class Meta(BaseModel):
 
 
 class Columns(BaseModel):
-    """The vectors by type; in each the order of the texts."""
+    """The vectors by type, each in the order of the texts."""
 
     float: list[Floats] | None = None
     base64: list[str] | None = None
@@ -80,7 +80,7 @@ class CohereAnswer(BaseModel):
 
 
 class CohereFloatsAnswer(BaseModel):
-    """Types that were asked for come by their names, as from `/v2/embed`."""
+    """With `embedding_types`, as from `/v2/embed`; else bare vectors."""
 
     id: str
     embeddings: list[Floats] | Columns
@@ -112,8 +112,8 @@ def parse_v1(body: object) -> ParsedRequest:
     )
 
 
-def refuse(error: ProxyError, request_id: str) -> RenderedError:
-    """An error as Cohere writes it."""
+def render_error(error: ProxyError, request_id: str) -> RenderedError:
+    """An error in Cohere's format."""
     return RenderedError(error.status, {"id": request_id, "message": error.message})
 
 
@@ -150,16 +150,16 @@ DIALECTS = (
         parse=parse,
         body=CohereBody,
         answer=CohereAnswer,
-        refuse=refuse,
+        render_error=render_error,
         error=CohereError,
     ),
     Dialect(
         paths=["/v1/embed"],
-        summary="Embed texts: Cohere's older way",
+        summary="Embed texts: Cohere's older API",
         parse=parse_v1,
         body=CohereBody,
         answer=CohereFloatsAnswer,
-        refuse=refuse,
+        render_error=render_error,
         error=CohereError,
     ),
 )

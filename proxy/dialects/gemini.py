@@ -1,7 +1,7 @@
 """Gemini's `:embedContent` and `:batchEmbedContents`. The model is the path's.
 
 Sources: the package `google-genai` 3.6 (paths, fields, `error` with `code`, `message` and `status`), the reference of
-the Gemini API (`title` is for documents only; of a content the texts of its parts count) and Vertex AI's
+the Gemini API (`title` is for documents only; a content consists of the texts of its parts) and Vertex AI's
 (`autoTruncate` is on). A title becomes the first line of its text: Google does not say what its own models do with it.
 """
 
@@ -34,7 +34,7 @@ class GeminiPart(BaseModel):
 
 
 class GeminiContent(BaseModel):
-    """One input: the texts of its parts, joined as they are."""
+    """One input: the texts of its parts, joined without a separator."""
 
     parts: Annotated[list[GeminiPart], Field(min_length=1)] = Field(examples=[[{"text": "hello"}]])
 
@@ -45,7 +45,7 @@ def _text_of(content: object) -> str:
         raise ValueError('must be {"parts": [{"text": "…"}]}')
     texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("has a part that is no text, and this is a text-only model")
+        raise ValueError("has a part that is not text, and this is a text-only model")
     return "".join(text for text in texts if isinstance(text, str))
 
 
@@ -85,17 +85,17 @@ class GeminiBody(Wire):
 
     @property
     def text(self) -> str:
-        """What is embedded."""
+        """The text to embed."""
         return f"{self.title}\n{self.content}" if self.title else self.content
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """What is one for all texts of a batch."""
+        """What must be equal for all texts of a batch."""
         return self.task, self.dimensions, self.truncate
 
 
 class GeminiBatchBody(Wire):
-    """All with the same settings, but for the title."""
+    """All requests with the same settings, except the title."""
 
     requests: Annotated[list[GeminiBody], Field(min_length=1, fail_fast=True)] = Field(
         examples=[[{"content": {"parts": [{"text": "first"}]}}, {"content": {"parts": [{"text": "second"}]}}]]
@@ -154,15 +154,15 @@ def parse_batch(body: object) -> ParsedRequest:
     )
 
 
-def refuse(error: ProxyError, _: str) -> RenderedError:
-    """An error as Google writes it: what is wrong with a request is 400 there."""
+def render_error(error: ProxyError, _: str) -> RenderedError:
+    """An error in Google's format, where an invalid request is 400."""
     status = 400 if isinstance(error, Invalid) else 404 if isinstance(error, ModelNotFound) else error.status
     reason = {"code": status, "message": error.message, "status": STATUSES.get(status, "INTERNAL")}
     return RenderedError(status, {"error": reason})
 
 
 def _request_of(wires: list[GeminiBody], title: str) -> EmbedRequest:
-    """The core's request. `title` is the name of that field, for an error."""
+    """The EmbedRequest of one or several bodies. `title` is that field's name, for an error."""
     first = wires[0]
     for index, wire in enumerate(wires):
         if wire.title and first.task not in DOCUMENT:
@@ -187,7 +187,7 @@ DIALECTS = (
         parse=parse,
         body=GeminiBody,
         answer=GeminiAnswer,
-        refuse=refuse,
+        render_error=render_error,
         error=GeminiError,
     ),
     Dialect(
@@ -196,7 +196,7 @@ DIALECTS = (
         parse=parse_batch,
         body=GeminiBatchBody,
         answer=GeminiBatchAnswer,
-        refuse=refuse,
+        render_error=render_error,
         error=GeminiError,
     ),
 )

@@ -1,4 +1,4 @@
-"""The embeddings API of Jina, OpenAI, Voyage and NIM: one wire model for all, the names of the fields are its table."""
+"""The embeddings API of Jina, OpenAI, Voyage and NIM: one wire model whose aliases cover the names of all four."""
 
 from collections.abc import Iterator
 from typing import Literal, Self
@@ -26,7 +26,7 @@ from proxy.wire.inputs import parted
 
 
 class EmbeddingsBody(Wire):
-    """Null means absent, and fields that are not named here are ignored."""
+    """Null means absent, and unknown fields are ignored."""
 
     inputs: Items = Field(
         validation_alias=AliasChoices("input", "content", "texts"),
@@ -56,30 +56,30 @@ class EmbeddingsBody(Wire):
     dimensions: Dimensions | None = Field(
         None,
         validation_alias=AliasChoices("dimensions", "output_dimension", "output_dimensionality"),
-        description="The first so many of a vector's dimensions; all, if absent.",
+        description="How many of a vector's first dimensions to return; absent: all.",
     )
-    normalized: bool = Field(True, description="Each vector has length 1; false: as the model gave it, sliced.")
+    normalized: bool = Field(True, description="Each vector has length 1; false: the model's output, sliced.")
     truncate: Truncation = Field(
         False,
         validation_alias=AliasChoices("truncate", "truncation"),
-        description="Drop the tail of a text that is too long, instead of refusing it.",
+        description="Drop the tail of a text that is too long, instead of rejecting it.",
     )
     on_error: Literal["fail", "partial"] = Field(
         "fail", description="`partial`: an input that fails by itself has an `error` in its row, the others are served."
     )
     late_chunking: bool = Field(
         False,
-        description="The inputs are one document: joined as they are and read in one context; each vector is the mean "
-        "over that input's own tokens. `truncate` drops the document's tail.",
+        description="The inputs are one document: joined without a separator and computed in one context; each vector "
+        "is the mean over that input's own tokens. `truncate` drops the document's tail.",
     )
     return_multivector: MultiVectorField = Field(
-        False, description="A vector for each token, the prefix's too, instead of one for the text; no `dimensions`."
+        False, description="A vector for each token, including the prefix's, instead of one per text; no `dimensions`."
     )
 
     @model_validator(mode="after")
     def _supported(self) -> Self:
         if self.late_chunking and self.return_multivector:
-            message = "is not for return_multivector: tokens have no mean"
+            message = "cannot be combined with return_multivector: tokens have no mean"
             raise Invalid(Fault(field="late_chunking", message=message, type="unsupported", input="true"))
         return self
 
@@ -96,7 +96,7 @@ def parse(body: object) -> ParsedRequest:
 
 
 def request_of(wire: EmbeddingsBody) -> EmbedRequest:
-    """The wire's fields under the core's names."""
+    """The body as an EmbedRequest."""
     inputs, refused = parted(wire.inputs)
     return EmbedRequest(
         inputs=inputs,
@@ -117,7 +117,7 @@ def request_of(wire: EmbeddingsBody) -> EmbedRequest:
 def render(
     result: EmbedResult, encodings: tuple[Encoding, ...], encoders: encode.Encoders | None = None
 ) -> dict[str, object]:
-    """The response body; its arrays are for orjson to write. An input without a vector has its error instead."""
+    """The response body, with numpy arrays for orjson. An input without a vector has its error instead."""
     embeddings: Iterator[object]
     if result.lengths is None:
         name, embeddings = "embedding", iter(encode.encode(result.vectors, encodings, encoders))
@@ -142,7 +142,7 @@ DIALECT = Dialect(
         "/v1/embeddings",
         "/embeddings",
         "/v2/{endpoint}/openai/v1/embeddings",  # RunPod's
-        "/openai/deployments/{model}/embeddings",  # Azure's: whatever its `api-version`
+        "/openai/deployments/{model}/embeddings",  # Azure's, with any `api-version`
         "/openai/v1/embeddings",
         "/v1beta/openai/embeddings",  # Gemini's
     ),

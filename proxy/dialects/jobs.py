@@ -1,4 +1,4 @@
-"""Requests whose caller comes back for the answer: worked a few at a time, kept until fetched, too old or too many."""
+"""Asynchronous requests: a few run at a time, and results are kept until fetched, too old or too many."""
 
 import asyncio
 import contextlib
@@ -33,9 +33,9 @@ class JobStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How much is held for callers who may never come back. `kept_s` is RunPod's own half hour.
+    """How much is kept for clients that may never fetch it. `kept_s` is RunPod's own half hour.
 
-    `fetched_s`: RunPod's async client asks once more after it saw the end, so a first fetch cannot be the last.
+    `fetched_s`: RunPod's async client polls once more after it saw the end, so a first fetch cannot be the last.
     """
 
     unfinished: int = 128
@@ -48,7 +48,7 @@ class Bounds:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request's life; Jobs alone changes it. `render` writes the answer once there is a `result`."""
+    """One request and its state, which only Jobs changes. `render` builds the output once there is a `result`."""
 
     render: Callable[[EmbedResult], object]
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -57,55 +57,55 @@ class Job:
     started: float | None = None
     ended: float | None = None
     result: EmbedResult | None = None
-    error: str | None = None  # its words alone: an exception keeps all that its traceback saw, the texts among it
+    error: str | None = None  # only the message: an exception's traceback would keep the texts in memory
 
     @property
     def size(self) -> int:
-        """Bytes held for the caller."""
+        """Bytes kept for the client."""
         return self.result.vectors.nbytes if self.result else 0
 
 
 class Jobs:
-    """The jobs of one server. Their tasks belong to the group that it is given, so that they end with it."""
+    """The jobs of one server. Their tasks belong to the given group, and end with it."""
 
     def __init__(self, embed: Embed, tasks: asyncio.TaskGroup, bounds: Bounds) -> None:
         self._embed = embed
         self._tasks = tasks
         self._bounds = bounds
-        self._turns = asyncio.Semaphore(bounds.at_once)
+        self._slots = asyncio.Semaphore(bounds.at_once)
         self._jobs: dict[str, Job] = {}
         self._running: dict[Job, asyncio.Task[None]] = {}
         self._expiry: dict[Job, asyncio.TimerHandle] = {}
 
-    def submit(self, asked: ParsedRequest, room: Reservation) -> Job:
-        """Put a request in line, with what it holds of the bytes for all. Raises Overloaded if the line is full."""
+    def submit(self, parsed: ParsedRequest, room: Reservation) -> Job:
+        """Queue a request, and take over the memory reserved for it. Raises Overloaded if the queue is full."""
         if len(self._running) >= self._bounds.unfinished:
-            raise Overloaded(f"{len(self._running)} jobs are unfinished: fetch later, or send fewer", retry_after_s=5)
-        job = Job(asked.render)
+            raise Overloaded(f"{len(self._running)} jobs are unfinished: send this one later", retry_after_s=5)
+        job = Job(parsed.render)
         self._jobs[job.id] = job
-        task = self._tasks.create_task(self._work(job, asked.request), name=f"job {job.id}")
+        task = self._tasks.create_task(self._run(job, parsed.request), name=f"job {job.id}")
         self._running[job] = task
         kept = room.moved()
         task.add_done_callback(lambda _: self._end(job, kept))
         return job
 
     def reject(self, error: ProxyError) -> Job:
-        """A job that failed before it could begin, kept like any other so that its caller finds out why."""
+        """A job that failed before it could start, kept like any other so that its client learns why."""
         job = Job(lambda _: None, status=JobStatus.FAILED, ended=time.perf_counter(), error=error.message)
         self._jobs[job.id] = job
         self._keep(job)
         return job
 
     def fetch(self, job_id: str) -> Job:
-        """The job of that id; one that has ended is dropped soon after. Raises NotFound."""
+        """The job of that id; a finished one is dropped soon afterwards. Raises NotFound."""
         if (job := self._jobs.get(job_id)) is None:
-            raise NotFound(f"there is no job {quoted(job_id)} here: never was, or it was fetched or is too old")
+            raise NotFound(f"there is no job {quoted(job_id)}: it never existed, was fetched or is too old")
         if job.ended is not None:
             self._expire(job, self._bounds.fetched_s)
         return job
 
     def cancel(self, job_id: str) -> Job:
-        """The job of that id, stopped unless it has ended already. Raises NotFound."""
+        """The job of that id, stopped unless it is already finished. Raises NotFound."""
         job = self.fetch(job_id)
         if job in self._running:
             self._running[job].cancel()
@@ -116,14 +116,14 @@ class Jobs:
         for job in list(self._running):
             self.cancel(job.id)
 
-    async def _work(self, job: Job, request: EmbedRequest) -> None:
-        async with self._turns:
+    async def _run(self, job: Job, request: EmbedRequest) -> None:
+        async with self._slots:
             job.started, job.status = time.perf_counter(), JobStatus.IN_PROGRESS
             try:
                 job.result = await self._embed(request)
             except ProxyError as error:
                 job.error = error.message
-            except Exception:  # one broken job must not end the group, and with it the server
+            except Exception:  # one broken job must not end the task group, and the server with it
                 log.exception("job %s: unexpected error", job.id)
                 job.error = "internal error; the log has it under this job's id"
             else:
@@ -143,7 +143,7 @@ class Jobs:
         self._make_room(job)
 
     def _expire(self, job: Job, seconds: float) -> None:
-        """Drop it then, unless that is sooner already. Its place among who ended first stays the same."""
+        """Drop the job after that many seconds, or when already planned, if sooner. Keeps the order of `_expiry`."""
         loop = asyncio.get_running_loop()
         planned = self._expiry.get(job)
         if planned is None or planned.when() > loop.time() + seconds:
@@ -152,7 +152,7 @@ class Jobs:
             self._expiry[job] = loop.call_later(seconds, self._drop, job)
 
     def _make_room(self, newest: Job) -> None:
-        """Drop who ended first until the rest fits; the newest stays, however large."""
+        """Drop the jobs that finished first until the rest fits; the newest stays, however large."""
         held = sum(job.size for job in self._expiry)
         for job in list(self._expiry):
             if job is newest or (len(self._expiry) <= self._bounds.kept and held <= self._bounds.kept_bytes):
@@ -166,8 +166,8 @@ class Jobs:
 
 
 @contextlib.asynccontextmanager
-async def working(embed: Embed, bounds: Bounds | None = None) -> AsyncIterator[Jobs]:
-    """Jobs for as long as the block lasts; leaving it cancels those that are not done."""
+async def running(embed: Embed, bounds: Bounds | None = None) -> AsyncIterator[Jobs]:
+    """Run jobs for the duration of the block; on exit, unfinished ones are cancelled."""
     async with asyncio.TaskGroup() as tasks:
         jobs = Jobs(embed, tasks, bounds or Bounds())
         try:

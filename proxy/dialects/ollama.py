@@ -1,9 +1,9 @@
-"""Ollama's `/api/embed` and the older `/api/embeddings`, and what its clients ask first.
+"""Ollama's `/api/embed` and the older `/api/embeddings`, and the routes that its clients call first.
 
-Sources: docs/api.md, api/types.go and server/routes.go of ollama/ollama (its defaults, its 404, the name echoed as it
-came, the fields of its lists); the package `ollama` 0.6 (`error` is a string); what AnythingLLM (`GET /`), Langflow
+Sources: docs/api.md, api/types.go and server/routes.go of ollama/ollama (its defaults, its 404, the model's name echoed
+as sent, the fields of its lists); the package `ollama` 0.6 (`error` is a string); what AnythingLLM (`GET /`), Langflow
 (`capabilities`), Roo Code (`details`, `context_length`) and Open WebUI (`/api/version`, `/api/ps`) look for.
-A model's tag can name the task: `jina-embeddings-v4:retrieval.query`; `:latest` is no tag.
+A model's tag can name the task: `jina-embeddings-v4:retrieval.query`; `:latest` counts as no tag.
 """
 
 import time
@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import AliasChoices, BaseModel, Field, WithJsonSchema
 
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.embedding.tasks import Route
 from proxy.errors import ModelNotFound, ProxyError, invalid
 from proxy.models.provenance import UNKNOWN
@@ -22,10 +22,10 @@ from proxy.wire.answer_models import Floats
 from proxy.wire.dialect import Dialect, Dimensions, Inputs, ModelName, ParsedRequest, RenderedError, Wire, validated
 
 LATEST = ":latest"
-API_VERSION = "0.13.0"  # the Ollama whose API this is; clients ask whether a feature is there yet
+API_VERSION = "0.13.0"  # the version of Ollama whose API this is; clients check it for features
 RUNNING = "Ollama is running"  # clients look for these words
 PULLED: Sequence[Mapping[str, str]] = ({"status": "pulling manifest"}, {"status": "success"})
-NEVER = "2300-01-01T00:00:00Z"  # as far away as Ollama's own; some clients' dates end soon after
+NEVER = "2300-01-01T00:00:00Z"  # as far away as Ollama's own; some clients cannot represent much later dates
 
 
 class OllamaBody(Wire):
@@ -33,7 +33,7 @@ class OllamaBody(Wire):
 
     inputs: Inputs = Field(validation_alias="input", examples=["hello", ["first", "second"]])
     model: str | None = Field(None, description="With or without `:latest`; another tag names the task.")
-    truncate: bool = Field(True, description="Drop the tail of a text that is too long; false: refuse it.")
+    truncate: bool = Field(True, description="Drop the tail of a text that is too long; false: reject it.")
     dimensions: Dimensions | None = None
 
 
@@ -45,13 +45,13 @@ class OllamaPromptBody(Wire):
 
 
 class OllamaShowBody(Wire):
-    """`name` is what older clients call it."""
+    """Older clients send `name`."""
 
     model: ModelName | None = Field(None, validation_alias=AliasChoices("model", "name"))
 
 
 class OllamaPullBody(OllamaShowBody):
-    """A model that is served is there already; no other is fetched."""
+    """A served model is already present; no other is pulled."""
 
     stream: bool = True
 
@@ -94,7 +94,7 @@ def parse(body: object) -> ParsedRequest:
 
 
 def parse_prompt(body: object) -> ParsedRequest:
-    """`/api/embeddings`: one text, and nothing but its vector. Raises Invalid with every fault found."""
+    """`/api/embeddings`: one text, whose vector alone is returned. Raises Invalid with every fault found."""
     wire = validated(OllamaPromptBody, body)
     if len(wire.inputs) != 1:
         raise invalid("prompt", "must be one text: /api/embed takes several")
@@ -102,32 +102,32 @@ def parse_prompt(body: object) -> ParsedRequest:
     return ParsedRequest(request, lambda result: {"embedding": result.vectors[0]})
 
 
-def refuse(error: ProxyError, _: str) -> RenderedError:
-    """An error as Ollama writes it; its clients pull a model that is answered with 404."""
+def render_error(error: ProxyError, _: str) -> RenderedError:
+    """An error in Ollama's format; its clients pull a model when they get 404."""
     if isinstance(error, ModelNotFound):
         return RenderedError(404, {"error": f'model "{error.model}" not found, try pulling it first'})
     return RenderedError(error.status, {"error": error.message})
 
 
 def name_of(model: str | None) -> str | None:
-    """The model's name for everybody else; None means the default."""
+    """The model's name without Ollama's `:latest`; None means the default."""
     return model.removesuffix(LATEST) if model else None
 
 
 def tags(family: str, models: Mapping[str, Provenance], modified: datetime) -> dict[str, object]:
-    """The body of `/api/tags`: what made the vectors of each model, by its name."""
+    """The body of `/api/tags`, from the provenance of each model by its name."""
     since = {"modified_at": modified.isoformat()}
     return {"models": [{**_row(family, *model), **since} for model in models.items()]}
 
 
 def running(family: str, models: Mapping[str, Provenance], tokens: int) -> dict[str, object]:
-    """The body of `/api/ps`. Where a model lies, in RAM or VRAM, the proxy does not know."""
+    """The body of `/api/ps`. The proxy does not know whether a model is in RAM or VRAM."""
     about = {"expires_at": NEVER, "size_vram": 0, "context_length": tokens}
     return {"models": [{**_row(family, *model), **about} for model in models.items()]}
 
 
 def shown(family: Family, row: Route, made: Provenance, tokens: int, modified: datetime) -> dict[str, object]:
-    """The body of `/api/show` for a model whose texts may have so many tokens."""
+    """The body of `/api/show` for a model whose texts may have `tokens` tokens."""
     return {
         "license": family.licence,
         "modelfile": f"FROM {family.hugging_face_id}\n",
@@ -164,7 +164,7 @@ def _details(family: str, made: Provenance) -> dict[str, object]:
 
 
 def _human(parameters: int) -> str:
-    """A number as Ollama shows it: 3.1B, 137.00M."""
+    """A number in Ollama's format: 3.1B, 137.00M."""
     if not parameters:
         return UNKNOWN
     if parameters >= 1e9:
@@ -179,16 +179,16 @@ DIALECTS = (
         parse=parse,
         body=OllamaBody,
         answer=OllamaAnswer,
-        refuse=refuse,
+        render_error=render_error,
         error=OllamaError,
     ),
     Dialect(
         paths=["/api/embeddings"],
-        summary="Embed a text: Ollama's older way",
+        summary="Embed a text: Ollama's older API",
         parse=parse_prompt,
         body=OllamaPromptBody,
         answer=OllamaPromptAnswer,
-        refuse=refuse,
+        render_error=render_error,
         error=OllamaError,
     ),
 )

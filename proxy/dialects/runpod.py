@@ -1,7 +1,7 @@
-"""RunPod's way to call a worker: Jina's body inside `input`, at once (`/runsync`) or as a job (`/run`, `/status/{id}`).
+"""RunPod's worker API: Jina's body inside `input`, synchronous (`/runsync`) or as a job (`/run`, `/status/{id}`).
 
 Sources: the README, parser and engine of the public RunPod worker for jina-embeddings-v4 (its default task, its base64
-of packed bits); the package `runpod` 1.12 (paths, final states, what its clients do with which status).
+of packed bits); the package `runpod` 1.12 (paths, final states, how its clients handle each status).
 """
 
 import time
@@ -36,9 +36,9 @@ from proxy.wire.dialect import Dialect, ParsedRequest, RenderedError, Wire, vali
 
 DEFAULT_TASK = "retrieval.passage"
 
-# A job that ran and failed is HTTP 200 to RunPod's clients. These are for who never got as far as a job, or can try
-# again: the clients read a failed job's missing output as an answer, but an HTTP error as an error.
-AT_THE_DOOR = (
+# A failed job is HTTP 200 to RunPod's clients. Errors before a job exists, and errors worth a retry, stay HTTP errors:
+# the clients take a failed job's missing output for an answer, but an HTTP error for an error.
+HTTP_ERRORS = (
     Unauthorized,
     ForeignHost,
     ForeignOrigin,
@@ -56,7 +56,7 @@ AT_THE_DOOR = (
 
 
 def _no_webhook(_: object) -> object:
-    raise ValueError("is not supported: ask /status/{id}, or use /runsync")
+    raise ValueError("is not supported: poll /status/{id}, or use /runsync")
 
 
 class RunBody(Wire):
@@ -64,12 +64,12 @@ class RunBody(Wire):
 
     input: jina.EmbeddingsBody
     webhook: Annotated[object, AfterValidator(_no_webhook), WithJsonSchema({"type": "null"})] = Field(
-        None, description="Not supported: refused."
+        None, description="Not supported: rejected."
     )
 
 
 class RunAnswer(BaseModel):
-    """What became of a request; `output` if it is completed, `error` if it failed. Times are in milliseconds."""
+    """The state of a request; `output` if it completed, `error` if it failed. Times are in milliseconds."""
 
     id: str
     status: JobStatus
@@ -86,25 +86,25 @@ class FailedAnswer(BaseModel):
 
 
 def parse(body: object) -> ParsedRequest:
-    """`/runsync`: the request, answered in the envelope of a job that is done. Raises Invalid."""
-    asked, started = parse_job(body), time.perf_counter()
+    """`/runsync`: the request, rendered in the envelope of a completed job. Raises Invalid."""
+    parsed, started = parse_job(body), time.perf_counter()
 
     def render(result: EmbedResult) -> object:
         return {
             "id": f"sync-{uuid.uuid4()}",
             "status": JobStatus.COMPLETED,
-            "output": asked.render(result),
+            "output": parsed.render(result),
             "delayTime": 0,
             "executionTime": _ms(time.perf_counter() - started),
         }
 
-    return ParsedRequest(asked.request, render)
+    return ParsedRequest(parsed.request, render)
 
 
 def parse_job(body: object) -> ParsedRequest:
     """`/run`: the request, rendered as the job's `output`. Raises Invalid."""
     request = replace(jina.request_of(validated(RunBody, body).input), default_task=DEFAULT_TASK)
-    encodings = request.encodings  # not the request itself: a job keeps its renderer, and must not keep its texts
+    encodings = request.encodings  # not the request itself: a job keeps its renderer, which must not keep the texts
     return ParsedRequest(request, lambda result: jina.render(result, encodings, encode.BITS_PACKED_BASE64))
 
 
@@ -122,9 +122,9 @@ def state_of(job: Job) -> dict[str, object]:
     return body
 
 
-def refuse(error: ProxyError, request_id: str) -> RenderedError:
+def render_error(error: ProxyError, request_id: str) -> RenderedError:
     """An error as a failed job."""
-    status = error.status if isinstance(error, AT_THE_DOOR) else 200
+    status = error.status if isinstance(error, HTTP_ERRORS) else 200
     return RenderedError(status, {"id": request_id, "status": JobStatus.FAILED, "error": error.message})
 
 
@@ -140,7 +140,7 @@ DIALECTS = (
         parse=parse,
         body=RunBody,
         answer=RunAnswer,
-        refuse=refuse,
+        render_error=render_error,
         error=FailedAnswer,
     ),
     Dialect(
@@ -150,8 +150,8 @@ DIALECTS = (
         body=RunBody,
         answer=RunAnswer,
         raw=False,
-        later=True,
-        refuse=refuse,
+        asynchronous=True,
+        render_error=render_error,
         error=FailedAnswer,
     ),
 )

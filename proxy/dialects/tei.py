@@ -1,6 +1,6 @@
-"""Hugging Face's text-embeddings-inference: `/embed`, which `/` also is, and `/info`.
+"""Hugging Face's text-embeddings-inference: `/embed`, also served at `/`, and `/info`.
 
-Sources: router/src/http/types.rs of huggingface/text-embeddings-inference and its API's examples of errors; the
+Sources: router/src/http/types.rs of huggingface/text-embeddings-inference and the errors in its API examples; the
 `feature_extraction` of the package huggingface_hub 2.4, which posts to the base address itself.
 """
 
@@ -25,14 +25,14 @@ Direction = Annotated[Side, BeforeValidator(_lower, json_schema_input_type=Side)
 
 
 class TeiBody(Wire):
-    """Without `prompt_name` the server's default task."""
+    """Without `prompt_name`, the server's default task."""
 
     inputs: Inputs = Field(examples=["hello", ["first", "second"]])
     normalize: bool = True
     truncate: bool = False
-    truncation_direction: Direction = Field("right", description="`left` beside `truncate` is not supported.")
+    truncation_direction: Direction = Field("right", description="`left` with `truncate` is not supported.")
     prompt_name: TaskName | None = Field(
-        None, description="A task by any of its names, as `query`.", examples=["retrieval.query"]
+        None, description="A task by any of its names, such as `query`.", examples=["retrieval.query"]
     )
     dimensions: Dimensions | None = None
 
@@ -44,7 +44,7 @@ class TeiBody(Wire):
 
 
 class TeiAnswer(RootModel[list[Floats]]):
-    """A vector per input, in order."""
+    """One vector per input, in order."""
 
 
 class TeiError(BaseModel):
@@ -65,14 +65,14 @@ def parse(body: object) -> ParsedRequest:
     return ParsedRequest(request, lambda result: list(result.vectors))
 
 
-def refuse(error: ProxyError, _: str) -> RenderedError:
-    """An error as TEI writes it; a text that is too long is 413 there."""
+def render_error(error: ProxyError, _: str) -> RenderedError:
+    """An error in TEI's format, where a text that is too long is 413."""
     status = 413 if isinstance(error, InputTooLong) else error.status
     return RenderedError(status, {"error": error.message, "error_type": _type(status)})
 
 
 def info(model: str, made: Provenance, *, tokens: int, items: int) -> dict[str, object]:
-    """The body of `/info`; `tokens` of one input and `items` of one request are the most that is served."""
+    """The body of `/info`; `tokens` is the limit of one input, `items` that of one request."""
     return {
         "model_id": model,
         "model_sha": made.digest.removeprefix("sha256:"),
@@ -96,6 +96,6 @@ DIALECT = Dialect(
     parse=parse,
     body=TeiBody,
     answer=TeiAnswer,
-    refuse=refuse,
+    render_error=render_error,
     error=TeiError,
 )

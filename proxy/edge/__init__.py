@@ -1,1 +1,4 @@
-"""Who may connect and what may come in: connections, deadlines, hosts and origins, keys, bodies."""
+"""Admission of requests: connections and their deadlines, hosts and origins, keys, bodies.
+
+Owns the listening socket and every client's connection. Never knows what a request asks for.
+"""

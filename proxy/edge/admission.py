@@ -1,4 +1,4 @@
-"""Before the key: has the connection a place, is the host ours, is the page one that may ask?"""
+"""Checks before the key: the limit on connections, the host, and the origin of a page in a browser."""
 
 import asyncio
 import socket
@@ -14,11 +14,11 @@ from proxy.errors import Crowded, ExpectationFailed, ForeignOrigin
 from proxy.quoting import quoted
 
 ORIGINS = web.AppKey("origins", Origins)
-LOOKUP_S = 1.0  # for our own full name; mostly it is in /etc/hosts
+LOOKUP_S = 1.0  # for this machine's full name; usually it is in /etc/hosts
 RETRY_AFTER_S = 2
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "*, Authorization",  # which the star leaves out
+    "Access-Control-Allow-Headers": "*, Authorization",  # the star does not include Authorization
     "Access-Control-Allow-Private-Network": "true",
     "Access-Control-Max-Age": "600",
 }
@@ -27,13 +27,13 @@ PREFLIGHT = {
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Raises Crowded, BadRequest, ForeignHost, ForeignOrigin or ExpectationFailed; answers a browser's preflight."""
-    if not connection_of(request).placed and request.path not in PROBES:
+    if not connection_of(request).admitted and request.path not in PROBES:
         raise Crowded("too many connections: try again later, or keep fewer open", retry_after_s=RETRY_AFTER_S)
     origins, headers = request.app[ORIGINS], request.headers
-    for host in {request.host, headers.get("Host", request.host)}:  # two where the request's line has one of its own
+    for host in {request.host, headers.get("Host", request.host)}:  # two if the request line names another host
         origins.check(request.method, host, headers)
     if (expected := request.get(EXPECTED, "100-continue")).lower() != "100-continue":
-        raise ExpectationFailed(f"Expect {quoted(expected)} is not known here: only 100-continue is")
+        raise ExpectationFailed(f"Expect {quoted(expected)} is not supported: only 100-continue is")
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in headers:
         if not origins.allows(headers.get("Origin", "")):
             raise ForeignOrigin("pages of this origin may not use this server: see cors_origins under [proxy]")
@@ -41,8 +41,8 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
-async def share(request: web.Request, response: web.StreamResponse) -> None:
-    """Let the pages in `cors_origins` read the answer that is about to begin."""
+async def add_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Let the pages in `cors_origins` read the response that is about to start."""
     response.headers["Vary"] = "Origin"
     origin = request.headers.get("Origin", "")
     if origin and request.app[ORIGINS].allows(origin):
@@ -50,8 +50,8 @@ async def share(request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Access-Control-Expose-Headers"] = "*"
 
 
-async def own_names(configured: Iterable[str]) -> frozenset[str]:
-    """Those names, and those that the system gives this machine; in small letters."""
+async def host_names(configured: Iterable[str]) -> frozenset[str]:
+    """The configured names and those that the system gives this machine, in lower case."""
     name = socket.gethostname()
     names = [*configured, name]
     with suppress(OSError, TimeoutError):

@@ -1,4 +1,4 @@
-"""The body of a request into memory: bounded in bytes, in time and in what it inflates to."""
+"""Reads a request's body into memory: bounded in bytes, in time and in its inflated size."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from proxy.errors import BodyTooLarge, Crowded, NotJson, ProxyError, TooSlow, Un
 from proxy.quoting import quoted
 from proxy.scheduling.memory_budget import RETRY_AFTER_S, Reservation
 
-SLOW_AFTER_S = 1.0  # then a body that comes at fewer bytes a second than SLOW_RATE may lose its room to another
+SLOW_AFTER_S = 1.0  # from then on a body slower than SLOW_RATE, bytes a second, may lose its memory to another
 SLOW_RATE = 128 * 2**10
-GOING_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyLimits:
-    """The most bytes of one body, as sent and as inflated, and the seconds that it may take."""
+    """The limits of one body: bytes, as sent and as inflated, and seconds."""
 
     max_bytes: int
     timeout_s: float
-    least_rate: float  # bytes a second: what has come adds to the time
+    min_rate: float  # bytes a second: received bytes extend the time
 
     def seconds(self, received: int) -> float:
-        """How long a body may take of which that much has come."""
-        return self.timeout_s + received / self.least_rate
+        """How long a body may take, given the bytes received so far."""
+        return self.timeout_s + received / self.min_rate
 
     def check(self, size: int) -> None:
         """Raises BodyTooLarge."""
@@ -39,8 +39,8 @@ class BodyLimits:
 async def read(request: web.Request, room: Reservation, limits: BodyLimits) -> bytes:
     """The whole body, inflated, its bytes counted in `room`.
 
-    Raises UnsupportedEncoding, BodyTooLarge and Crowded, before anything is read where the headers tell; TooSlow;
-    NotJson where the body is broken.
+    Raises UnsupportedEncoding, BodyTooLarge and Crowded, before reading if the headers suffice; TooSlow; NotJson if the
+    body is broken.
     """
     inflater = _inflater(", ".join(request.headers.getall("Content-Encoding", ())))
     declared = request.content_length or 0
@@ -48,8 +48,8 @@ async def read(request: web.Request, room: Reservation, limits: BodyLimits) -> b
     if not inflater:
         room.grow(declared)
     if request.get(EXPECTED):
-        await request.writer.write(GOING_ON)
-        request.writer.output_size = 0  # the answer itself has not begun
+        await request.writer.write(CONTINUE)
+        request.writer.output_size = 0  # the response itself has not started
     connection = connection_of(request)
     connection.enter(Phase.BODY)
     try:
@@ -58,7 +58,7 @@ async def read(request: web.Request, room: Reservation, limits: BodyLimits) -> b
             with room.used_by(body):
                 await body.receive(request.content, inflater)
     except TimeoutError as error:
-        raise body.lateness from error
+        raise body.timeout_error from error
     except (BadData, web.RequestPayloadError) as error:
         raise NotJson(f"the body cannot be read: {error}") from error
     connection.enter(Phase.BUSY)
@@ -66,13 +66,13 @@ async def read(request: web.Request, room: Reservation, limits: BodyLimits) -> b
 
 
 class _Body:
-    """A body on its way."""
+    """A body that is being received."""
 
     def __init__(self, clock: asyncio.Timeout, room: Reservation, limits: BodyLimits) -> None:
         self.parts: list[bytes] = []
         self._clock, self._room, self._limits = clock, room, limits
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
+        self._started = self._loop.time()
         self._received = self._size = 0
         self._given_up = False
 
@@ -81,7 +81,7 @@ class _Body:
             self._received += len(chunk)
             self._limits.check(self._received)
             if not self._given_up:
-                self._clock.reschedule(self._began + self._limits.seconds(self._received))
+                self._clock.reschedule(self._started + self._limits.seconds(self._received))
             if not inflater:
                 self._add(chunk)
                 continue
@@ -93,7 +93,7 @@ class _Body:
 
     @property
     def slow(self) -> bool:
-        seconds = self._loop.time() - self._began
+        seconds = self._loop.time() - self._started
         return not self._given_up and seconds > SLOW_AFTER_S and self._received < seconds * SLOW_RATE
 
     def give_up(self) -> None:
@@ -101,11 +101,12 @@ class _Body:
         self._clock.reschedule(self._loop.time())
 
     @property
-    def lateness(self) -> ProxyError:
-        """Why it was not waited for."""
+    def timeout_error(self) -> ProxyError:
+        """Why reading stopped before the end."""
         if self._given_up:
-            return Crowded("the body came slowly while others had no room: send it again", retry_after_s=RETRY_AFTER_S)
-        return TooSlow(f"the body did not arrive in time: {self._received} bytes came")
+            message = "the body arrived slowly while others needed its memory: send it again"
+            return Crowded(message, retry_after_s=RETRY_AFTER_S)
+        return TooSlow(f"the body did not arrive in time: {self._received} bytes were received")
 
     def _add(self, part: bytes) -> None:
         self._size += len(part)
@@ -122,6 +123,6 @@ def _inflater(encoding: str) -> Inflater | None:
         return None
     if name not in ENCODINGS:
         raise UnsupportedEncoding(
-            f"Content-Encoding {quoted(encoding)} is not read here: send {', '.join(ENCODINGS)}, or leave it out"
+            f"Content-Encoding {quoted(encoding)} is not supported: send {', '.join(ENCODINGS)}, or leave it out"
         )
     return Inflater(name)

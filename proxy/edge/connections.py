@@ -1,75 +1,83 @@
-"""Who is connected: so many in all and from one address, each with the time that what it does may take."""
+"""Limits on connections: how many in all and from one address, and how long each may take for what it does."""
 
 import asyncio
 import heapq
 import ipaddress
+import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-SPARE = 64  # connections beyond the bound that are told so, and that probes find a place among
-BATCH = 16  # of so many connections one is closed where room is lacking: finding them costs a look at all
-LOOK_AGAIN_S = 0.05  # after a look that found none to close
-WELCOME_S = 1.0  # so long nothing is closed for another: what it sends may be on its way
+SPARE = 64  # connections beyond the limit: they get an error response, and probes are still answered
+BATCH = 16  # when full, one in so many connections is closed at once: each search scans all of them
+RETRY_SEARCH_S = 0.05  # after a search that found none to close
+GRACE_S = 1.0  # a connection is not closed so early in a phase: its data may be under way
 SWEEP_S = 1.0
 
 
 class Phase(IntEnum):
-    """What a connection does; the lower, the sooner it is closed where room is lacking."""
+    """What a connection is doing; the lower, the sooner it is closed to make room."""
 
-    HEAD = 0  # a request's head is awaited: the first one, or the rest of one
-    IDLE = 1  # it has had an answer
-    BODY = 2  # a request's body arrives
-    BUSY = 3  # its request is computed or answered; never closed for another
+    HEAD = 0  # waiting for a request's head: the first one, or the rest of one
+    IDLE = 1  # between a response and the next request
+    BODY = 2  # receiving a request's body
+    BUSY = 3  # its request is computed or answered; closed to make room only if the answer is not read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """Seconds for a head, for a connection that keeps silent after an answer, and for the reading of an answer.
+    """Seconds for a request's head, for an idle connection, and for a client to read a response.
 
-    The last one grows by the bytes that wait to be read, at `least_rate` bytes a second. A body's time: `body`.
+    The last one grows with the unread bytes, at `min_rate` bytes a second. For a body see `body.BodyLimits`.
     """
 
     head_s: float
     keepalive_s: float
     send_s: float
-    least_rate: float
+    min_rate: float
 
 
 class Connection(Protocol):
-    """A connection, as it is watched."""
+    """What the limits need to know of a connection."""
 
     peer: str
     phase: Phase
     since: float  # when the phase began
-    unread: int  # bytes of an answer that its client had left to read when it stopped reading; 0: it reads
+    unread: int  # bytes of a response still unsent when the client stopped reading; 0: it is reading
     unread_since: float
 
     def expire(self) -> None:
-        """Its time is over."""
+        """Close it: its deadline has passed."""
 
     def give_up(self) -> None:
-        """Close it: another needs the place."""
+        """Close it to make room for another."""
 
 
 def overdue(one: Connection, now: float, deadlines: Deadlines) -> bool:
-    """Whether the time is over that it has for what it does."""
+    """Whether the deadline of its current phase has passed."""
     if one.unread:
-        return now - one.unread_since > deadlines.send_s + one.unread / deadlines.least_rate
+        return now - one.unread_since > deadlines.send_s + one.unread / deadlines.min_rate
     allowed = {Phase.HEAD: deadlines.head_s, Phase.IDLE: deadlines.keepalive_s}.get(one.phase)
     return allowed is not None and now - one.since > allowed
 
 
-def least_missed(connections: Iterable[Connection], count: int, before: float) -> list[Connection]:
-    """Those to close first, of what they do since before then: the phases in turn, and who is longest at it."""
-    candidates = [one for one in connections if one.phase is not Phase.BUSY and one.since <= before]
-    return heapq.nsmallest(count, candidates, key=lambda one: (one.phase, one.since))
+def first_to_close(connections: Iterable[Connection], count: int, before: float) -> list[Connection]:
+    """Of those that have waited for their client since before then, the first to close: by phase, the longest first."""
+    candidates = [one for one in connections if _waits_since(one) <= before]
+    return heapq.nsmallest(count, candidates, key=lambda one: (one.phase, _waits_since(one)))
+
+
+def _waits_since(one: Connection) -> float:
+    """Since when it waits for its client, to send or to read an answer; infinity if it does not wait."""
+    if one.phase is not Phase.BUSY:
+        return one.since
+    return one.unread_since if one.unread else math.inf
 
 
 def peer_of(address: object) -> str:
-    """Whom a socket's address stands for: an IPv4 address, or the 64 bits of IPv6 that one network has."""
+    """The client that a socket's address stands for: an IPv4 address, or the /64 of an IPv6 address."""
     if not isinstance(address, tuple):
         return ""
     ip = ipaddress.ip_address(address[0].partition("%")[0])
@@ -79,72 +87,72 @@ def peer_of(address: object) -> str:
 
 
 @dataclass(slots=True)
-class Crowd:
-    """Connections that share a bound."""
+class ConnectionGroup:
+    """Connections that share a limit."""
 
-    most: int
+    limit: int
     members: dict[Connection, None] = field(default_factory=dict)
-    look_after: float = 0.0
+    search_after: float = 0.0
 
     @property
     def full(self) -> bool:
-        return len(self.members) >= self.most
+        return len(self.members) >= self.limit
 
     @property
     def overfull(self) -> bool:
-        """Not even those find a place that are to be told that there is none."""
-        return len(self.members) >= self.most + SPARE
+        """Whether there is no room even for an error response."""
+        return len(self.members) >= self.limit + SPARE
 
-    def superfluous(self, now: float) -> list[Connection]:
-        """Some to close, if another finds no place."""
-        if not self.full or now < self.look_after:
+    def to_close(self, now: float) -> list[Connection]:
+        """Some connections to close, if there is no room for another."""
+        if not self.full or now < self.search_after:
             return []
         some = max(1, len(self.members) // BATCH)
-        found = least_missed(self.members, some, now - WELCOME_S)
+        found = first_to_close(self.members, some, now - GRACE_S)
         if not found and self.overfull:
-            found = least_missed(self.members, some, now)
+            found = first_to_close(self.members, some, now)
         if not found:
-            self.look_after = now + LOOK_AGAIN_S
+            self.search_after = now + RETRY_SEARCH_S
         return found
 
 
 class Connections:
-    """The connections there are: `most` of them, `per_peer` from one address."""
+    """All open connections: `limit` of them, `per_peer` from one address."""
 
-    def __init__(self, most: int, per_peer: int, deadlines: Deadlines) -> None:
+    def __init__(self, limit: int, per_peer: int, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
-        self._all = Crowd(most)
+        self._all = ConnectionGroup(limit)
         self._per_peer = per_peer
-        self._peers: dict[str, Crowd] = {}
+        self._peers: dict[str, ConnectionGroup] = {}
 
-    def enter(self, newcomer: Connection) -> bool:
-        """Whether there is a place for it, if need be that of one that does nothing. It has to leave in any case."""
+    def add(self, connection: Connection) -> bool:
+        """Whether it is within the limits, if need be after closing others. It must be removed in either case."""
         now = asyncio.get_running_loop().time()
-        for crowd in self._of(newcomer):
-            for one in crowd.superfluous(now):
-                self.leave(one)
+        for group in self._groups_of(connection):
+            for one in group.to_close(now):
+                self.remove(one)
                 one.give_up()
-        crowds = self._of(newcomer)
-        full, overfull = any(crowd.full for crowd in crowds), any(crowd.overfull for crowd in crowds)
-        for crowd in crowds:
-            crowd.members[newcomer] = None
+        groups = self._groups_of(connection)
+        full, overfull = any(group.full for group in groups), any(group.overfull for group in groups)
+        for group in groups:
+            group.members[connection] = None
         if overfull:
-            newcomer.give_up()
+            connection.give_up()
         return not full
 
-    def leave(self, one: Connection) -> None:
-        """It is closed, or about to be."""
-        for crowd in self._of(one):
-            crowd.members.pop(one, None)
+    def remove(self, one: Connection) -> None:
+        """Forget a connection that is closed, or about to be."""
+        for group in self._groups_of(one):
+            group.members.pop(one, None)
         if not self._peers[one.peer].members:
             del self._peers[one.peer]
 
-    def _of(self, one: Connection) -> tuple[Crowd, Crowd]:
-        return self._peers.setdefault(one.peer, Crowd(self._per_peer)), self._all
+    def _groups_of(self, one: Connection) -> tuple[ConnectionGroup, ConnectionGroup]:
+        return self._peers.setdefault(one.peer, ConnectionGroup(self._per_peer)), self._all
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Close those whose time is over, for as long as the block lasts."""
+        """Close overdue connections for the duration of the block."""
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(self._sweep(), name="connections")
             try:

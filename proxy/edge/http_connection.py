@@ -1,7 +1,7 @@
-"""aiohttp's HTTP server with what it lacks: connections that are bounded and timed, JSON for what is not HTTP.
+"""aiohttp's HTTP server with what it lacks: limits and deadlines for connections, JSON errors for malformed requests.
 
-By itself it gives a head any time it likes to take, reads for ten seconds what a refused client still sends, writes a
-traceback for each bad head, and says "100 Continue" before anybody has looked at the key.
+By itself aiohttp waits for a head without a limit, reads for ten seconds what a refused client still sends, logs a
+traceback for each malformed head, and sends "100 Continue" before the key is checked.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from multidict import CIMultiDict
 
 from proxy import metrics
 from proxy.edge.connections import Connections, Phase, peer_of
-from proxy.edge.middleware import common_refusal
+from proxy.edge.middleware import render_error
 from proxy.errors import BadRequest, HeadTooLarge, ProxyError, TooSlow
 from proxy.quoting import shown
 
 EXPECTED = web.RequestKey("expected", str)  # the request's `Expect`
 
-HEAD_BYTES = 64 * 2**10  # of a whole head; aiohttp bounds its lines, at 128 of 8 KiB each
-READ_BYTES = 64 * 2**10  # that a connection may have sent before anybody asks for them, about
-LITTLE = 2**20  # bytes of a body that are still read from a refused client: most send all of it before they read why
-UNREAD_S = 1.0  # an answer that its client leaves unread for as long may lose its room to another
-LINGER_S = 1.0  # how long it has for that, or else to read why before the connection is reset
+HEAD_BYTES = 64 * 2**10  # of a whole head; aiohttp limits only its lines: 128 of 8 KiB each
+READ_BYTES = 64 * 2**10  # about how much is buffered of a connection before a handler reads it
+MAX_DISCARDED = 2**20  # bytes of a body that are still read from a refused client: most send all before they read
+UNREAD_S = 1.0  # a response left unread for this long may lose its memory to another
+LINGER_S = 1.0  # for a refused client to finish sending, or to read the error, before the connection is reset
 
 
 class HttpConnection(web.RequestHandler):
@@ -42,7 +42,7 @@ class HttpConnection(web.RequestHandler):
             server,
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]
-            auto_decompress=False,  # `proxy.edge.body` does, when the key is known
+            auto_decompress=False,  # `proxy.edge.body` does it, after the key was checked
             lingering_time=LINGER_S,
             read_bufsize=READ_BYTES,
         )
@@ -50,26 +50,25 @@ class HttpConnection(web.RequestHandler):
         self._head_bytes = 0
         self._body: StreamReader | None = None  # of the request in progress
         self.peer = ""
-        self.placed = True  # whether it is within the bounds
+        self.admitted = True  # whether it is within the limits
         self.unread, self.unread_since = 0, 0.0
         self.enter(Phase.HEAD)
 
     def enter(self, phase: Phase) -> None:
-        """What it does from now on."""
         self.phase, self.since = phase, self._loop.time()
 
     def begin(self, body: StreamReader) -> None:
-        """The head of a request is here."""
+        """Called when the head of a request is complete."""
         self._body = body
         self.enter(Phase.BUSY)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.peer = peer_of(transport.get_extra_info("peername"))
-        self.placed = self._connections.enter(self)
+        self.admitted = self._connections.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._connections.leave(self)
+        self._connections.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -77,12 +76,12 @@ class HttpConnection(web.RequestHandler):
             self._head_bytes = 0
             self.enter(Phase.HEAD)
         super().data_received(data)
-        if self._messages and self._body and not self._body.is_eof():  # no next request, but the parser's error
-            self._body.set_exception(web.RequestPayloadError("it is not framed as its head says"))
+        if self._messages and self._body and not self._body.is_eof():  # not the next request, but the parser's error
+            self._body.set_exception(web.RequestPayloadError("its framing is not as its head says"))
         if self.phase is Phase.HEAD:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
-                self._loop.call_soon(self._check_head)  # by then a head that was whole is a request
+                self._loop.call_soon(self._check_head)  # by then a complete head has become a request
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -94,7 +93,7 @@ class HttpConnection(web.RequestHandler):
         self.unread = 0
 
     def expire(self) -> None:
-        """Its time is over."""
+        """Close it: its deadline has passed."""
         if self.phase is Phase.HEAD and self._head_bytes:
             self._refuse(TooSlow("the head of the request did not arrive in time"))
         else:
@@ -102,24 +101,24 @@ class HttpConnection(web.RequestHandler):
 
     @property
     def slow(self) -> bool:
-        """Whether its client does not read an answer."""
+        """Whether its client does not read a response."""
         return bool(self.unread) and self._loop.time() - self.unread_since > UNREAD_S
 
     def give_up(self) -> None:
-        """Close it: another needs its place, or its room."""
+        """Close it to make room for another, or to free its memory."""
         if self.transport:
             self.transport.abort()  # `close` would wait for a client that does not read
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Answer; of a body that nobody wanted at most a little is read."""
+        """Send the response; of a body that was not read, discard at most MAX_DISCARDED bytes."""
         done = await super().finish_response(request, resp, start_time)
         self._body = None
-        unwanted = not request.content.is_eof()
-        self.enter(Phase.BODY if unwanted else Phase.IDLE)
-        if unwanted and _rest(request) > LITTLE:
-            self._take_no_more()
+        unread_body = not request.content.is_eof()
+        self.enter(Phase.BODY if unread_body else Phase.IDLE)
+        if unread_body and _remaining(request) > MAX_DISCARDED:
+            self._stop_reading()
             await asyncio.sleep(LINGER_S)
             self.force_close()
         return done
@@ -127,17 +126,17 @@ class HttpConnection(web.RequestHandler):
     def handle_error(
         self,
         request: web.BaseRequest,
-        status: int = 500,  # noqa: ARG002 # the error says it better
+        status: int = 500,  # noqa: ARG002 # `exc` has it
         exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 # may hold whatever was sent
+        message: str | None = None,  # noqa: ARG002 # may contain what was sent
     ) -> web.StreamResponse:
-        """The answer to bytes that are no request; no line in the log, as anybody may send them."""
+        """The response to bytes that are not a request; not logged, as anybody may send them."""
         if not isinstance(exc, HttpProcessingError):
             self.logger.error("an error outside the handlers", exc_info=exc)
         if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun")
+            raise ConnectionError("the response has started")
         error = _bad_head(exc) if isinstance(exc, HttpProcessingError) else ProxyError("internal error")
-        closing = {"Connection": "close"}  # to what is no request aiohttp answers as to HTTP/1.0, and leaves it out
+        closing = {"Connection": "close"}  # aiohttp answers such bytes as HTTP/1.0, and leaves this header out
         response = web.Response(
             status=error.status, body=_body(error), content_type="application/json", headers=closing
         )
@@ -149,19 +148,19 @@ class HttpConnection(web.RequestHandler):
             self._refuse(HeadTooLarge(f"the head of the request is larger than {HEAD_BYTES} bytes"))
 
     def _refuse(self, error: ProxyError) -> None:
-        """Answer although there is no request yet, and close."""
+        """Send an error before there is a request, and close."""
         if self.transport:
             body, reason = _body(error), HTTPStatus(error.status).phrase
             head = f"HTTP/1.1 {error.status} {reason}\r\nContent-Type: application/json\r\nConnection: close\r\n"
             self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         self.enter(Phase.IDLE)
-        self._take_no_more()
+        self._stop_reading()
         self._loop.call_later(LINGER_S, self.give_up)
 
-    def _take_no_more(self) -> None:
-        """Read nothing more from a client that is about to be closed.
+    def _stop_reading(self) -> None:
+        """Read nothing more from a connection that is about to be closed.
 
-        To close at once would reset a connection on which it is still sending, before it has read why.
+        Closing at once would reset it while the client is still sending, before it has read the error.
         """
         self.close()
         if self.transport:
@@ -169,19 +168,19 @@ class HttpConnection(web.RequestHandler):
 
 
 class HttpServer(web.Server):
-    """Serves by our connections what `inner`, aiohttp's server of an application, would serve."""
+    """Serves the application of `inner`, aiohttp's own server, over our connections."""
 
     def __init__(self, inner: web.Server, connections: Connections) -> None:
         super().__init__(
             inner.request_handler,
             request_factory=self._begin,
-            handler_cancellation=True,  # a client that leaves takes its request out of the queue
+            handler_cancellation=True,  # the request of a client that disconnects leaves the queue
         )
-        self._make = inner.request_factory
-        self._known = connections
+        self._request_factory = inner.request_factory
+        self._limits = connections
 
     def __call__(self) -> HttpConnection:
-        return HttpConnection(self, self._known)
+        return HttpConnection(self, self._limits)
 
     def _begin(
         self,
@@ -191,9 +190,9 @@ class HttpServer(web.Server):
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
-        """The request whose head is here, with its `Expect` out of aiohttp's sight."""
+        """The request whose head is complete, with its `Expect` hidden from aiohttp."""
         cast("HttpConnection", protocol).begin(payload)
-        request = self._make(message, payload, protocol, writer, task)
+        request = self._request_factory(message, payload, protocol, writer, task)
         if expected := request.headers.get(hdrs.EXPECT):
             others = CIMultiDict(request.headers)
             others.popall(hdrs.EXPECT)
@@ -205,11 +204,11 @@ class HttpServer(web.Server):
 
 @asynccontextmanager
 async def running(app: web.Application, connections: Connections, drain_s: float) -> AsyncIterator[web.ServerRunner]:
-    """The application over connections of ours; on exit what runs has `drain_s`, then all connections are closed."""
+    """Run the application over our connections; on exit, requests have `drain_s`, then all connections are closed."""
     inner = web.AppRunner(app)
     await inner.setup()
     try:
-        server = HttpServer(cast("web.Server", inner.server), connections)  # it is there after setup()
+        server = HttpServer(cast("web.Server", inner.server), connections)  # it exists after setup()
         runner = web.ServerRunner(server, shutdown_timeout=drain_s)
         await runner.setup()
         try:
@@ -222,12 +221,12 @@ async def running(app: web.Application, connections: Connections, drain_s: float
 
 
 def connection_of(request: web.BaseRequest) -> HttpConnection:
-    """The connection that a request came over; our server has no others."""
+    """The connection of a request; our server has no other kind."""
     return cast("HttpConnection", request.protocol)
 
 
-def _rest(request: web.BaseRequest) -> float:
-    """How many bytes of the body are still to come, as far as it is known."""
+def _remaining(request: web.BaseRequest) -> float:
+    """How many bytes of the body are still to be received; infinite if unknown."""
     declared = request.content_length
     return float("inf") if declared is None else declared - request.content.total_bytes
 
@@ -235,11 +234,11 @@ def _rest(request: web.BaseRequest) -> float:
 def _bad_head(error: HttpProcessingError) -> ProxyError:
     said = error.message.partition("\n")[0]
     if isinstance(error, LineTooLong) or said.startswith("Too many headers"):
-        return HeadTooLarge("a line of the request's head is too long, or it has too many of them")
-    return BadRequest(f"this is no HTTP request that is understood here: {shown(ascii(said))}")
+        return HeadTooLarge("a line of the request's head is too long, or it has too many lines")
+    return BadRequest(f"this is not a valid HTTP request: {shown(ascii(said))}")
 
 
 def _body(error: ProxyError) -> bytes:
-    """The common error body, and the count of it: what is no request has no handler that would see to that."""
+    """The common error body, counted in the metrics here, as no handler does it without a request."""
     metrics.REQUESTS.labels("unknown", error.status).inc()
-    return orjson.dumps(common_refusal(error, uuid.uuid4().hex).body)
+    return orjson.dumps(render_error(error, uuid.uuid4().hex).body)

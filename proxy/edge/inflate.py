@@ -1,21 +1,21 @@
-"""Compressed bodies, a slice at a time: what a small body grows to is seen before it is there."""
+"""Inflates compressed bodies a slice at a time, so that a size limit stops a zip bomb before it is in memory."""
 
 import zlib
 from collections.abc import Iterator
 
 ENCODINGS = ("gzip", "deflate")
-SLICE = 2**20  # bytes that one step makes at most: some milliseconds
-MEMBERS = 1024  # of one gzip body; each costs its own start, so many tiny ones are an attack
+SLICE = 2**20  # bytes that one step produces at most: a few milliseconds
+MAX_MEMBERS = 1024  # of one gzip body; each has a cost of its own, so many tiny ones are an attack
 
 GZIP, ZLIB, RAW = 31, 15, -15  # zlib's wbits
 
 
 class BadData(Exception):
-    """What came is not the encoding that it was said to be; `args[0]` says how."""
+    """The data is not of the declared encoding; `args[0]` says how."""
 
 
 class Inflater:
-    """One body of that encoding; `deflate` is zlib's format, or bare as some clients send it."""
+    """One body of that encoding; `deflate` is zlib's format, or raw deflate as some clients send it."""
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
@@ -23,7 +23,7 @@ class Inflater:
         self._members = 0
 
     def inflate(self, data: bytes) -> Iterator[bytes]:
-        """What `data` adds, in parts of at most SLICE bytes, each computed when it is asked for. Raises BadData."""
+        """Inflate `data` lazily, in parts of at most SLICE bytes. Raises BadData."""
         while data:
             stream = self._open(data)
             try:
@@ -33,17 +33,17 @@ class Inflater:
             data = stream.unused_data if stream.eof else stream.unconsumed_tail
 
     def check_end(self) -> None:
-        """Raises BadData if the body was cut off."""
+        """Raises BadData if the body is truncated."""
         if self._stream is None or not self._stream.eof:
             raise BadData(f"its {self._encoding} ends too early")
 
     def _open(self, data: bytes) -> "zlib._Decompress":
-        """The stream that `data` belongs to; gzip may have several, one after another."""
+        """The stream that `data` belongs to; a gzip body may have several in sequence."""
         if self._stream is None:
             self._stream = zlib.decompressobj(ZLIB if data[0] & 0x0F == zlib.DEFLATED else RAW)
         elif self._stream.eof:
             self._members += 1
-            if self._encoding != "gzip" or self._members >= MEMBERS:
-                raise BadData(f"something comes after the end of its {self._encoding}")
+            if self._encoding != "gzip" or self._members >= MAX_MEMBERS:
+                raise BadData(f"there is data after the end of its {self._encoding}")
             self._stream = zlib.decompressobj(GZIP)
         return self._stream

@@ -1,4 +1,4 @@
-"""Around every request: an id, the key check, errors into the caller's body, one metric and one log line."""
+"""What surrounds every request: its id, the key check, errors rendered for the client, one metric, one log line."""
 
 import asyncio
 import hashlib
@@ -36,102 +36,100 @@ API_KEYS = web.AppKey("api_keys", tuple[str, ...])
 STOPPING = web.AppKey("stopping", asyncio.Event)
 REQUEST_ID = web.RequestKey("request_id", str)
 SUMMARY = web.RequestKey("summary", str)
-CLIENT = web.RequestKey("client", str)  # stands for the API key, which nobody else needs to know
-REFUSALS = web.AppKey(
-    "refusals", Mapping[str, ErrorRenderer]
-)  # by route or `/first/`: dialects with an error body of their own
+CLIENT = web.RequestKey("client", str)  # a hash of the API key: the key itself goes no further
+# By route or `/first/`: dialects with an error body of their own.
+ERROR_RENDERERS = web.AppKey("error_renderers", Mapping[str, ErrorRenderer])
 
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/docs"})  # to read: they hold no secrets
-PROBES = frozenset({"/health", "/ready", "/metrics"})  # asked often: in the log only when they do not say 200
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/docs"})  # readable without a key: no secrets
+PROBES = frozenset({"/health", "/ready", "/metrics"})  # requested often: logged at DEBUG
 KEY_HEADERS = ("X-API-Key", "api-key", "x-goog-api-key")  # NIM and others; Azure's OpenAI client; Gemini's
-LONGEST_PATH = 200  # characters in the log
+MAX_PATH = 200  # characters in the log
 SAFE_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an id, and write its metric and its line when it is answered or its client has gone."""
+    """Give the request an id; record its metric and its log line when it is answered or its client disconnected."""
     given = request.headers.get("X-Request-ID", "")
     request[REQUEST_ID] = given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex
     started = time.perf_counter()
-    status = 499  # nginx's number for a client that left before its answer
+    status = 499  # nginx's status for a client that disconnected before the response
     try:
         response = await handler(request)
         status = response.status
     finally:
-        # When the answer is on its way: it does not wait for our books.
+        # After the response is sent, which must not wait for it.
         asyncio.get_running_loop().call_soon(_record, request, status, time.perf_counter() - started)
     if (request.app[STOPPING].is_set() or not request.content.is_eof()) and not response.prepared:
-        response.force_close()  # said in the answer: the client sends its next request over another connection
+        response.force_close()  # with `Connection: close`: the client opens a new connection for its next request
     return response
 
 
-async def mark(request: web.Request, response: web.StreamResponse) -> None:
-    """Put the request's id on the answer that is about to begin."""
+async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["X-Request-ID"] = request[REQUEST_ID]
 
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what was raised into the error body that the route's clients read."""
+    """Render any exception as the error body of the route's API."""
     try:
         return await handler(request)
     except ProxyError as error:
-        return _refused(error, request)
+        return _error_response(error, request)
     except web.HTTPException as error:
-        response = _refused(_translated(error, request), request)
+        response = _error_response(_translated(error, request), request)
         response.headers.update({name: value for name, value in error.headers.items() if name == "Allow"})
         return response
-    except Exception:  # the last net: one broken request must not show its insides, nor end the others
+    except Exception:  # the last resort: a broken request must not leak a traceback, nor affect other requests
         log.exception("%s: unexpected error", request[REQUEST_ID])
-        return _refused(ProxyError("internal error; the log has it under this request id"), request)
+        return _error_response(ProxyError("internal error; the log has it under this request id"), request)
 
 
 @web.middleware
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let a request pass that brings one of the configured keys; without configured keys, every request."""
+    """Raises Unauthorized unless the request has one of the configured keys, or none are configured."""
     keys = request.app[API_KEYS]
     if keys and not is_open(request.method, request.path):
         key = _given_key(request)
-        if True not in [hmac.compare_digest(_bytes(key), _bytes(known)) for known in keys]:  # no early end to time
+        if True not in [hmac.compare_digest(_bytes(key), _bytes(known)) for known in keys]:  # in constant time
             raise Unauthorized("the API key is not one of those that this server accepts")
         request[CLIENT] = hashlib.blake2b(_bytes(key), digest_size=8).hexdigest()
     return await handler(request)
 
 
 def is_open(method: str, path: str) -> bool:
-    """Whether this needs no key."""
+    """Whether the route needs no key."""
     return path in OPEN_PATHS and method in {"GET", "HEAD"}
 
 
 def _bytes(key: str) -> bytes:
-    return key.encode(errors="surrogateescape")  # what a client sends need not be text
+    return key.encode(errors="surrogateescape")  # a header can hold bytes that are not text
 
 
-def _refused(error: ProxyError, request: web.Request) -> web.Response:
-    refusal = _refuse(request)(error, request[REQUEST_ID])
+def _error_response(error: ProxyError, request: web.Request) -> web.Response:
+    rendered = _renderer(request)(error, request[REQUEST_ID])
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.queue_tokens is not None:
         headers["X-Queue-Tokens"] = str(error.queue_tokens)
     request[SUMMARY] = f" {error.code}"
     if isinstance(error, UnsupportedEncoding):
         headers["Accept-Encoding"] = ", ".join(ENCODINGS)
-    body = orjson.dumps(refusal.body)
-    response = web.Response(body=body, status=refusal.status, headers=headers, content_type="application/json")
+    body = orjson.dumps(rendered.body)
+    response = web.Response(body=body, status=rendered.status, headers=headers, content_type="application/json")
     if error.closes:
         response.force_close()
     return response
 
 
-def _refuse(request: web.Request) -> ErrorRenderer:
-    """Who writes an error of this route; for a path without one, or another method, the dialect of its neighbours."""
-    refusals, resource = request.app[REFUSALS], request.match_info.route.resource
+def _renderer(request: web.Request) -> ErrorRenderer:
+    """The renderer of the route's errors; of an unknown path or method, that of the paths beside it."""
+    renderers, resource = request.app[ERROR_RENDERERS], request.match_info.route.resource
     names = [resource.canonical] if resource else [request.path, f"/{request.path.strip('/').partition('/')[0]}/"]
-    return next((refusals[name] for name in names if name in refusals), common_refusal)
+    return next((renderers[name] for name in names if name in renderers), render_error)
 
 
-def common_refusal(error: ProxyError, request_id: str) -> RenderedError:
-    """The error body of the contract: `detail` is a flat string for Weaviate and Dify, `error` is for OpenAI's SDK."""
+def render_error(error: ProxyError, request_id: str) -> RenderedError:
+    """The common error body: `detail` is a flat string for Weaviate and Dify, `error` is for OpenAI's SDK."""
     body: dict[str, object] = {
         "detail": error.message,
         "code": error.code,
@@ -148,7 +146,7 @@ def _given_key(request: web.Request) -> str:
         if key := request.headers.get(header):
             return key
     authorization = request.headers.get("Authorization")
-    if not authorization and (key := request.query.get("key")):  # Gemini's; the log has no queries
+    if not authorization and (key := request.query.get("key")):  # Gemini's; the log leaves out query strings
         return key
     if not authorization:
         raise MissingKey("no API key: send `Authorization: Bearer <key>`")
@@ -163,7 +161,7 @@ def _translated(error: web.HTTPException, request: web.Request) -> ProxyError:
         case web.HTTPMethodNotAllowed():
             return MethodNotAllowed(f"{shown(request.path)} takes {', '.join(sorted(error.allowed_methods))}")
         case web.HTTPNotFound():
-            return NotFound(f"there is no {shown(request.path)} here")
+            return NotFound(f"there is no {shown(request.path)} on this server")
         case _:
             return BadRequest(error.reason or HTTPStatus(error.status).phrase)
 
@@ -179,6 +177,6 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
     metrics.SECONDS.labels(route).observe(seconds)
     summary = request.get(SUMMARY, "")
     level = logging.DEBUG if request.path in PROBES else logging.INFO
-    path, ms = request.rel_url.raw_path[:LONGEST_PATH], seconds * 1e3
+    path, ms = request.rel_url.raw_path[:MAX_PATH], seconds * 1e3
     line = f"{request.method} {path} {status} {ms:.1f} ms {request[REQUEST_ID]}{summary}"
     log.log(level, "%s", line)

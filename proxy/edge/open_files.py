@@ -1,4 +1,4 @@
-"""How many connections the open files of a process allow: accepting one too many fails, again and again."""
+"""How many connections the process's limit on open files allows: accepting one too many fails, again and again."""
 
 import resource
 from contextlib import suppress
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 from proxy.edge.connections import SPARE
 
-OWN = 128  # for what is no client's: llama-servers, the cache, logs
+OWN = 128  # files that are not clients' connections: llama-servers, the cache, logs
 BACKLOG = 1024
-LEAST = 16
-NO_LIMIT = 2**20  # stands for one that is not there
+MIN_CONNECTIONS = 16
+NO_LIMIT = 2**20  # stands for a missing limit
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRoom:
-    """`connections` at a time, and `backlog` that are accepted in one go, before any can be closed for another."""
+    """`connections` at a time, and a `backlog` that is accepted at once, before any can be closed to make room."""
 
     connections: int
     backlog: int
 
 
 def raise_limit() -> None:
-    """Take all the open files that the system allows this process."""
+    """Raise the soft limit on open files to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # some systems have a lower bound beside this one
+    with suppress(ValueError, OSError):  # some systems have another, lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (NO_LIMIT if hard == resource.RLIM_INFINITY else hard, hard))
 
 
@@ -34,6 +34,6 @@ def limit() -> int:
 
 
 def room(files: int) -> ConnectionRoom:
-    """What so many open files have room for."""
+    """The connections that so many open files allow."""
     backlog = min(BACKLOG, files // 8)
-    return ConnectionRoom(max(LEAST, files - backlog - SPARE - OWN), backlog)
+    return ConnectionRoom(max(MIN_CONNECTIONS, files - backlog - SPARE - OWN), backlog)

@@ -1,4 +1,4 @@
-"""The public side of a running proxy: which connections it takes, and how it leaves them to another."""
+"""The listening socket of a running proxy: when it accepts connections, and how it hands over to another proxy."""
 
 import asyncio
 import socket
@@ -25,40 +25,41 @@ class Server:
         self._listener = listener
         self._site: web.SockSite | None = None
         self._stop = stop
-        self._leaving, self._left = asyncio.Event(), asyncio.Event()
+        self._finish_asked, self._finished = asyncio.Event(), asyncio.Event()
 
     async def accept(self) -> None:
-        """Take connections from now on."""
+        """Start accepting connections."""
         if self._site is None:
             backlog = open_files.room(open_files.limit()).backlog
             self._site = web.SockSite(self._runner, self._listener, backlog=backlog)
             await self._site.start()
 
     async def finish(self) -> None:
-        """Take no more connections, answer what has come on those there are, and stop; returns when no more comes."""
-        self._leaving.set()
-        await self._left.wait()
+        """Accept no more connections, answer the requests received, and stop; returns once no more are received."""
+        self._finish_asked.set()
+        await self._finished.wait()
 
-    async def finish_when_told(self) -> None:
-        """Do what `finish` says, once it was said."""
-        await self._leaving.wait()
-        await self.leave()
+    async def finish_when_asked(self) -> None:
+        """Carry out `finish` once it is called."""
+        await self._finish_asked.wait()
+        await self.stop_accepting()
         if server := self._runner.server:
-            server.pre_shutdown()  # ends those without a request; `shutdown` closes them, the others after their answer
-            self._left.set()
+            server.pre_shutdown()  # closes idle connections; `shutdown` closes the others after their response
+            self._finished.set()
             await server.shutdown(None)
         self._stop.set()
 
-    async def leave(self) -> None:
-        """Take no more connections, and say so in the answers to come. Those taken last are heard out: aiohttp would
-        close them before their request arrives.
+    async def stop_accepting(self) -> None:
+        """Accept no more connections, and send `Connection: close` from now on.
+
+        Waits LINGER_S for requests on the connections accepted last: aiohttp would close them before those arrive.
         """
         site, self._site = self._site, None
         if site:
-            await site.stop()  # others may hold the socket: from here on connections wait in the kernel, or go to them
+            await site.stop()  # other proxies may share the socket: new connections wait in the kernel or reach them
         self._app[middleware.STOPPING].set()
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-                await asyncio.sleep(0.02)  # one accepted this moment is not among the connections yet
+                await asyncio.sleep(0.02)  # a connection accepted just now is not in the list yet
                 while self._runner.server and self._runner.server.connections:  # noqa: ASYNC110 # as above
                     await asyncio.sleep(0.01)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.contract.settings import UnicodeForm
+from proxy.contract.family import UnicodeForm
 from proxy.tokens.unicode_form import border, normalized
 from proxy.types import Matrix
 

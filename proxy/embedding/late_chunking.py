@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from proxy.contract.admin import State
-from proxy.contract.settings import UnicodeForm
+from proxy.contract.family import UnicodeForm
 from proxy.embedding import chunk_means
 from proxy.embedding.chunk_means import Document, Span
 from proxy.embedding.truncation import kept

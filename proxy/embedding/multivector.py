@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.embedding.projection import PULL, NoProjector, Projection, load
 from proxy.errors import BackendError, BadVector, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.models.served_model import ServedModel

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol, Self, TypeVar
 from unicodedata import is_normalized
 
-from proxy.contract.settings import UnicodeForm
+from proxy.contract.family import UnicodeForm
 from proxy.embedding import truncation
 from proxy.errors import ProxyError
 from proxy.models.served_model import ServedModel

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.errors import BadVector
 from proxy.types import Matrix, Vector
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,13 +13,12 @@ from proxy.embedding.multivector import MultiVectors, TokenEmbedder
 from proxy.embedding.preparation import PreparationRules, prepare, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
+from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.tokens.foreign_ids import Decode
-from proxy.types import EmbedRequest, EmbedResult, Ids, Input, Provenance, Served
+from proxy.types import EmbedRequest, EmbedResult, Ids, Provenance, Served
 from proxy.wire import encodings
-
-CHARACTERS_PER_TOKEN = 4  # about, in prose; tokens are counted exactly later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,11 +157,6 @@ def _made_by(provenance: Provenance, token_embedder: TokenEmbedder | None) -> Pr
         if token_embedder
         else provenance
     )
-
-
-def estimate(inputs: Sequence[Input]) -> int:
-    """About how many tokens these are, at next to no cost: enough to reject a flood before any work."""
-    return sum(len(one) // CHARACTERS_PER_TOKEN if isinstance(one, str) else len(one) for one in inputs) + len(inputs)
 
 
 def _raise_if_all(failed: Mapping[int, ProxyError], request: EmbedRequest) -> None:

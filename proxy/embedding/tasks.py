@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.errors import Invalid, ModelNotFound, invalid
 from proxy.quoting import did_you_mean, quoted
 

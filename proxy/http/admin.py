@@ -1,11 +1,11 @@
-"""What a launcher asks and tells the proxy, on a UNIX socket of their own: what the queues do, to pause one, to leave.
+"""The launcher's admin API, on a UNIX socket: the status of the queues, pausing one, handing over to another proxy.
 
-- `GET /lanes`: a LaneReport for each backend.
-- `POST /lanes/{name}/hold`: send it nothing more; answered when nothing is in flight there. Its requests wait; the
-  body, a text, is what those are told that wait in vain.
-- `POST /lanes/{name}/release`: go on.
-- `POST /accept`: take connections, if it was started not to.
-- `POST /finish`: take no more, answer all that has come, and end.
+- `GET /lanes`: a BackendLoad for each backend.
+- `POST /lanes/{name}/hold`: send it nothing more; responds once nothing is in flight there. Requests for it wait. The
+  body, a text, is the reason given to those that time out.
+- `POST /lanes/{name}/release`: resume.
+- `POST /accept`: start accepting connections, if it was started with `--take-over`.
+- `POST /finish`: accept no more connections, answer all requests received, and end.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -21,14 +21,14 @@ from proxy.models.served_model import ServedModel
 
 @asynccontextmanager
 async def admin_server(socket: Path | None, models: Mapping[str, ServedModel], server: Server) -> AsyncIterator[None]:
-    """Answer on the socket for as long as the block lasts; without one, do nothing."""
+    """Serve the admin API on the socket for the duration of the block; without a socket, do nothing."""
     if socket is None:
         yield
         return
     runner = web.AppRunner(_application(models, server), access_log=None, shutdown_timeout=0)
     await runner.setup()
     try:
-        socket.unlink(missing_ok=True)  # of a proxy before this one
+        socket.unlink(missing_ok=True)  # left by an earlier proxy
         await web.UnixSite(runner, str(socket)).start()
         yield
     finally:

@@ -1,4 +1,4 @@
-"""`/docs`: the OpenAPI document as one page to read; no script, nothing from elsewhere."""
+"""`/docs`: the OpenAPI document as one HTML page, without scripts or external resources."""
 
 import json
 import re
@@ -19,13 +19,13 @@ SAFE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline
 
 
 async def page(request: web.Request) -> web.Response:
-    """`GET /docs`: this server's API to read, with an example to copy for each path."""
+    """`GET /docs`: this server's API as a page, with an example to copy for each path."""
     text = rendered(request.app[DOCUMENT], f"http://{_authority(request)}")
     return web.Response(text=text, content_type="text/html", headers=SAFE)
 
 
 def _authority(request: web.Request) -> str:
-    """The `Host` that was asked if it is known as ours, for it comes to stand in commands to copy; else our address."""
+    """The request's `Host` if it can be a name of ours, as users copy commands with it; else our address."""
     given = request.headers.get("Host", "")
     name = host_of(given)
     if name and request.app[ORIGINS].knows(name):
@@ -35,7 +35,7 @@ def _authority(request: web.Request) -> str:
 
 
 def rendered(document: Mapping[str, object], url: str) -> str:
-    """The whole page. Its examples ask the server at `url`."""
+    """The whole page. Its examples call the server at `url`."""
     api: JsonSchemaValue = dict(document)
     operations = [(path, method, one) for path, methods in api["paths"].items() for method, one in methods.items()]
     schemas = api["components"]["schemas"]
@@ -66,7 +66,7 @@ def _operation(path: str, method: str, one: JsonSchemaValue, url: str, schemas: 
 
 
 def curl(url: str, body: object, *, needs_key: bool) -> str:
-    """The command that asks for `body` there, for a shell."""
+    """The shell command that sends `body` to `url`."""
     key = ' -H "Authorization: Bearer $API_KEY"' if needs_key else ""
     if body is None:
         return f"curl {url}{key}"
@@ -104,7 +104,7 @@ def _field(name: str, one: JsonSchemaValue) -> str:
 
 
 def kind(schema: JsonSchemaValue) -> str:
-    """A schema in a few words, as HTML; null is left out, as the page says what it means."""
+    """A schema in a few words, as HTML; null is left out, as the page explains it."""
     match schema:
         case {"$ref": str(ref)}:
             name = escape(ref.removeprefix(SCHEMAS))

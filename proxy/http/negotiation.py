@@ -1,7 +1,7 @@
-"""Which type of answer an Accept header prefers: RFC 9110, 12.5.1.
+"""Which type of response an Accept header prefers: RFC 9110, 12.5.1.
 
-Our own, as aiohttp reads no Accept, and the libraries that do (werkzeug, WebOb) put specific ranges before the order in
-which a client names them.
+Our own, as aiohttp does not read Accept, and the libraries that do (werkzeug, WebOb) rank specific ranges before the
+client's order.
 """
 
 import re
@@ -14,7 +14,7 @@ _WEIGHT = re.compile(r"([01](?:\.\d*)?|\.\d+)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """One media range of the header, `text/plain`, `text/*` or `*/*`, and how much it is wanted."""
+    """One media range of the header, `text/plain`, `text/*` or `*/*`, and its weight."""
 
     name: str
     weight: float
@@ -28,18 +28,18 @@ class _Range:
 
 
 def preferred(accept: str, offers: Sequence[str]) -> str:
-    """The one of `offers` with the greatest weight; of equal ones the one that the client, or else we, named first.
+    """The offer with the greatest weight; of equal ones the first in the client's order, then in ours.
 
-    What is malformed is passed over. Where nothing fits it is the first offer: an answer helps more than a 406.
+    Malformed ranges are ignored. If nothing matches it is the first offer: a response is more useful than a 406.
     """
     ranges = list(_ranges(accept))
-    wanted = [(*_wish(offer, ranges), offer) for offer in offers]
-    weight, _, best = max(wanted, key=lambda wish: wish[:2])
+    ranked = [(*_preference(offer, ranges), offer) for offer in offers]
+    weight, _, best = max(ranked, key=lambda row: row[:2])
     return best if weight else offers[0]
 
 
-def _wish(offer: str, ranges: Sequence[_Range]) -> tuple[float, int]:
-    """The weight of an offer, by the most specific range that it fits, and how early that stands: more is earlier."""
+def _preference(offer: str, ranges: Sequence[_Range]) -> tuple[float, int]:
+    """The weight of an offer, from the most specific range that it matches, and minus that range's position."""
     fitting = [(one.specific, one.weight, -place) for place, one in enumerate(ranges) if one.fits(offer)]
     return max(fitting)[1:] if fitting else (0.0, 0)
 

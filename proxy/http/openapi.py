@@ -1,4 +1,4 @@
-"""`/openapi.json`: the routes and the wire models as an OpenAPI 3.1 document. A new route or door appears by itself."""
+"""`/openapi.json`: all routes and wire models as an OpenAPI 3.1 document; a new route or dialect needs nothing here."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -44,14 +44,14 @@ TYPES: Mapping[str, Sequence[str]] = {
 ERRORS = {
     400: "The body is not JSON, a text is too long, or the model is not served.",
     401: "The API key is missing or wrong.",
-    403: "Without API keys: the Host is not known as this server's, or a page of another site asks.",
+    403: "Without API keys: the Host is not known as this server's, or a page of another site sent the request.",
     404: "There is none of that name.",
     408: "The body did not arrive in time.",
-    413: "The body is larger than this server takes.",
+    413: "The body is larger than this server accepts.",
     415: "The body's Content-Encoding is not gzip or deflate.",
     417: "The Expect header is not 100-continue.",
     422: "A field is not valid, or a text cannot be computed: `errors` names it.",
-    429: "Too much is waiting, or held, already.",
+    429: "The queue is full, or the memory for requests is used up.",
     500: "A fault of this server.",
     502: "A backend answered with something that is not a vector.",
     503: "A backend is loading, down or stopping.",
@@ -61,7 +61,7 @@ SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-MADE_BY = {
+PROVENANCE = {
     "X-Trillama-Model": "The family that made the vectors.",
     "X-Trillama-Task": "The task as served.",
     "X-Trillama-Prefix": "The prefix as served, as JSON.",
@@ -75,35 +75,35 @@ MADE_BY = {
 TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
     TokenIds.CL100K: {"type": "integer", "minimum": 0, "maximum": 100255, "description": "Of cl100k_base."},
     TokenIds.MODEL: {"type": "integer", "minimum": 0, "description": "Of the model's own vocabulary."},
-    TokenIds.REFUSE: {"not": {}, "description": "This server takes none."},
+    TokenIds.REFUSE: {"not": {}, "description": "This server accepts none."},
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedFacts:
-    """What differs from server to server."""
+    """What differs between servers."""
 
     table: TaskTable
     dimensions: int
     token_ids: TokenIds
     multivector: bool
-    locked: bool
+    needs_key: bool
 
 
 def document(routes: Sequence[web.RouteDef], dialects: Sequence[Dialect], served: ServedFacts) -> dict[str, object]:
-    """The document of a server with those routes, for the names of tasks and models that it answers."""
+    """The document of a server with those routes, tasks and models."""
     schemas = _schemas(dialects)
     by_path = {("POST", path): one for one in dialects for path in one.paths}
     paths: dict[str, dict[str, object]] = {}
     for route in routes:
         one = by_path.get((route.method, route.path))
-        operation = _door(one, schemas) if one else _page(route, schemas)
-        named = {
+        operation = _dialect(one, schemas) if one else _page(route, schemas)
+        common = {
             "operationId": _identifier(route),
             "parameters": _parameters(route.path),
-            "security": _security(route, locked=served.locked),
+            "security": _security(route, needs_key=served.needs_key),
         }
-        paths.setdefault(route.path, {})[route.method.lower()] = {**operation, **named}
+        paths.setdefault(route.path, {})[route.method.lower()] = {**operation, **common}
     return {
         "openapi": "3.1.0",
         "info": {"title": f"{served.table.model} on trillama", "version": "1", "description": DESCRIPTION},
@@ -115,7 +115,7 @@ def document(routes: Sequence[web.RouteDef], dialects: Sequence[Dialect], served
 
 DESCRIPTION = (
     "Embeddings for the clients of many APIs. In a request null means absent, and fields that are not named here are "
-    "ignored. Each answer has an `X-Request-ID`, yours if you send one. `X-Request-Timeout`: the seconds that you wait."
+    "ignored. Each response has an `X-Request-ID`, yours if you send one. `X-Request-Timeout`: the seconds you wait."
 )
 
 
@@ -125,24 +125,24 @@ async def document_json(request: web.Request) -> web.Response:
 
 
 def _schemas(dialects: Sequence[Dialect]) -> dict[str, JsonSchemaValue]:
-    """Of every wire model and answer, by name."""
+    """The schemas of every wire model and response, by name."""
     answers = [*(one.answer for one in dialects), *(one.error or ErrorAnswer for one in dialects), *ANSWERS.values()]
     bodies = [*(one.body for one in dialects), *PAGE_BODIES.values()]
-    taken: list[Described] = [(body, "validation") for body in bodies]
-    given: list[Described] = [(model, "serialization") for model in answers]
+    requests: list[Described] = [(body, "validation") for body in bodies]
+    responses: list[Described] = [(model, "serialization") for model in answers]
     defined: dict[str, JsonSchemaValue] = models_json_schema(
-        list(dict.fromkeys([*taken, *given])), ref_template=SCHEMAS + "{model}"
+        list(dict.fromkeys([*requests, *responses])), ref_template=SCHEMAS + "{model}"
     )[1]["$defs"]
     return defined
 
 
 def _names(served: ServedFacts) -> dict[str, object]:
-    """What the wire models refer to, as it is on this server."""
+    """The schemas that the wire models refer to, as they are on this server."""
     model, tasks = served.table.model, list(served.table.tasks)
     more = ", ".join(f"`{name}`" for name in served.table.task_names if name not in tasks)
     named = [model, *(f"{model}:{task}" for task in tasks)]
     return {
-        "TaskName": {"type": "string", "enum": tasks, "description": f"A task. Other names are taken too: {more}."},
+        "TaskName": {"type": "string", "enum": tasks, "description": f"A task. Also accepted: {more}."},
         "ModelName": {"type": "string", "enum": named, "examples": [model], "description": MODEL_NAMES},
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
@@ -150,19 +150,23 @@ def _names(served: ServedFacts) -> dict[str, object]:
     }
 
 
-MODEL_NAMES = "The model, with or without a task. Other names are taken too: those that the settings map to it."
+MODEL_NAMES = "The model, with or without a task. Also accepted: the names that the settings map to it."
 
 
-def _door(one: Dialect, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
+def _dialect(one: Dialect, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
     content: dict[str, object] = {"application/json": {"schema": _ref(one.answer)}}
-    headers = {} if one.later else _headers(MADE_BY)
+    headers = {} if one.asynchronous else _headers(PROVENANCE)
     if one.raw:
         content |= {raw_floats.RAW: {}, raw_floats.NPY: {}}
     return {
         "summary": one.summary,
         "requestBody": _body(one.body, schemas),
         "responses": {
-            "200": {"description": "The job." if one.later else "The vectors.", "headers": headers, "content": content},
+            "200": {
+                "description": "The job." if one.asynchronous else "The vectors.",
+                "headers": headers,
+                "content": content,
+            },
             **{str(status): _error(status, one.error or ErrorAnswer) for status in ERRORS},
         },
     }
@@ -174,7 +178,7 @@ def _body(model: type[BaseModel], schemas: Mapping[str, JsonSchemaValue]) -> dic
 
 
 def _page(route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
-    """A route without a wire model: what its handler's docstring and the tables above say."""
+    """A route that is not a dialect's: from its handler's docstring and the tables above."""
     said = re.sub("^`[A-Z]+ [^`]+`[:,] ", "", (route.handler.__doc__ or "").partition("\n")[0])
     answer, error = ANSWERS.get(route.path), PAGE_ERRORS.get(route.path, ErrorAnswer)
     content = {"schema": _ref(answer)} if answer else {}
@@ -209,12 +213,12 @@ def _ref(model: type[BaseModel]) -> JsonSchemaValue:
     return {"$ref": SCHEMAS + model.__name__}
 
 
-def _security(route: web.RouteDef, *, locked: bool) -> list[dict[str, list[str]]]:
-    """Any one of them is enough; the empty one says that none is needed."""
+def _security(route: web.RouteDef, *, needs_key: bool) -> list[dict[str, list[str]]]:
+    """The accepted schemes, any one of which suffices; an empty one means that no key is needed."""
     if is_open(route.method, route.path):
         return []
     keys: list[dict[str, list[str]]] = [{name: []} for name in SECURITY]
-    return keys if locked else [*keys, {}]
+    return keys if needs_key else [*keys, {}]
 
 
 def _parameters(path: str) -> list[object]:
@@ -230,13 +234,13 @@ def _identifier(route: web.RouteDef) -> str:
 
 
 def example(schema: JsonSchemaValue, schemas: Mapping[str, JsonSchemaValue]) -> object:
-    """The least that a request needs: the examples of its required fields."""
+    """A minimal request: the examples of its required fields."""
     while "$ref" in schema:
         schema = schemas[schema["$ref"].removeprefix(SCHEMAS)]
     if "examples" in schema:
         return schema["examples"][0]
     if "anyOf" in schema:
         return example(schema["anyOf"][0], schemas)
-    needed = [schema, *(each["anyOf"][0] for each in schema.get("allOf", ()))]
-    names = [name for each in needed for name in each.get("required", ())]
+    required = [schema, *(each["anyOf"][0] for each in schema.get("allOf", ()))]
+    names = [name for each in required for name in each.get("required", ())]
     return {name: example(schema["properties"][name], schemas) for name in names} if names else "hello"

@@ -1,4 +1,4 @@
-"""What is asked beside embeddings: which models there are, as each API lists them, and whether they serve."""
+"""The routes beside embeddings: the models, as each API lists them, health, readiness and metrics."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from proxy import metrics
 from proxy.contract.admin import State
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.dialects import ollama, tei
 from proxy.embedding.service import EmbedService
 from proxy.embedding.tasks import Route
@@ -32,7 +32,7 @@ Page = Callable[[web.Request, object], Awaitable[web.StreamResponse]]  # with th
 
 
 async def ollama_root(_: web.Request) -> web.StreamResponse:
-    """`GET /`: what Ollama says there, for clients that look whether it is up."""
+    """`GET /`: Ollama's words, for clients that check whether it is running."""
     return web.Response(text=ollama.RUNNING)
 
 
@@ -42,7 +42,7 @@ async def ollama_tags(request: web.Request) -> web.StreamResponse:
 
 
 async def ollama_running(request: web.Request) -> web.StreamResponse:
-    """`GET /api/ps`: those of them that are loaded now."""
+    """`GET /api/ps`: the models that are loaded now, as Ollama lists them."""
     models, rows = request.app[SERVICE].models, _rows(request)
     loaded = [name for name, row in rows.items() if models[row.backend].report().state is State.READY]
     made = {name: made for name, made in _made(request).items() if name in loaded}
@@ -51,7 +51,7 @@ async def ollama_running(request: web.Request) -> web.StreamResponse:
 
 
 async def ollama_show(request: web.Request, body: object) -> web.StreamResponse:
-    """`POST /api/show`: what there is to know about a model."""
+    """`POST /api/show`: the details of a model."""
     service = request.app[SERVICE]
     row = service.tasks.route(ollama.name_of(validated(ollama.OllamaShowBody, body).model), None)
     made, tokens = service.models[row.backend].provenance, service.limits.input_tokens
@@ -59,11 +59,11 @@ async def ollama_show(request: web.Request, body: object) -> web.StreamResponse:
 
 
 async def ollama_pull(request: web.Request, body: object) -> web.StreamResponse:
-    """`POST /api/pull`: success for a model that is served; others cannot be had from here."""
+    """`POST /api/pull`: success for a model that is served; no other can be pulled."""
     wire = validated(ollama.OllamaPullBody, body)
     try:
         request.app[SERVICE].tasks.route(ollama.name_of(wire.model), None)
-    except ModelNotFound as error:  # Ollama's own words for it are the advice to pull
+    except ModelNotFound as error:  # Ollama's message for it would advise to pull
         raise ModelNotServed(error.message, param="model") from error
     if not wire.stream:
         return await send(request, ollama.PULLED[-1])
@@ -72,12 +72,12 @@ async def ollama_pull(request: web.Request, body: object) -> web.StreamResponse:
 
 
 async def ollama_version(request: web.Request) -> web.StreamResponse:
-    """`GET /api/version`: the version of Ollama whose API is spoken here."""
+    """`GET /api/version`: the version of Ollama whose API this server implements."""
     return await send(request, {"version": ollama.API_VERSION})
 
 
 async def tei_info(request: web.Request) -> web.StreamResponse:
-    """`GET /info`: the model of the default task, as text-embeddings-inference tells it."""
+    """`GET /info`: the model of the default task, as text-embeddings-inference describes it."""
     service = request.app[SERVICE]
     made = service.models[service.tasks.route(None, None).backend].provenance
     limits = service.limits
@@ -94,7 +94,7 @@ async def models(request: web.Request) -> web.StreamResponse:
 
 
 async def model(request: web.Request) -> web.StreamResponse:
-    """`GET /v1/models/{id}`: one of them."""
+    """`GET /v1/models/{id}`: one model."""
     name, rows = request.match_info["id"], _rows(request)
     if name not in rows:
         raise ModelNotServed(f"model {quoted(name)} is not served here; served are: {', '.join(rows)}", param="model")
@@ -107,7 +107,7 @@ async def health(request: web.Request) -> web.StreamResponse:
 
 
 async def ready(request: web.Request) -> web.StreamResponse:
-    """`GET /ready`: 200 if every backend would serve a request now, else 503 with each one's reason."""
+    """`GET /ready`: 200 if every backend can serve a request now, else 503 with each one's reason."""
     served = request.app[SERVICE].models
     reasons = await asyncio.gather(*(_reason(model) for model in served.values()))
     status = 200 if not any(reasons) else 503
@@ -157,7 +157,7 @@ def _started() -> datetime:
 
 
 async def _reason(model: ServedModel) -> str | None:
-    if model.report().state is State.PAUSED:  # it comes when it is asked for, or in a moment: a request waits
+    if model.report().state is State.PAUSED:  # starts on demand, or resumes in a moment: requests wait for it
         return None
     try:
         await model.check()

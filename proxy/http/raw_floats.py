@@ -1,4 +1,4 @@
-"""The float32 matrix itself, for who embeds in bulk: no JSON to write, none to parse."""
+"""The vectors as a float32 matrix, for clients that embed in bulk: no JSON to write, none to parse."""
 
 import io
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from proxy.types import EmbedResult
 JSON, RAW, NPY = "application/json", "application/octet-stream", "application/x-npy"
 
 
-def wanted(accept: str) -> str | None:
+def preferred_type(accept: str) -> str | None:
     """The raw type that an Accept header prefers; None where it prefers JSON, or has no preference."""
     best = preferred(accept, (JSON, RAW, NPY))
     return None if best == JSON else best

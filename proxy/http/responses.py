@@ -1,6 +1,6 @@
-"""JSON answers of any size: a large one is written a slice at a time, so that nobody else waits for it.
+"""JSON responses of any size: large ones are written a slice at a time, so that other requests do not wait for them.
 
-2048 vectors of 2048 floats are 80 MB of JSON, a third of a second of the loop if they are written at once.
+2048 vectors of 2048 floats are 80 MB of JSON: written at once they block the loop for a third of a second.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import orjson
 from aiohttp import web
 
 LARGE = 64 * 2048  # floats: about 1.6 MB of JSON, 3 ms
-SLICE = 16 * 2048  # about a millisecond with all that is done for it
-LETTERS_PER_FLOAT = 16  # base64 is copied, which takes a sixteenth of the time or less
+SLICE = 16 * 2048  # about a millisecond in all
+CHARACTERS_PER_FLOAT = 16  # base64 is only copied, which takes a sixteenth of the time or less
 
 Rows = Sequence[object]
 
@@ -23,14 +23,14 @@ Rows = Sequence[object]
 async def send(
     request: web.Request, body: object, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
-    """Answer with `body` as JSON; numpy arrays are lists of numbers."""
+    """Respond with `body` as JSON; numpy arrays become lists of numbers."""
     large: dict[str, Rows] = {}
     skeleton = _without_large(body, large)
     if not large:
         return web.Response(body=_json(body), status=status, headers=headers, content_type="application/json")
     response = web.StreamResponse(status=status, headers=headers)
     response.content_type = "application/json"
-    with suppress(ConnectionError):  # the client has gone: nobody is left to be told
+    with suppress(ConnectionError):  # the client has disconnected
         await response.prepare(request)
         async for part in slices(skeleton, large):
             await response.write(part)
@@ -39,9 +39,9 @@ async def send(
 
 
 async def slices(skeleton: object, large: Mapping[str, Rows]) -> AsyncIterator[bytes]:
-    """The JSON of `skeleton` with the rows of `large` where their names stand, in parts of about a millisecond each.
+    """The JSON of `skeleton`, its placeholders replaced by the rows of `large`, in parts of about a millisecond each.
 
-    Between two parts everybody else has a turn.
+    Other tasks of the loop run between two parts.
     """
     rest = _json(skeleton)
     for name, rows in large.items():
@@ -69,10 +69,7 @@ async def _row(row: object) -> AsyncIterator[bytes]:
 
 
 def _without_large(value: object, large: dict[str, Rows]) -> object:
-    """The value with each list of more than LARGE floats put into `large`, and its name there in its place.
-
-    The name occurs nowhere else.
-    """
+    """The value, in which a unique placeholder replaces each list of more than LARGE floats; `large` gets the list."""
     if isinstance(value, list) and any(floats > LARGE for floats in accumulate(map(_floats, value))):
         name = uuid.uuid4().hex
         large[name] = value
@@ -83,7 +80,7 @@ def _without_large(value: object, large: dict[str, Rows]) -> object:
 
 
 def _sliced(rows: Rows) -> Iterator[slice]:
-    """Rows of about SLICE floats together, or one row that has more."""
+    """Slices of rows with about SLICE floats together, or of one row that has more."""
     start = floats = 0
     for row, here in enumerate(map(_floats, rows)):
         if row > start and floats + here > SLICE:
@@ -94,12 +91,12 @@ def _sliced(rows: Rows) -> Iterator[slice]:
 
 
 def _floats(value: object) -> int:
-    """How many floats take as long to write, about."""
+    """Roughly how many floats take as long to write."""
     match value:
         case np.ndarray():
             return value.size
         case str():
-            return 1 + len(value) // LETTERS_PER_FLOAT
+            return 1 + len(value) // CHARACTERS_PER_FLOAT
         case dict():
             return sum(map(_floats, value.values()))
         case [int(), *_]:

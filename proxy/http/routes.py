@@ -1,4 +1,4 @@
-"""Every route and its handler. Those of the dialects parse, call and render."""
+"""Every route and its handler. A dialect's handler parses the body, embeds and renders."""
 
 import asyncio
 import functools
@@ -11,18 +11,18 @@ from typing import TypeVar
 from aiohttp import web
 
 from proxy import metrics
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
 from proxy.dialects.jobs import Job, Jobs
 from proxy.edge import body
 from proxy.edge.http_connection import connection_of
 from proxy.edge.middleware import CLIENT, SUMMARY, Handler
-from proxy.embedding.service import estimate
 from proxy.errors import Invalid, invalid
 from proxy.http import docs, openapi, pages, raw_floats
 from proxy.http.pages import FAMILY, SERVICE
 from proxy.http.responses import send
 from proxy.models import provenance
+from proxy.models.admission import estimate
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.types import EmbedRequest, EmbedResult
 from proxy.wire import json_body
@@ -37,53 +37,53 @@ FLOAT = 4  # bytes
 
 
 def embed_handler(parse: Parse) -> Handler:
-    """The handler of one dialect: its JSON in, the vectors in its shape out, or as raw floats for who accepts those."""
+    """Handler of a dialect: returns the vectors in its shape, or as raw floats if the client prefers those."""
 
     async def embed(request: web.Request) -> web.StreamResponse:
         with request.app[BUDGET].room() as room:
-            asked = await _asked(request, parse, room)
-            raw = raw_floats.wanted(",".join(request.headers.getall("Accept", ())))
-            if raw and asked.request.multivector:
+            parsed = await _parsed_request(request, parse, room)
+            raw = raw_floats.preferred_type(",".join(request.headers.getall("Accept", ())))
+            if raw and parsed.request.multivector:
                 message = "has no raw form, as each text has its own number of vectors: leave out `Accept`"
                 raise invalid("return_multivector", message, kind="unsupported", given="true")
-            with _answering(request, _size(asked.request, request.app[FAMILY])):
-                return await _embedded(request, asked, raw)
+            with _response_memory(request, _size(parsed.request, request.app[FAMILY])):
+                return await _embedded(request, parsed, raw)
 
     return embed
 
 
-async def _embedded(request: web.Request, asked: ParsedRequest, raw: str | None) -> web.StreamResponse:
-    # Bare floats have no place for the errors of a part.
-    result = await request.app[SERVICE].embed(replace(asked.request, partial=False) if raw else asked.request)
-    asyncio.get_running_loop().call_soon(_observe, request, result)  # when the answer is on its way
+async def _embedded(request: web.Request, parsed: ParsedRequest, raw: str | None) -> web.StreamResponse:
+    # Raw floats cannot carry the errors of single inputs.
+    result = await request.app[SERVICE].embed(replace(parsed.request, partial=False) if raw else parsed.request)
+    asyncio.get_running_loop().call_soon(_observe, request, result)  # after the response is sent
     headers = provenance.headers(result)
     if raw:
         return raw_floats.response(raw, result, headers)
-    return await send(request, asked.render(result), headers=headers)
+    return await send(request, parsed.render(result), headers=headers)
 
 
 def job_handler(parse: Parse) -> Handler:
-    """The handler of a dialect whose caller comes back for the answer: its JSON in, a job out, if only a failed one."""
+    """Handler of an asynchronous dialect: returns a job, or a failed job if the body is invalid."""
 
     async def submit(request: web.Request) -> web.StreamResponse:
         jobs = request.app[JOBS]
         with request.app[BUDGET].room() as room:
             try:
-                asked = await _asked(request, parse, room)
+                parsed = await _parsed_request(request, parse, room)
             except Invalid as error:
-                return await _job_answer(request, jobs.reject(error))
-            return await _job_answer(request, jobs.submit(asked, room))
+                return await _job_response(request, jobs.reject(error))
+            return await _job_response(request, jobs.submit(parsed, room))
 
     return submit
 
 
 def with_body(page: pages.Page) -> Handler:
-    """The handler of a page that is asked with a JSON body."""
+    """Handler of a page whose request has a JSON body."""
 
     @functools.wraps(page)
     async def answer(request: web.Request) -> web.StreamResponse:
         with request.app[BUDGET].room() as room:
-            return await page(request, await _parsed(request, lambda given: given, room))
+            return await page(request, await _parsed_body(request, lambda given: given, room))
 
     return answer
 
@@ -91,27 +91,27 @@ def with_body(page: pages.Page) -> Handler:
 async def job_status(request: web.Request) -> web.StreamResponse:
     """`GET /status/{id}`: a job of `/run`, with its output once it is completed."""
     job = request.app[JOBS].fetch(request.match_info["id"])
-    with _answering(request, job.size):
-        return await _job_answer(request, job)
+    with _response_memory(request, job.size):
+        return await _job_response(request, job)
 
 
 async def cancel_job(request: web.Request) -> web.StreamResponse:
     """`POST /cancel/{id}`: stop a job of `/run`."""
-    return await _job_answer(request, request.app[JOBS].cancel(request.match_info["id"]))
+    return await _job_response(request, request.app[JOBS].cancel(request.match_info["id"]))
 
 
-async def _asked(request: web.Request, parse: Parse, room: Reservation) -> ParsedRequest:
-    return _called(request, await _parsed(request, parse, room))
+async def _parsed_request(request: web.Request, parse: Parse, room: Reservation) -> ParsedRequest:
+    return _with_headers(request, await _parsed_body(request, parse, room))
 
 
-async def _parsed(request: web.Request, parse: Callable[[object], T], room: Reservation) -> T:
+async def _parsed_body(request: web.Request, parse: Callable[[object], T], room: Reservation) -> T:
     read = await body.read(request, room, request.app[BODIES])
     return await json_body.parsed(read, parse, request.app[SERVICE].limits.items)
 
 
 @contextmanager
-def _answering(request: web.Request, size: int) -> Iterator[None]:
-    """Room for an answer's vectors, until they are on their way. Raises Crowded."""
+def _response_memory(request: web.Request, size: int) -> Iterator[None]:
+    """Reserve memory for a response's vectors until it is sent. Raises Crowded."""
     with request.app[ANSWERS].room() as room:
         room.grow(size)
         with room.used_by(connection_of(request)):
@@ -119,26 +119,26 @@ def _answering(request: web.Request, size: int) -> Iterator[None]:
 
 
 def _size(request: EmbedRequest, family: Family) -> int:
-    """About how many bytes the vectors take while they come together: whole ones, whatever was asked for."""
+    """About how many bytes the vectors take while they are computed: with all dimensions, whatever was requested."""
     if not request.multivector or not family.multivector:
         return len(request.inputs) * family.dimensions * FLOAT
     return estimate(request.inputs) * family.multivector.dimensions * FLOAT
 
 
-def _called(request: web.Request, asked: ParsedRequest) -> ParsedRequest:
-    """What was asked, with which model the path names, who asks and how long they wait. Raises Invalid."""
-    given = request.headers.get("X-Request-Timeout")
-    called = replace(
-        asked.request,
-        model=_model(request, asked.request.model),
+def _with_headers(request: web.Request, parsed: ParsedRequest) -> ParsedRequest:
+    """The request with the path's model, the client and its timeout. Raises Invalid."""
+    timeout = request.headers.get("X-Request-Timeout")
+    complete = replace(
+        parsed.request,
+        model=_model(request, parsed.request.model),
         client=request.get(CLIENT, ""),
-        timeout_s=_seconds(given) if given else None,
+        timeout_s=_seconds(timeout) if timeout else None,
     )
-    return replace(asked, request=called)
+    return replace(parsed, request=complete)
 
 
 def _model(request: web.Request, of_body: str | None) -> str | None:
-    """The path's model, as in Azure's and Gemini's paths; a deployment of another name leaves it to the body."""
+    """The model in Azure's and Gemini's paths; for a deployment of another name, the body's model."""
     of_path = request.match_info.get("model")
     if of_path and (not of_body or request.app[SERVICE].tasks.has_model(of_path)):
         return of_path
@@ -156,7 +156,7 @@ def _seconds(given: str) -> float:
     return seconds
 
 
-async def _job_answer(request: web.Request, job: Job) -> web.StreamResponse:
+async def _job_response(request: web.Request, job: Job) -> web.StreamResponse:
     return await send(request, runpod.state_of(job), headers=provenance.headers(job.result) if job.result else None)
 
 
@@ -176,7 +176,7 @@ DIALECTS: Sequence[Dialect] = (
 )
 ROUTES: Sequence[web.RouteDef] = (
     *(
-        web.post(path, (job_handler if one.later else embed_handler)(one.parse))
+        web.post(path, (job_handler if one.asynchronous else embed_handler)(one.parse))
         for one in DIALECTS
         for path in one.paths
     ),
@@ -198,11 +198,11 @@ ROUTES: Sequence[web.RouteDef] = (
     web.get("/docs", docs.page),
 )
 
-# Who writes the errors of a route, or of what is not found below a path; everywhere else it is the common body.
-REFUSALS: Mapping[str, ErrorRenderer] = {
-    **{path: one.refuse for one in DIALECTS if one.refuse for path in one.paths},
-    **{prefix + path: runpod.refuse for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")},
-    **dict.fromkeys(("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version", "/api/"), ollama.refuse),
-    "/v1beta/": gemini.refuse,
-    "/info": tei.refuse,
+# The error renderer of a route, or of unknown paths below a prefix; all others use the common error body.
+ERROR_RENDERERS: Mapping[str, ErrorRenderer] = {
+    **{path: one.render_error for one in DIALECTS if one.render_error for path in one.paths},
+    **{prefix + path: runpod.render_error for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")},
+    **dict.fromkeys(("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version", "/api/"), ollama.render_error),
+    "/v1beta/": gemini.render_error,
+    "/info": tei.render_error,
 }

@@ -1,22 +1,29 @@
 """Admission of requests to one model: counts them from arrival to answer, and rejects those the queue cannot take."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from proxy.scheduling.dispatcher import Dispatcher
+from proxy.types import Input
+
+CHARACTERS_PER_TOKEN = 4  # about, in prose; tokens are counted exactly later
+DECAY = 0.99  # weight that earlier counts keep at each request, so that about a hundred count
 
 
 class Admission:
-    """`incoming_tokens`, estimated, are of requests that are not in the queue yet; `requests` counts the admitted."""
+    """`incoming_tokens`, estimated, are of requests that are not in the queue yet; `requests` counts the admitted.
 
-    def __init__(self, dispatcher: Dispatcher, max_tokens: int) -> None:
+    Estimates are corrected by recent counts: the number of characters in a token depends on the language.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
         self.incoming_tokens = 0
         self.requests = 0
         self._dispatcher = dispatcher
-        self._max_tokens = max_tokens
         self._active = 0
         self._used_at = time.monotonic()
+        self._estimated = self._counted = 0.0
 
     @property
     def waiting_tokens(self) -> int:
@@ -29,11 +36,12 @@ class Admission:
         return 0.0 if self._active else time.monotonic() - self._used_at
 
     @contextmanager
-    def admitted(self, tokens: int) -> Iterator[None]:
-        """Count a request of about so many tokens until it is in the queue. Raises Overloaded before any work."""
+    def admitted(self, estimated: int) -> Iterator[None]:
+        """Count a request until it is in the queue. Raises Overloaded before any work if too much waits already."""
+        tokens = round(estimated * self._counted / self._estimated) if self._estimated else estimated
         queued = self.waiting_tokens
-        if queued and queued + tokens > self._max_tokens:
-            raise self._dispatcher.overloaded(self.incoming_tokens)
+        if queued and queued + tokens > self._dispatcher.queue.max_tokens:
+            raise self._dispatcher.overloaded(tokens, self.incoming_tokens)
         self.requests += 1
         self.incoming_tokens += tokens
         try:
@@ -51,3 +59,13 @@ class Admission:
         finally:
             self._active -= 1
             self._used_at = time.monotonic()
+
+    def counted(self, estimated: int, tokens: int) -> None:
+        """Texts with that estimate have so many tokens."""
+        self._estimated = DECAY * self._estimated + estimated
+        self._counted = DECAY * self._counted + tokens
+
+
+def estimate(inputs: Sequence[Input]) -> int:
+    """About how many tokens these are, at next to no cost: enough to reject a flood before any work."""
+    return sum(len(one) // CHARACTERS_PER_TOKEN if isinstance(one, str) else len(one) for one in inputs) + len(inputs)

@@ -38,7 +38,7 @@ def key_of(space: str, ids: Ids) -> bytes:
 async def open_cache(size_bytes: int, path: Path | None, dimensions: int) -> AsyncIterator["Cache | None"]:
     """The cache that the configuration asks for; None without bytes, or while the disk is full or the file locked.
 
-    Raises ConfigError for a path where no file can be.
+    Raises BadSettings for a path where no file can be.
     """
     if not size_bytes:
         yield None

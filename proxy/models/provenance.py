@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.types import EmbedResult
 
 UNKNOWN = "unknown"

@@ -4,7 +4,7 @@ import asyncio
 
 from proxy import metrics
 from proxy.contract.admin import State
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.errors import BackendError, BackendLoading, BackendLost
 from proxy.llama.client import LlamaClient
 from proxy.models.readiness import Readiness
@@ -85,6 +85,7 @@ class RecoveryLoop:
         if self.verified is None or self.verified.provenance != verified.provenance:
             self._dispatcher.suspects.clear()
         self.verified = verified
+        self._dispatcher.throughput.guess = verified.tokens_per_s
         if self._readiness.open():
             self._dispatcher.open()
 

@@ -7,11 +7,11 @@ from functools import partial
 
 from proxy import metrics
 from proxy.contract.admin import BackendLoad, State
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.errors import BackendLoading, invalid
 from proxy.llama.client import LlamaClient
 from proxy.llama.token_client import TokenClient
-from proxy.models.admission import Admission
+from proxy.models.admission import Admission, estimate
 from proxy.models.cache import Cache, cached
 from proxy.models.provenance import UNKNOWN
 from proxy.models.readiness import Readiness, WaitLimits
@@ -50,7 +50,7 @@ class ServedModel:
         self.backend = backend
         self.dispatcher = Dispatcher(backend, queue, slot, dimensions=dimensions, batch_timeout_s=limits.batch_s)
         self._cache = cache
-        self._admission = Admission(self.dispatcher, limits.tokens)
+        self._admission = Admission(self.dispatcher)
         state = State.PAUSED if settings.on_demand else State.DOWN
         reason = BackendLoading(f"backend {backend.name} is not up yet", retry_after_s=2)
         self._readiness = Readiness(state, reason, limits, lambda: self._admission.waiting_tokens)
@@ -83,7 +83,9 @@ class ServedModel:
 
     async def tokenize(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text exactly as the model gets them. Raises BackendUnavailable before any verification."""
-        return await self._verified().tokenize(texts)
+        ids = await self._verified().tokenize(texts)
+        self._admission.counted(estimate(texts), sum(map(len, ids)))
+        return ids
 
     def own_tokenizer(self, field: str, lacking: str) -> Tokenizer:
         """The model's tokenizer. Raises Invalid for that field, with what is lacking, if the engine tokenises."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from proxy import metrics
-from proxy.contract.settings_file import ConfigError
+from proxy.contract.settings_file import BadSettings
 from proxy.types import Vector
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class VectorStore:
     """At most `size_bytes` of vectors by their keys, in a private file, or in memory without one.
 
     A file that is damaged, or not our cache, is renamed to `….damaged` with a warning; one of an earlier version is
-    emptied. Raises ConfigError for a path where no file can be, sqlite3.Error for a full disk and the like.
+    emptied. Raises BadSettings for a path where no file can be, sqlite3.Error for a full disk and the like.
     """
 
     def __init__(self, path: Path | None, size_bytes: int, dimensions: int) -> None:
@@ -55,11 +55,11 @@ class VectorStore:
         try:
             self._open()
         except OSError as error:
-            raise ConfigError(f"cache_file = {path}: {error.strerror}; name another file") from error
+            raise BadSettings(f"cache_file = {path}: {error.strerror}; name another file") from error
         except sqlite3.Error as error:
             if _code(error) in TRANSIENT:
                 raise
-            raise ConfigError(f"cache_file = {path}: {error}; name another file") from error
+            raise BadSettings(f"cache_file = {path}: {error}; name another file") from error
 
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Vector]:
         """The vectors that are there and intact: float32, of full size. Damaged ones are deleted."""

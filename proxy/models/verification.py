@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.errors import BackendLost, BackendUnavailable, BadVector
 from proxy.llama.client import LlamaClient
 from proxy.models.provenance import UNKNOWN, digest_of, space_of
@@ -19,7 +20,8 @@ from proxy.types import Ids, Provenance
 
 log = logging.getLogger(__name__)
 
-KNOWN_TEXT = "Query: trillama"
+# About eighty tokens: fewer would say little about the speed.
+KNOWN_TEXT = "Query: " + "what do llamas, alpacas, vicuñas and guanacos eat in the high Andes in winter? " * 4
 TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 
@@ -30,6 +32,7 @@ class VerifiedBackend:
     tokenize: Tokenize
     tokenizer: Tokenizer | None
     provenance: Provenance
+    tokens_per_s: float
     rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
@@ -43,8 +46,8 @@ async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
             await _check_up(backend)
             tokenizer = await _own_tokenizer(backend)
             tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _EngineTokenizer(backend)
-            await _check_vector(backend, family, tokenize)
-            return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family))
+            speed = await _check_vector(backend, family, tokenize)
+            return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family), speed)
     except TimeoutError as error:
         raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
 
@@ -56,13 +59,18 @@ async def _check_up(backend: LlamaClient) -> None:
         raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
 
 
-async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize) -> None:
-    vectors = await backend.embed(await tokenize([KNOWN_TEXT]))
+async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize) -> float:
+    """Compute one vector; return the tokens per second. Raises BadVector if it is wrong."""
+    ids = (await tokenize([KNOWN_TEXT]))[0][: backend.settings.batch_tokens]
+    started = time.perf_counter()
+    vectors = await backend.embed([ids])
+    seconds = time.perf_counter() - started
     if vectors.shape != (1, family.dimensions):
         message = f"backend {backend.name} gives {vectors.shape[1]} dimensions, the family has"
         raise BadVector(f"{message} {family.dimensions}: wrong model file?")
     if not np.isfinite(vectors).all():
         raise BadVector(f"backend {backend.name} gives no finite vector for any text: it must be restarted")
+    return len(ids) / seconds
 
 
 async def _provenance(backend: LlamaClient, family: Family) -> Provenance:

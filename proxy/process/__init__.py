@@ -1,1 +1,1 @@
-"""What concerns the proxy's process as a whole: its log and its allocator."""
+"""The proxy's process as a whole: its log and its allocator. Knows nothing of requests."""

@@ -1,14 +1,14 @@
-"""A log that one cause cannot fill: of warnings that are alike a few are written, the rest are counted."""
+"""Keeps one cause from filling the log: of similar warnings a few are written, the rest are counted."""
 
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-FEW = 5
+MAX_REPEATS = 5
 WINDOW_S = 10.0
-KINDS = 256  # remembered at a time
-BEGINNING = 60  # characters by which two are alike
+MAX_KINDS = 256  # remembered at a time
+PREFIX = 60  # messages with the same first characters are similar
 
 
 @dataclass(slots=True)
@@ -18,7 +18,7 @@ class _Kind:
 
 
 class Repeats(logging.Filter):
-    """Lets FEW like warnings or errors pass in WINDOW_S seconds; the next one after that says how many did not."""
+    """Passes MAX_REPEATS similar warnings or errors per WINDOW_S seconds; the next one says how many were dropped."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -28,14 +28,14 @@ class Repeats(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        now, key = self._clock(), (record.name, str(record.msg)[:BEGINNING])
+        now, key = self._clock(), (record.name, str(record.msg)[:PREFIX])
         kind = self._kinds.get(key)
         if kind is None or now - kind.since > WINDOW_S:
-            if kind and kind.count > FEW:
-                record.msg = f"{record.getMessage()} ({kind.count - FEW} more like it are left out)"
+            if kind and kind.count > MAX_REPEATS:
+                record.msg = f"{record.getMessage()} ({kind.count - MAX_REPEATS} similar messages were left out)"
                 record.args = ()
-            if len(self._kinds) >= KINDS:
+            if len(self._kinds) >= MAX_KINDS:
                 self._kinds.clear()
             kind = self._kinds[key] = _Kind(now)
         kind.count += 1
-        return kind.count <= FEW
+        return kind.count <= MAX_REPEATS

@@ -26,10 +26,13 @@ BATCH_S = 0.25  # target duration of a batch: what a new request waits at most f
 
 
 class BatchQueue:
-    """Counts the `texts` and `tokens` that wait. Identical texts that wait or are in flight are one entry."""
+    """Counts the `texts` and `tokens` that wait, at most `max_tokens`.
+
+    Identical texts that wait or are in flight are one entry.
+    """
 
     def __init__(self, *, slots: int, batch_tokens: int, max_tokens: int) -> None:
-        self._slots, self._batch_tokens, self._max_tokens = slots, batch_tokens, max_tokens
+        self._slots, self._batch_tokens, self.max_tokens = slots, batch_tokens, max_tokens
         # Measured on llama.cpp: cutting bulk into half-full batches costs it 7 %, and a query between them waits a
         # tenth of the time.
         self._small_texts, self._small_tokens = max(1, slots // 2), max(1, batch_tokens // 4)
@@ -58,7 +61,7 @@ class BatchQueue:
 
     def has_room(self, tokens: int) -> bool:
         """Whether that many more tokens may wait. An empty queue takes any one request."""
-        return not self.tokens or self.tokens + tokens <= self._max_tokens
+        return not self.tokens or self.tokens + tokens <= self.max_tokens
 
     def enqueue(self, request: QueuedRequest, inputs: Sequence[TokenizedText]) -> int | None:
         """Add the request's inputs that have not failed; return how many share a text that is known already.
@@ -89,7 +92,7 @@ class BatchQueue:
         for text in request.texts:
             if text.waiters:
                 text.waiters = [waiter for waiter in text.waiters if waiter[0] is not request]
-                if not text.waiters and not text.taken:
+                if not text.waiters and (not text.taken or self._clear_suspect(text)):
                     self._uncount(text)
                     self.finish(text)
 
@@ -179,6 +182,13 @@ class BatchQueue:
         for text in texts:
             text.taken = True
             self._suspects.append(text)
+
+    def _clear_suspect(self, text: QueuedText) -> bool:
+        """Remove it from the suspects; False if it is not one of them."""
+        found = text.quiet_s is not None and text in self._suspects
+        if found:
+            self._suspects.remove(text)
+        return found
 
     def _fill(self, expired: Expired, now: float, most: int, *, interactive_lately: bool) -> list[QueuedText]:
         """Fill the batch in three passes: bulk up to its deficit, then interactive, then bulk with the room left."""

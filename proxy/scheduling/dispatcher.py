@@ -15,7 +15,7 @@ from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome, QueuedRequest, QueuedText, TokenizedText
 from proxy.scheduling.quarantine import Suspects
 from proxy.scheduling.results import BatchResult, Embedder, ResultHandler
-from proxy.scheduling.throughput import Throughput
+from proxy.scheduling.throughput import RetrySchedule, Throughput
 from proxy.types import Ids
 
 RECENT_S = 10.0  # how long after an interactive request batches with bulk are still kept small
@@ -51,6 +51,7 @@ class Dispatcher:
         self._closed: Callable[[], ProxyError] | None = None
         self.queue = queue
         self.throughput = Throughput()
+        self._retry_schedule = RetrySchedule()
         self.in_flight = 0
 
     async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY, *, exclusive: bool = False) -> Outcome:
@@ -95,14 +96,13 @@ class Dispatcher:
         self._paused = True
         self._arrived.set()
 
-    def drain_s(self, tokens: int = 0) -> int:
-        """Whole seconds until the queue, and that many more tokens, should be done at the latest speed."""
-        return self.throughput.seconds_for(self.queue.tokens + tokens)
-
-    def overloaded(self, more: int = 0) -> Overloaded:
-        """The error while the queue is full, and `more` tokens are about to be added to it."""
-        queued = self.queue.tokens + more
-        error = Overloaded(f"{queued} tokens are waiting already: come back later", retry_after_s=self.drain_s(more))
+    def overloaded(self, tokens: int, more: int = 0) -> Overloaded:
+        """The error of a request of that many tokens, as the queue is full; `more` tokens will be added to it."""
+        queued, now = self.queue.tokens + more, asyncio.get_running_loop().time()
+        retry_after_s = self._retry_schedule.book(
+            now, tokens, queued=queued, room=self.queue.max_tokens, per_s=self.throughput.drained_per_s
+        )
+        error = Overloaded(f"{queued} tokens are waiting already: come back later", retry_after_s=retry_after_s)
         error.queue_tokens = queued
         return error
 
@@ -115,7 +115,7 @@ class Dispatcher:
             self._slot.interactive_seen_at = now
         shared = self.queue.enqueue(request, texts)
         if shared is None:
-            raise self.overloaded()
+            raise self.overloaded(sum(one.tokens for one in texts))
         self._meters.deduplicated.inc(shared)
         self._arrived.set()
 
@@ -162,8 +162,9 @@ class Dispatcher:
 
     async def _run_batch(self) -> BatchResult:
         """Send the next batch, composed at the last moment. A backend that never answers times out."""
+        loop = asyncio.get_running_loop()
+        turn = loop.time()
         async with self._slot.gate:
-            loop = asyncio.get_running_loop()
             started = loop.time()
             if not (texts := [] if self._paused else self._next_batch(started)):
                 return BatchResult()
@@ -181,7 +182,7 @@ class Dispatcher:
             finally:
                 self.in_flight = 0
             seconds = loop.time() - started
-            self.throughput.record(tokens, seconds)
+            self.throughput.record(tokens, seconds, loop.time() - turn)
             return BatchResult(texts, content, len(fillers), seconds)
 
     async def _send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:

@@ -1,34 +1,69 @@
-"""An estimate of how fast a backend is, from its latest batches."""
+"""Estimates how fast a backend is, from its latest batches, and when rejected requests should be sent again."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 DECAY = 0.9  # weight that earlier batches keep at each new one, so that about twenty count
-UNKNOWN_S = 5
+GUESS = 1000.0  # tokens per second of an unknown backend
 LONGEST_S = 600
 
 
 @dataclass(slots=True)
 class Throughput:
-    """Decayed sums of `tokens` and `seconds`; `fastest` in tokens per second; `total` tokens since the start."""
+    """Decayed sums of `tokens` and `seconds`; `fastest` in tokens per second; `total` tokens since the start.
+
+    `turns` are seconds that include waiting for other backends on the same cores. `guess` is the tokens per second
+    measured at the backend's verification.
+    """
 
     tokens: float = 0.0
     seconds: float = 0.0
+    turns: float = 0.0
     fastest: float = 0.0
     total: int = 0
+    guess: float = GUESS
 
     @property
     def tokens_per_s(self) -> float:
         """0.0 before the first batch."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
-    def record(self, tokens: int, seconds: float) -> None:
-        """A batch of so many tokens took so long."""
+    @property
+    def drained_per_s(self) -> float:
+        """Tokens per second by which the queue drains; a guess before the first batch."""
+        return self.tokens / self.turns if self.turns else self.guess
+
+    def record(self, tokens: int, seconds: float, turn_s: float = 0.0) -> None:
+        """A batch of so many tokens took so long, and `turn_s` with the wait for its turn."""
         seconds = max(seconds, 1e-6)  # a clock may stand still
         self.tokens = DECAY * self.tokens + tokens
         self.seconds = DECAY * self.seconds + seconds
+        self.turns = DECAY * self.turns + max(seconds, turn_s)
         self.fastest = max(self.fastest, tokens / seconds)
         self.total += tokens
 
-    def seconds_for(self, tokens: int) -> int:
-        """Whole seconds for that many tokens, from 1 to 600: the value of a Retry-After header."""
-        return min(LONGEST_S, 1 + int(tokens / self.tokens_per_s)) if self.seconds else UNKNOWN_S
+
+@dataclass(slots=True)
+class RetrySchedule:
+    """When rejected requests were told to come back: each finds room, behind those that were told before.
+
+    Kept as tokens by the whole second of the caller's clock at which they are due.
+    """
+
+    _due: dict[int, int] = field(default_factory=dict)
+
+    def book(self, now: float, tokens: int, *, queued: int, room: int, per_s: float) -> int:
+        """Whole seconds, from 1 to LONGEST_S, after which a request of so many tokens finds room.
+
+        `queued` tokens wait in a queue that holds `room`; a request that is larger needs an empty one.
+        """
+        start = int(now)
+        self._due = {second: booked for second, booked in self._due.items() if second >= start}
+        at, level = start, float(queued)
+        for second in sorted(self._due):
+            level = max(0.0, level - per_s * (second - at)) + self._due[second]
+            at = second
+        seconds = math.ceil(at - start + max(0.0, level + min(tokens, room) - room) / per_s)
+        seconds = min(LONGEST_S, max(1, seconds))
+        self._due[start + seconds] = self._due.get(start + seconds, 0) + tokens
+        return seconds

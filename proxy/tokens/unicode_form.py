@@ -11,7 +11,7 @@ from unicodedata import combining, is_normalized, normalize
 
 from tokenizers import normalizers
 
-from proxy.contract.settings import UnicodeForm
+from proxy.contract.family import UnicodeForm
 
 PIECE = 2**16  # characters: 3 ms of the GIL, 20 if all of them are marks
 LONGEST_RUN = 2**16  # marks on one letter that are sorted together; Unicode's own Stream-Safe Text Format allows 30

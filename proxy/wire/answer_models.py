@@ -1,4 +1,4 @@
-"""The shapes of our answers, for the OpenAPI document. `render` writes the answers themselves, without these."""
+"""The shapes of the responses, for the OpenAPI document only: `render` builds the responses without these models."""
 
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ PackedBits = Annotated[
 
 
 class ByType(BaseModel):
-    """Several types at once, each by its name."""
+    """Several types at once, by name."""
 
     float: Floats | None = None
     base64: Text64 | None = None
@@ -38,7 +38,7 @@ class EmbeddingRow(BaseModel):
 
 
 class ManyByType(BaseModel):
-    """Several types at once, each by its name; a list has one entry per token."""
+    """Several types at once, by name; a list has one entry per token."""
 
     float: list[Floats] | None = None
     base64: list[Text64] | None = None
@@ -47,7 +47,7 @@ class ManyByType(BaseModel):
 
 
 class MultiRow(BaseModel):
-    """With `return_multivector`: one vector per token, in the text's order, the prefix's tokens first."""
+    """With `return_multivector`: one vector per token in the order of the text, starting with the prefix's tokens."""
 
     object: Literal["embeddings"]
     index: int
@@ -60,7 +60,7 @@ class InputError(BaseModel):
 
 
 class FailedRow(BaseModel):
-    """With `on_error: "partial"`: what was wrong with one input."""
+    """With `on_error: "partial"`: why one input failed."""
 
     object: Literal["embedding"]
     index: int
@@ -86,7 +86,7 @@ class FaultAnswer(BaseModel):
 
 
 class Reason(BaseModel):
-    """The error as OpenAI's clients read it."""
+    """The error in OpenAI's format."""
 
     message: str
     type: str
@@ -105,14 +105,14 @@ class ErrorAnswer(BaseModel):
 
 
 class SizeAnswer(BaseModel):
-    """0 where it is not known, as before the model's first start."""
+    """0 while it is unknown, as before the model's first start."""
 
     parameters: int
     bytes: int
 
 
 class ProvenanceAnswer(BaseModel):
-    """What makes the vectors. Two vectors can be compared if and only if their `space` is the same."""
+    """What produces the vectors. Two vectors can be compared if and only if their `space` is the same."""
 
     digest: str
     quantization: str
@@ -149,7 +149,7 @@ class HealthAnswer(BaseModel):
 
 
 class ReadyAnswer(BaseModel):
-    """Why a backend would not serve now, by its name; `ready` if it would."""
+    """By backend: `ready`, or the reason why it cannot serve now."""
 
     status: str
     backends: dict[str, str]

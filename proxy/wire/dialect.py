@@ -1,4 +1,4 @@
-"""What the dialects share: JSON → a validated wire model, and what a dialect gives back."""
+"""The base of all dialects: what a dialect consists of, and JSON → a validated wire model."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from proxy.wire.schema import as_accepted
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """A parsed request, and how its answer is written in the dialect that it came in."""
+    """A request, and how its result is rendered in the dialect it came in."""
 
     request: EmbedRequest
     render: Callable[[EmbedResult], object]
@@ -40,7 +40,7 @@ Parse = Callable[[object], ParsedRequest]  # of a JSON body; raises Invalid with
 
 @dataclass(frozen=True, slots=True)
 class RenderedError:
-    """An error as a dialect writes it."""
+    """An error in a dialect's format."""
 
     status: int
     body: object
@@ -51,11 +51,11 @@ ErrorRenderer = Callable[[ProxyError, str], RenderedError]  # of an error and th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One dialect's way in: what is served at `paths`, and what `/openapi.json` says about it.
+    """One dialect: what is served at `paths`, and what `/openapi.json` says about it.
 
-    `body` and `answer` describe what `parse` takes and its `render` gives. `raw`: the answer can be raw floats.
-    `later`: the answer is a job, and `render` writes the output that it comes to. `refuse` and `error`, its shape, are
-    for dialects whose clients do not read our common error body.
+    `body` and `answer` describe what `parse` takes and its `render` returns. `raw`: the response can be raw floats.
+    `asynchronous`: the response is a job, and `render` builds the job's output. `render_error`, and `error`, its shape,
+    are for dialects whose clients do not read our common error body.
     """
 
     paths: Sequence[str]
@@ -64,13 +64,13 @@ class Dialect:
     body: type[BaseModel]
     answer: type[BaseModel]
     raw: bool = True
-    later: bool = False
-    refuse: ErrorRenderer | None = None
+    asynchronous: bool = False
+    render_error: ErrorRenderer | None = None
     error: type[BaseModel] | None = None
 
 
 class Wire(BaseModel):
-    """A body as a client sends it: fields that are not named are ignored, null means absent."""
+    """A body as a client sends it: unknown fields are ignored, null means absent."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -88,7 +88,7 @@ T = TypeVar("T", bound=Wire)
 
 
 def validated(model: type[T], body: object) -> T:
-    """The body as that model. Raises Invalid with every fault found."""
+    """The body parsed into that model. Raises Invalid with every fault found."""
     if not isinstance(body, dict):
         raise Invalid(Fault(field="body", message="must be a JSON object", type="object_type", input=shown(body)))
     try:
@@ -99,8 +99,8 @@ def validated(model: type[T], body: object) -> T:
 
 ENCODINGS = "'float', 'base64', 'binary' or 'ubinary'"
 ONE_ENCODING = {str(one): (one,) for one in Encoding}
-# What is wrong with a field, by pydantic's name for it; for what is not here, in pydantic's words.
-SENTENCES = {
+# The message for a fault, by pydantic's name of it; pydantic's own message for all others.
+MESSAGES = {
     "missing": "is required",
     "value_error": "{error}",
     "literal_error": "must be {expected}, not {given}{meant}",
@@ -118,14 +118,14 @@ SENTENCES = {
 
 
 def _faults(error: ValidationError) -> list[Fault]:
-    """One for each field: the first that was found."""
+    """The first fault of each field."""
     by_field = dict[str, ErrorDetails]()
     for fault in error.errors(include_url=False):
         by_field.setdefault(".".join(map(str, fault["loc"])), fault)
     return [
         Fault(
             field=field,
-            message=_sentence(fault),
+            message=_message(fault),
             type=fault["type"],
             input="" if fault["type"] == "missing" else shown(fault["input"]),
         )
@@ -133,11 +133,11 @@ def _faults(error: ValidationError) -> list[Fault]:
     ]
 
 
-def _sentence(fault: ErrorDetails) -> str:
+def _message(fault: ErrorDetails) -> str:
     context, given = fault.get("ctx", {}), fault["input"]
     expected = str(context.get("expected", ""))
-    return SENTENCES.get(fault["type"], "{said}").format(
-        said=fault["msg"],
+    return MESSAGES.get(fault["type"], "{default}").format(
+        default=fault["msg"],
         error=context.get("error", ""),
         expected=expected,
         given=quoted(given),
@@ -151,15 +151,15 @@ def _no_bool(value: object) -> object:
     return value
 
 
-def _cut_at_the_end(value: object) -> object:
-    """Cohere's and NIM's words for what others say with a boolean."""
+def _truncation(value: object) -> object:
+    """Cohere's and NIM's names for what other APIs express with a boolean."""
     if value == "START":
         raise ValueError("START is not supported: only the end can be dropped (END), or nothing (NONE)")
     return {"END": True, "NONE": False}.get(value, value) if isinstance(value, str) else value
 
 
 def _encodings_of(value: object) -> tuple[Encoding, ...]:
-    """The encodings that one name, or a list of them, asks for."""
+    """The encodings of one name or a list of names."""
     if isinstance(value, str) and value in ONE_ENCODING:
         return ONE_ENCODING[value]
     given = value if isinstance(value, list) else [value]
@@ -174,25 +174,25 @@ def _encodings_of(value: object) -> tuple[Encoding, ...]:
 
 
 class TextItem(TypedDict):
-    """A text as an object, as Jina's clients send it."""
+    """A text as an object, in Jina's format."""
 
     text: str
 
 
 class PromptItem(TypedDict):
-    """A text as llama.cpp's clients send it."""
+    """A text in llama.cpp's format."""
 
     prompt_string: str
 
 
 class TextPart(TypedDict):
-    """A part of a text, as OpenAI's clients send it."""
+    """A part of a text, in OpenAI's format."""
 
     type: Literal["text", "input_text"]
     text: str
 
 
-Parts = Annotated[list[TextPart], Field(min_length=1, description="The parts of one text, joined by nothing.")]
+Parts = Annotated[list[TextPart], Field(min_length=1, description="The parts of one text, joined without a separator.")]
 
 
 class Contents(TypedDict):
@@ -201,8 +201,8 @@ class Contents(TypedDict):
     content: Parts
 
 
-# What a client may send, as the document describes it. `openapi` fills in the names that a `$ref` stands for, as they
-# are the served family's.
+# What a client may send, as the OpenAPI document describes it. `openapi` defines the names behind each `$ref`, as they
+# depend on the served family.
 TokenId = Annotated[int, WithJsonSchema({"$ref": "#/components/schemas/TokenId"})]
 IdsField = Annotated[list[TokenId], Field(min_length=1, description="One input of token ids.")]
 InputField = str | TextItem | PromptItem | Contents
@@ -218,9 +218,9 @@ Encodings = Annotated[
     ),
 ]
 Count = Annotated[int, BeforeValidator(_no_bool)]
-Truncation = Annotated[bool, BeforeValidator(_cut_at_the_end, json_schema_input_type=bool | Literal["END", "NONE"])]
+Truncation = Annotated[bool, BeforeValidator(_truncation, json_schema_input_type=bool | Literal["END", "NONE"])]
 TaskName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/TaskName"})]
 ModelName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/ModelName"})]
-# `allOf`, as pydantic would look up a bare `$ref` that has a default beside it.
+# `allOf`, as pydantic would try to resolve a bare `$ref` that has a default beside it.
 MultiVectorField = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/MultiVector"}]})]
 Dimensions = Annotated[Count, WithJsonSchema({"$ref": "#/components/schemas/Dimensions"})]

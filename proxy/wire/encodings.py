@@ -1,4 +1,4 @@
-"""Pure numpy: raw vectors → the vectors and the encodings a caller asked for."""
+"""Pure numpy: raw vectors → the vectors and encodings that a client requested."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
@@ -23,7 +23,7 @@ def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
         return sliced
     norms = np.sqrt(np.einsum("ij,ij->i", sliced, sliced, dtype=np.float64))
     norms[norms == 0] = 1
-    # In float64, and rounded as it is written: no second matrix of twice the size.
+    # In float64, rounded as it is written: no second matrix of twice the size.
     np.divide(sliced, norms[:, None], out=(unit := np.empty_like(sliced)), casting="same_kind")
     return unit
 
@@ -31,7 +31,7 @@ def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
 def encode(
     vectors: Matrix, encodings: tuple[Encoding, ...], encoders: Encoders | None = None
 ) -> list[Embedding] | list[dict[str, Embedding]]:
-    """One entry per row: the embedding itself for one encoding, a dict by encoding's name for several."""
+    """One entry per row: the embedding itself for one encoding, a dict by name for several."""
     columns = encode_columns(vectors, encodings, encoders)
     if len(columns) == 1:
         return next(iter(columns.values()))
@@ -41,7 +41,7 @@ def encode(
 def encode_groups(
     vectors: Matrix, lengths: Sequence[int], encodings: tuple[Encoding, ...], encoders: Encoders | None = None
 ) -> list[list[Embedding]] | list[dict[str, list[Embedding]]]:
-    """As `encode`, where each entry is of `lengths` rows: a list of embeddings, or a dict of such lists."""
+    """As `encode`, but `lengths` rows make one entry: a list of embeddings, or a dict of such lists."""
     spans = [slice(end - length, end) for length, end in zip(lengths, accumulate(lengths), strict=True)]
     columns = encode_columns(vectors, encodings, encoders)
     if len(columns) == 1:
@@ -53,7 +53,7 @@ def encode_groups(
 def encode_columns(
     vectors: Matrix, encodings: tuple[Encoding, ...], encoders: Encoders | None = None
 ) -> dict[str, list[Embedding]]:
-    """One column per encoding, by its name. Bits are lists of ints unless `encoders` says otherwise."""
+    """One column per encoding, by name. Bits are lists of ints unless `encoders` says otherwise."""
     table = encoders or BITS_AS_LISTS
     return {encoding.value: table[encoding](vectors) for encoding in encodings}
 
@@ -94,6 +94,6 @@ def _base64_offset_bits(vectors: Matrix) -> list[Embedding]:
 
 _FLOATS: Encoders = {Encoding.FLOAT: _floats, Encoding.BASE64: _base64}
 BITS_AS_LISTS: Encoders = {**_FLOATS, Encoding.BINARY: _binary, Encoding.UBINARY: _ubinary}
-# RunPod's worker writes the same packed bytes for both names, Voyage writes an array of the type that was asked for.
+# RunPod's worker writes the same packed bytes for both names, Voyage an array of the requested type.
 BITS_PACKED_BASE64: Encoders = {**_FLOATS, Encoding.BINARY: _base64_bits, Encoding.UBINARY: _base64_bits}
 BITS_TYPED_BASE64: Encoders = {**_FLOATS, Encoding.BINARY: _base64_offset_bits, Encoding.UBINARY: _base64_bits}

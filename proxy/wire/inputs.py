@@ -1,4 +1,4 @@
-"""The many shapes of `input` → texts and token ids. Every refusal names the index."""
+"""The many shapes of `input` → texts and token ids. Every error names the index."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeGuard
@@ -7,7 +7,7 @@ from proxy.errors import invalid
 from proxy.quoting import quoted
 from proxy.types import Input, Refused
 
-# What is not text, as clients call it: Jina's images, OpenAI's and vLLM's parts, llama.cpp's media.
+# Clients' names for what is not text: Jina's images, OpenAI's and vLLM's parts, llama.cpp's media.
 MEDIA = frozenset(
     {
         *("image", "images", "image_url", "image_base64", "input_image", "pdf"),
@@ -16,41 +16,41 @@ MEDIA = frozenset(
 )
 TEXTS = ("text", "prompt_string")  # Jina's name and llama.cpp's
 TEXT_TYPES = ("text", "input_text")  # of a part
-MOST_REFUSED = 4096  # that a partial request may have; with more it is refused
-PART = 2**16  # ids that are looked at together, as nobody else can work meanwhile
+MAX_REFUSED = 4096  # refused inputs of a partial request; with more the request fails
+PART = 2**16  # ids that are checked together: the GIL is held meanwhile
 SHAPES = 'must be a string, {"text": "…"}, {"content": [{"type": "text", "text": "…"}]} or token ids'
 
 
 def inputs_of(value: object) -> tuple[Input, ...]:
-    """What is to be embedded: a string, an object with a text, token ids, or a list mixing these. Raises Invalid."""
-    return _texts(value) or tuple(_sound(_items(value), listed=isinstance(value, list)))
+    """The inputs: a string, an object with a text, token ids, or a list mixing these. Raises Invalid."""
+    return _texts(value) or tuple(_all_valid(_items(value), listed=isinstance(value, list)))
 
 
 def items_of(value: object) -> tuple[Input | Refused, ...]:
-    """As `inputs_of`, but what is wrong with an item stands in its place, of MOST_REFUSED items at most."""
+    """As `inputs_of`, but a Refused stands in the place of an invalid item, for MAX_REFUSED items at most."""
     return _texts(value) or tuple(_few_refused(_items(value)))
 
 
 def parted(items: Sequence[Input | Refused]) -> tuple[Sequence[Input], Mapping[int, Refused]]:
-    """Those items as an EmbedRequest has them: the inputs, with "" in the place of one that is refused, and those."""
-    if _all_sound(items):
+    """The inputs, with "" in the place of each refused one, and the refused ones by index, as in EmbedRequest."""
+    if _none_refused(items):
         return items, {}
     inputs = ["" if isinstance(one, Refused) else one for one in items]
     return inputs, {index: one for index, one in enumerate(items) if isinstance(one, Refused)}
 
 
-def _all_sound(items: Sequence[Input | Refused]) -> TypeGuard[Sequence[Input]]:
+def _none_refused(items: Sequence[Input | Refused]) -> TypeGuard[Sequence[Input]]:
     return Refused not in set(map(type, items))
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """What most requests have: a text, or a list of nothing but texts. Empty for anything else."""
+    """The texts of most requests: a string, or a list of strings only. Empty for anything else."""
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) and set(map(type, value)) == {str} else ()
 
 
-def _sound(items: Iterable[Input | Refused], *, listed: bool) -> Iterator[Input]:
+def _all_valid(items: Iterable[Input | Refused], *, listed: bool) -> Iterator[Input]:
     for index, item in enumerate(items):
         if isinstance(item, Refused):
             raise item.error(f"input.{index}" if listed else "input")
@@ -62,7 +62,7 @@ def _few_refused(items: Iterable[Input | Refused]) -> Iterator[Input | Refused]:
     for index, item in enumerate(items):
         if isinstance(item, Refused):
             refused += 1
-            if refused > MOST_REFUSED:
+            if refused > MAX_REFUSED:
                 raise item.error(f"input.{index}")
         yield item
 
@@ -80,7 +80,7 @@ def _items(value: object) -> Iterable[Input | Refused]:
 
 
 def _ids(value: Sequence[object]) -> Sequence[int] | None:
-    """A list that is one input of token ids: whole numbers, as JSON sees them. Its booleans are not numbers."""
+    """A list that is one input of token ids: integers, or floats with an integer value. Booleans are not numbers."""
     if _all_int(value):
         return value
     return list(map(int, value)) if _all_whole(value) else None
@@ -98,7 +98,7 @@ def _all_whole(value: Sequence[object]) -> TypeGuard[Sequence[float]]:
 def _item(item: object) -> Input | Refused:
     if isinstance(item, dict):
         text = item.get("text")
-        return text if len(item) == 1 and isinstance(text, str) else _object(item)  # most are just a text
+        return text if len(item) == 1 and isinstance(text, str) else _object(item)  # the usual case first
     if isinstance(item, str):
         return item
     match item:
@@ -126,7 +126,7 @@ def _object(one: dict[str, object]) -> str | Refused:
 
 
 def _joined(parts: Sequence[object]) -> str | Refused:
-    """The texts of an input's parts, with nothing between them, as llama.cpp does."""
+    """The texts of an input's parts, joined without a separator, as llama.cpp does."""
     texts = list[str]()
     for part in parts:
         match part:
@@ -142,7 +142,7 @@ def _joined(parts: Sequence[object]) -> str | Refused:
 
 
 def _media(one: dict[str, object]) -> str | None:
-    """What an object has beside text, or is: by its type, or by a key with something in it."""
+    """The kind of media that an object is or has: by its type, or by a key with a value."""
     kind = one.get("type")
     if isinstance(kind, str) and kind in MEDIA:
         return kind

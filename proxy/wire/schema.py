@@ -1,6 +1,6 @@
 """JSON Schema of what a wire model accepts: every name of a field, and null for absent.
 
-pydantic writes one name per field; the document must not refuse what the server takes.
+pydantic writes one name per field; the document must not exclude what the server accepts.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ ABOUT = ("description", "default", "examples")
 
 
 def as_accepted(schema: JsonSchemaValue, fields: Mapping[str, FieldInfo]) -> JsonSchemaValue:
-    """`schema` of a model with those fields, in which each field goes by all its names and may be null.
+    """`schema` of a model with those fields, extended by all names of each field and by null.
 
-    A required field is one whose names are, one of them at least, there and not null.
+    A field is required in the sense that at least one of its names is there and not null.
     """
     properties: dict[str, JsonSchemaValue] = {}
     required: list[str] = []

@@ -1,4 +1,4 @@
-"""The clients that are tried: a script and a page each."""
+"""The clients under test, each with a script and a page."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +8,16 @@ from tests.clients.environments import Environment, NodeEnvironment, PythonEnvir
 SCRIPTS = Path(__file__).parent / "scripts"
 PAGES = Path(__file__).parents[2] / "docs" / "clients"
 
-ADDRESS = "http://127.0.0.1:8080"  # in the scripts and on the pages; the tests put their server's there
-TASK = "retrieval.passage"  # what every script asks for, in its client's own way
+ADDRESS = "http://127.0.0.1:8080"  # in the scripts and on the pages; the tests replace it by their server's
+TASK = "retrieval.passage"  # the task of every script, expressed as its client does
 PAGE_TEXTS = ("a red door", "two fish")  # the input of every page
-QUESTION = "which colour is the door?"  # and of those that ask one
+QUESTION = "which colour is the door?"  # and the query of those that have one
 OF_ALL = frozenset({"page", "batch", "alone"})
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client. Its script prints what came back as JSON: OF_ALL, and the parts named in `more`."""
+    """One client. Its script prints the result as JSON: OF_ALL, and the parts named in `more`."""
 
     name: str
     environment: Environment

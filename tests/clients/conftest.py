@@ -1,4 +1,4 @@
-"""One server for all clients, their environments, and each one's answers."""
+"""One server for all clients, their environments and their results."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ Run = Callable[[Client], Found]
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """trillama with its defaults, on the engine that every machine has."""
+    """trillama with its defaults, on the embedded engine."""
     models = write_models(tmp_path_factory.mktemp("models"))
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(stack("embedded", models)) as running:
         yield running
@@ -64,7 +64,7 @@ class Truth:
 
 @pytest.fixture(scope="session")
 def truth(served: Stack) -> Truth:
-    """What every client must get."""
+    """The result that every client must get."""
     with start_blocking_portal() as portal:
         return portal.call(_truth, served.engines["retrieval"])
 
@@ -90,7 +90,7 @@ def unit(rows: Matrix) -> Matrix:
 
 @pytest.fixture(scope="session")
 def environments(request: pytest.FixtureRequest) -> Iterator[Mapping[Environment, Future[Path]]]:
-    """What the chosen tests need, made two at a time: the network and the disk take turns."""
+    """The environments of the selected tests, made two at a time to overlap network and disk."""
     tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
     clients = [test.callspec.params.get("client") for test in tests if hasattr(test, "callspec")]
     needed = dict.fromkeys([CL100K, *(client.environment for client in clients if isinstance(client, Client))])
@@ -103,7 +103,7 @@ def environments(request: pytest.FixtureRequest) -> Iterator[Mapping[Environment
 def answers(
     served: Stack, environments: Mapping[Environment, Future[Path]], tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
-    """Run a client's script against the server, once, and give what it printed."""
+    """Run a client's script against the server, once; returns its output."""
 
     @cache
     def answers_of(client: Client) -> Found:
@@ -128,7 +128,7 @@ def answers(
 
 @pytest.fixture
 def found(client: Client, answers: Run) -> Found:
-    """What the script of the test's client printed. In a fixture, as its environment is not made in the test's time."""
+    """The output of the client's script. A fixture, so making its environment is not in the test's time."""
     return answers(client)
 
 

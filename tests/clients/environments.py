@@ -1,4 +1,4 @@
-"""An environment per client package, made at first need and kept in `.venv/clients` until its requirements change."""
+"""An environment per client package, made on first use and kept in `.venv/clients` until its requirements change."""
 
 import hashlib
 import shutil
@@ -19,12 +19,12 @@ MODULES = "node_modules"
 
 
 class CannotInstall(Exception):
-    """pip or npm failed; `args[0]` is the end of what it said."""
+    """pip or npm failed; `args[0]` is the end of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class PythonEnvironment:
-    """The packages pinned in `requirements/<name>.txt`; `alone` leaves out what they depend on."""
+    """The packages pinned in `requirements/<name>.txt`; `alone` leaves out their dependencies."""
 
     name: str
     alone: bool = False
@@ -35,11 +35,11 @@ class PythonEnvironment:
         return _kept(self.name, recipe.read_bytes() + sys.version.encode(), lambda folder: self._make(folder, recipe))
 
     def argv(self, script: Path) -> tuple[str, ...]:
-        """The command that runs `script` in it; -P, as a script may be called like the package it imports."""
+        """The command that runs `script` in it; -P, as a script may have the name of the package it imports."""
         return (str(_python(self.ready())), "-P", str(script))
 
     def packages(self) -> Path:
-        """Where its packages lie."""
+        """The folder of its packages."""
         folder = str(self.ready())
         return Path(sysconfig.get_path("purelib", "venv", {"base": folder, "platbase": folder}))
 

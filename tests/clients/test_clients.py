@@ -1,4 +1,4 @@
-"""Real clients against a real trillama: nothing about them is changed but the address they speak to."""
+"""Real clients against a real trillama: only their base URL is changed."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ of_each_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: c
 
 
 @of_each_client
-def test_a_batch_comes_back_whole_unit_long_and_in_order(client: Client, found: Found, truth: Truth) -> None:
+def test_a_batch_is_complete_normalised_and_in_order(client: Client, found: Found, truth: Truth) -> None:
     assert set(found) == OF_ALL | client.more
     batch, alone = matrix(found["batch"]), matrix(found["alone"])
     assert batch.shape == alone.shape == (len(TEXTS), 2048)
@@ -36,7 +36,7 @@ def test_a_batch_comes_back_whole_unit_long_and_in_order(client: Client, found: 
 
 
 @of_each_client
-def test_the_lines_on_its_page_give_the_vectors(found: Found, truth: Truth) -> None:
+def test_the_code_on_its_page_gives_the_vectors(found: Found, truth: Truth) -> None:
     assert_each_is_itself_only(matrix(found["page"]), truth.page)
 
 
@@ -44,13 +44,13 @@ def test_the_lines_on_its_page_give_the_vectors(found: Found, truth: Truth) -> N
     ("client", "part"),
     [pytest.param(client, part, id=f"{client.name}-{part}") for client in CLIENTS for part in sorted(client.more)],
 )
-def test_what_else_it_can_ask_for(part: str, found: Found, truth: Truth) -> None:
+def test_its_other_options(part: str, found: Found, truth: Truth) -> None:
     PARTS[part](found, truth)
 
 
 @pytest.mark.parametrize("client", [client for client in CLIENTS if client.name == "openai-python"])
 @pytest.mark.usefixtures("found")
-async def test_a_client_that_asks_while_the_models_load_waits(
+async def test_a_client_waits_while_the_models_load(
     client: Client, served: Stack, truth: Truth, tmp_path: Path
 ) -> None:
     model = served.models["retrieval"]
@@ -161,7 +161,7 @@ def matrix(rows: object) -> Matrix:
 
 
 def assert_each_is_itself_only(given: Matrix, expected: Matrix) -> None:
-    """Row i is unit long, is the expected row i, and clearly no other row."""
+    """Row i has length 1, equals the expected row i, and clearly no other row."""
     assert given.shape == expected.shape
     np.testing.assert_allclose(np.linalg.norm(given, axis=1), 1, atol=1e-5)
     cosines = given @ expected.T

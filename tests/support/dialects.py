@@ -1,4 +1,4 @@
-"""What the tests of every door share: what the embeddings API says about the same texts."""
+"""What the tests of all dialects share: the vectors of the embeddings API for the same texts."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,17 +6,17 @@ import numpy.typing as npt
 from tests.support.stack import Answer, Stack
 
 Floats = npt.NDArray[np.float32]
-NOISE = 2e-3  # two calls of the engine differ by less; two texts, tasks or prefixes by far more
+NOISE = 2e-3  # two batches of the engine differ by less; two texts, tasks or prefixes by far more
 
 
 async def expected(served: Stack, *texts: object, task: str = "text-matching", **body: object) -> Floats:
-    """The vectors that `/v1/embeddings` gives."""
+    """The vectors from `/v1/embeddings`."""
     answer = await served.post({"input": list(texts), "task": task, **body})
     return np.array(embeddings(answer), dtype=np.float32)
 
 
 def embeddings(answer: Answer) -> list[object]:
-    """What `/v1/embeddings` gave for each text."""
+    """The embedding of each text in a response of `/v1/embeddings`."""
     assert answer.status == 200, answer.body
     data = answer.json["data"]
     assert isinstance(data, list)

@@ -1,4 +1,4 @@
-"""HTTP by hand: bytes that no client library would send, and what comes back."""
+"""Raw HTTP: bytes that no client library would send, and the responses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +12,7 @@ PATIENCE_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The answers on one connection, to its end."""
+    """The responses on one connection, to its end."""
 
     data: bytes
 
@@ -22,12 +22,12 @@ class Said:
 
     @property
     def closes(self) -> bool:
-        """Whether it was said that the connection ends."""
+        """Whether a response had `Connection: close`."""
         return b"\r\nConnection: close\r\n" in self.data
 
     @property
     def code(self) -> object:
-        """Of the last answer, an error."""
+        """The `code` of the last response, an error."""
         return self.json["code"]
 
     @property
@@ -50,7 +50,7 @@ def post(body: bytes, *lines: str) -> bytes:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection, without a word said on it."""
+    """A connection on which nothing was sent yet."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -60,7 +60,7 @@ async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, async
 
 
 async def said(url: str, *parts: bytes) -> Said:
-    """What is answered until the server closes; each part is sent when something was answered to the one before."""
+    """The responses until the server closes; each part is sent after a response to the one before."""
     async with connected(url) as (reader, writer), asyncio.timeout(PATIENCE_S):
         answer = b""
         for part in parts:
@@ -70,7 +70,7 @@ async def said(url: str, *parts: bytes) -> Said:
 
 
 def dripping(head: bytes) -> Iterator[bytes]:
-    """That head, and then nothing but letters."""
+    """That head, and then single letters forever."""
     yield head
     while True:
         yield b"x"

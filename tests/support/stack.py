@@ -18,7 +18,8 @@ import tomli_w
 
 from launcher.processes.child import last_lines, running
 from launcher.supervision.probes import backends_ready
-from proxy.contract.settings import Family, ProxySettings
+from proxy.contract.family import Family
+from proxy.contract.settings import ProxySettings
 from proxy.contract.settings_file import read, validated
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.tiny_models import write_model
@@ -26,13 +27,13 @@ from tests.support.tiny_models import write_model
 CONFIGS = Path(__file__).parents[2] / "configs"
 FAMILY_FILE = CONFIGS / "jina-embeddings-v4.toml"
 BACKENDS = ("retrieval", "code", "text-matching")
-BATCH_TOKENS = 1024  # half of what is served unless told: the longest texts take a fourth of the time
+BATCH_TOKENS = 1024  # half the default: the longest texts take a quarter of the time
 READY_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An HTTP answer; `json` of a body that is not JSON fails."""
+    """An HTTP response; `json` fails for a body that is not JSON."""
 
     status: int
     headers: Mapping[str, str]
@@ -47,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A proxy to speak to, the engines behind it and their files."""
+    """A running proxy, the engines behind it and their files."""
 
     url: str
     models: Mapping[str, Path]
@@ -75,7 +76,7 @@ async def raw_status(url: str, headers: bytes, body: bytes = b"") -> int:
 
 
 async def raw_answer(url: str, headers: bytes, body: bytes = b"") -> bytes:
-    """The whole answer to it."""
+    """The whole response to such a POST."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers)
@@ -102,7 +103,7 @@ def write_models(folder: Path) -> dict[str, Path]:
 
 
 def small_family(folder: Path) -> tuple[Path, dict[str, Path]]:
-    """The family with 64 dimensions, and its models: a hundred times quicker, where only the waiting is tested."""
+    """The family with 64 dimensions, and its models: a hundred times faster where only timing matters."""
     family = tomllib.loads(FAMILY_FILE.read_text(encoding="utf-8"))
     file = folder / "small.toml"
     file.write_text(tomli_w.dumps({**family, "dimensions": 64, "trained_dimensions": [64]}), encoding="utf-8")
@@ -135,7 +136,7 @@ async def stack(
     batch_tokens: int = BATCH_TOKENS,
     **settings: object,
 ) -> AsyncIterator[Stack]:
-    """Serve `models` by engines of that kind, with a proxy whose config has `settings` beside what it must have.
+    """Serve `models` by engines of that kind, with a proxy whose config has `settings` beside the required ones.
 
     The models in `by_token` are served a second time, by an engine that gives the state of every token.
     """

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from launcher.multivector import projector
-from proxy.contract.settings import Family
+from proxy.contract.family import Family
 from proxy.types import Ids, Matrix
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.stack import BACKENDS, BATCH_TOKENS, Stack, family_of, proxy, small_family

@@ -15,7 +15,8 @@ TIMEOUT_S = 60
 # Forks itself for each command that it reads: all but the loading of Python, which takes half a second each.
 FORKING = """
 import gc, json, os, sys
-from launcher import cli, __main__
+from launcher import __main__
+from launcher.cli import app
 gc.freeze()
 for line in sys.stdin:
     out, err, *arguments = json.loads(line)

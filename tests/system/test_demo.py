@@ -67,7 +67,7 @@ def test_they_are_made_once(demo: dict[str, Path]) -> None:
 
 def test_what_an_interrupted_run_left_is_made_anew(demo: dict[str, Path], tmp_path: Path) -> None:
     half = demo["code"].read_bytes()[:1000]
-    (tmp_path / demo["code"].with_suffix(".unfinished").name).write_bytes(half)
+    (tmp_path / f"{demo['code'].name}.unfinished").write_bytes(half)
 
     again = demo_models(tmp_path)
 

@@ -24,8 +24,8 @@ CONTENT = np.random.default_rng(0).bytes(25 * MIB)
 FETCH = f"""
 import asyncio, sys
 from launcher.errors import ModelError
-from launcher.models.sources import Wanted, locate
-wanted = Wanted(backend="retrieval", repo="{REPO}", filename="{FILE}", local=None)
+from launcher.models.sources import ModelFile, locate
+wanted = ModelFile(backend="retrieval", repo="{REPO}", filename="{FILE}", local=None)
 try:
     print("path", asyncio.run(locate(wanted, report=lambda *at: print("report", *at, flush=True))))
 except ModelError as error:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from launcher.errors import ModelError
 from launcher.measure.compare import _shape  # how `compare` reads a file that nobody checked yet
-from launcher.models.gguf_file import Header, Scalar, read_header
+from launcher.models.gguf_file import read_header
 from launcher.planning.memory import weights_of
+from proxy.contract.gguf import Header, Value
 from tests.support.hostile_gguf import (
     ARCHITECTURE,
     FLOAT32,
@@ -77,7 +78,7 @@ def test_a_size_that_is_none_plans_nothing(value: float | str) -> None:
         "attention.head_count",
         "attention.head_count_kv",
     )
-    right: dict[str, Scalar] = {
+    right: dict[str, Value] = {
         "general.architecture": "a",
         "tokenizer.ggml.tokens": 8,
         **{f"a.{name}": 8 for name in names},

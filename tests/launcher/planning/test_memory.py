@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from launcher.build.patch import FLAG
-from launcher.models.gguf_file import Header, read_header
+from launcher.models.gguf_file import read_header
 from launcher.planning.memory import (
     GIB,
     MIB,
@@ -19,6 +19,7 @@ from launcher.planning.memory import (
     need,
     weights_of,
 )
+from proxy.contract.gguf import Header
 from tests.support.engine import EngineMissing, found_engine, llama_server
 from tests.support.tiny_models import write_model
 

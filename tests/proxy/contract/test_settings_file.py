@@ -1,4 +1,4 @@
-"""What is wrong in a configuration or a family file is said by the file's own names, and what people write is read."""
+"""Errors in a configuration or a family file use the file's own names, and common spellings are accepted."""
 
 import re
 import tomllib
@@ -39,7 +39,7 @@ FAMILY = tomllib.loads((configs_dir() / "jina-embeddings-v4.toml").read_text(enc
         ),
     ],
 )
-def test_a_fault_is_said_in_the_words_of_the_file(tmp_path: Path, text: str, said: str) -> None:
+def test_an_error_uses_the_terms_of_the_file(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "host.toml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
@@ -85,7 +85,7 @@ def test_a_fault_is_said_in_the_words_of_the_file(tmp_path: Path, text: str, sai
         ("lisence", "MIT", "lisence: there is no such setting; did you mean licence?"),
     ],
 )
-def test_a_family_file_is_checked_whole(tmp_path: Path, place: str, value: object, said: str) -> None:
+def test_every_part_of_a_family_file_is_checked(tmp_path: Path, place: str, value: object, said: str) -> None:
     family = tomllib.loads(tomli_w.dumps(FAMILY))
     table, names = family, [place] if place in family else re.split(r"\.", place, maxsplit=place.count("."))
     names = ["tasks", "code.query"] if place == "tasks.code.query" else names
@@ -99,11 +99,11 @@ def test_a_family_file_is_checked_whole(tmp_path: Path, place: str, value: objec
     assert str(caught.value).startswith(f"{tmp_path / 'own.toml'}: {said}"), caught.value
 
 
-def test_what_people_write_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_common_spellings_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / "host.toml"
     text = '[models]\nquantization = "q4_k_m"\nfiles.code = "~/code.gguf"\n[proxy]\ncache_file = "~/cache"\n'
-    file.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())  # as an editor of Windows saves it
+    file.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())  # as an editor on Windows saves it
     host = load(file).host
     assert host.models.quantization == "Q4_K_M"
     assert host.models.files["code"] == tmp_path / "code.gguf"

@@ -8,7 +8,7 @@ import pytest
 from tests.support.dialects import expected, same
 from tests.support.stack import BATCH_TOKENS, Stack
 
-ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 
 TYPES = ["float", "base64", "binary", "ubinary"]
 
@@ -61,7 +61,7 @@ async def test_the_input_type_is_the_task(served: Stack, input_type: str, task: 
     assert same(columns["float"], await expected(served, "a", "b", task=task))
 
 
-async def test_v1_answers_bare_vectors_unless_asked_for_types(served: Stack) -> None:
+async def test_v1_returns_bare_vectors_without_embedding_types(served: Stack) -> None:
     vectors = await expected(served, "a", task="retrieval.query")
     bare = (await served.post({"texts": ["a"], "input_type": "search_query"}, "/v1/embed")).json
     typed = {"texts": ["a"], "input_type": "search_query", "embedding_types": ["float"]}
@@ -72,7 +72,7 @@ async def test_v1_answers_bare_vectors_unless_asked_for_types(served: Stack) -> 
     assert same(by_type["embeddings"]["float"], vectors)
 
 
-async def test_a_long_text_loses_its_end_unless_told_not_to(served: Stack) -> None:
+async def test_a_long_text_is_truncated_by_default(served: Stack) -> None:
     long = "x " * 9000
     for truncate in (None, "END"):
         got = (await served.post({"texts": [long], "truncate": truncate}, "/v2/embed")).json

@@ -1,4 +1,4 @@
-"""The page about the doors is true, every door has the same core behind it, and older requests are answered."""
+"""docs/dialects.md is true, all dialects share one core, and requests for older models are answered."""
 
 import asyncio
 import base64
@@ -9,11 +9,11 @@ import numpy as np
 import orjson
 import pytest
 
-from proxy.http.routes import DIALECTS, REFUSALS, ROUTES
+from proxy.http.routes import DIALECTS, ERROR_RENDERERS, ROUTES
 from tests.support.dialects import embeddings, expected, same
 from tests.support.stack import BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
-ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 
 PAGE = Path(__file__).parents[3] / "docs" / "dialects.md"
 COMMANDS = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
@@ -21,13 +21,13 @@ FIELDS = {"/runsync": "input", "/api/embed": "input", "/embed": "inputs", "/v2/e
 
 
 def asking(path: str, inputs: list[object]) -> dict[str, object]:
-    """The door's way to ask for these inputs."""
+    """The dialect's body with these inputs."""
     body: dict[str, object] = {FIELDS[path]: inputs}
     return {"input": body} if path == "/runsync" else body
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=[re.findall(r"8080(\S+)", one)[0] for one in COMMANDS])
-async def test_a_command_of_the_page_works_as_it_stands(served: Stack, command: str) -> None:
+async def test_a_command_of_the_page_works_as_written(served: Stack, command: str) -> None:
     line = command.replace("http://127.0.0.1:8080", served.url).replace("curl ", "curl --silent --fail-with-body ")
     shell = await asyncio.create_subprocess_shell(line, stdout=asyncio.subprocess.PIPE)
     output, _ = await shell.communicate()
@@ -35,7 +35,7 @@ async def test_a_command_of_the_page_works_as_it_stands(served: Stack, command: 
     assert b"0." in output
 
 
-def test_the_page_names_every_door() -> None:
+def test_the_page_names_every_dialect() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for one in DIALECTS:
         assert any(f"`{path}`" in text for path in one.paths), one.paths
@@ -43,12 +43,12 @@ def test_the_page_names_every_door() -> None:
 
 def test_every_error_body_of_a_dialect_belongs_to_a_route() -> None:
     routes = {route.path for route in ROUTES}
-    assert all(any(path.startswith(key) for path in routes) for key in REFUSALS)
-    assert {key for key in REFUSALS if not key.endswith("/")} <= routes
+    assert all(any(path.startswith(key) for path in routes) for key in ERROR_RENDERERS)
+    assert {key for key in ERROR_RENDERERS if not key.endswith("/")} <= routes
 
 
 @pytest.mark.parametrize("path", FIELDS)
-async def test_every_door_reads_token_ids_and_gives_raw_floats(served: Stack, path: str) -> None:
+async def test_every_dialect_reads_token_ids_and_gives_raw_floats(served: Stack, path: str) -> None:
     ids = [15339, 1917]  # cl100k: "hello world"
     answer = await served.post(asking(path, [ids, {"text": "b"}]), path, Accept="application/octet-stream")
     task = answer.headers["X-Trillama-Task"]
@@ -57,7 +57,7 @@ async def test_every_door_reads_token_ids_and_gives_raw_floats(served: Stack, pa
 
 
 @pytest.mark.parametrize("path", FIELDS)
-async def test_every_door_refuses_an_image_by_its_index(served: Stack, path: str) -> None:
+async def test_every_dialect_refuses_an_image_by_its_index(served: Stack, path: str) -> None:
     answer = await served.post(asking(path, ["a", {"image": "https://x/y.png"}]), path)
     assert b"input.1: is an image" in answer.body
 
@@ -85,7 +85,7 @@ async def test_voyages_nulls_and_whole_numbers(served: Stack) -> None:
 
 
 @pytest.mark.parametrize(("word", "status"), [("END", 200), ("NONE", 400), ("START", 422)])
-async def test_nims_words_for_truncation(served: Stack, word: str, status: int) -> None:
+async def test_nims_names_for_truncation(served: Stack, word: str, status: int) -> None:
     answer = await served.post({"input": "x " * 9000, "input_type": "query", "truncate": word})
     assert answer.status == status
 
@@ -108,7 +108,7 @@ async def test_azures_deployment_is_the_model(served: Stack, deployment: str, mo
     assert same(embeddings(answer), await expected(served, "a", task=task))
 
 
-async def test_a_deployment_that_is_no_model_is_named(served: Stack) -> None:
+async def test_an_unknown_deployment_is_named_in_the_error(served: Stack) -> None:
     answer = await served.post({"input": ["a"]}, DEPLOYED.format("gpt-4"))
     assert (answer.status, answer.json["code"]) == (400, "INPUT_MODEL_NOT_FOUND")
     assert "'gpt-4' is not served here" in str(answer.json["detail"])

@@ -5,7 +5,7 @@ import pytest
 from tests.support.dialects import expected, same
 from tests.support.stack import BATCH_TOKENS, Stack
 
-ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 
 MODEL = "/v1beta/models/jina-embeddings-v4"
 ONE, BATCH = f"{MODEL}:embedContent", f"{MODEL}:batchEmbedContents"
@@ -21,7 +21,7 @@ def batch(*texts: str, **settings: object) -> dict[str, list[dict[str, object]]]
 
 
 def values(answer: object) -> object:
-    """The vectors of either answer."""
+    """The vectors of either response."""
     assert isinstance(answer, dict)
     assert isinstance(answer["usageMetadata"]["promptTokenCount"], int)
     return [one["values"] for one in answer.get("embeddings", [answer.get("embedding")])]
@@ -73,7 +73,7 @@ async def test_a_title_is_the_first_line_of_its_document(served: Stack) -> None:
     assert same(values(got), await expected(served, "a", "On letters\nb", task="retrieval.passage"))
 
 
-async def test_a_text_that_is_too_long_is_cut_unless_told_not_to(served: Stack) -> None:
+async def test_a_long_text_is_truncated_by_default(served: Stack) -> None:
     cut = await served.post({"content": content("x " * 9000)}, ONE)
     assert cut.json["usageMetadata"] == {"promptTokenCount": BATCH_TOKENS}
     refused = await served.post({"content": content("x " * 9000), "autoTruncate": False}, ONE)
@@ -105,7 +105,7 @@ async def test_a_text_that_is_too_long_is_cut_unless_told_not_to(served: Stack) 
         (f"{MODEL}:generateContent", {}, 404, "NOT_FOUND", "there is no"),
     ],
 )
-async def test_errors_are_written_as_google_does(
+async def test_errors_are_in_googles_format(
     served: Stack, path: str, body: object, code: int, status: str, said: str
 ) -> None:
     answer = await served.post(body, path)

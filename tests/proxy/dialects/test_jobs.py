@@ -1,4 +1,4 @@
-"""Jobs end in one of four ways, and what is kept for their callers is bounded in number, bytes and time."""
+"""Jobs end in one of four ways, and what is kept for clients is bounded in number, bytes and time."""
 
 import asyncio
 import gc
@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
-from proxy.dialects.jobs import Bounds, Job, Jobs, JobStatus, working
+from proxy.dialects.jobs import Bounds, Job, Jobs, JobStatus, running
 from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.types import EmbedRequest, EmbedResult, Provenance
@@ -22,16 +22,16 @@ def asked(text: str = "a") -> ParsedRequest:
 
 
 class Texts(list[str]):
-    """A list to which a weak reference can be had."""
+    """A list that can be weakly referenced."""
 
 
 def room(budget: MemoryBudget | None = None, size: int = 0) -> Reservation:
-    """What a request holds that has been read."""
+    """The memory reserved for a request that was read."""
     return Reservation(budget or MemoryBudget(1000), size)
 
 
 async def embed(request: EmbedRequest) -> EmbedResult:
-    """256 floats per text; `wait` never ends, `fail` and `break` do so badly."""
+    """256 floats per text; `wait` never ends, `fail` and `break` fail."""
     match request.inputs[0]:
         case "wait":
             await asyncio.Event().wait()
@@ -54,7 +54,7 @@ async def reach(job: Job, *states: JobStatus) -> Job:
     ("text", "state"), [("a", JobStatus.COMPLETED), ("fail", JobStatus.FAILED), ("break", JobStatus.FAILED)]
 )
 async def test_a_job_ends_as_its_request_does(text: str, state: JobStatus) -> None:
-    async with working(embed) as jobs:
+    async with running(embed) as jobs:
         job = await reach(jobs.submit(asked(text), room()), state)
         assert jobs.fetch(job.id) is job
         assert (job.result is not None, job.error is not None) == (
@@ -64,8 +64,8 @@ async def test_a_job_ends_as_its_request_does(text: str, state: JobStatus) -> No
         await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)  # a broken one does not end the others
 
 
-async def test_a_few_are_worked_and_the_rest_wait_in_line() -> None:
-    async with working(embed, Bounds(at_once=1)) as jobs:
+async def test_a_few_run_and_the_rest_wait_in_the_queue() -> None:
+    async with running(embed, Bounds(at_once=1)) as jobs:
         first = await reach(jobs.submit(asked("wait"), room()), JobStatus.IN_PROGRESS)
         second = jobs.submit(asked(), room())
         await asyncio.sleep(0)
@@ -75,8 +75,8 @@ async def test_a_few_are_worked_and_the_rest_wait_in_line() -> None:
         assert first.status is JobStatus.CANCELLED
 
 
-async def test_a_full_line_refuses_and_a_cancelled_job_makes_room() -> None:
-    async with working(embed, Bounds(unfinished=2)) as jobs:
+async def test_a_full_queue_refuses_and_a_cancelled_job_makes_room() -> None:
+    async with running(embed, Bounds(unfinished=2)) as jobs:
         waiting = [jobs.submit(asked("wait"), room()) for _ in range(2)]
         with pytest.raises(Overloaded, match="2 jobs are unfinished"):
             jobs.submit(asked(), room())
@@ -85,15 +85,15 @@ async def test_a_full_line_refuses_and_a_cancelled_job_makes_room() -> None:
         await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
 
 
-async def test_leaving_cancels_who_is_not_done() -> None:
-    async with asyncio.timeout(DEADLINE_S), working(embed) as jobs:
-        running = await reach(jobs.submit(asked("wait"), room()), JobStatus.IN_PROGRESS)
+async def test_exit_cancels_unfinished_jobs() -> None:
+    async with asyncio.timeout(DEADLINE_S), running(embed) as jobs:
+        started = await reach(jobs.submit(asked("wait"), room()), JobStatus.IN_PROGRESS)
         waiting = jobs.submit(asked("wait"), room())
-    assert {running.status, waiting.status} == {JobStatus.CANCELLED}
+    assert {started.status, waiting.status} == {JobStatus.CANCELLED}
 
 
 async def test_a_cancelled_job_that_has_ended_keeps_its_end() -> None:
-    async with working(embed) as jobs:
+    async with running(embed) as jobs:
         job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
         assert jobs.cancel(job.id).status is JobStatus.COMPLETED
 
@@ -105,11 +105,11 @@ async def gone(jobs: Jobs, job: Job) -> None:
                 jobs.fetch(job.id)
             except NotFound:
                 return
-            await asyncio.sleep(0.005)  # asking again and again does not keep it
+            await asyncio.sleep(0.005)  # polling does not keep it
 
 
 async def test_a_job_nobody_fetches_is_dropped_after_a_while() -> None:
-    async with working(embed, Bounds(kept_s=0.02)) as jobs:
+    async with running(embed, Bounds(kept_s=0.02)) as jobs:
         job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
         await asyncio.sleep(0.1)
         with pytest.raises(NotFound):
@@ -117,15 +117,15 @@ async def test_a_job_nobody_fetches_is_dropped_after_a_while() -> None:
 
 
 async def test_a_fetched_job_is_dropped_sooner() -> None:
-    async with working(embed, Bounds(fetched_s=0.02)) as jobs:
+    async with running(embed, Bounds(fetched_s=0.02)) as jobs:
         job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
         jobs.fetch(job.id)
         await gone(jobs, job)
 
 
 @pytest.mark.parametrize("bounds", [Bounds(kept=2), Bounds(kept_bytes=2 * 1024)])
-async def test_who_ended_first_makes_room(bounds: Bounds) -> None:
-    async with working(embed, bounds) as jobs:
+async def test_the_job_that_finished_first_makes_room(bounds: Bounds) -> None:
+    async with running(embed, bounds) as jobs:
         first, second, third = [await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED) for _ in range(3)]
         with pytest.raises(NotFound):
             jobs.fetch(first.id)
@@ -133,7 +133,7 @@ async def test_who_ended_first_makes_room(bounds: Bounds) -> None:
 
 
 async def test_the_newest_is_kept_however_large() -> None:
-    async with working(embed, Bounds(kept_bytes=1)) as jobs:
+    async with running(embed, Bounds(kept_bytes=1)) as jobs:
         for _ in range(2):
             job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
             assert jobs.fetch(job.id) is job
@@ -141,7 +141,7 @@ async def test_the_newest_is_kept_however_large() -> None:
 
 async def test_a_job_holds_the_bytes_of_its_request_until_it_ends() -> None:
     budget = MemoryBudget(1000)
-    async with working(embed) as jobs:
+    async with running(embed) as jobs:
         with budget.room() as own:
             own.grow(300)
             job = jobs.submit(asked("wait"), own)
@@ -153,7 +153,7 @@ async def test_a_job_holds_the_bytes_of_its_request_until_it_ends() -> None:
 
 
 async def test_a_failed_job_does_not_keep_its_texts() -> None:
-    async with working(embed) as jobs:
+    async with running(embed) as jobs:
         texts = Texts(["fail"])
         kept = weakref.ref(texts)
         job = jobs.submit(ParsedRequest(EmbedRequest(inputs=texts), lambda result: result.tokens), room())

@@ -9,7 +9,7 @@ import pytest
 from tests.support.dialects import expected, same
 from tests.support.stack import BATCH_TOKENS, Stack
 
-ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 
 DETAILS = {"parent_model", "format", "family", "families", "parameter_size", "quantization_level"}
 
@@ -38,13 +38,13 @@ async def test_a_tag_names_the_task(served: Stack) -> None:
     assert got.headers["X-Trillama-Task"] == "code.query"
 
 
-async def test_the_older_way_gives_one_bare_vector(served: Stack) -> None:
+async def test_the_older_route_returns_one_bare_vector(served: Stack) -> None:
     got = (await served.post({"model": "jina-embeddings-v4:latest", "prompt": "a"}, "/api/embeddings")).json
     assert got.keys() == {"embedding"}
     assert same([got["embedding"]], await expected(served, "a"))
 
 
-async def test_a_text_that_is_too_long_is_cut_unless_told_not_to(served: Stack) -> None:
+async def test_a_long_text_is_truncated_by_default(served: Stack) -> None:
     cut = await served.post({"input": "x " * 9000}, "/api/embed")
     assert cut.json["prompt_eval_count"] == BATCH_TOKENS
     refused = await served.post({"input": "x " * 9000, "truncate": False}, "/api/embed")
@@ -86,7 +86,7 @@ async def test_errors_of_other_methods_and_paths_are_one_string_too(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_the_address_itself_says_that_it_is_running(served: Stack, method: str) -> None:
+async def test_the_root_says_that_it_is_running(served: Stack, method: str) -> None:
     """AnythingLLM gives up unless it is 2xx; others look for Ollama's words."""
     answer = await served.request(method, "/", None, {})
     assert (answer.status, answer.body) == (200, b"Ollama is running" if method == "GET" else b"")
@@ -107,7 +107,7 @@ async def test_the_models_are_listed_with_a_tag_each(served: Stack) -> None:
     assert isinstance(version, str)
 
 
-async def test_loaded_models_are_listed_with_when_they_go(served: Stack) -> None:
+async def test_loaded_models_are_listed_with_their_expiry(served: Stack) -> None:
     loaded, listed = [(await served.get(path)).json["models"] for path in ("/api/ps", "/api/tags")]
     assert isinstance(loaded, list)
     assert isinstance(listed, list)
@@ -118,7 +118,7 @@ async def test_loaded_models_are_listed_with_when_they_go(served: Stack) -> None
 
 
 @pytest.mark.parametrize("field", ["model", "name"])
-async def test_a_model_shows_what_clients_choose_by(served: Stack, field: str) -> None:
+async def test_show_has_what_clients_select_models_by(served: Stack, field: str) -> None:
     """Langflow keeps models with the capability, Roo Code reads the details and the length."""
     shown = (await served.post({field: "jina-embeddings-v4:code.passage"}, "/api/show")).json
     assert (shown["capabilities"], shown["template"]) == (["embedding"], "Passage: {{ .Prompt }}")
@@ -131,7 +131,7 @@ async def test_a_model_shows_what_clients_choose_by(served: Stack, field: str) -
     assert about["general.parameter_count"] > 10**6
 
 
-async def test_a_model_that_is_served_is_pulled_already(served: Stack) -> None:
+async def test_a_served_model_is_already_pulled(served: Stack) -> None:
     pulled = await served.post({"model": "jina-embeddings-v4:latest"}, "/api/pull")
     assert pulled.headers["Content-Type"] == "application/x-ndjson"
     assert orjson.loads(pulled.body.splitlines()[-1]) == {"status": "success"}

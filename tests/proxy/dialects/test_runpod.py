@@ -9,7 +9,7 @@ import pytest
 from tests.support.dialects import expected, same
 from tests.support.stack import BACKENDS, FAMILY_FILE, Answer, Stack, proxy, unused_port
 
-ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 
 PREFIXES = ["", "/v2/my-endpoint"]
 DEADLINE_S = 30
@@ -77,7 +77,7 @@ async def test_bits_are_base64_of_the_packed_bytes_by_both_names(served: Stack) 
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-async def test_run_gives_a_job_whose_status_comes_to_its_output(served: Stack, prefix: str) -> None:
+async def test_run_returns_a_job_whose_status_has_the_output(served: Stack, prefix: str) -> None:
     queued = await served.post({"input": {"input": ["a", "b"], "task": "code.passage"}}, prefix + "/run")
     assert (queued.status, queued.json["status"]) == (200, "IN_QUEUE")
     answer = await done(served, queued.json["id"], prefix)
@@ -86,7 +86,7 @@ async def test_run_gives_a_job_whose_status_comes_to_its_output(served: Stack, p
     assert isinstance(answer.json["delayTime"], int)
     assert isinstance(answer.json["executionTime"], int)
     assert answer.headers["X-Trillama-Task"] == "code.passage"
-    assert vectors(await done(served, queued.json["id"], prefix)) == vectors(answer)  # RunPod's client asks twice
+    assert vectors(await done(served, queued.json["id"], prefix)) == vectors(answer)  # RunPod's client polls twice
 
 
 async def test_a_job_that_fails_says_why(served: Stack) -> None:
@@ -105,14 +105,14 @@ async def test_a_job_can_be_cancelled(served: Stack) -> None:
     assert (await done(served, queued)).json["status"] == "CANCELLED"
 
 
-async def test_a_job_that_cannot_begin_can_be_asked_why(served: Stack) -> None:
+async def test_an_invalid_request_is_a_failed_job_with_its_reason(served: Stack) -> None:
     refused = await served.post({"input": {"input": 5}}, "/run")
     assert (await done(served, refused.json["id"])).json == refused.json
     assert refused.json["status"] == "FAILED"
 
 
 @pytest.mark.parametrize("path", ["/status/", "/v2/x/status/"])
-async def test_a_job_that_is_not_here_is_404_and_failed(served: Stack, path: str) -> None:
+async def test_an_unknown_job_is_404_and_failed(served: Stack, path: str) -> None:
     answer = await served.get(path + "nothing")
     assert (answer.status, answer.json["status"]) == (404, "FAILED")
     assert "no job 'nothing'" in str(answer.json["error"])
@@ -153,7 +153,7 @@ async def test_the_openai_route_of_an_endpoint_is_the_embeddings_api(served: Sta
     assert routed.json.keys() == plain.json.keys()
 
 
-async def test_what_can_be_tried_again_is_an_http_error(served: Stack) -> None:
+async def test_what_can_be_retried_is_an_http_error(served: Stack) -> None:
     nowhere = {"url": f"http://127.0.0.1:{unused_port()}"}
     config = {"family": str(FAMILY_FILE), "backends": dict.fromkeys(BACKENDS, nowhere), "api_keys": ["key"]}
     async with proxy(config, wait=False) as url:
@@ -165,7 +165,7 @@ async def test_what_can_be_tried_again_is_an_http_error(served: Stack) -> None:
     assert int(unready.headers["Retry-After"]) > 0
 
 
-async def test_a_server_stops_at_once_although_jobs_are_not_done(served: Stack) -> None:
+async def test_a_server_stops_at_once_with_unfinished_jobs(served: Stack) -> None:
     backends = {name: {"url": one.url, "batch_tokens": 2048} for name, one in served.engines.items()}
     bulk = {"input": {"input": [f"{number} " * 500 for number in range(500)]}}
     async with asyncio.timeout(DEADLINE_S), proxy({"family": str(FAMILY_FILE), "backends": backends}) as url:

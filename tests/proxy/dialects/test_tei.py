@@ -1,4 +1,4 @@
-"""The door of text-embeddings-inference."""
+"""The dialect of text-embeddings-inference."""
 
 import numpy as np
 import orjson
@@ -7,7 +7,7 @@ import pytest
 from tests.support.dialects import expected, same
 from tests.support.stack import BATCH_TOKENS, Stack
 
-ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 
 
 @pytest.mark.parametrize("path", ["/embed", "/"])

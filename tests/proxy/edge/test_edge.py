@@ -1,6 +1,6 @@
-"""The proxy's edge over real sockets: bodies, deadlines, full houses and what is no HTTP. No engine is needed for it.
+"""The proxy's edge over real sockets: bodies, deadlines, limits and malformed HTTP. Needs no engine.
 
-A body that was read whole is known by its 422: it asks for nothing.
+A body that was read whole gives 422, as its input is empty.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ SETTINGS: Mapping[str, object] = {
 
 
 def alone(folder: Path, **settings: object) -> Mapping[str, object]:
-    """The settings of a proxy in front of nothing."""
+    """The settings of a proxy without backends."""
     backends = {name: {"url": f"unix://{folder}/{name}.sock"} for name in BACKENDS}
     return {"family": str(FAMILY_FILE), "max_input_tokens": 512, "backends": backends, **SETTINGS, **settings}
 
@@ -45,7 +45,7 @@ async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def locked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """One with a key, which pages of one origin may use."""
+    """A proxy with a key, which pages of one origin may use."""
     settings = alone(tmp_path_factory.mktemp("locked"), api_keys=["right"], cors_origins=["https://app.example"])
     async with proxy(settings, wait=False) as running:
         yield running
@@ -87,7 +87,7 @@ REFUSED: Mapping[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_what_is_refused_is_told_so_in_short_json(url: str, case: str) -> None:
+async def test_a_refused_request_gets_a_short_json_error(url: str, case: str) -> None:
     request, status, code = REFUSED[case]
     answer = await said(url, request)
     assert (answer.statuses, answer.code, answer.closes) == ([status], code, True)
@@ -111,15 +111,15 @@ async def test_bodies_are_read(url: str, case: str) -> None:
     assert (await said(url, READ[case])).statuses == [422]
 
 
-async def test_a_body_is_waited_for_when_the_request_is_let_in(url: str, locked: str) -> None:
+async def test_100_continue_is_sent_only_after_admission(url: str, locked: str) -> None:
     expecting = head("Expect: 100-continue", "Connection: close", f"Content-Length: {len(NOTHING)}")
     assert (await said(url, expecting, NOTHING)).statuses == [100, 422]
     assert (await said(locked, expecting)).statuses == [401]
 
 
 @pytest.mark.parametrize("framing", [f"Content-Length: {100 * LIMIT}", "Transfer-Encoding: chunked"])
-async def test_nothing_is_read_from_whoever_is_refused(locked: str, framing: str) -> None:
-    """They are answered, and hung up on, with most of it unsent."""
+async def test_the_body_of_a_refused_request_is_not_read(locked: str, framing: str) -> None:
+    """The client gets its error and is disconnected with most of the body unsent."""
     async with asyncio.timeout(10), connected(locked) as (reader, writer):
         writer.write(head(framing) + b"fffffff\r\n")
         answer = await reader.read(2**16)
@@ -132,10 +132,10 @@ async def test_nothing_is_read_from_whoever_is_refused(locked: str, framing: str
         except ConnectionError:
             pass
     assert (Said(answer).statuses, Said(answer).closes) == ([401], True)
-    assert sent < 32 * LIMIT  # what the kernel's buffers take
+    assert sent < 32 * LIMIT  # what the kernel's buffers hold
 
 
-async def test_a_body_on_a_page_without_one_is_left_unread(url: str) -> None:
+async def test_the_body_of_a_get_is_left_unread(url: str) -> None:
     answer = await said(url, head(f"Content-Length: {100 * LIMIT}", method="GET", path="/health") + bytes(1000))
     assert (answer.statuses, answer.closes) == ([200], True)
 
@@ -150,13 +150,13 @@ SILENT: Mapping[str, tuple[bytes, list[int]]] = {
 }
 
 
-async def test_whoever_is_silent_is_hung_up_on(url: str) -> None:
+async def test_silent_connections_are_closed(url: str) -> None:
     answers = await asyncio.gather(*(said(url, start) for start, _ in SILENT.values()))
     assert [answer.statuses for answer in answers] == [statuses for _, statuses in SILENT.values()]
 
 
 @pytest.mark.parametrize("start", [b"GET /health HTTP/1.1\r\nA: ", head("Content-Length: 999")], ids=["head", "body"])
-async def test_a_drop_now_and_then_buys_no_time(url: str, start: bytes) -> None:
+async def test_a_trickle_of_bytes_does_not_extend_the_time(url: str, start: bytes) -> None:
     async with asyncio.timeout(10), connected(url) as (reader, writer):
         answer = asyncio.create_task(reader.read(2**16))
         for drop in dripping(start):
@@ -166,30 +166,30 @@ async def test_a_drop_now_and_then_buys_no_time(url: str, start: bytes) -> None:
         assert Said(answer.result()).statuses == [408]
 
 
-async def test_a_body_that_is_framed_wrongly_is_not_waited_for(url: str) -> None:
+async def test_a_wrongly_framed_body_fails_at_once(url: str) -> None:
     chunked = head("Transfer-Encoding: chunked", "Expect: 100-continue")
     assert (await said(url, chunked, b"zz\r\n")).statuses == [100, 400]
 
 
-async def test_strangers_who_do_nothing_lock_nobody_out(url: str) -> None:
+async def test_idle_connections_do_not_lock_out_others(url: str) -> None:
     async with AsyncExitStack() as exits, asyncio.timeout(20):
         for start in (b"", b"GET /", head("Content-Length: 9") + b"{") * 60:
             _, writer = await exits.enter_async_context(connected(url))
             writer.write(start)
-        while not await served(url):  # for a moment all are new, and none is closed for another
+        while not await served(url):  # at first all are new, and none is closed yet
             await asyncio.sleep(0.05)
         assert (await said(url, HEALTH)).statuses == [200]
 
 
 async def served(url: str) -> bool:
-    """Whether a request is read, and not hung up on or refused."""
+    """Whether a request is read, and not disconnected or refused."""
     try:
         return (await said(url, post(NOTHING))).statuses == [422]
     except ConnectionError:
         return False
 
 
-async def test_bodies_that_are_held_back_leave_room_for_others(url: str) -> None:
+async def test_stalled_bodies_make_room_for_others(url: str) -> None:
     async with AsyncExitStack() as exits, asyncio.timeout(20):
         answers = []
         for _ in range(5):
@@ -203,7 +203,7 @@ async def test_bodies_that_are_held_back_leave_room_for_others(url: str) -> None
     assert all(b"\r\nRetry-After: " in end.data and end.code == "SERVER_BUSY" for end in refused)
 
 
-async def test_a_page_by_name_may_read_answers_and_ask_for_more(locked: str) -> None:
+async def test_a_configured_page_may_read_responses_and_send_preflights(locked: str) -> None:
     page = "Origin: https://app.example"
     asking = head(page, "Access-Control-Request-Method: POST", "Connection: close", method="OPTIONS")
     preflight = await said(locked, asking)
@@ -225,7 +225,7 @@ async def test_another_page_with_the_key_is_served_but_cannot_read(locked: str) 
 
 
 @pytest.mark.parametrize(("host", "shown"), [("gpu:8080", True), ("evil.example", False)])
-async def test_the_page_to_copy_from_shows_no_name_that_is_not_known(locked: str, host: str, shown: bool) -> None:
+async def test_the_docs_page_shows_known_host_names_only(locked: str, host: str, shown: bool) -> None:
     answer = await said(locked, head("Connection: close", method="GET", path="/docs", host=host))
     assert answer.statuses == [200]
     assert (host.encode() in answer.data, locked.encode() in answer.data) == (shown, not shown)

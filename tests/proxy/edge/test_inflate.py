@@ -1,4 +1,4 @@
-"""Compressed bodies: however they are cut, in slices, and to the end."""
+"""Compressed bodies: in any chunks, inflated in slices, and complete."""
 
 import gzip
 import zlib
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.edge.inflate import MEMBERS, SLICE, BadData, Inflater
+from proxy.edge.inflate import MAX_MEMBERS, SLICE, BadData, Inflater
 
 WAYS: Mapping[str, tuple[str, Callable[[bytes], bytes]]] = {
     "gzip": ("gzip", gzip.compress),
@@ -27,7 +27,7 @@ def inflated(encoding: str, *chunks: bytes) -> bytes:
 
 @pytest.mark.parametrize("way", WAYS)
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=5))
-def test_a_body_comes_out_as_it_was_however_it_is_cut(way: str, data: bytes, cuts: list[int]) -> None:
+def test_a_body_is_the_same_in_any_chunks(way: str, data: bytes, cuts: list[int]) -> None:
     encoding, compress = WAYS[way]
     sent = compress(data)
     at = sorted({0, len(sent), *(cut for cut in cuts if cut < len(sent))})
@@ -38,7 +38,7 @@ def test_gzip_may_have_several_members() -> None:
     assert inflated("gzip", gzip.compress(b"one ") + gzip.compress(b""), gzip.compress(b"two")) == b"one two"
 
 
-def test_a_bomb_comes_in_slices_that_are_made_when_asked_for() -> None:
+def test_a_bomb_is_inflated_lazily_in_slices() -> None:
     parts = Inflater("gzip").inflate(gzip.compress(bytes(100 * SLICE)))
     assert [len(next(parts)) for _ in range(3)] == [SLICE] * 3
 
@@ -50,12 +50,12 @@ def test_a_bomb_comes_in_slices_that_are_made_when_asked_for() -> None:
         ("gzip", b'{"input": "a"}'),
         ("gzip", gzip.compress(b"a" * 99)[:-1]),
         ("gzip", gzip.compress(b"a") + b"and more"),
-        ("gzip", gzip.compress(b"") * (MEMBERS + 1)),
+        ("gzip", gzip.compress(b"") * (MAX_MEMBERS + 1)),
         ("deflate", zlib.compress(b"a")[:-1]),
         ("deflate", zlib.compress(b"a") + b"x"),
         ("deflate", b"\xff\xff\xff"),
     ],
 )
-def test_what_is_broken_is_said(encoding: str, data: bytes) -> None:
+def test_damaged_data_is_an_error(encoding: str, data: bytes) -> None:
     with pytest.raises(BadData):
         inflated(encoding, data)

@@ -1,4 +1,4 @@
-"""Connections fit into the open files that there are, so that accepting one never fails."""
+"""Connections fit into the limit on open files, so that accepting one never fails."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +14,6 @@ def test_connections_their_burst_and_our_own_files_fit(files: int) -> None:
     assert found.connections + SPARE + found.backlog + OWN <= files
 
 
-def test_what_is_usual() -> None:
+def test_common_limits() -> None:
     assert (room(1024).connections, room(1024).backlog) == (704, 128)
     assert room(65536).connections > 60000

@@ -1,4 +1,4 @@
-"""Whom a server without keys answers: every client but a browser that shows a page of somebody else's."""
+"""A server without keys serves every client except browsers on another site's page."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from proxy.edge.origins import Origins, host_of
 from proxy.errors import BadRequest, ForeignHost, ForeignOrigin
 
-OURS = Origins(hosts=frozenset({"gpu1.example.com"}), pages=frozenset({"https://app.example"}), locked=False)
+OURS = Origins(hosts=frozenset({"gpu1.example.com"}), pages=frozenset({"https://app.example"}), needs_key=False)
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,10 @@ def test_the_host_is_read(header: str, host: str) -> None:
 
 
 @pytest.mark.parametrize("header", ["", ":80", "[::1", "a b", 'a"><b>', "a:b", "a:123456", "é", "\udcff", "a/b", "."])
-def test_what_is_no_host_is_a_bad_request_with_keys_or_without(header: str) -> None:
+def test_a_malformed_host_is_a_bad_request_with_or_without_keys(header: str) -> None:
     for locked in (True, False):
         with pytest.raises(BadRequest, match="neither a name nor an address") as raised:
-            Origins(hosts=frozenset(), pages=frozenset(), locked=locked).check("GET", header, {})
+            Origins(hosts=frozenset(), pages=frozenset(), needs_key=locked).check("GET", header, {})
         assert raised.value.status == 400
 
 
@@ -55,11 +55,11 @@ def test_the_names_of_private_networks_and_our_own_are_served(host: str) -> None
 @pytest.mark.parametrize(
     "host", ["evil.example", "gpu1.example.com.evil.example", "127.0.0.1.evil.example", "a.locals"]
 )
-def test_a_name_that_a_stranger_can_register_is_refused(host: str) -> None:
+def test_a_name_that_an_attacker_can_register_is_refused(host: str) -> None:
     with pytest.raises(ForeignHost, match=host):
         OURS.check("GET", host, {})
-    Origins(hosts=frozenset(), pages=frozenset(), locked=True).check("GET", host, {})
-    Origins(hosts=frozenset({"*"}), pages=frozenset(), locked=False).check("GET", host, {})
+    Origins(hosts=frozenset(), pages=frozenset(), needs_key=True).check("GET", host, {})
+    Origins(hosts=frozenset({"*"}), pages=frozenset(), needs_key=False).check("GET", host, {})
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_name_that_a_stranger_can_register_is_refused(host: str) -> None:
         {"Sec-Fetch-Site": "none"},
     ],
 )
-def test_clients_our_own_page_and_pages_by_name_may_ask(headers: dict[str, str]) -> None:
+def test_clients_our_own_page_and_configured_pages_are_served(headers: dict[str, str]) -> None:
     OURS.check("POST", "127.0.0.1:8080", headers)
 
 
@@ -88,10 +88,10 @@ def test_clients_our_own_page_and_pages_by_name_may_ask(headers: dict[str, str])
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_other_pages_may_not(headers: dict[str, str]) -> None:
+def test_other_pages_are_refused(headers: dict[str, str]) -> None:
     with pytest.raises(ForeignOrigin):
         OURS.check("POST", "127.0.0.1:8080", headers)
-    Origins(hosts=frozenset(), pages=frozenset(), locked=True).check("POST", "127.0.0.1:8080", headers)
+    Origins(hosts=frozenset(), pages=frozenset(), needs_key=True).check("POST", "127.0.0.1:8080", headers)
 
 
 def test_a_link_from_another_page_may_be_followed() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.contract.settings import UnicodeForm
+from proxy.contract.family import UnicodeForm
 from proxy.embedding import chunk_means
 from proxy.embedding.chunk_means import Document, Span
 from proxy.tokens.unicode_form import border

@@ -1,4 +1,4 @@
-"""The wire contract: what clients send and read, and what they get for what is wrong."""
+"""The wire contract: requests, responses and errors."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ from tests.support.stack import (
     unused_port,
 )
 
-ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 
 FAMILY = family_of(FAMILY_FILE)
 
@@ -71,7 +71,7 @@ async def test_null_means_absent_and_unknown_fields_are_ignored(served: Stack) -
     assert rows(await served.post({"input": "a", "user": "u", "priority": 1, "drop_params": True, **nulls})) == plain
 
 
-async def test_an_explicit_false_for_what_is_not_served_passes(served: Stack) -> None:
+async def test_an_explicit_false_for_an_unsupported_option_passes(served: Stack) -> None:
     assert rows(await served.post({"input": "a", "late_chunking": False, "return_multivector": False}))
 
 
@@ -181,7 +181,7 @@ async def test_bad_input_gets_one_body_that_names_the_field(
 
 
 async def test_2048_texts_are_answered_in_order(served: Stack) -> None:
-    texts = [f"text {number % 300}" for number in range(2048)]  # what comes again is computed once
+    texts = [f"text {number % 300}" for number in range(2048)]  # repeated texts are computed once
     answer = await served.post({"input": texts, "dimensions": 8, "task": "code.passage"})
     data = rows(answer)
     assert [row["index"] for row in data] == list(range(2048))
@@ -205,7 +205,7 @@ async def test_health_and_ready_and_metrics(served: Stack) -> None:
     assert b'trillama_requests_total{route="/v1/embeddings",status="200"}' in (await served.get("/metrics")).body
 
 
-async def test_what_is_not_there_is_an_error_of_ours(served: Stack) -> None:
+async def test_an_unknown_path_gets_our_error_body(served: Stack) -> None:
     missing, wrong = await served.get("/nothing"), await served.get("/v1/embeddings")
     assert (missing.status, missing.json["code"]) == (404, "NOT_FOUND")
     assert (wrong.status, wrong.json["code"]) == (405, "METHOD_NOT_ALLOWED")
@@ -230,7 +230,7 @@ KEYS: list[tuple[dict[str, str], str | None]] = [
 ]
 
 
-async def test_keys_are_asked_for_when_configured(served: Stack) -> None:
+async def test_keys_are_required_when_configured(served: Stack) -> None:
     backends = {name: {"url": one.url, "batch_tokens": BATCH_TOKENS} for name, one in served.engines.items()}
     config = {"family": str(FAMILY_FILE), "backends": backends, "api_keys": ["right", "also right"]}
     async with proxy(config) as url:
@@ -291,7 +291,7 @@ async def test_accept_is_read_by_weight_and_order_and_is_never_an_error(
 
 
 @pytest.mark.parametrize("given", [b"\xff\xfe", "é".encode(), b"9" * 400, b"1e-1 s"])
-async def test_a_deadline_that_is_no_number_is_a_422_that_names_it(served: Stack, given: bytes) -> None:
+async def test_an_invalid_deadline_is_a_422_that_names_it(served: Stack, given: bytes) -> None:
     answer = await raw_answer(served.url, b"X-Request-Timeout: %b\r\n" % given, b'{"input": "a"}')
     assert answer.startswith(b"HTTP/1.1 422")
     assert b'"param":"X-Request-Timeout"' in answer
@@ -325,7 +325,7 @@ async def test_a_body_that_is_not_encoded_as_it_says_is_a_400(served: Stack) -> 
     assert await raw_status(served.url, b"Content-Encoding: gzip\r\n", b'{"input": "a"}') == 400
 
 
-async def test_one_model_can_be_asked_for_by_its_name(served: Stack) -> None:
+async def test_one_model_is_shown_by_its_name(served: Stack) -> None:
     found = await served.get("/v1/models/jina-embeddings-v4:code.query")
     missing = await served.get("/v1/models/gpt-4")
     assert (found.status, found.json["id"]) == (200, "jina-embeddings-v4:code.query")

@@ -1,4 +1,4 @@
-"""What a page of the docs tells to run runs."""
+"""The commands of a docs page run."""
 
 import os
 import re

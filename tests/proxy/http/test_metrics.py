@@ -1,4 +1,4 @@
-"""What is measured is documented, and nothing else is."""
+"""Every metric is documented, and nothing else is."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The type of answer that an Accept header prefers."""
+"""The type of response that an Accept header prefers."""
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ OFFERS = (JSON, RAW, NPY)
         (f"{RAW};q=0", JSON),
         (f"{JSON};q=0", JSON),
         ("image/png", JSON),
-        # parameters that are not the weight change nothing; commas in quotes part nothing
+        # parameters that are not the weight change nothing; commas in quotes do not separate
         (f"{RAW};profile=x;q=1;ext=1, {JSON};charset=utf-8;q=0.9", RAW),
         (f'text/plain;note="{RAW}, ", {NPY}', NPY),
         # malformed

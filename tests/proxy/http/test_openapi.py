@@ -21,7 +21,7 @@ SECOND_PATHS = r"^(/v2/\{endpoint\}/.*|/openai/.*|/v1beta/openai/.*|/v1/models/.
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def small(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """Quick models behind a proxy that asks for a key. One engine: what it computes is not the question here."""
+    """Small models behind a proxy with a key. One engine suffices: its results do not matter here."""
     family, models = small_family(tmp_path_factory.mktemp("small"))
     async with stack("embedded", models, family=family, api_keys=["right"]) as running:
         yield running
@@ -57,8 +57,8 @@ async def test_every_route_is_described_and_both_pages_need_no_key(small: Stack)
     assert (await small.get("/v1/models")).status == 401
 
 
-@pytest.mark.parametrize("path", [path for door in DIALECTS for path in door.paths])
-async def test_the_example_of_each_door_is_answered(small: Stack, path: str) -> None:
+@pytest.mark.parametrize("path", [path for dialect in DIALECTS for path in dialect.paths])
+async def test_the_example_of_each_dialect_is_answered(small: Stack, path: str) -> None:
     content = (await described(small))[path]["post"]["requestBody"]
     assert isinstance(content, dict)
     example = content["content"]["application/json"]["example"]
@@ -98,7 +98,7 @@ async def test_the_schema_and_the_server_agree(small: Stack, body: object, valid
 
 
 async def test_no_two_values_of_an_enum_are_one_constant_to_a_generator(small: Stack) -> None:
-    """openapi-python-client makes constants of them, and ends where two are the same."""
+    """openapi-python-client makes constants of them, and fails if two are equal."""
     enums = list(found((await small.get("/openapi.json")).json, "enum"))
     assert len(enums) > 3
     for values in enums:
@@ -107,7 +107,7 @@ async def test_no_two_values_of_an_enum_are_one_constant_to_a_generator(small: S
         assert len(set(constants)) == len(constants), values
 
 
-async def test_the_other_names_of_a_task_are_told_and_taken(small: Stack) -> None:
+async def test_the_other_names_of_a_task_are_listed_and_accepted(small: Stack) -> None:
     (told,) = found((await small.get("/openapi.json")).json, "TaskName")
     names = re.findall("`([^`]+)`", str(told))
     assert {"query", "search_document", "RETRIEVAL_QUERY", "CLASSIFICATION"} <= set(names)
@@ -124,7 +124,7 @@ async def test_every_field_of_a_body_is_described(small: Stack) -> None:
 
 
 def found(value: object, key: str) -> Iterator[object]:
-    """What stands under that key anywhere in a JSON value."""
+    """The values of that key anywhere in a JSON value."""
     inner = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
     if isinstance(value, dict) and key in value:
         yield value[key]
@@ -142,6 +142,6 @@ async def test_the_page_shows_every_path_and_loads_nothing(small: Stack) -> None
     assert not re.search(r"<script|<link|<img|src=|@import|url\(|\{\{", page)
 
 
-async def test_what_takes_another_method_says_so(small: Stack) -> None:
+async def test_another_method_gets_the_allowed_ones(small: Stack) -> None:
     answer = await small.request("DELETE", "/v1/embeddings", None, KEY)
     assert (answer.status, answer.headers["Allow"]) == (405, "POST")

@@ -1,4 +1,4 @@
-"""Large answers are written in slices: the same JSON, while everybody else has a turn."""
+"""Large responses are written in slices: the same JSON, without blocking other requests."""
 
 import asyncio
 import gc
@@ -46,10 +46,10 @@ def test_the_slices_are_the_whole(body: object) -> None:
     assert asyncio.run(written(body)) == orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def test_the_vectors_are_let_go_when_they_are_written() -> None:
+def test_the_vectors_are_freed_once_written() -> None:
     vectors = np.zeros((2 * LARGE // 2048, 2048), np.float32)
     held = weakref.ref(vectors)
-    gc.disable()  # which comes much later where much is in memory: 64 answers of 512 vectors were 250 MB until then
+    gc.disable()  # it would run much later in a large process: 64 responses of 512 vectors were 250 MB until then
     try:
         asyncio.run(written({"data": list(vectors)}))
         del vectors
@@ -67,7 +67,7 @@ def test_the_vectors_are_let_go_when_they_are_written() -> None:
     ],
     ids=["a vector each", "many each", "one of many"],
 )
-async def test_others_have_a_turn_between_two_slices(shape: Callable[[NDArray[np.float32]], list[object]]) -> None:
+async def test_other_tasks_run_between_two_slices(shape: Callable[[NDArray[np.float32]], list[object]]) -> None:
     turns = 0
 
     async def others() -> None:

@@ -1,4 +1,4 @@
-"""A proxy that stops: what has reached it is answered, if only by 503."""
+"""A stopping proxy answers every request that has reached it, if only with 503."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from tests.support.stack import BACKENDS, FAMILY_FILE, unused_port
 REQUEST = b'POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"input":["a"]}'
 
 
-async def test_a_connection_taken_last_is_answered_not_hung_up_on(tmp_path: Path) -> None:
+async def test_the_connection_accepted_last_is_answered(tmp_path: Path) -> None:
     port = unused_port()
     backends = {name: {"url": f"unix://{tmp_path}/{name}.sock"} for name in BACKENDS}
     config = tmp_path / "proxy.toml"
@@ -26,7 +26,7 @@ async def test_a_connection_taken_last_is_answered_not_hung_up_on(tmp_path: Path
         while not await proxy_up(f"http://127.0.0.1:{port}"):
             await asyncio.sleep(0.05)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        assert await proxy_up(f"http://127.0.0.1:{port}")  # it takes connections in turn: ours has been taken
+        assert await proxy_up(f"http://127.0.0.1:{port}")  # it accepts connections in order: ours has been accepted
         proxy.send_signal(signal.SIGTERM)
         await refused(port)
         writer.write(REQUEST)
@@ -37,7 +37,7 @@ async def test_a_connection_taken_last_is_answered_not_hung_up_on(tmp_path: Path
 
 
 async def refused(port: int) -> None:
-    """Wait until nobody listens there any more."""
+    """Wait until the port is closed."""
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.contract.settings_file import ConfigError
+from proxy.contract.settings_file import BadSettings
 from proxy.errors import PoisonedInput
 from proxy.models.cache import cached, key_of, open_cache
 from proxy.models.vector_store import DAMAGED_ROWS, OVERHEAD_BYTES
@@ -207,7 +207,7 @@ async def test_a_file_of_an_earlier_version_is_emptied(tmp_path: Path, caplog: p
 
 async def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere" / "c.db"):
-        with pytest.raises(ConfigError, match=f"cache_file = {path}: .*; name another file"):
+        with pytest.raises(BadSettings, match=f"cache_file = {path}: .*; name another file"):
             async with open_cache(ENTRY, path, DIMENSIONS):
                 pass
 

@@ -1,8 +1,8 @@
-"""A log does not grow with what is the same."""
+"""The log does not grow with repeated messages."""
 
 import logging
 
-from proxy.process.log_repeats import FEW, WINDOW_S, Repeats
+from proxy.process.log_repeats import MAX_REPEATS, WINDOW_S, Repeats
 
 
 def record(message: str, *args: object, level: int = logging.ERROR) -> logging.LogRecord:
@@ -13,23 +13,23 @@ def test_a_few_pass_and_the_next_ones_are_counted() -> None:
     now = 0.0
     repeats = Repeats(lambda: now)
     passed = [repeats.filter(record("accept failed: %d", number)) for number in range(1000)]
-    assert passed == [True] * FEW + [False] * (1000 - FEW)
+    assert passed == [True] * MAX_REPEATS + [False] * (1000 - MAX_REPEATS)
     assert repeats.filter(record("something else"))
     now = WINDOW_S + 1
     later = record("accept failed: %d", 7)
     assert repeats.filter(later)
-    assert later.getMessage() == f"accept failed: 7 ({1000 - FEW} more like it are left out)"
+    assert later.getMessage() == f"accept failed: 7 ({1000 - MAX_REPEATS} similar messages were left out)"
     again = record("accept failed: %d", 8)
     assert repeats.filter(again)
     assert again.getMessage() == "accept failed: 8"
 
 
-def test_lines_of_requests_all_pass() -> None:
+def test_every_request_line_passes() -> None:
     repeats = Repeats()
     assert all(repeats.filter(record("%s", "GET / 200", level=logging.INFO)) for _ in range(100))
 
 
-def test_what_differs_each_time_is_not_remembered_for_good() -> None:
+def test_messages_that_always_differ_are_not_all_remembered() -> None:
     repeats = Repeats()
     assert all(repeats.filter(record(f"{number} failed")) for number in range(10_000))
-    assert len(repeats._kinds) <= 256  # noqa: SLF001 # what is asked is what it holds
+    assert len(repeats._kinds) <= 256  # noqa: SLF001 # the test is about what it keeps

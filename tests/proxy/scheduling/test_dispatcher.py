@@ -77,8 +77,8 @@ async def test_a_full_queue_says_how_much_waits_and_when_to_come_back() -> None:
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="40 tokens") as full:
             await dispatcher.embed([[4] * 30])
-        dispatcher.throughput.tokens, dispatcher.throughput.seconds = 10.0, 2.0
-        assert dispatcher.overloaded().retry_after_s == 1 + 40 // 5
+        dispatcher.throughput.tokens, dispatcher.throughput.turns = 10.0, 2.0
+        assert dispatcher.overloaded(40).retry_after_s == (30 + 40 + 40 - 60) / 5, "behind the one that was just told"
         assert full.value.queue_tokens == 40
         engine.gate.set()
         await asyncio.gather(first, second)

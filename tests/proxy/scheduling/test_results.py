@@ -71,6 +71,20 @@ async def test_a_text_whose_caller_left_is_tried_alone_when_it_comes_back() -> N
     assert [call for call in engine.calls if 2 in call] == [[2, 3], [2], [2]]
 
 
+async def test_a_suspect_whose_request_is_cancelled_leaves_the_queue_at_once() -> None:
+    engine = Engine(guilty=2, error=BackendLost("lost"))
+    async with serving(engine) as dispatcher:
+        dispatcher.suspects.quiet_s = 100
+        asked = asyncio.ensure_future(dispatcher.embed([[2]]))
+        while not dispatcher.queue.retries():
+            await asyncio.sleep(0.001)
+        assert (dispatcher.queue.texts, dispatcher.queue.tokens) == (1, 1)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        assert (dispatcher.queue.texts, dispatcher.queue.tokens, dispatcher.queue.retries()) == (0, 0, [])
+        assert await firsts(dispatcher, [3]) == [3]
+
+
 async def test_a_text_that_an_ailing_engine_ends_with_again_and_again_is_given_up_not_quarantined() -> None:
     engine = Engine(guilty=2, error=BackendLost("lost"))
     async with serving(engine) as dispatcher:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import normalizers
 
-from proxy.contract.settings import UnicodeForm
+from proxy.contract.family import UnicodeForm
 from proxy.tokens.bpe import PINNED_TEXTS
 from proxy.tokens.unicode_form import PIECE, SHRINKS, border, normalized
 

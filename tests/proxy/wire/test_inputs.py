@@ -1,4 +1,4 @@
-"""The many shapes of an input, and what is wrong with one of them."""
+"""The many shapes of an input, and the errors for invalid ones."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from proxy.wire.inputs import inputs_of, items_of
 from tests.support.dialects import embeddings
 from tests.support.stack import Stack
 
-ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
+ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
 
@@ -65,7 +65,7 @@ def test_every_shape_of_a_text_is_that_text(value: object, inputs: tuple[Input, 
         (None, "must be a string"),
     ],
 )
-def test_what_is_no_text_is_refused_by_name_and_index(item: object, said: str) -> None:
+def test_what_is_not_text_is_rejected_by_name_and_index(item: object, said: str) -> None:
     with pytest.raises(Invalid) as refused:
         inputs_of(["a", item])
     assert refused.value.message.startswith(f"input.1: {said}")
@@ -101,7 +101,7 @@ async def test_a_partial_request_gets_the_vectors_of_what_is_text(served: Stack,
     assert (raw.status, "input.1: has an image" in str(raw.json["detail"])) == (422, True)
 
 
-def test_what_came_is_told_shortly_in_the_words_of_json() -> None:
+def test_errors_quote_the_value_briefly_as_json() -> None:
     assert quoted({"a": [True, None, "x"]}) == "{'a': [true, null, 'x']}"
     assert shown("x" * 1000) == "x" * 80
     deep: object = 1

@@ -1,4 +1,4 @@
-"""Bodies: what is refused before it is built, and the halves of characters that a client cut."""
+"""Bodies: what is rejected before it is parsed, and lone surrogates where a client cut a text."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
 from proxy.errors import Invalid, NotJson
 from proxy.types import EmbedRequest
 from proxy.wire.dialect import Parse
-from proxy.wire.json_body import HALVES, VALUES, has_more, loads, parsed
+from proxy.wire.json_body import MAX_HALVES, MAX_VALUES, has_more, loads, parsed
 
 ITEMS = 16
 ESCAPES = st.lists(
@@ -42,18 +42,18 @@ def test_each_half_of_a_surrogate_pair_is_one_replacement_character(escapes: str
         rb'"\ud83d\ud8zz"',
         b'{"input": "\xed\xa0\xbd"}',
         rb'["\ud83d", NaN]',
-        b'"' + rb"\ud83d" * (HALVES + 1) + b'"',
+        b'"' + rb"\ud83d" * (MAX_HALVES + 1) + b'"',
         b"",
     ],
     ids=range(7),
 )
-def test_what_is_no_json_for_another_reason_is_still_refused(body: bytes) -> None:
+def test_other_invalid_json_is_still_rejected(body: bytes) -> None:
     with pytest.raises(NotJson, match="the body is not JSON"):
         loads(body)
 
 
 @given(JSON)
-def test_what_is_in_a_body_is_counted_exactly_without_building_it(value: object) -> None:
+def test_the_values_of_a_body_are_counted_exactly_without_parsing(value: object) -> None:
     body, count, commas = orjson.dumps(value), _count(value), _commas(value)
     assert not has_more(body, count, commas + 1)
     assert not count or has_more(body, count - 1, commas + 1)
@@ -87,7 +87,7 @@ LARGE = {
     "texts of escapes": b'{"input":[' + rb'"\\",' * MANY + b'"a"]}',
     "keys": b'{"input":"a",' + b",".join(b'"%d":1' % i for i in range(MANY)) + b"}",
     "objects that are ignored": b'{"input":"a","x":[' + b"{}," * MANY + b"{}]}",
-    "values": b'{"input":[' + b"1," * VALUES + b"1]}",
+    "values": b'{"input":[' + b"1," * MAX_VALUES + b"1]}",
     "nulls": b'{"input":[' + b"null," * MANY + b"null]}",
     "nulls, partial": b'{"on_error":"partial","input":["a",' + b"null," * MANY + b"null]}",
     "types": b'{"input":"a","embedding_type":[' + b'"xyz",' * MANY + b'"xyz"]}',
@@ -99,7 +99,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
-async def test_a_large_body_that_is_wrong_costs_little_and_is_told_shortly(body: bytes) -> None:
+async def test_a_large_invalid_body_costs_little_and_gets_a_short_error(body: bytes) -> None:
     await _refused(body, jina.parse)
 
 
@@ -119,7 +119,7 @@ async def test_a_large_body_that_is_wrong_costs_little_and_is_told_shortly(body:
     ids=range(9),
 )
 @pytest.mark.parametrize("entry", [b"{}", b"[]", b'{"image":1}', b"null"])
-async def test_a_fault_in_each_entry_of_a_small_body_costs_little_too(parse: Parse, body: bytes, entry: bytes) -> None:
+async def test_a_fault_in_every_entry_of_a_small_body_costs_little_too(parse: Parse, body: bytes, entry: bytes) -> None:
     await _refused(body % b",".join([entry] * (250_000 // (len(entry) + 1))), parse)
 
 
@@ -138,7 +138,7 @@ async def _refused(body: bytes, parse: Parse) -> None:
     ["[{\\" * 300_000, "a" * 600_000, ["word " * 30_000] * ITEMS, list(range(300_000)), [[1, 2] * 30_000] * ITEMS],
     ids=["brackets", "one text", "texts", "ids", "lists of ids"],
 )
-async def test_a_large_body_that_is_right_is_the_same_request(value: object) -> None:
+async def test_a_large_valid_body_is_the_same_request(value: object) -> None:
     request = await _request({"input": value, "metadata": [{"a": "b"}] * 1000})
     many = isinstance(value, list) and not isinstance(value[0], int)
     assert list(request.inputs) == (value if many else [value])
