@@ -71,7 +71,7 @@ async def _service(config: ProxySettings, family: Family) -> AsyncIterator[Embed
     table = TaskTable(family, default_task=config.default_task, model_aliases=config.model_aliases)
     waiting = WaitLimits(
         tokens=config.max_queued_tokens,
-        call_s=config.request_timeout_s,
+        batch_s=config.request_timeout_s,
         start_s=config.start_wait_s,
         recovery_s=config.recovery_s,
     )

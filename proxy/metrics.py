@@ -15,28 +15,28 @@ SECONDS = Histogram(
 INPUTS = Counter("trillama_inputs", "Inputs embedded", ("task",), registry=REGISTRY)
 TOKENS = Counter("trillama_tokens", "Tokens embedded, prefixes included", ("task",), registry=REGISTRY)
 CACHED = Counter("trillama_cache", "Texts looked up in the cache", ("result",), registry=REGISTRY)
-QUEUE_TEXTS = Gauge("trillama_queue_texts", "Texts waiting in line", ("backend",), registry=REGISTRY)
-QUEUE_TOKENS = Gauge("trillama_queue_tokens", "Tokens waiting in line", ("backend",), registry=REGISTRY)
+QUEUE_TEXTS = Gauge("trillama_queue_texts", "Texts waiting in the queue", ("backend",), registry=REGISTRY)
+QUEUE_TOKENS = Gauge("trillama_queue_tokens", "Tokens waiting in the queue", ("backend",), registry=REGISTRY)
 WAITED = Histogram(
     "trillama_wait_seconds",
-    "Seconds in line until the first text of a request was sent to the engine",
+    "Seconds in the queue until the first text of a request was sent to the engine",
     ("backend", "lane"),
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
     registry=REGISTRY,
 )
-CALL_SECONDS = Histogram(
+BATCH_SECONDS = Histogram(
     "trillama_call_seconds",
-    "Seconds that a call of the engine took",
+    "Seconds that the engine took for a batch",
     ("backend",),
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=REGISTRY,
 )
-CALL_TEXTS = Histogram(
-    "trillama_call_texts", "Texts per call", ("backend",), buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=REGISTRY
+BATCH_TEXTS = Histogram(
+    "trillama_call_texts", "Texts per batch", ("backend",), buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=REGISTRY
 )
-CALL_TOKENS = Histogram(
+BATCH_TOKENS = Histogram(
     "trillama_call_tokens",
-    "Tokens per call",
+    "Tokens per batch",
     ("backend",),
     buckets=(16, 64, 256, 512, 1024, 2048, 4096, 8192),
     registry=REGISTRY,
@@ -44,27 +44,29 @@ CALL_TOKENS = Histogram(
 DEDUPLICATED = Counter(
     "trillama_deduplicated", "Inputs that shared the vector of an identical text", ("backend",), registry=REGISTRY
 )
-QUARANTINED = Counter("trillama_quarantined", "Texts found to be poison", ("backend",), registry=REGISTRY)
-RECOVERIES = Counter(
-    "trillama_recoveries", "Times a backend had to prove itself again", ("backend",), registry=REGISTRY
+QUARANTINED = Counter(
+    "trillama_quarantined",
+    "Texts quarantined because they end the engine or give no finite vector",
+    ("backend",),
+    registry=REGISTRY,
 )
+RECOVERIES = Counter("trillama_recoveries", "Times a backend had to be verified again", ("backend",), registry=REGISTRY)
 
 
-class LaneMeters:
-    """The metrics of one backend's line, looked up once."""
+class QueueMeters:
+    """The metrics of one backend's queue, looked up once."""
 
     def __init__(self, backend: str) -> None:
         self.deduplicated = DEDUPLICATED.labels(backend)
-        self.quarantined = QUARANTINED.labels(backend)
         self._interactive, self._bulk = WAITED.labels(backend, "interactive"), WAITED.labels(backend, "bulk")
         self._seconds, self._texts, self._tokens = (
-            histogram.labels(backend) for histogram in (CALL_SECONDS, CALL_TEXTS, CALL_TOKENS)
+            histogram.labels(backend) for histogram in (BATCH_SECONDS, BATCH_TEXTS, BATCH_TOKENS)
         )
 
     def waited(self, seconds: float, *, interactive: bool) -> None:
         (self._interactive if interactive else self._bulk).observe(seconds)
 
-    def called(self, texts: int, tokens: int, seconds: float) -> None:
+    def batch_done(self, texts: int, tokens: int, seconds: float) -> None:
         self._seconds.observe(seconds)
         self._texts.observe(texts)
         self._tokens.observe(tokens)

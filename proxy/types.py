@@ -1,4 +1,4 @@
-"""What every dialect parses into and renders from: the one shape that the core knows."""
+"""The request and result that every dialect parses into and renders from, and the types of vectors and ids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Encoding(StrEnum):
 
 
 class Refused(NamedTuple):
-    """Why an input is none. Its error is made when it is told: one body may have very many of them."""
+    """Why an input is invalid. The error is built only when it is reported: one body may have very many."""
 
     reason: str
     kind: str
@@ -38,10 +38,10 @@ class Refused(NamedTuple):
 class EmbedRequest:
     """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent.
 
-    The inputs in `refused`, by index, are none: "" stands in their place. `default_task` is what the dialect means by
-    no task at all; None leaves it to the server. `partial`: an input that fails by itself does not fail the others.
-    `late`: the inputs are the chunks of one document. `multivector`: a vector for each token. `client` stands for the
-    API key; the caller waits for `timeout_s`.
+    The inputs in `refused`, by index, are invalid: "" stands in their place. `default_task` is the dialect's task if
+    none is given; None leaves it to the server. `partial`: an input that fails does not fail the others. `late`: the
+    inputs are the chunks of one document. `multivector`: a vector for each token. `client` stands for the API key;
+    the caller waits for `timeout_s`.
     """
 
     inputs: Sequence[Input]
@@ -63,7 +63,7 @@ class EmbedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
-    """How many parameters a model has, and how many bytes its tensors take; 0 where that is not known."""
+    """How many parameters a model has, and how many bytes its tensors take; 0 if unknown."""
 
     parameters: int = 0
     bytes: int = 0
@@ -82,7 +82,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Vectors of the inputs that are not in `failed`, (n, n_embd), and how many tokens those have.
+    """The vectors of the inputs that are not in `failed`, (n, n_embd), and how many tokens those have.
 
     `lengths` as in EmbedResult.
     """
@@ -97,8 +97,8 @@ class Served:
 class EmbedResult:
     """Vectors in the order of the request's inputs, shape (n, dimensions); tokens as the model processed them.
 
-    The inputs in `failed`, by index, have an error instead, and no row. Multi-vectors are those of all tokens below
-    each other, and `lengths` says how many of the rows each input has.
+    The inputs in `failed`, by index, have an error instead of a row. Multi-vectors have a row for each token, and
+    `lengths` says how many of the rows each input has.
     """
 
     model: str
@@ -112,5 +112,5 @@ class EmbedResult:
 
     @property
     def inputs(self) -> int:
-        """How many inputs have their vector, or vectors."""
+        """How many inputs have vectors."""
         return len(self.vectors) if self.lengths is None else len(self.lengths)

@@ -1,7 +1,7 @@
-"""Pure: late chunking. Chunks → one document, where each chunk's tokens are in it, and the mean over them.
+"""The maths of late chunking, pure: chunks to one document, the tokens of each chunk, and the mean over them.
 
 The model is causal and its pooled vector is a mean, so the sum over the first n tokens is n times the vector of a text
-of just those; the sum over a chunk is the difference of two such sums. No engine has to give vectors by token.
+of just those; the sum over a chunk is the difference of two such sums. No engine has to give a vector per token.
 """
 
 import sys
@@ -19,15 +19,15 @@ from proxy.types import Matrix
 
 F64 = NDArray[np.float64]
 WORST_COSINE = 0.999
-JSON_S = 1.1e-3  # that llama-server takes to write the state of a token (measured, 2048 dimensions)
-MANY_TIMES = 4
+JSON_S = 1.1e-3  # how long llama-server takes to write the state of a token (measured, 2048 dimensions)
+MANY_TIMES = 4  # without known speeds, by token if the prefixes have so many times the tokens of the document
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """`text` is as the model gets it, prefix and all; `ends[i]` is where its first i chunks end, in characters.
 
-    `ends[0]` is the end of the prefix. If it is not `whole`, this is the beginning of a longer one.
+    `ends[0]` is the end of the prefix. If it is not `whole`, this is the start of a longer one.
     """
 
     text: str
@@ -57,10 +57,10 @@ class Span(NamedTuple):
 
 
 def document(prefix: str, chunks: Sequence[str], form: UnicodeForm | None, most: int = sys.maxsize) -> Document:
-    """The chunks as they are, one after the other, behind the prefix, in that Unicode form.
+    """Join the prefix and the chunks as they are, in that Unicode form.
 
     Nothing is put between them: a caller that cut a text gets that text. Characters that Unicode composes with the end
-    of the chunk before belong to that one. Only the first `most` characters are read.
+    of the previous chunk belong to that one. Only the first `most` characters are read.
     """
     text = "".join([prefix, *chunks])
     joined = Document(text, tuple(accumulate(map(len, chunks), initial=len(prefix)))).cut(most)
@@ -78,8 +78,8 @@ def document(prefix: str, chunks: Sequence[str], form: UnicodeForm | None, most:
 def spans(document: Document, token_ends: NDArray[np.int64]) -> list[Span | None]:
     """The tokens of each chunk: those that end inside it. `token_ends` is where each token of the document ends.
 
-    Of a word that begins with its space, as most tokens do, the space may so be the chunk's before, or the prefix's. A
-    chunk that lies inside one token has that one; None is for an empty chunk.
+    Most tokens of a word begin with its space, so that space may belong to the previous chunk, or the prefix. A chunk
+    that lies inside one token gets that token; None stands for an empty chunk.
     """
     borders = np.searchsorted(token_ends, document.ends, side="right").tolist()
     return [
@@ -89,25 +89,25 @@ def spans(document: Document, token_ends: NDArray[np.int64]) -> list[Span | None
 
 
 def within(found: Sequence[Span | None], tokens: int) -> dict[int, Span]:
-    """Those chunks that have tokens among the first `tokens`, by index, and which."""
+    """The spans that have tokens among the first `tokens`, by chunk, cut there."""
     return {i: Span(span.start, min(span.end, tokens)) for i, span in enumerate(found) if span and span.start < tokens}
 
 
 def prefix_lengths(found: Mapping[int, Span]) -> list[int]:
-    """How many tokens from the document's start the sums are needed of, ascending."""
+    """The lengths, ascending, of the document's prefixes whose sums are needed."""
     return sorted({length for span in found.values() for length in span} - {0})
 
 
 def cost(tokens: int, chunks: int) -> int:
-    """About how many tokens are computed for a document of so many."""
+    """About how many tokens are computed for a document of so many tokens and chunks."""
     return tokens * (chunks + 1) // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speeds:
-    """Tokens per second of the pooled engine and of the one that gives every token; 0.0 where none was seen yet.
+    """Tokens per second of the pooled engine and of the one that gives every token; 0.0 before the first batch.
 
-    `start_s` is how long the second takes until it is up.
+    `start_s` is how long the second takes to start.
     """
 
     pooled: float
@@ -115,12 +115,12 @@ class Speeds:
     start_s: float
 
 
-def by_token_is_quicker(beginnings: Sequence[int], tokens: int, speeds: Speeds) -> bool:
-    """Whether to compute the document once, token by token, or each of its beginnings of those lengths."""
+def by_token_is_quicker(prefixes: Sequence[int], tokens: int, speeds: Speeds) -> bool:
+    """Whether computing the document once, token by token, is quicker than all its prefixes of those lengths."""
     if not speeds.pooled:
-        return sum(beginnings) > MANY_TIMES * tokens
+        return sum(prefixes) > MANY_TIMES * tokens
     per_token = 1 / speeds.by_token if speeds.by_token else 1 / speeds.pooled + JSON_S
-    return speeds.start_s + tokens * per_token < sum(beginnings) / speeds.pooled
+    return speeds.start_s + tokens * per_token < sum(prefixes) / speeds.pooled
 
 
 def means_of_states(found: Mapping[int, Span], states: Matrix) -> Matrix:
@@ -138,7 +138,7 @@ def means(found: Mapping[int, Span], pooled: Mapping[int, Matrix | F64]) -> Matr
 
 
 def too_fine(found: Mapping[int, Span], rounding_error: float) -> dict[int, float]:
-    """The chunks that cannot be told from the engine's rounding, by index: about the cosine that they would have.
+    """The chunks that are too short for the engine's rounding, by index: about the cosine that they would have.
 
     A relative error of a sum over n tokens is n/m times as large in a chunk of m.
     """

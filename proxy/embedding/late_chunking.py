@@ -1,4 +1,4 @@
-"""A request with late chunking: its inputs are one document, computed as such, and each gets its own tokens' mean."""
+"""Late chunking: the inputs are computed as one document, and each gets the mean over its own tokens."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from proxy.tokens.tokenize import LARGE_TEXT
 from proxy.tokens.unicode_form import SHRINKS
 from proxy.types import Ids, Served
 
-START_S, LOADED_PER_S = 1.0, 500e6  # about how long an engine takes to start, and the bytes of a model it loads
+START_S, LOADED_PER_S = 1.0, 500e6  # about how long an engine takes to start, and how many bytes of a model it loads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunks:
-    """The texts of a request as they were sent, the prefix before them, and the Unicode form they get."""
+    """The texts of a request as they were sent, their prefix, and the Unicode form they get."""
 
     prefix: str
     texts: Sequence[str]
@@ -37,7 +37,7 @@ class Chunks:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class TokenizedDocument:
     """A document's tokens, which of them each chunk has, and the errors of the chunks that have none."""
 
     ids: Ids
@@ -45,49 +45,53 @@ class Read:
     failed: Mapping[int, ProxyError]
 
 
-async def read(sent: Chunks, model: ServedModel, limit: int, *, truncate: bool) -> Read:
-    """Tokenise them. `truncate` drops what is behind the document's first `limit` tokens; else raises InputTooLong.
+async def tokenize(chunks: Chunks, model: ServedModel, limit: int, *, truncate: bool) -> TokenizedDocument:
+    """Tokenise the document. `truncate` cuts it behind its first `limit` tokens; without it, raises InputTooLong.
 
-    Raises Invalid if the model's tokens are the engine's to count: it does not say where they are in the text.
+    Raises Invalid if the engine tokenises for this model: it does not say where tokens are in the text.
     """
     tokenizer = model.own_tokenizer("late_chunking", "needs the proxy's own tokenizer: set model_file")
-    tokens = partial(_tokens, sent, tokenizer, limit, truncate=truncate)
-    document, ids, ends = tokens() if sent.characters < LARGE_TEXT else await asyncio.to_thread(tokens)
+    encode = partial(_encode, chunks, tokenizer, limit, truncate=truncate)
+    document, ids, ends = encode() if chunks.characters < LARGE_TEXT else await asyncio.to_thread(encode)
     spans = chunk_means.within(chunk_means.spans(document, np.array(ends)), len(ids))
-    lost = [index for index in range(document.chunks) if index not in spans]
-    failed = {index: _empty(index) if document.is_empty(index) else _dropped(index, limit) for index in lost}
-    return Read(np.array(ids, dtype=np.int32), spans, failed)
+    dropped = [index for index in range(document.chunks) if index not in spans]
+    failed = {index: _empty(index) if document.is_empty(index) else _dropped(index, limit) for index in dropped}
+    return TokenizedDocument(np.array(ids, dtype=np.int32), spans, failed)
 
 
-async def embed(document: Read, model: ServedModel, by_token: ServedModel | None, caller: Caller) -> Served:
-    """The mean over each chunk's own tokens, by the way that is quicker; `by_token` may not be there, or fail.
+async def embed(
+    document: TokenizedDocument, model: ServedModel, by_token: ServedModel | None, caller: Caller
+) -> Served:
+    """The mean over each chunk's own tokens, computed the quicker way; `by_token` may be missing, or fail.
 
-    Raises the first error of a chunk unless the caller is partial and others have none; Invalid if the engine's
-    rounding leaves too little of a chunk; else as `ServedModel.embed`.
+    Raises the first error of a chunk, unless the caller is partial and some chunk has none; Invalid if a chunk is too
+    short for the engine's rounding; otherwise like `ServedModel.embed`.
     """
     if document.failed and not (caller.partial and document.spans):
         raise document.failed[min(document.failed)]
-    lost = chunk_means.too_fine(document.spans, await model.noise(caller))
+    inexact = chunk_means.too_fine(document.spans, await model.rounding_error(caller))
     lengths = chunk_means.prefix_lengths(document.spans)
-    if by_token and (lost or chunk_means.by_token_is_quicker(lengths, len(document.ids), _speeds(model, by_token))):
+    if by_token and (inexact or chunk_means.by_token_is_quicker(lengths, len(document.ids), _speeds(model, by_token))):
         try:
             return await _by_token(document, by_token, caller)
         except PoisonedInput:
-            pass  # the beginnings tell which chunk it is
+            pass  # computing by prefixes tells which chunk it is
         except BackendError:
-            if lost:
+            if inexact:
                 raise
-    if lost:
-        raise _inexact(lost)
-    return await _by_beginnings(document, lengths, model, caller)
+    if inexact:
+        raise _inexact(inexact)
+    return await _by_prefixes(document, lengths, model, caller)
 
 
-def _tokens(sent: Chunks, tokenizer: Tokenizer, limit: int, *, truncate: bool) -> tuple[Document, list[int], list[int]]:
-    """The document as far as it can matter, its first `limit` tokens, and where each of these ends in it."""
+def _encode(
+    chunks: Chunks, tokenizer: Tokenizer, limit: int, *, truncate: bool
+) -> tuple[Document, list[int], list[int]]:
+    """The document, bounded by what can matter, its first `limit` tokens, and where each of these ends in it."""
     longest = tokenizer.longest * SHRINKS
-    if not truncate and sent.characters > kept(limit, longest):
-        raise _too_long(f"more than {sent.characters // longest}", limit)
-    document = chunk_means.document(sent.prefix, sent.texts, sent.form, kept(limit, longest))
+    if not truncate and chunks.characters > kept(limit, longest):
+        raise _too_long(f"more than {chunks.characters // longest}", limit)
+    document = chunk_means.document(chunks.prefix, chunks.texts, chunks.form, kept(limit, longest))
     most = kept(limit, tokenizer.longest)
     if not truncate and len(document.text) > most:
         raise _too_long(f"more than {len(document.text) // tokenizer.longest}", limit)
@@ -104,11 +108,13 @@ def _speeds(model: ServedModel, by_token: ServedModel) -> chunk_means.Speeds:
     if by_token.report().state is State.READY:
         start_s = 0.0
     return chunk_means.Speeds(
-        pooled=model.lane.throughput.tokens_per_s, by_token=by_token.lane.throughput.tokens_per_s, start_s=start_s
+        pooled=model.dispatcher.throughput.tokens_per_s,
+        by_token=by_token.dispatcher.throughput.tokens_per_s,
+        start_s=start_s,
     )
 
 
-async def _by_token(document: Read, model: ServedModel, caller: Caller) -> Served:
+async def _by_token(document: TokenizedDocument, model: ServedModel, caller: Caller) -> Served:
     async with model.admitted(len(document.ids)):
         pass
     outcome = await model.embed([document.ids], replace(caller, partial=False))
@@ -116,9 +122,11 @@ async def _by_token(document: Read, model: ServedModel, caller: Caller) -> Serve
     return Served(chunk_means.means_of_states(document.spans, states), len(document.ids), document.failed)
 
 
-async def _by_beginnings(document: Read, lengths: Sequence[int], model: ServedModel, caller: Caller) -> Served:
+async def _by_prefixes(
+    document: TokenizedDocument, lengths: Sequence[int], model: ServedModel, caller: Caller
+) -> Served:
     try:
-        outcome = await model.embed([document.ids[:n] for n in lengths], replace(caller, partial=False), alone=True)
+        outcome = await model.embed([document.ids[:n] for n in lengths], replace(caller, partial=False), exclusive=True)
     except PoisonedInput as error:
         raise _named(lengths[error.index], document.spans) from error
     pooled = dict(zip(lengths, outcome.rows, strict=True))
@@ -126,7 +134,7 @@ async def _by_beginnings(document: Read, lengths: Sequence[int], model: ServedMo
 
 
 def _named(length: int, spans: Mapping[int, Span]) -> PoisonedInput:
-    """Maps the beginning of the document that failed, of so many tokens, back to the chunk that the caller sent."""
+    """Maps the failed prefix, of so many tokens, back to the chunk the caller sent."""
     return PoisonedInput(next(index for index, span in spans.items() if span.end >= length))
 
 
@@ -145,8 +153,10 @@ def _empty(index: int) -> Invalid:
     return invalid(f"input.{index}", reason)
 
 
-def _inexact(lost: Mapping[int, float]) -> Invalid:
-    index, asked = min(lost), chunk_means.WORST_COSINE
-    message = f"input {index} is too short in so long a document for this engine's rounding (cosine {lost[index]:.4f} "
-    advice = f"to the exact vector, {asked} is asked): send longer chunks, or fewer at a time"
+def _inexact(cosines: Mapping[int, float]) -> Invalid:
+    index, least = min(cosines), chunk_means.WORST_COSINE
+    message = (
+        f"input {index} is too short in so long a document for this engine's rounding (cosine {cosines[index]:.4f} "
+    )
+    advice = f"to the exact vector, at least {least} is required): send longer chunks, or fewer at a time"
     return invalid("late_chunking", message + advice, kind="unsupported", given="true")

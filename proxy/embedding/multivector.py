@@ -1,4 +1,4 @@
-"""Where the states of single tokens come from, and a request's multi-vectors made of them, one text after the other."""
+"""Multi-vectors: gets the state of each token from a backend and projects it, one text after another."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,7 +15,9 @@ from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.types import Ids, Matrix
 
-SAME_COSINE = 0.999  # of one model's vectors by two processes, as a mean by them and by us; other models are below
+SAME_COSINE = (
+    0.999  # least cosine of one model's means from two processes, pooled there or here; other models are below
+)
 MAX_TOKENS = 65536  # of one request: 33 MB of vectors, about 100 MB of JSON
 
 
@@ -28,37 +30,37 @@ class TokenStates(Protocol):
 
 @dataclass(slots=True)
 class ModelStates:
-    """The states that a token-level backend gives of the tokens of a model.
+    """The token states of a model, from its token-level backend.
 
     Before its first answer is used, and after each failure, the mean of a text's states must be the model's own vector.
     """
 
     by_token: ServedModel
     model: ServedModel
-    _proven: bool = False
+    _verified: bool = False
 
     async def states(self, ids: Ids, caller: Caller) -> Matrix:
-        """See TokenStates. Waits for one that starts on demand. Raises also BackendError for another model's states."""
+        """See TokenStates. Waits for a backend that starts on demand. BackendError also for states of another model."""
         try:
             async with self.by_token.admitted(len(ids)):
                 pass
             outcome = await self.by_token.embed([ids], replace(caller, partial=False))
-            states = self._by_row(outcome.rows, len(ids))
-            if not self._proven:
-                await self._prove(ids, states, caller)
-                self._proven = True
+            states = self._per_token(outcome.rows, len(ids))
+            if not self._verified:
+                await self._verify(ids, states, caller)
+                self._verified = True
         except BackendError:
-            self._proven = False  # whoever comes back there may be another
+            self._verified = False  # what starts there next may be another model
             raise
         return states
 
-    def _by_row(self, rows: Matrix, tokens: int) -> Matrix:
+    def _per_token(self, rows: Matrix, tokens: int) -> Matrix:
         if rows.size % tokens:
             name = self.by_token.backend.name
             raise BackendError(f"backend {name} gave no state for each token: start it with --pooling none")
         return rows.reshape(tokens, -1)
 
-    async def _prove(self, ids: Ids, states: Matrix, caller: Caller) -> None:
+    async def _verify(self, ids: Ids, states: Matrix, caller: Caller) -> None:
         (own,) = (await self.model.embed([ids], replace(caller, partial=False))).rows.astype(np.float64)
         mean = states.mean(axis=0, dtype=np.float64)
         if own.shape != mean.shape or not own @ mean >= SAME_COSINE * np.linalg.norm(own) * np.linalg.norm(mean):
@@ -76,15 +78,15 @@ class TokenVectors:
 
 @dataclass(frozen=True, slots=True)
 class TokenEmbedder:
-    """What multi-vectors of one backend are made with."""
+    """Makes the multi-vectors of one backend."""
 
     projection: Projection
     source: TokenStates
 
     async def embed(self, inputs: Mapping[int, Ids], caller: Caller) -> TokenVectors:
-        """The vectors of every token. A text's states are let go before the next one's are asked for.
+        """The vectors of every token. A text's states are freed before the next one's are requested.
 
-        Raises InputTooLong for more than MOST_TOKENS, BackendError, PoisonedInput unless the caller is partial.
+        Raises InputTooLong for more than MAX_TOKENS, BackendError, PoisonedInput unless the caller is partial.
         """
         if (tokens := sum(map(len, inputs.values()))) > MAX_TOKENS:
             raise InputTooLong(
@@ -111,9 +113,9 @@ class TokenEmbedder:
 
 @dataclass(slots=True)
 class MultiVectors:
-    """Whether multi-vectors can be had, and of what; the projector is read when it is first asked for, and kept.
+    """Which multi-vectors can be served. The projector is read when it is first needed, and kept.
 
-    So one that is fetched while the server runs is there for the next request.
+    So one that is downloaded while the server runs is used by the next request.
     """
 
     family: Family
@@ -123,14 +125,14 @@ class MultiVectors:
 
     @property
     def served(self) -> bool:
-        """Whether every task has them now."""
+        """Whether every task has multi-vectors now."""
         try:
             return all(self.of(row.backend) for row in self.family.tasks.values())
         except Invalid:
             return False
 
     def of(self, backend: str) -> TokenEmbedder:
-        """What makes them for the tasks of that backend. Raises Invalid with what is missing and who can mend it."""
+        """The embedder for the tasks of that backend. Raises Invalid with what is missing and how to fix it."""
         try:
             projection = self._read()[backend]
         except NoProjector as error:
@@ -138,7 +140,7 @@ class MultiVectors:
         if backend not in self.sources:
             raise _refusal(
                 "needs the state of each token: set token_level = true under [late_chunking] in the server's "
-                f"configuration, or token_backends.{backend} for a proxy alone"
+                f"configuration, or token_backends.{backend} for a proxy on its own"
             )
         return TokenEmbedder(projection, self.sources[backend])
 

@@ -1,8 +1,8 @@
-"""Multi-vectors: the state of each token, projected to a few dimensions and normalised. Pure, but for reading the file.
+"""The projection of token states to multi-vectors: a few dimensions for each token. Pure, but for reading the file.
 
 As the original does it (`get_multi_vector_embeddings` and `_process_batches` of modeling_jina_embeddings_v4.py): a
 linear layer with bias, merged with the task's LoRA, on the last hidden state of every token that the model got, those
-of the prefix too; only padding, which we have none of, is left out. `truncate_dim` means single vectors alone there.
+of the prefix too; padding, of which we have none, is left out. There `truncate_dim` is for single vectors only.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from proxy.types import Matrix, Vector
 
 
 class NoProjector(Exception):
-    """There is no projector to be used; the message says what to do."""
+    """There is no usable projector; the message says what to do."""
 
 
 PULL = "run `trillama models pull --multivector` on the server"
@@ -35,7 +35,6 @@ class Projection:
 
     @property
     def dimensions(self) -> int:
-        """How long its vectors are."""
         return len(self.bias)
 
     def vectors(self, states: Matrix) -> Matrix:
@@ -51,7 +50,7 @@ class Projection:
         return projected.astype(np.float32, copy=False)
 
     def space_of(self, space: str) -> str:
-        """The vector-space id of what this makes of a model whose own is `space`."""
+        """The vector-space id of these projections of a model whose own space is `space`."""
         return hashlib.sha256(f"{space} {self.digest}".encode()).hexdigest()[:16]
 
 
@@ -59,7 +58,7 @@ def load(file: Path, family: Family) -> Mapping[str, Projection]:
     """The projection of each backend of the family, by its name.
 
     The file is `launcher.multivector.projector`'s: `weight.BACKEND` and `bias`, float32. Raises NoProjector if it is
-    not there, or not the family's.
+    missing, or not the family's.
     """
     if family.multivector is None:
         raise NoProjector(f"{family.name} has no multi-vectors")
@@ -73,7 +72,7 @@ def load(file: Path, family: Family) -> Mapping[str, Projection]:
         raise NoProjector(f"the family's projector on the server is damaged: {PULL}") from error
     bias, shape = read.pop("bias"), (family.multivector.dimensions, family.dimensions)
     if bias.shape != shape[:1] or any(weight.shape != shape for weight in read.values()):
-        raise NoProjector(f"the projector on the server is of another model, not {shape}: {PULL}")
+        raise NoProjector(f"the projector on the server is for another model, not {shape}: {PULL}")
     return {name.removeprefix("weight."): _projection(weight, bias) for name, weight in read.items()}
 
 

@@ -1,4 +1,4 @@
-"""The whole use case on one screen: a request of any dialect in, the model's vectors out."""
+"""The whole use case: a request of any dialect in, the model's vectors out."""
 
 import asyncio
 import math
@@ -10,7 +10,7 @@ import numpy as np
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
-from proxy.embedding.reading import Reading
+from proxy.embedding.preparation import PreparationRules, prepare, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.models.admission import estimate
@@ -33,9 +33,9 @@ class ServedLimits:
 
 @dataclass(frozen=True, slots=True)
 class EmbedService:
-    """`decode` reads token ids in a request; None leaves it to the model's own tokenizer.
+    """`decode` reads token ids in a request; None: the model's own tokenizer does.
 
-    `by_token` are the same models once more, by name, that give the state of every token.
+    `by_token` are the same models again, by name, on backends that give the state of every token.
     """
 
     tasks: TaskTable
@@ -47,86 +47,95 @@ class EmbedService:
 
     @property
     def all_models(self) -> dict[str, ServedModel]:
-        """By their backends' names."""
+        """All models, by the names of their backends."""
         return {model.backend.name: model for model in (*self.models.values(), *self.by_token.values())}
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vector of every input for the request's task, in order: sliced, then normalised.
 
         Raises a ProxyError: ModelNotFound, Invalid, InputTooLong before anything is computed; Overloaded and
-        DeadlineExceeded; PoisonedInput; BackendError and its kin where the model cannot answer. For a partial request
-        those of an input by itself are in the result's `failed`, unless every input failed.
+        DeadlineExceeded; PoisonedInput; BackendError or a subclass where the model cannot answer. For a partial request
+        the errors of single inputs are in the result's `failed`, unless every input failed.
         """
         self._check(request)
         route = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
         model = self.models[route.backend]
-        tokenwise = self.multivectors.of(route.backend) if request.multivector else None
+        token_embedder = self.multivectors.of(route.backend) if request.multivector else None
         seconds = min(self.limits.seconds, request.timeout_s or math.inf)
         try:
             async with asyncio.timeout(seconds) as clock:
                 caller = Caller(client=request.client, deadline=clock.when() or math.inf, partial=request.partial)
-                if tokenwise:
-                    served = await self._tokens(request, route, tokenwise, caller)
+                if token_embedder:
+                    served = await self._embed_tokens(request, route, token_embedder, caller)
                 else:
-                    embed = self._document if request.late else self._texts
+                    embed = self._embed_document if request.late else self._embed_texts
                     served = await embed(request, route, caller)
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
-        dimensions = tokenwise.projection.dimensions if tokenwise else request.dimensions or self.limits.dimensions
+        dimensions = (
+            token_embedder.projection.dimensions if token_embedder else request.dimensions or self.limits.dimensions
+        )
         return EmbedResult(
             model=self.tasks.model,
             task=route.task,
             prefix=route.prefix,
-            provenance=_made_by(model.provenance, tokenwise),
+            provenance=_made_by(model.provenance, token_embedder),
             vectors=encodings.finish(served.rows, dimensions=dimensions, normalized=request.normalized),
             tokens=served.tokens,
             failed=served.failed,
             lengths=served.lengths,
         )
 
-    async def _texts(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
-        """Each input by itself."""
+    async def _embed_texts(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
+        """One vector for each input."""
         model = self.models[route.backend]
-        inputs, failed = await self._read(request, route, model)
+        inputs, failed = await self._prepare(request, route, model)
         outcome = await model.embed(list(inputs.values()), caller)
         names = list(inputs)
         failed |= {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
         _raise_if_all(failed, request)
         return Served(outcome.served(), sum(len(ids) for index, ids in inputs.items() if index not in failed), failed)
 
-    async def _tokens(self, request: EmbedRequest, route: Route, tokenwise: TokenEmbedder, caller: Caller) -> Served:
-        """Each token of each input."""
-        inputs, failed = await self._read(request, route, self.models[route.backend])
-        made = await tokenwise.embed(inputs, caller)
+    async def _embed_tokens(
+        self, request: EmbedRequest, route: Route, token_embedder: TokenEmbedder, caller: Caller
+    ) -> Served:
+        """One vector for each token of each input."""
+        inputs, failed = await self._prepare(request, route, self.models[route.backend])
+        made = await token_embedder.embed(inputs, caller)
         failed |= made.failed
         _raise_if_all(failed, request)
         tokens = sum(len(ids) for index, ids in inputs.items() if index not in failed)
         return Served(np.concatenate(list(made.rows.values())), tokens, failed, tuple(map(len, made.rows.values())))
 
-    async def _read(
+    async def _prepare(
         self, request: EmbedRequest, route: Route, model: ServedModel
     ) -> tuple[dict[int, Ids], dict[int, ProxyError]]:
         """The token ids of each input, by index, and the errors of those that have none."""
-        reading = Reading(request, model, self.limits.input_tokens)
         async with model.admitted(estimate(request.inputs)):
-            inputs = await reading.ids(route.prefix, self.tasks.unicode_normalization, self.decode or model.decode)
-        _raise_if_all(reading.failed, request)
-        return inputs, reading.failed
+            prepared = await prepare(request, route.prefix, model, self._rules)
+        _raise_if_all(prepared.failed, request)
+        return prepared.ids, prepared.failed
 
-    async def _document(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
-        """The inputs as the chunks of one document."""
+    async def _embed_document(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
+        """One vector for each input, as the chunks of one document."""
         model, by_token = self.models[route.backend], self.by_token.get(route.backend)
-        reading, tokens = Reading(request, model, self.limits.input_tokens), estimate(request.inputs)
+        tokens = estimate(request.inputs)
         async with model.admitted(tokens if by_token else chunk_means.cost(tokens, len(request.inputs))):
-            texts = await reading.texts(self.decode or model.decode)
-            sent = Chunks(
+            prepared = await prepare_texts(request, model, self._rules)
+            chunks = Chunks(
                 prefix=route.prefix,
-                texts=[texts.get(index, "") for index in range(len(request.inputs))],
+                texts=[prepared.texts.get(index, "") for index in range(len(request.inputs))],
                 form=self.tasks.unicode_normalization,
             )
-            document = await late_chunking.read(sent, model, self.limits.input_tokens, truncate=request.truncate)
-        document = replace(document, failed={**document.failed, **reading.failed})
+            document = await late_chunking.tokenize(chunks, model, self.limits.input_tokens, truncate=request.truncate)
+        document = replace(document, failed={**document.failed, **prepared.failed})
         return await late_chunking.embed(document, model, by_token, caller)
+
+    @property
+    def _rules(self) -> PreparationRules:
+        return PreparationRules(
+            limit=self.limits.input_tokens, form=self.tasks.unicode_normalization, decode=self.decode
+        )
 
     def _check(self, request: EmbedRequest) -> None:
         if not request.inputs:
@@ -141,9 +150,13 @@ class EmbedService:
             raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
 
 
-def _made_by(provenance: Provenance, tokenwise: TokenEmbedder | None) -> Provenance:
-    """A projection is another vector space."""
-    return replace(provenance, space=tokenwise.projection.space_of(provenance.space)) if tokenwise else provenance
+def _made_by(provenance: Provenance, token_embedder: TokenEmbedder | None) -> Provenance:
+    """The provenance of the result: a projection makes another vector space."""
+    return (
+        replace(provenance, space=token_embedder.projection.space_of(provenance.space))
+        if token_embedder
+        else provenance
+    )
 
 
 def _raise_if_all(failed: Mapping[int, ProxyError], request: EmbedRequest) -> None:
@@ -152,5 +165,5 @@ def _raise_if_all(failed: Mapping[int, ProxyError], request: EmbedRequest) -> No
 
 
 def _named(error: ProxyError, index: int) -> ProxyError:
-    """The line knows an input by its place among those that came so far."""
+    """Maps the index among the prepared inputs back to the one the caller sent."""
     return PoisonedInput(index) if isinstance(error, PoisonedInput) else error

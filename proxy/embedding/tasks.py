@@ -1,4 +1,4 @@
-"""The family's table: (model, task) as the caller wrote them → backend and prefix. Checked when it is built."""
+"""The family's table: model and task as the caller wrote them to backend and prefix. Checked when it is built."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ ROLE_SUFFIXES = {"-query": "query", "-passage": "passage"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One row of the table: what serves a request."""
+    """One row of the table."""
 
     task: str
     backend: str
@@ -43,16 +43,15 @@ class TaskTable:
 
     @property
     def task_names(self) -> list[str]:
-        """Every name that a task is known by, the aliases too."""
+        """Every name of a task, with aliases."""
         return list(self._routes)
 
     @property
     def model_names(self) -> list[str]:
-        """Every name that the model is known by, those with a task in them too."""
+        """Every name of the model, with those that contain a task."""
         return list(self._models)
 
     def has_model(self, name: str) -> bool:
-        """Whether the model is known by that name."""
         return name in self._models
 
     def route(
@@ -60,9 +59,9 @@ class TaskTable:
     ) -> Route:
         """The row for a request. An explicit task beats the model's suffix, which beats the default.
 
-        `role` (query or passage) refines a bare task; it changes nothing where the task already names its role.
+        `role` (query or passage) refines a bare task; it changes nothing if the task already names its role.
         `default` is the dialect's own default task, for families that have it.
-        Raises ModelNotFound for a model that is not served and Invalid for an unknown task, both naming what there is.
+        Raises ModelNotFound for a model that is not served and Invalid for an unknown task, both naming the valid ones.
         """
         suffix = self._suffix(model)
         if task or suffix or role:
@@ -90,13 +89,13 @@ class TaskTable:
 
 
 def _routes(family: Family) -> dict[str, Route]:
-    """Each task, and each other name of one."""
+    """The route of each task name, with aliases."""
     routes = {name: Route(task=name, backend=row.backend, prefix=row.prefix) for name, row in family.tasks.items()}
     return {**{alias: routes[task] for alias, task in family.task_aliases.items()}, **routes}
 
 
 def _model_names(names: Iterable[str], routes: Mapping[str, Route]) -> Iterator[tuple[str, str | None]]:
-    """Each model name that is answered, with the task its suffix stands for."""
+    """Each name of the model, with the task that its suffix stands for."""
     for name in names:
         yield name, None
         yield from ((f"{name}:{task}", task) for task in routes)

@@ -47,13 +47,11 @@ def _application(models: Mapping[str, ServedModel], server: Server) -> web.Appli
         return web.Response(body=body, content_type="application/json")
 
     async def hold(request: web.Request) -> web.Response:
-        model = named(request)
-        model.progress = await request.text()
-        await model.hold()
+        await named(request).pause(await request.text())
         return web.Response()
 
     async def release(request: web.Request) -> web.Response:
-        named(request).release()
+        named(request).resume()
         return web.Response()
 
     async def accept(_: web.Request) -> web.Response:

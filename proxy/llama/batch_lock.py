@@ -1,4 +1,4 @@
-"""A lock that proxies share by a file, so that a backend has one batch in flight while one takes over from another."""
+"""A file lock that two proxies share during a handover, so that a backend has one batch in flight."""
 
 import asyncio
 import fcntl
@@ -10,15 +10,15 @@ POLL_S = 0.002  # only while another process has it
 
 
 class BatchLock:
-    """Processes that want it get it in turn; one that ends lets it go. A few microseconds while nobody else has it.
+    """Processes get it in turn; one that ends releases it. Takes a few microseconds while no other process has it.
 
-    There are two files: whoever has the second one is the next to get the first.
+    There are two files: the process that has locked the second one is the next to lock the first.
     """
 
     def __init__(self, path: Path) -> None:
         self._held = path.open("wb")
         self._next = path.with_suffix(".next").open("wb")
-        self._own = asyncio.Lock()  # a process has a file's lock as often as it asks for it
+        self._own = asyncio.Lock()  # a process may lock the same file again while it has it
 
     def close(self) -> None:
         self._held.close()
@@ -49,6 +49,6 @@ async def _locked(file: BinaryIO) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            await asyncio.sleep(POLL_S)  # not a thread that waits: it could not be cancelled
+            await asyncio.sleep(POLL_S)  # not in a thread: a waiting thread cannot be cancelled
         else:
             return

@@ -1,4 +1,4 @@
-"""One llama-server, spoken to over HTTP. The only file that knows its wire; its errors become ours here."""
+"""The client of one llama-server: its HTTP API, and its errors translated to ours."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing, nullcontext
@@ -18,11 +18,11 @@ from proxy.llama.batch_lock import BatchLock
 from proxy.llama.unix_http import NeedsFullClient, NotListening, Reply, UnixHttpClient
 from proxy.types import Ids, Matrix, ModelSize
 
-# llama-server closes an idle connection after 5 s; ours must be gone before (one reset in 300 seen otherwise).
+# llama-server closes an idle connection after 5 s; ours must be closed before (one reset in 300 seen otherwise).
 KEEPALIVE_S = 3.0
 RETRY_AFTER_S = 2
 RAW_BASE64 = b'"encoding_format":"base64","embd_normalize":-1}'
-QUICK = aiohttp.ClientTimeout(total=2)  # what is answered beside a running batch
+QUICK = aiohttp.ClientTimeout(total=2)  # for what the server answers while a batch runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class LlamaClient:
     settings: BackendSettings
     session: aiohttp.ClientSession
     base: str
-    pipe: UnixHttpClient | None = None
-    turn: AbstractAsyncContextManager[object, bool | None] = field(default_factory=nullcontext)
+    unix: UnixHttpClient | None = None
+    lock: AbstractAsyncContextManager[object, bool | None] = field(default_factory=nullcontext)
 
     async def embed(self, inputs: Sequence[Ids]) -> Matrix:
         """The raw mean-pooled vectors of token-id inputs, in their order: float32, shape (n, n_embd), not normalised.
@@ -47,33 +47,33 @@ class LlamaClient:
         )
 
     async def send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
-        """One call of texts, each a JSON list of token ids; `read` reads what comes back.
+        """Send one batch of texts, each a JSON list of token ids; `read` reads the answer.
 
-        Raises BackendLost where the call may be what ended the engine, so that the caller can find out. Unless it is
-        to be sent `once`, it was sent twice then: the connection may have been stale.
+        Raises BackendLost if the batch may have ended the engine, so that the caller can find out. It was sent twice
+        then, unless `once`: the connection may have been stale.
         """
         post = self._post_once if once else self._post
-        async with self.turn:
+        async with self.lock:
             return await post("/v1/embeddings", b'{"input":[%b],%b' % (b",".join(texts), RAW_BASE64))
 
     def read(self, answer: bytes, count: int) -> Matrix:
-        """The vectors in the answer to a call of `count` texts; see `embed`. Raises BackendError."""
+        """The vectors in the answer to a batch of `count` texts; see `embed`. Raises BackendError."""
         try:
             return _matrix(orjson.loads(answer), count)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise BackendError(f"backend {self.name} answered something that is not embeddings: {error!r}") from error
 
     async def tokenize(self, text: str) -> NDArray[np.int32]:
-        """The ids of one text as /v1/embeddings itself would make them: special tokens parsed, BOS and EOS added."""
-        asked = orjson.dumps({"content": text, "add_special": True, "parse_special": True})
-        answer = await self._post("/tokenize", asked)
+        """The ids of one text as /v1/embeddings itself would compute them: special tokens parsed, BOS and EOS added."""
+        body = orjson.dumps({"content": text, "add_special": True, "parse_special": True})
+        answer = await self._post("/tokenize", body)
         try:
             return np.array(orjson.loads(answer)["tokens"], dtype=np.int32)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BackendError(f"backend {self.name} answered something that is not tokens: {error!r}") from error
 
     async def properties(self) -> dict[str, str]:
-        """`build_info` and `model_ftype` as the engine reports them in /props; what it leaves out is absent."""
+        """`build_info` and `model_ftype` as the engine reports them in /props; missing ones are absent."""
         async with self._translated(), self.session.get(f"{self.base}/props", timeout=QUICK) as response:
             content = await response.read()
             await self._raise_for(response.status, content)
@@ -85,13 +85,13 @@ class LlamaClient:
             raise BackendError(f"backend {self.name} answered /props with something that is not JSON") from error
 
     async def size(self) -> ModelSize:
-        """How large its model is, as the engine reports it in /v1/models; 0 for what it leaves out."""
+        """How large its model is, as the engine reports it in /v1/models; 0 if it does not."""
         async with self._translated(), self.session.get(f"{self.base}/v1/models", timeout=QUICK) as response:
             content = await response.read()
         try:
             meta = orjson.loads(content)["data"][0]["meta"]
             return ModelSize(parameters=int(meta["n_params"]), bytes=int(meta["size"]))
-        except (KeyError, TypeError, ValueError, IndexError):  # nothing depends on it but what lists of models show
+        except (KeyError, TypeError, ValueError, IndexError):  # used only in lists of models
             return ModelSize()
 
     async def check(self) -> None:
@@ -103,7 +103,7 @@ class LlamaClient:
         try:
             return await self._post_once(path, data)
         except BackendLost as error:
-            # A kept-alive connection that it closed as we wrote; embedding is pure, so asking again is safe.
+            # It closed a kept-alive connection as we wrote; embedding is pure, so sending again is safe.
             if not isinstance(error.__cause__, aiohttp.ServerDisconnectedError | ConnectionResetError):
                 raise
             return await self._post_again(path, data, error)
@@ -112,10 +112,10 @@ class LlamaClient:
         try:
             return await self._post_once(path, data)
         except BackendUnavailable as error:
-            raise lost from error  # it is not there any more: what it did not answer may be what ended it
+            raise lost from error  # it is gone: what it did not answer may have ended it
 
     async def _post_once(self, path: str, data: bytes) -> bytes:
-        if self.pipe and (reply := await self._by_pipe(self.pipe, path, data)):
+        if self.unix and (reply := await self._post_unix(self.unix, path, data)):
             await self._raise_for(reply.status, reply.content)
             return reply.content
         async with self._translated(), self.session.post(self.base + path, data=data) as response:
@@ -123,10 +123,10 @@ class LlamaClient:
             await self._raise_for(response.status, content)
             return content
 
-    async def _by_pipe(self, pipe: UnixHttpClient, path: str, data: bytes) -> Reply | None:
-        """The answer by the short way; None if it is one that takes a whole HTTP client."""
+    async def _post_unix(self, unix: UnixHttpClient, path: str, data: bytes) -> Reply | None:
+        """The answer over the UNIX socket; None if it needs a full HTTP client."""
         try:
-            return await pipe.post(path, data)
+            return await unix.post(path, data)
         except NeedsFullClient:
             return None
         except NotListening as error:
@@ -158,13 +158,13 @@ B = TypeVar("B", bound=LlamaClient)
 
 
 def connect(name: str, settings: BackendSettings) -> AbstractAsyncContextManager[LlamaClient]:
-    """A backend to speak to for as long as the block lasts; it need not be up yet."""
+    """A client of the backend for the block; the backend need not be up yet."""
     return connect_as(LlamaClient, name, settings)
 
 
 @asynccontextmanager
 async def connect_as(kind: type[B], name: str, settings: BackendSettings) -> AsyncIterator[B]:
-    """A backend of that kind; see `connect`."""
+    """A client of that kind; see `connect`."""
     url = urlsplit(settings.url)
     connector: aiohttp.BaseConnector
     if url.scheme == "unix":
@@ -174,23 +174,23 @@ async def connect_as(kind: type[B], name: str, settings: BackendSettings) -> Asy
     headers = {"Content-Type": "application/json"}
     if settings.api_key:
         headers["Authorization"] = f"Bearer {settings.api_key}"
-    # No clock for a batch here: the scheduler has one.
+    # No timeout for a batch here: the dispatcher has one.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
         with ExitStack() as stack:
-            pipe = stack.enter_context(closing(_pipe(url.path, headers))) if url.scheme == "unix" else None
-            turn = stack.enter_context(closing(BatchLock(settings.lock))) if settings.lock else nullcontext()
-            yield kind(name, settings, session, base, pipe, turn)
+            unix = stack.enter_context(closing(_unix_client(url.path, headers))) if url.scheme == "unix" else None
+            lock = stack.enter_context(closing(BatchLock(settings.lock))) if settings.lock else nullcontext()
+            yield kind(name, settings, session, base, unix, lock)
 
 
-def _pipe(socket: str, headers: Mapping[str, str]) -> UnixHttpClient:
+def _unix_client(socket: str, headers: Mapping[str, str]) -> UnixHttpClient:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return UnixHttpClient(socket, headers=lines.encode("latin-1"), keepalive_s=KEEPALIVE_S)
 
 
 def _matrix(answer: object, count: int) -> Matrix:
-    """Rows by their `index`. Raises ValueError and kin where the answer is not `count` rows of one length."""
-    data = answer["data"]  # type: ignore[index] # the caller translates what a foreign shape raises
+    """Rows by their `index`. Raises ValueError and the like if the answer is not `count` rows of one length."""
+    data = answer["data"]  # type: ignore[index] # the caller translates what another shape raises
     rows: list[bytes | None] = [None] * count
     for item in data:
         rows[item["index"]] = pybase64.b64decode(item["embedding"], validate=True)

@@ -1,4 +1,4 @@
-"""A llama-server with `--pooling none`: the state of every token, for late chunking of many chunks."""
+"""The client of a llama-server with `--pooling none`, which gives the state of every token."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,14 @@ from proxy.errors import BackendError
 from proxy.llama.client import LlamaClient
 from proxy.types import Ids, Matrix
 
-PIECE_BYTES = 2**20  # parsed at a time, about 10 ms with Python's lock held
+PIECE_BYTES = 2**20  # parsed at a time, about 10 ms with the GIL held
 
 
 @dataclass(frozen=True, slots=True)
 class TokenClient(LlamaClient):
-    """One text a call; its vector is the states of its tokens, one after the other, not normalised: tokens * n_embd.
+    """One text in each batch; its vector is its token states in order, not normalised: tokens * n_embd.
 
-    llama-server writes them as JSON only, 40 KB and 1.1 ms a token; here they are never Python floats.
+    llama-server writes them only as JSON, 40 KB and 1.1 ms a token; here they never become Python floats.
     """
 
     async def embed(self, inputs: Sequence[Ids]) -> Matrix:
@@ -33,15 +33,15 @@ class TokenClient(LlamaClient):
     async def send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
         """The states of the one text's tokens as float32. Raises BackendLost, BackendError."""
         post = self._post_once if once else self._post
-        async with self.turn:
+        async with self.lock:
             answer = await post("/embeddings", b'{"input":[%b],"embd_normalize":-1}' % b",".join(texts))
         try:
             return await asyncio.to_thread(_packed, answer)
         except (TypeError, ValueError) as error:
-            raise BackendError(f"backend {self.name} answered something that is not states: {error!r}") from error
+            raise BackendError(f"backend {self.name} answered something that is not token states: {error!r}") from error
 
     def read(self, answer: bytes, count: int) -> Matrix:
-        """What `send` gave, as one row for each of `count` texts: (1, tokens * n_embd)."""
+        """The result of `send` as one row for each of `count` texts: (1, tokens * n_embd)."""
         return np.frombuffer(answer, dtype="<f4").reshape(count, -1)
 
 

@@ -1,7 +1,7 @@
-"""Kept-alive HTTP connections to a llama-server on this machine, each for one call at a time.
+"""A minimal HTTP/1.1 client on a UNIX socket: kept-alive connections to a local llama-server.
 
-Half a millisecond less per call than aiohttp's client (measured), which is for everybody and is still asked for all
-else. It understands what llama-server sends, an answer with its length, and says so of anything else: `NotPlain`.
+Half a millisecond less per request than aiohttp's client (measured), which is still used for everything else. It
+understands what llama-server sends, an answer with its length, and raises `NeedsFullClient` for anything else.
 """
 
 import asyncio
@@ -9,15 +9,15 @@ from typing import NamedTuple, cast
 
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length:"
-CONNECTIONS = 8  # at most: more than the server has threads, and one waits for up to 35 s (trap T3)
+CONNECTIONS = 8  # at most: with more than the server has threads, one waits for up to 35 s (trap T3)
 
 
 class NotListening(ConnectionError):
-    """Nobody listens on the socket."""
+    """No process listens on the socket."""
 
 
 class NeedsFullClient(Exception):
-    """An answer without its length: ask with a whole HTTP client."""
+    """The answer has no length: send the request with a full HTTP client."""
 
 
 class Reply(NamedTuple):
@@ -26,42 +26,42 @@ class Reply(NamedTuple):
 
 
 class UnixHttpClient:
-    """POSTs to one UNIX socket; calls may overlap. A connection that was idle for `keepalive_s` is not used again."""
+    """POSTs to one UNIX socket, also concurrently. A connection that was idle for `keepalive_s` is not used again."""
 
     def __init__(self, socket: str, *, headers: bytes, keepalive_s: float) -> None:
         self._socket = socket
         self._headers = headers
         self._keepalive_s = keepalive_s
         self._room = asyncio.Semaphore(CONNECTIONS)
-        self._idle: list[_Idle] = []  # the one that was used last is the last
+        self._idle: list[_Idle] = []  # the one used last is last
 
     async def post(self, path: str, data: bytes) -> Reply:
-        """The answer. Raises NotThere, ConnectionResetError if it ended before the answer did, NotPlain."""
+        """Send the body. Raises NotListening, NeedsFullClient, ConnectionResetError without a whole answer."""
         async with self._room:
             return await self._post(path, data)
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().connection.close()
 
     async def _post(self, path: str, data: bytes) -> Reply:
-        connection = self._kept() or await self._connect()
-        reply = connection.ask(
+        connection = self._reusable() or await self._connect()
+        reply = connection.send(
             b"POST %b HTTP/1.1\r\nHost: llama-server\r\n%bContent-Length: %d\r\n\r\n%b"
             % (path.encode(), self._headers, len(data), data)
         )
         try:
             answer = await reply
         except BaseException:  # cancelled, too
-            connection.close()  # what may still come belongs to nobody
-            self.close()  # if the server ended, the others are stale, too: who asks again gets a new one
+            connection.close()  # its late answer must not reach another request
+            self.close()  # if the server ended, the others are stale, too: a retry needs a new one
             raise
         self._idle.append(_Idle(connection, asyncio.get_running_loop().time()))
         return answer
 
-    def _kept(self) -> "_Connection | None":
-        """The latest call's connection, if it can be used once more; it is taken out for the call. Stale ones go."""
+    def _reusable(self) -> "_Connection | None":
+        """Take the most recently used idle connection, if there is one. Stale ones are closed."""
         usable_from = asyncio.get_running_loop().time() - self._keepalive_s
         stale = [one for one in self._idle if not one.connection.open or one.used <= usable_from]
         self._idle = [one for one in self._idle if one not in stale]
@@ -83,17 +83,17 @@ class _Idle(NamedTuple):
 
 
 class _Connection(asyncio.Protocol):
-    """Collects one answer at a time."""
+    """Receives one answer at a time."""
 
     def __init__(self) -> None:
         self.open = False
         self._transport: asyncio.Transport
         self._received = bytearray()
-        self._head = -1  # where the body begins, when that is known
+        self._head = -1  # where the body begins, once known
         self._length = 0
         self._reply: asyncio.Future[Reply] | None = None
 
-    def ask(self, request: bytes) -> asyncio.Future[Reply]:
+    def send(self, request: bytes) -> asyncio.Future[Reply]:
         self._reply = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._reply

@@ -1,47 +1,71 @@
-"""Requests on their way to a line: estimated before any work, so that a flood is refused at the door."""
+"""Admission of requests to one model: counts them from arrival to answer, and rejects those the queue cannot take."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from proxy.scheduling.dispatcher import Dispatcher
 from proxy.types import Input
 
-CHARACTERS_PER_TOKEN = 4  # about, in prose; it is counted exactly later
-FORGET = 0.99  # of what was counted is kept at the next request, so that some hundred count
+CHARACTERS_PER_TOKEN = 4  # about, in prose; tokens are counted exactly later
+DECAY = 0.99  # weight that earlier counts keep at each request, so that about a hundred count
 
 
 class Admission:
-    """`coming` is how many tokens, about, of requests that are not in line yet; `requests` is how many were admitted.
+    """`incoming_tokens`, estimated, are of requests that are not in the queue yet; `requests` counts the admitted.
 
-    Estimates are corrected by what was counted lately: other languages have other numbers of characters in a token.
+    Estimates are corrected by recent counts: the number of characters in a token depends on the language.
     """
 
-    def __init__(self, lane: Dispatcher) -> None:
-        self.coming = 0
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.incoming_tokens = 0
         self.requests = 0
-        self._lane = lane
+        self._dispatcher = dispatcher
+        self._active = 0
+        self._used_at = time.monotonic()
         self._estimated = self._counted = 0.0
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens in the queue, and an estimate of those that will be added to it."""
+        return self._dispatcher.queue.tokens + self.incoming_tokens
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last request left; 0 while there is one."""
+        return 0.0 if self._active else time.monotonic() - self._used_at
 
     @contextmanager
     def admitted(self, estimated: int) -> Iterator[None]:
-        """A request until it is in line. Raises Overloaded before any work if too much waits already."""
+        """Count a request until it is in the queue. Raises Overloaded before any work if too much waits already."""
         tokens = round(estimated * self._counted / self._estimated) if self._estimated else estimated
-        queued = self._lane.line.tokens + self.coming
-        if queued and queued + tokens > self._lane.line.max_tokens:
-            raise self._lane.overloaded(tokens, self.coming)
+        queued = self.waiting_tokens
+        if queued and queued + tokens > self._dispatcher.queue.max_tokens:
+            raise self._dispatcher.overloaded(tokens, self.incoming_tokens)
         self.requests += 1
-        self.coming += tokens
+        self.incoming_tokens += tokens
+        try:
+            with self.active():
+                yield
+        finally:
+            self.incoming_tokens -= tokens
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """During the block the model is in use."""
+        self._active += 1
         try:
             yield
         finally:
-            self.coming -= tokens
+            self._active -= 1
+            self._used_at = time.monotonic()
 
     def counted(self, estimated: int, tokens: int) -> None:
-        """What was estimated so has so many."""
-        self._estimated = FORGET * self._estimated + estimated
-        self._counted = FORGET * self._counted + tokens
+        """Texts with that estimate have so many tokens."""
+        self._estimated = DECAY * self._estimated + estimated
+        self._counted = DECAY * self._counted + tokens
 
 
 def estimate(inputs: Sequence[Input]) -> int:
-    """About how many tokens these are, for next to nothing: enough to turn a flood away before any work."""
+    """About how many tokens these are, at next to no cost: enough to reject a flood before any work."""
     return sum(len(one) // CHARACTERS_PER_TOKEN if isinstance(one, str) else len(one) for one in inputs) + len(inputs)

@@ -1,8 +1,8 @@
-"""Vectors that were computed before, by exactly what they depend on. Off unless the configuration gives it bytes.
+"""A cache of computed vectors, keyed by exactly what they depend on. Off unless the configuration gives it bytes.
 
 A key is the vector space (file, pooling, Unicode form, prefixes) and a text's token ids, prefix included; a value is
 the raw vector in full size, so that any `dimensions` and `normalized` are served from it. `VectorStore` keeps them, in
-memory or in a file that outlives us.
+memory or in a file that outlives the process.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from proxy.types import Ids, Matrix, Vector
 log = logging.getLogger(__name__)
 
 NOTHING: Matrix = np.empty((0, 0), dtype=np.float32)
-PATIENCE_S = 2.0  # for a disk that hangs: computing is quicker
-UNWRITTEN_BYTES = 64 * 2**20  # that wait to be written; a disk that is slower than the engine keeps less
+READ_TIMEOUT_S = 2.0  # for a disk that hangs: computing is quicker
+MAX_UNWRITTEN_BYTES = 64 * 2**20  # waiting to be written; with a disk slower than the engine some are not kept
 
 
 def key_of(space: str, ids: Ids) -> bytes:
-    """32 bytes that no other text, and none in another vector space, has (SHA-256)."""
+    """The SHA-256 of the vector space and the ids."""
     return hashlib.sha256(space.encode() + b"\0" + np.asarray(ids, dtype="<i4").tobytes()).digest()
 
 
@@ -54,13 +54,13 @@ async def open_cache(size_bytes: int, path: Path | None, dimensions: int) -> Asy
         try:
             yield Cache(store, thread, dimensions)
         finally:
-            await loop.run_in_executor(thread, store.close)  # when all is written
+            await loop.run_in_executor(thread, store.close)  # behind all writes
     finally:
         thread.shutdown(wait=False)
 
 
 class Cache:
-    """The store, asked in its own thread. One that fails or hangs costs nobody an answer."""
+    """The store, used in its own thread. One that fails or hangs never costs a request its answer."""
 
     def __init__(self, store: VectorStore, thread: ThreadPoolExecutor, dimensions: int) -> None:
         self.dimensions = dimensions
@@ -69,17 +69,17 @@ class Cache:
         self._unwritten = 0
 
     async def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Vector]:
-        """Those that are there: float32, of full size. Who leaves meanwhile leaves the thread to its work."""
+        """The vectors that are there: float32, of full size. The thread finishes even if the caller is cancelled."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(READ_TIMEOUT_S):
                 return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.get, keys)
         except TimeoutError:
             return {}
 
     def keep(self, used: Collection[bytes], fresh: Mapping[bytes, Vector]) -> None:
-        """Keep the fresh ones, and remember which were used, later: no answer waits for it."""
+        """Store the fresh ones, and which were used, in the background: no answer waits for it."""
         size = sum(vector.nbytes for vector in fresh.values())
-        if self._unwritten + size > UNWRITTEN_BYTES or not (used or fresh):
+        if self._unwritten + size > MAX_UNWRITTEN_BYTES or not (used or fresh):
             return
         self._unwritten += size
         work = partial(self._store.keep, used, fresh)
@@ -96,9 +96,9 @@ async def cached(
     compute: Callable[[Sequence[Ids]], Awaitable[Outcome]],
     still_there: Callable[[], bool],
 ) -> Outcome:
-    """What `compute` gives for the inputs, of which only those are computed that the cache does not have.
+    """Like `compute`, but computes only those inputs that the cache does not have.
 
-    What is computed is kept, if `still_there` says that the same model was there all the time.
+    The computed vectors are kept if `still_there` says that the same verified backend computed them all.
     """
     keys = [key_of(space, ids) for ids in inputs]
     known = await cache.get(keys)

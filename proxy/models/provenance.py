@@ -1,4 +1,4 @@
-"""Which file, engine and rules made a vector, so that nobody compares what cannot be compared."""
+"""Which file, engine and rules made a vector, so that only comparable vectors are compared."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ UNKNOWN = "unknown"
 def digest_of(model_file: Path) -> str:
     """The file's SHA-256 as `sha256:…`. Blocks for a second per GiB or so, but not for files of the hub's cache.
 
-    There a file is a link to a blob that has its SHA-256 for a name, checked when it was fetched. Of a file that is
-    not there nothing is known: the engine may be on another machine.
+    There a file is a link to a blob whose name is its SHA-256, checked at the download. A file that is not there
+    is unknown: the engine may be on another machine.
     """
     if not model_file.is_file():
         return UNKNOWN
@@ -29,7 +29,7 @@ def digest_of(model_file: Path) -> str:
 def space_of(digest: str, family: Family, backend: str) -> str:
     """The vector-space id: a digest of the model's file and of how its tasks prepare a text.
 
-    The prefixes of all the backend's tasks count, not the request's own: a query and a passage are made to be
+    The prefixes of all of the backend's tasks count, not the request's own: queries and passages are meant to be
     compared. Engine builds and sizes do not count: they change digits, not the space.
     """
     prefixes = {name: row.prefix for name, row in family.tasks.items() if row.backend == backend}
@@ -38,7 +38,7 @@ def space_of(digest: str, family: Family, backend: str) -> str:
 
 
 def headers(result: EmbedResult) -> dict[str, str]:
-    """The response headers that say what served a request. The prefix is JSON, as its last space matters."""
+    """The response headers that say what served a request. The prefix is JSON, because its last space matters."""
     return {
         "X-Trillama-Model": result.model,
         "X-Trillama-Task": result.task,

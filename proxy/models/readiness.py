@@ -1,4 +1,4 @@
-"""Whether a model serves, and who waits until it does."""
+"""The readiness state of one model, and how long requests wait for it."""
 
 import asyncio
 import logging
@@ -10,46 +10,46 @@ from proxy.errors import BackendError, BackendLoading, BackendUnavailable, Drain
 
 log = logging.getLogger(__name__)
 
-
 WAIT_FOR = (State.PAUSED, State.LOADING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitLimits:
-    """How long and how much may wait: `start_s` for a held model, `recovery_s` for one that failed."""
+    """How many `tokens` may wait, and how long a batch, the start of a model and its recovery may take."""
 
     tokens: int
-    call_s: float
+    batch_s: float
     start_s: float
     recovery_s: float
 
 
 class Readiness:
-    """The state of one model. `progress` is for whoever loads it to set: those who do not get in are told.
+    """The state of one model. READY and DOWN answer at once; in the other states requests wait.
 
-    `queued` tells how many tokens wait.
+    `progress`, set by whoever loads the model, is part of the error for requests that time out. `queued` gives the
+    number of waiting tokens.
     """
 
-    def __init__(self, state: State, reason: BackendError, waiting: WaitLimits, queued: Callable[[], int]) -> None:
+    def __init__(self, state: State, reason: BackendError, limits: WaitLimits, queued: Callable[[], int]) -> None:
         self.state = state
         self.reason = reason
+        self.limits = limits
         self.progress = ""
-        self._waiting = waiting
         self._queued = queued
         self._stopping = False
-        self._settled = asyncio.Event()  # set while nobody has to wait: it is ready, or refuses at once
+        self._settled = asyncio.Event()  # set while no request has to wait: READY or DOWN
         self._timer: asyncio.TimerHandle | None = None
         if state is State.DOWN:
             self._settled.set()
 
     @property
     def shown(self) -> State:
-        """The state as others see it: one that has not been up yet is loading."""
+        """The state as it is reported: a model that has not been up yet is loading."""
         starting = self.state is State.DOWN and isinstance(self.reason, BackendLoading)
         return State.LOADING if starting else self.state
 
     def enter(self, state: State, reason: BackendError) -> None:
-        """Not ready, and why."""
+        """Change to a state that is not READY, for that reason."""
         if self._stopping:
             return
         if reason.message != self.reason.message:
@@ -58,7 +58,7 @@ class Readiness:
         (self._settled.set if state is State.DOWN else self._settled.clear)()
 
     def open(self) -> bool:
-        """Ready, unless the server is stopping."""
+        """Become READY, unless the server is stopping."""
         self._cancel()
         if self._stopping:
             return False
@@ -67,22 +67,22 @@ class Readiness:
         return True
 
     def stop(self) -> None:
-        """Refuse from now on."""
+        """Reject requests from now on: the server is stopping."""
         self._cancel()
         self._stopping, self.state = True, State.DOWN
         self._settled.set()
 
     def unless_open_in(self, seconds: float, act: Callable[[], None]) -> None:
-        """Do that then, instead of what was planned before, unless it has opened."""
+        """Call `act` after that time unless the model is READY by then; replaces an earlier call of this."""
         self._cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, act)
 
     async def until_open(self) -> None:
-        """Wait for as long as the state is worth it. Raises BackendUnavailable, or Draining."""
-        waiting = self._waiting
+        """Wait until the model is READY, for as long as its state allows. Raises BackendUnavailable, or Draining."""
+        limits = self.limits
         try:
             async with asyncio.timeout(
-                waiting.start_s if self.state in WAIT_FOR else waiting.start_s + waiting.recovery_s
+                limits.start_s if self.state in WAIT_FOR else limits.start_s + limits.recovery_s
             ):
                 while self.state is not State.READY:
                     if self.state is State.DOWN:
@@ -92,7 +92,7 @@ class Readiness:
             raise self.refusal() from None
 
     def refusal(self) -> ProxyError:
-        """Why it does not serve now, as a new error for each who asks."""
+        """Why it does not serve now, as a new error for each request."""
         if self._stopping:
             return Draining("the server is stopping", retry_after_s=5)
         message = f"{self.reason.message}: {self.progress}" if self.progress else self.reason.message

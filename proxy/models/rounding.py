@@ -1,4 +1,4 @@
-"""How far an engine's means are from exact ones: measured once for each verification, whoever asks first."""
+"""How far an engine's means are from exact ones, measured once after each verification when it is first needed."""
 
 import asyncio
 import logging
@@ -11,14 +11,14 @@ from proxy.types import Ids, Matrix
 
 log = logging.getLogger(__name__)
 
-TOKEN = 64  # any that every vocabulary has; a letter in most
+TOKEN = 64  # one that every vocabulary has; a letter in most
 LENGTHS = (17, 67, 251)  # the first needs fillers; no powers of two, whose 1/n no format rounds
 
 
 class RoundingCheck:
-    """Belongs to one verified backend. Callers that ask meanwhile wait for the one that measures.
+    """Belongs to one verified backend. Concurrent callers wait for the one that measures.
 
-    If that one leaves or runs out of time, the next one measures, with its own share and deadline.
+    If that one is cancelled or runs out of time, the next one measures, with its own share and deadline.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class RoundingCheck:
     async def error(self, name: str, longest: int, embed: Callable[[Sequence[Ids]], Awaitable[Outcome]]) -> float:
         """The relative error; see `rounding_error`. `longest` is how many tokens fit one batch.
 
-        `embed` computes texts each in a call of its own; what it raises is raised.
+        `embed` computes each text in a batch of its own; its errors are raised.
         """
         async with self._measuring:
             if self._error is None:

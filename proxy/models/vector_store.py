@@ -1,6 +1,6 @@
-"""The cache's SQLite database: rows that prove that they are whole, in a file that may be damaged or full.
+"""The cache's SQLite database: rows with checksums, in a file that may be damaged or full.
 
-One thread owns it, so every method is called from that thread only. What fails here finds nothing and keeps nothing.
+One thread owns it: every method is called from that thread only. After an error it finds nothing and keeps nothing.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ WITHOUT_DIGEST = b"CREATE TABLE vector (key BLOB PRIMARY KEY, value BLOB NOT NUL
 DROP = "DELETE FROM vector WHERE key IN (SELECT key FROM vector ORDER BY used LIMIT 64) RETURNING length(value)"
 JOURNALS = ("-wal", "-shm", "-journal")
 DAMAGED_ROWS = "the cache has damaged vectors: they are deleted and computed again"
-OVERHEAD_BYTES = 170  # of an entry beside its vector: key, digest and what SQLite adds (measured)
+OVERHEAD_BYTES = 170  # of an entry besides its vector: key, digest and what SQLite adds (measured)
 BUSY_S = 0.1  # for a lock that another process holds
-ASKED_AT_ONCE = 1000  # keys, of SQLite's 32766 variables
+KEYS_PER_QUERY = 1000  # of SQLite's 32766 variables
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 REFUSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
-PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+TRANSIENT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 class Unusable(Exception):
@@ -42,14 +42,14 @@ class Unusable(Exception):
 class VectorStore:
     """At most `size_bytes` of vectors by their keys, in a private file, or in memory without one.
 
-    A file that is damaged, or no cache of ours, is set aside as `….damaged` and said; one of an earlier version is
-    deleted. Raises BadSettings for a path where no file can be, sqlite3.Error for a full disk and the like.
+    A file that is damaged, or not our cache, is renamed to `….damaged` with a warning; one of an earlier version is
+    emptied. Raises BadSettings for a path where no file can be, sqlite3.Error for a full disk and the like.
     """
 
     def __init__(self, path: Path | None, size_bytes: int, dimensions: int) -> None:
         self._path, self._size_bytes, self._dimensions = path, size_bytes, dimensions
-        self._failing = set[str]()  # what cannot be done at the moment
-        self._told = False
+        self._failing = set[str]()  # operations that fail at the moment
+        self._warned = False
         self._clock = self._bytes = 0
         self._connection: sqlite3.Connection | None = None
         try:
@@ -57,17 +57,17 @@ class VectorStore:
         except OSError as error:
             raise BadSettings(f"cache_file = {path}: {error.strerror}; name another file") from error
         except sqlite3.Error as error:
-            if _code(error) in PASSING:
+            if _code(error) in TRANSIENT:
                 raise
             raise BadSettings(f"cache_file = {path}: {error}; name another file") from error
 
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Vector]:
-        """Those that are there and whole: float32, of full size. One that is not is deleted."""
-        return self._tried("read", lambda connection: self._get(connection, keys), {})
+        """The vectors that are there and intact: float32, of full size. Damaged ones are deleted."""
+        return self._attempt("read", lambda connection: self._get(connection, keys), {})
 
     def keep(self, used: Iterable[bytes], fresh: Mapping[bytes, Vector]) -> None:
-        """Keep the fresh ones, remember which were used, drop what was used least recently: one transaction."""
-        self._tried("written", lambda connection: self._keep(connection, used, fresh), None)
+        """Store the fresh ones, mark the used ones, delete the least recently used: one transaction."""
+        self._attempt("written", lambda connection: self._keep(connection, used, fresh), None)
 
     def close(self) -> None:
         if self._connection:
@@ -77,12 +77,12 @@ class VectorStore:
 
     def _get(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> Mapping[bytes, Vector]:
         found, wrong = dict[bytes, Vector](), list[bytes]()
-        for start in range(0, len(keys), ASKED_AT_ONCE):
-            asked = keys[start : start + ASKED_AT_ONCE]
-            marks = ",".join("?" * len(asked))
+        for start in range(0, len(keys), KEYS_PER_QUERY):
+            some = keys[start : start + KEYS_PER_QUERY]
+            marks = ",".join("?" * len(some))
             query = f"SELECT key, value, digest FROM vector WHERE key IN ({marks})"  # noqa: S608 # only marks
-            for key, value, digest in connection.execute(query, asked):
-                vector = self._whole(key, value, digest)
+            for key, value, digest in connection.execute(query, some):
+                vector = self._intact(key, value, digest)
                 if vector is None:
                     wrong.append(key)
                 else:
@@ -91,8 +91,8 @@ class VectorStore:
             self._delete(connection, wrong)
         return found
 
-    def _whole(self, key: bytes, value: object, digest: object) -> Vector | None:
-        """The vector of a row, if it is the one that was kept under that key."""
+    def _intact(self, key: bytes, value: object, digest: object) -> Vector | None:
+        """The vector of a row, if it is the one that was stored under that key."""
         if not isinstance(value, bytes) or len(value) != 4 * self._dimensions or digest != _digest(key, value):
             return None
         vector = np.frombuffer(value, dtype="<f4")
@@ -100,9 +100,9 @@ class VectorStore:
 
     def _delete(self, connection: sqlite3.Connection, wrong: Sequence[bytes]) -> None:
         metrics.CACHED.labels("damaged").inc(len(wrong))
-        if not self._told:
+        if not self._warned:
             log.warning(DAMAGED_ROWS)
-            self._told = True
+            self._warned = True
         with _transaction(connection):
             connection.executemany("DELETE FROM vector WHERE key = ?", [(key,) for key in wrong])
         self._count(connection)
@@ -116,11 +116,11 @@ class VectorStore:
                 row = (key, value, _digest(key, value), clock)
                 added = connection.execute("INSERT OR IGNORE INTO vector VALUES (?, ?, ?, ?)", row).rowcount
                 size += added * (len(value) + OVERHEAD_BYTES)
-            size -= _dropped(connection, size - self._size_bytes)
+            size -= _delete_oldest(connection, size - self._size_bytes)
         self._clock, self._bytes = clock, size
 
-    def _tried(self, what: str, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """What the work gives; `otherwise` if the database fails, which is said once until it works again."""
+    def _attempt(self, what: str, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """The result of the work; `otherwise` if the database fails, which is logged once until it works again."""
         if self._connection is None:
             return otherwise
         try:
@@ -141,8 +141,8 @@ class VectorStore:
             self.close()
             try:
                 self._open_new(str(error))
-            except (sqlite3.Error, OSError) as again:
-                log.warning("the cache is off: %s", again)
+            except (sqlite3.Error, OSError) as second:
+                log.warning("the cache is off: %s", second)
                 self.close()
 
     def _open(self) -> None:
@@ -153,20 +153,20 @@ class VectorStore:
         except Unusable as reason:
             self._open_new(str(reason))
         except sqlite3.DatabaseError as error:
-            if _code(error) in (*PASSING, *REFUSED):
+            if _code(error) in (*TRANSIENT, *REFUSED):
                 raise
             self._open_new(str(error))
 
     def _open_new(self, reason: str) -> None:
-        """With an empty file in place of the one that cannot be used."""
+        """Open an empty file in place of the one that cannot be used."""
         self.close()
         if self._path:
-            aside = self._path.with_name(self._path.name + ".damaged")
+            damaged = self._path.with_name(self._path.name + ".damaged")
             log.warning(
-                "cache_file = %s: %s: it is set aside as %s, the new one is empty", self._path, reason, aside.name
+                "cache_file = %s: %s: it is renamed to %s, the new one is empty", self._path, reason, damaged.name
             )
-            self._path.replace(aside)
-            _forget_journals(self._path)
+            self._path.replace(damaged)
+            _delete_journals(self._path)
             _make_private(self._path)
         self._connect()
 
@@ -178,12 +178,12 @@ class VectorStore:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         kind = (version, tables.get(b"vector"))
         if tables and kind not in [(VERSION, VECTOR.encode()), (0, WITHOUT_DIGEST)]:
-            raise Unusable("it is no cache of this version")
+            raise Unusable("it is not a cache of this version")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")  # what a crash loses is computed again
         if kind == (0, WITHOUT_DIGEST):
-            log.warning("cache_file = %s: of an earlier version, without checksums: it is emptied", self._path)
+            log.warning("cache_file = %s: from an earlier version, without checksums: emptied", self._path)
             connection.execute("DROP TABLE vector")
             connection.execute("VACUUM")
         if kind[0] != VERSION:
@@ -199,19 +199,19 @@ class VectorStore:
         ).fetchone()
 
     def _shrink(self, connection: sqlite3.Connection) -> None:
-        """Give back the disk of what was kept with a larger `size_bytes`."""
+        """Free the disk space of vectors that were kept with a larger `size_bytes`."""
         if self._bytes > self._size_bytes:
             with _transaction(connection):
-                self._bytes -= _dropped(connection, self._bytes - self._size_bytes)
-            connection.executescript("PRAGMA incremental_vacuum")  # `execute` would give back a single page
+                self._bytes -= _delete_oldest(connection, self._bytes - self._size_bytes)
+            connection.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page
 
 
-def _dropped(connection: sqlite3.Connection, size: int) -> int:
-    """Delete what was used least recently, so many bytes at least if there are; returns how many."""
-    dropped = 0
-    while dropped < size and (rows := connection.execute(DROP).fetchall()):
-        dropped += sum(length + OVERHEAD_BYTES for (length,) in rows)
-    return dropped
+def _delete_oldest(connection: sqlite3.Connection, size: int) -> int:
+    """Delete the least recently used vectors, at least so many bytes if there are; returns how many."""
+    deleted = 0
+    while deleted < size and (rows := connection.execute(DROP).fetchall()):
+        deleted += sum(length + OVERHEAD_BYTES for (length,) in rows)
+    return deleted
 
 
 @contextmanager
@@ -227,7 +227,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _digest(key: bytes, value: bytes) -> bytes:
-    """Of the value under that key: another key's vector is not right either."""
+    """Of the value under that key: a vector of another key is wrong, too."""
     return hashlib.blake2b(value, key=key, digest_size=16).digest()
 
 
@@ -237,14 +237,14 @@ def _code(error: Exception) -> int:
 
 
 def _make_private(path: Path) -> None:
-    """For this user alone, journals too: SQLite gives those that it makes the file's mode. Raises OSError."""
+    """Allow this user alone, also in the journals, to which SQLite gives the file's mode. Raises OSError."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     for one in (path, *(Path(f"{path}{suffix}") for suffix in JOURNALS)):
-        with suppress(FileNotFoundError, PermissionError):  # another user's file is theirs to open
+        with suppress(FileNotFoundError, PermissionError):  # another user's file is theirs to protect
             one.chmod(0o600)
 
 
-def _forget_journals(path: Path) -> None:
-    """Of a database that is not there any more: SQLite would play them into the next one."""
+def _delete_journals(path: Path) -> None:
+    """Delete those of a database that is gone: SQLite would apply them to the next one."""
     for suffix in JOURNALS:
         Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a backend must prove before it serves: that it is up, that its tokens are ours, that its vectors are vectors."""
+"""Checks a backend before it may serve: it is up, tokenises as we do, and returns finite vectors of the right size."""
 
 import asyncio
 import logging
@@ -20,14 +20,14 @@ from proxy.types import Ids, Provenance
 
 log = logging.getLogger(__name__)
 
-# Some eighty tokens: fewer would say little of how fast it is.
+# About eighty tokens: fewer would say little about the speed.
 KNOWN_TEXT = "Query: " + "what do llamas, alpacas, vicuñas and guanacos eat in the high Andes in winter? " * 4
 TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedBackend:
-    """What a backend that is right works with. `tokenizer` is None where the engine is asked for every text."""
+    """What serves requests of a verified backend. `tokenizer` is None if the engine tokenises every text."""
 
     tokenize: Tokenize
     tokenizer: Tokenizer | None
@@ -37,30 +37,30 @@ class VerifiedBackend:
 
 
 async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
-    """Ask the backend for its proof. Raises BackendError with what is wrong, or missing yet.
+    """Verify the backend. Raises BackendError with what is wrong, or not there yet.
 
-    It is BackendLost only if it was up and ended meanwhile.
+    The error is BackendLost only if the backend was up and ended meanwhile.
     """
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            await _up(backend)
+            await _check_up(backend)
             tokenizer = await _own_tokenizer(backend)
-            tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _Engine(backend)
-            speed = await _vector_is_right(backend, family, tokenize)
+            tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _EngineTokenizer(backend)
+            speed = await _check_vector(backend, family, tokenize)
             return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family), speed)
     except TimeoutError as error:
         raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
 
 
-async def _up(backend: LlamaClient) -> None:
+async def _check_up(backend: LlamaClient) -> None:
     try:
         await backend.check()
     except BackendLost as error:
         raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
 
 
-async def _vector_is_right(backend: LlamaClient, family: Family, tokenize: Tokenize) -> float:
-    """Raises BadVector if it is not; returns the tokens per second."""
+async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize) -> float:
+    """Compute one vector; return the tokens per second. Raises BadVector if it is wrong."""
     ids = (await tokenize([KNOWN_TEXT]))[0][: backend.settings.batch_tokens]
     started = time.perf_counter()
     vectors = await backend.embed([ids])
@@ -69,7 +69,7 @@ async def _vector_is_right(backend: LlamaClient, family: Family, tokenize: Token
         message = f"backend {backend.name} gives {vectors.shape[1]} dimensions, the family has"
         raise BadVector(f"{message} {family.dimensions}: wrong model file?")
     if not np.isfinite(vectors).all():
-        raise BadVector(f"backend {backend.name} gives no finite vector for any text: it must be started again")
+        raise BadVector(f"backend {backend.name} gives no finite vector for any text: it must be restarted")
     return len(ids) / seconds
 
 
@@ -93,13 +93,13 @@ async def _own_tokenizer(backend: LlamaClient) -> Tokenizer | None:
         return None
     for text, ids in zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True):
         if ids != (await backend.tokenize(text)).tolist():
-            log.warning("%s: our tokens differ from the engine's for %r: asking the engine", path, text)
+            log.warning("%s: our tokens differ from the engine's for %r: the engine tokenises", path, text)
             return None
     return tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class _Engine:
+class _EngineTokenizer:
     backend: LlamaClient
 
     async def __call__(self, texts: Sequence[str]) -> list[Ids]:
@@ -110,5 +110,5 @@ def _loaded(path: Path) -> Tokenizer | None:
     try:
         return load(path)
     except UnsupportedTokenizer as error:
-        log.warning("%s: %s: asking the engine for every token count", path, error)
+        log.warning("%s: %s: the engine tokenises every text", path, error)
         return None

@@ -1,4 +1,4 @@
-"""The line of one backend at work: one call in flight, the next one ready when it returns."""
+"""The dispatcher of one backend: one batch in flight, and the next one ready when it returns."""
 
 import asyncio
 import math
@@ -15,11 +15,11 @@ from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome, QueuedRequest, QueuedText, TokenizedText
 from proxy.scheduling.quarantine import Suspects
 from proxy.scheduling.results import BatchResult, Embedder, ResultHandler
-from proxy.scheduling.throughput import Returns, Throughput
+from proxy.scheduling.throughput import RetrySchedule, Throughput
 from proxy.types import Ids
 
-RECENT_S = 10.0  # how long after an interactive request calls with bulk are still kept small
-# llama.cpp's kernels round otherwise in a batch of fewer (measured on a CPU): a shorter text that goes alone is filled.
+RECENT_S = 10.0  # how long after an interactive request batches with bulk are still kept small
+# llama.cpp's kernels round differently in a batch of fewer (measured on a CPU): a shorter exclusive text gets fillers.
 MIN_EXCLUSIVE_TOKENS = 64
 KNOWN = b"[64]"  # a token that every vocabulary has: a text that ends no engine
 LARGE_TOKENS = 50_000  # tokens from which writing the ids is worth a thread: about 2 ms of the loop
@@ -27,58 +27,58 @@ LARGE_TOKENS = 50_000  # tokens from which writing the ids is worth a thread: ab
 
 @dataclass(slots=True)
 class SharedSlot:
-    """Who may call now, and when somebody interactive was here last. Backends that share cores share one."""
+    """Who may send a batch now, and when an interactive request was last seen. Backends that share cores share one."""
 
     gate: AbstractAsyncContextManager[object, bool | None] = field(default_factory=nullcontext)
     interactive_seen_at: float = -math.inf
 
 
 class Dispatcher:
-    """The line of one backend, and the one call that is in flight there."""
+    """Sends the batches of one queue to its backend, one at a time."""
 
     def __init__(
-        self, backend: Embedder, line: BatchQueue, slot: SharedSlot, *, dimensions: int | None, call_timeout_s: float
+        self, backend: Embedder, queue: BatchQueue, slot: SharedSlot, *, dimensions: int | None, batch_timeout_s: float
     ) -> None:
         self._backend = backend
         self._slot = slot
-        self._call_timeout_s = call_timeout_s
+        self._batch_timeout_s = batch_timeout_s
         self._arrived = asyncio.Event()
         self._paused = False
-        self._meters = metrics.LaneMeters(backend.name)
+        self._meters = metrics.QueueMeters(backend.name)
         self.suspects = Suspects()
-        self._delivery = ResultHandler(backend, line, self.suspects, dimensions)
+        self._results = ResultHandler(backend, queue, self.suspects, dimensions)
         self._opened = -math.inf
         self._closed: Callable[[], ProxyError] | None = None
-        self.line = line
+        self.queue = queue
         self.throughput = Throughput()
-        self._returns = Returns()
+        self._retry_schedule = RetrySchedule()
         self.in_flight = 0
 
-    async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY, *, alone: bool = False) -> Outcome:
-        """The raw vectors of token-id inputs; see Outcome. No input may be longer than the physical batch.
+    async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY, *, exclusive: bool = False) -> Outcome:
+        """Compute the raw vectors of token-id inputs; see Outcome. No input may be longer than the physical batch.
 
-        `alone`: each has a call to itself, and so the same digits whatever else is computed. A caller that is cancelled
-        leaves the line. Raises Overloaded if the line is full, PoisonedInput naming the index, DeadlineExceeded, or the
-        backend's own error; for a partial caller those of an input are in `failed`.
+        `exclusive`: each has a batch to itself, and so the same digits whatever else is computed. A cancelled caller's
+        texts leave the queue. Raises Overloaded if the queue is full, PoisonedInput naming the index, DeadlineExceeded,
+        or the backend's own error; for a partial caller the errors of single inputs are in `failed`.
         """
         if sum(map(len, inputs)) < LARGE_TOKENS:
-            asked = _written(inputs, alone)
+            texts = _tokenized(inputs, exclusive)
         else:
-            asked = await asyncio.to_thread(_written, inputs, alone)
+            texts = await asyncio.to_thread(_tokenized, inputs, exclusive)
         if self._closed:
             raise self._closed()
         loop = asyncio.get_running_loop()
         now = loop.time()
-        job = QueuedRequest(len(inputs), loop.create_future(), caller, now)
-        self._admit(job, asked, now)
+        request = QueuedRequest(len(inputs), loop.create_future(), caller, now)
+        self._enqueue(request, texts, now)
         try:
-            await job.done
+            await request.done
         finally:
-            self.line.drop(job)
-        return Outcome(job.rows, job.failed)
+            self.queue.cancel(request)
+        return Outcome(request.rows, request.failed)
 
     def close(self, reason: Callable[[], ProxyError]) -> None:
-        """Send home who waits, and from now on who comes; the call in flight is finished."""
+        """Fail all waiting requests and reject new ones; the batch in flight completes."""
         self._closed = reason
         self.fail_waiting(reason)
 
@@ -86,95 +86,95 @@ class Dispatcher:
         self._closed = None
 
     def fail_waiting(self, reason: Callable[[], ProxyError]) -> None:
-        """Send home who waits."""
-        for job in self.line.waiting():
-            job.fail(reason())
-            self.line.drop(job)
+        """Fail all waiting requests, each with an error of its own."""
+        for request in self.queue.waiting():
+            request.fail(reason())
+            self.queue.cancel(request)
 
     def pause(self) -> None:
-        """Let `serve` return when the call in flight is done."""
+        """Let `serve` return when the batch in flight is done."""
         self._paused = True
         self._arrived.set()
 
     def overloaded(self, tokens: int, more: int = 0) -> Overloaded:
-        """The refusal of a request of so many while the line is full, and `more` tokens are on their way to it."""
-        queued, now = self.line.tokens + more, asyncio.get_running_loop().time()
-        retry_after_s = self._returns.told(
-            now, tokens, queued=queued, room=self.line.max_tokens, per_s=self.throughput.drained_per_s
+        """The error of a request of that many tokens, as the queue is full; `more` tokens will be added to it."""
+        queued, now = self.queue.tokens + more, asyncio.get_running_loop().time()
+        retry_after_s = self._retry_schedule.book(
+            now, tokens, queued=queued, room=self.queue.max_tokens, per_s=self.throughput.drained_per_s
         )
         error = Overloaded(f"{queued} tokens are waiting already: come back later", retry_after_s=retry_after_s)
         error.queue_tokens = queued
         return error
 
-    def _admit(self, job: QueuedRequest, asked: Sequence[TokenizedText], now: float) -> None:
+    def _enqueue(self, request: QueuedRequest, texts: Sequence[TokenizedText], now: float) -> None:
         if self.suspects:
-            asked = self._examined(job, asked, now)
-        if job.done.done():
+            texts = self._examined(request, texts, now)
+        if request.done.done():
             return
-        if self.line.is_interactive(asked):
+        if self.queue.is_interactive(texts):
             self._slot.interactive_seen_at = now
-        shared = self.line.admit(job, asked)
+        shared = self.queue.enqueue(request, texts)
         if shared is None:
-            raise self.overloaded(sum(one.tokens for one in asked))
+            raise self.overloaded(sum(one.tokens for one in texts))
         self._meters.deduplicated.inc(shared)
         self._arrived.set()
 
-    def _examined(self, job: QueuedRequest, asked: Sequence[TokenizedText], now: float) -> list[TokenizedText]:
-        """The inputs with what is held against them; poison fails."""
-        examined = [one._replace(quiet_s=self.suspects.quiet_before(one.ids, now)) for one in asked]
+    def _examined(self, request: QueuedRequest, texts: Sequence[TokenizedText], now: float) -> list[TokenizedText]:
+        """The inputs, suspects marked as such; quarantined ones fail."""
+        examined = [one._replace(quiet_s=self.suspects.quiet_before(one.ids, now)) for one in texts]
         for index, one in enumerate(examined):
             if one.quiet_s == math.inf:
-                job.fail_input(index, PoisonedInput(index))
+                request.fail_input(index, PoisonedInput(index))
         return examined
 
     async def serve(self) -> BackendError | None:
-        """Send one call after another to a backend that was just verified.
+        """Send one batch after another to a backend that was just verified.
 
-        Returns what makes it doubtful: gone, hung or wrong; None: paused. Nothing that waited is lost by then: what was
-        in flight is in line again.
+        Returns the backend's fault: gone, hung or wrong; None: paused. No waiting text is lost by then: those that were
+        in flight are in the queue again.
         """
         self._paused = False
         self._opened = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as tasks:
             while not self._paused:
                 self._arrived.clear()
-                answer = await self._call() if self.line else BatchResult()
-                if not answer.texts and not self._paused:
+                result = await self._run_batch() if self.queue else BatchResult()
+                if not result.texts and not self._paused:
                     await self._until_needed()
-                while answer.texts:
+                while result.texts:
                     following = None
-                    if self.line and answer.error is None and not self._paused:
-                        following = tasks.create_task(self._call())
-                        await asyncio.sleep(0)  # the next call is on its way before this answer is read
-                    doubt = self._settle(answer)
-                    answer = await following if following else BatchResult()
-                    if doubt:
-                        self._settle(answer)
-                        return doubt
+                    if self.queue and result.error is None and not self._paused:
+                        following = tasks.create_task(self._run_batch())
+                        await asyncio.sleep(0)  # the next batch is sent before this result is read
+                    fault = self._settle(result)
+                    result = await following if following else BatchResult()
+                    if fault:
+                        self._settle(result)
+                        return fault
         return None
 
     async def _until_needed(self) -> None:
-        """Wait until there is something new to do, or a suspect may be tried."""
+        """Wait until there is something new to do, or a suspect may be retried."""
         lived_s = asyncio.get_running_loop().time() - self._opened
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.line.suspect_in_s(lived_s)):
+            async with asyncio.timeout(self.queue.next_suspect_in_s(lived_s)):
                 await self._arrived.wait()
 
-    async def _call(self) -> BatchResult:
-        """The next call, decided at the last moment. A backend that never answers does not hold up the line."""
+    async def _run_batch(self) -> BatchResult:
+        """Send the next batch, composed at the last moment. A backend that never answers times out."""
         loop = asyncio.get_running_loop()
         turn = loop.time()
         async with self._slot.gate:
             started = loop.time()
-            if not (texts := [] if self._paused else self._take(started)):
+            if not (texts := [] if self._paused else self._next_batch(started)):
                 return BatchResult()
             self.in_flight = len(texts)
-            loop.call_soon(self._begin, texts, started)  # when the call is on its way: it does not wait for our books
+            loop.call_soon(self._count_waited, texts, started)  # once the batch is sent: metrics must not delay it
             fillers, tokens = _fillers(texts), sum(text.tokens for text in texts)
             try:
                 if texts[0].quiet_s:
                     await self._check()
-                content = await self._sent([*(text.ids for text in texts), *fillers], once=texts[0].quiet_s is not None)
+                content = await self._send([*(text.ids for text in texts), *fillers], once=texts[0].quiet_s is not None)
             except BackendError as error:
                 speed = self.throughput.tokens_per_s
                 seconds = max(loop.time() - started, tokens / speed if speed else 0.0)
@@ -182,61 +182,61 @@ class Dispatcher:
             finally:
                 self.in_flight = 0
             seconds = loop.time() - started
-            self.throughput.saw(tokens, seconds, loop.time() - turn)
+            self.throughput.record(tokens, seconds, loop.time() - turn)
             return BatchResult(texts, content, len(fillers), seconds)
 
-    async def _sent(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
+    async def _send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
         try:
-            async with asyncio.timeout(self._call_timeout_s):
+            async with asyncio.timeout(self._batch_timeout_s):
                 return await self._backend.send(texts, once=once)
         except TimeoutError as error:
-            message = f"the backend did not answer within {self._call_timeout_s:g} s"
+            message = f"the backend did not answer within {self._batch_timeout_s:g} s"
             raise BackendLost(message, retry_after_s=5) from error
 
     async def _check(self) -> None:
-        """Directly before a text that may be poison: the backend is right without it. Raises BackendUnavailable."""
+        """Directly before a suspect: check that the backend is right without it. Raises BackendUnavailable."""
         try:
-            vectors = self._backend.read(await self._sent([KNOWN]), 1)
+            vectors = self._backend.read(await self._send([KNOWN]), 1)
         except BackendError as error:
             raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
         if not np.isfinite(vectors).all():
             raise BackendUnavailable(f"backend {self._backend.name} gives no finite vector for any text")
 
-    def _take(self, now: float) -> list[QueuedText]:
+    def _next_batch(self, now: float) -> list[QueuedText]:
         interactive_lately = now - self._slot.interactive_seen_at < RECENT_S
         speed, lived_s = self.throughput.tokens_per_s, now - self._opened
-        return self.line.take(
+        return self.queue.next_batch(
             now, interactive_lately=interactive_lately, speed=speed, fastest=self.throughput.fastest, lived_s=lived_s
         )
 
-    def _settle(self, answer: BatchResult) -> BackendError | None:
-        doubt = self._delivery.settle(answer)
-        if answer.texts and answer.error is None:
-            asyncio.get_running_loop().call_soon(self._end, answer)  # when those who got their vectors had their turn
-        return doubt
+    def _settle(self, result: BatchResult) -> BackendError | None:
+        fault = self._results.settle(result)
+        if result.texts and result.error is None:
+            asyncio.get_running_loop().call_soon(self._count_done, result)  # after the requests that got their vectors
+        return fault
 
-    def _begin(self, texts: Sequence[QueuedText], now: float) -> None:
+    def _count_waited(self, texts: Sequence[QueuedText], now: float) -> None:
         for text in texts:
-            for job, _ in text.waiters:
-                if not job.started:
-                    job.started = True
-                    # Who came after the call was chosen, for a text that is in it, has not waited.
-                    self._meters.waited(max(0.0, now - job.arrived), interactive=job.interactive)
+            for request, _ in text.waiters:
+                if not request.started:
+                    request.started = True
+                    # A request that joined a text after the batch was composed has not waited.
+                    self._meters.waited(max(0.0, now - request.arrived), interactive=request.interactive)
 
-    def _end(self, answer: BatchResult) -> None:
-        self._meters.called(len(answer.texts), sum(text.tokens for text in answer.texts), answer.seconds)
+    def _count_done(self, result: BatchResult) -> None:
+        self._meters.batch_done(len(result.texts), sum(text.tokens for text in result.texts), result.seconds)
 
 
-def _written(inputs: Sequence[Ids], alone: bool) -> list[TokenizedText]:
-    # The space makes it another text: one that goes alone is never answered from a shared call.
-    end = b" " if alone else b""
-    # Copied, as what orjson gives holds 4 KiB however short it is (measured), and a line holds thousands of these.
+def _tokenized(inputs: Sequence[Ids], exclusive: bool) -> list[TokenizedText]:
+    # The space makes another key of it: an exclusive text is never answered from a shared batch.
+    end = b" " if exclusive else b""
+    # Copied, as what orjson gives holds 4 KiB however short it is (measured), and a queue holds thousands of these.
     ids_of = (b"".join((orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY), end)) for ids in inputs)
-    return [TokenizedText(written, len(ids), alone) for written, ids in zip(ids_of, inputs, strict=True)]
+    return [TokenizedText(written, len(ids), exclusive) for written, ids in zip(ids_of, inputs, strict=True)]
 
 
 def _fillers(texts: Sequence[QueuedText]) -> list[bytes]:
-    """What is sent behind a short text that goes alone, so that the batch is computed as any other."""
-    if texts[0].alone and texts[0].tokens < MIN_EXCLUSIVE_TOKENS:
+    """What is sent behind a short exclusive text, so that the batch is computed like any other."""
+    if texts[0].exclusive and texts[0].tokens < MIN_EXCLUSIVE_TOKENS:
         return [b"[" + b",".join([texts[0].ids.strip(b"[] ").split(b",")[0]] * MIN_EXCLUSIVE_TOKENS) + b"]"]
     return []

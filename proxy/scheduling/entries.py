@@ -1,4 +1,4 @@
-"""What stands in a line: the texts to compute, and the requests that wait for them."""
+"""The entries of a queue: the texts to compute, and the requests that wait for them."""
 
 import asyncio
 import math
@@ -13,22 +13,23 @@ from proxy.types import Matrix, Vector
 
 
 class TokenizedText(NamedTuple):
-    """One input as it is sent: its token ids as a JSON list, which is also its key, and how many they are.
+    """One input as it is sent: its token ids as a JSON list, which is also its key, and their number.
 
-    `alone`: no other text may be in its call; see `lane.ALONE_TOKENS`. `quiet_s`: see Text.
+    `exclusive`: no other text may share its batch; see `dispatcher.MIN_EXCLUSIVE_TOKENS`. `quiet_s`: see QueuedText.
     """
 
     ids: bytes
     tokens: int
-    alone: bool = False
+    exclusive: bool = False
     quiet_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """For whom a request is: its API key's stand-in, the loop's time when it gives up, what it does with errors.
+    """Who sent a request: `client` stands for the API key, `deadline` is the loop's time when the caller gives up.
 
-    `first`: before the client's other requests, within the client's share.
+    `partial`: an input that fails does not fail the others. `first`: before the client's other requests, within the
+    client's share.
     """
 
     client: str = ""
@@ -42,48 +43,48 @@ ANYBODY = Caller()
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Raw vectors, float32, shape (n, n_embd), every value finite but in the rows of the inputs in `failed`."""
+    """Raw vectors, float32, shape (n, n_embd); all values are finite but for the rows of the inputs in `failed`."""
 
     rows: Matrix
     failed: Mapping[int, ProxyError]
 
     def served(self) -> Matrix:
-        """The rows of the others."""
+        """The rows of the inputs that have not failed."""
         return np.delete(self.rows, list(self.failed), axis=0) if self.failed else self.rows
 
 
 @dataclass(slots=True, eq=False)
 class QueuedText:
-    """One distinct text, computed once for everybody in `waiters`: each a job and the index that it has there.
+    """One distinct text, computed once for all of its `waiters`: each a request and the input's index in it.
 
-    `taken`: it is in flight, or is kept aside to be tried again; the jobs in line pass it over. `quiet_s`: it may be
-    what ends the engine, so it goes alone, when the engine has lived for so long; None: nothing is held against it.
+    `taken`: it is in flight, or is kept for a retry; waiting requests skip it. `quiet_s`: it may be what ends the
+    engine, so it is sent alone, after the engine has lived for that long; None: it is not suspected.
     """
 
     ids: bytes
     tokens: int
-    alone: bool = False
+    exclusive: bool = False
     waiters: "list[tuple[QueuedRequest, int]]" = field(default_factory=list)
     taken: bool = False
     quiet_s: float | None = None
 
     def take(self, now: float) -> None:
         self.taken = True
-        for job in {job: None for job, _ in self.waiters}:
-            job.since = now
-            job.tokens -= self.tokens
+        for request in {request: None for request, _ in self.waiters}:
+            request.since = now
+            request.tokens -= self.tokens
 
     def deliver(self, vector: Vector) -> None:
-        for job, index in self.waiters:
-            job.deliver(index, vector)
+        for request, index in self.waiters:
+            request.deliver(index, vector)
 
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """One request's inputs in a line. `done` is set when each has a row or an error in `failed`.
+    """One request's inputs in a queue. `done` is set when each has a row or an error in `failed`.
 
-    Unless its caller takes what there is, the first error is the whole job's. `since` is the loop's time when it
-    arrived, or last got something.
+    Unless its caller is partial, the first error fails the whole request. `since` is the loop's time when it arrived,
+    or when one of its texts was last taken.
     """
 
     size: int
@@ -94,7 +95,7 @@ class QueuedRequest:
     started: bool = False
     texts: Sequence[QueuedText] = ()  # the distinct ones, in order
     next: int = 0
-    tokens: int = 0  # of those that nobody has taken yet
+    tokens: int = 0  # of the texts that are not taken yet
     rows: Matrix = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
     failed: dict[int, ProxyError] = field(default_factory=dict)
     left: int = field(init=False)
@@ -105,7 +106,7 @@ class QueuedRequest:
         self.arrived = self.since
 
     def head(self) -> QueuedText | None:
-        """Its next text that nobody has taken yet; None when there is none, or nobody waits for it any more."""
+        """Its next text that is not taken; None if there is none, or the request is over."""
         if self.done.done():
             return None
         while self.next < len(self.texts) and self.texts[self.next].taken:
@@ -119,7 +120,7 @@ class QueuedRequest:
         self._count_down()
 
     def fail_input(self, index: int, error: ProxyError) -> None:
-        """Give up that input; the others too, unless the caller takes what there is."""
+        """Fail that input; the whole request, unless its caller is partial."""
         if not self.caller.partial:
             self.fail(error)
             return

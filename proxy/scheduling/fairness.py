@@ -1,4 +1,4 @@
-"""Whose turn it is in one lane: clients have equal shares of tokens, and a client's jobs come one after another."""
+"""Fair queueing in one lane: clients get equal shares of tokens, and a client's requests are done one after another."""
 
 import heapq
 import itertools
@@ -10,11 +10,11 @@ from proxy.scheduling.entries import QueuedRequest, QueuedText
 
 T = TypeVar("T")
 Expired = Callable[[QueuedRequest], bool]
-MAX_SKIPPED = 8  # texts passed over in one call because they find no room, before it is sent as it is
+MAX_SKIPPED = 8  # texts that do not fit a batch and are skipped, before it is sent as it is
 
 
 class StableHeap(Generic[T]):
-    """Who waits, each with its place: the least is first, and of equal ones who came first."""
+    """A heap in which equal keys keep their order of arrival."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, T]] = []
@@ -27,50 +27,49 @@ class StableHeap(Generic[T]):
     def first(self) -> T:
         return self._heap[0][2]
 
-    def put(self, place: float, one: T) -> None:
-        heapq.heappush(self._heap, (place, next(self._order), one))
+    def push(self, key: float, one: T) -> None:
+        heapq.heappush(self._heap, (key, next(self._order), one))
 
-    def step_out(self) -> tuple[float, int, T]:
-        """The first one leaves; its place, should it want to come back."""
+    def pop(self) -> tuple[float, int, T]:
+        """Remove the first one; the result is its place, for `restore`."""
         return heapq.heappop(self._heap)
 
-    def step_in(self, place: tuple[float, int, T]) -> None:
+    def restore(self, place: tuple[float, int, T]) -> None:
         heapq.heappush(self._heap, place)
 
 
 class ClientQueue(StableHeap[QueuedRequest]):
-    """The jobs of one client. First is the one that would be done first if all had equal shares of every token.
+    """The requests of one client. First is the one that would be done first if all had equal shares of every token.
 
-    So of those that are there each is done no later than with equal shares, most are done much earlier, and few are
-    half done and hold their vectors: the fair sojourn protocol (Friedman and Henderson, SIGMETRICS 2003). `_clock` is
-    what each of the sharing jobs would have had by now, in tokens, since the first came; a job's place is where that is
-    when it would be done. What a job does not take itself, as it left or another took the same texts, counts when it
-    goes.
+    So each is done no later than with equal shares, most are done much earlier, and few are half done and hold their
+    vectors: the fair sojourn protocol (Friedman and Henderson, SIGMETRICS 2003). `_clock` is the tokens that each of
+    the sharing requests would have had by now, since the first arrived; a request's key is the clock at which it would
+    be done. Tokens that a request does not take itself, because it was cancelled or another took the same texts, count
+    when it is removed.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._left: dict[QueuedRequest, int] = {}  # tokens that each came for and has not had
-        self._sharing: list[float] = []  # the places of those that would not be done yet, a heap
+        self._left: dict[QueuedRequest, int] = {}  # tokens that each asked for and has not had
+        self._sharing: list[float] = []  # a heap: the keys of those that would not be done yet
         self._clock = 0.0
 
-    def join(self, job: QueuedRequest) -> None:
-        place, self._left[job] = self._clock + (0 if job.caller.first else job.tokens), job.tokens
-        self.put(place, job)
-        heapq.heappush(self._sharing, place)
+    def join(self, request: QueuedRequest) -> None:
+        key, self._left[request] = self._clock + (0 if request.caller.first else request.tokens), request.tokens
+        self.push(key, request)
+        heapq.heappush(self._sharing, key)
 
     def serve(self, tokens: int) -> None:
-        """The first one gets that much."""
+        """The first request gets that many tokens."""
         self._left[self.first] -= tokens
         self._share(tokens)
 
-    def drop(self) -> None:
-        """The first one leaves for good."""
-        _, _, job = self.step_out()
-        self._share(self._left.pop(job))
+    def remove_first(self) -> None:
+        _, _, request = self.pop()
+        self._share(self._left.pop(request))
 
     def _share(self, tokens: float) -> None:
-        """All get the same of so many tokens; who would be done then is not among them any more."""
+        """Advance the clock as if all shared the tokens equally; requests that would be done then stop sharing."""
         while self._sharing:
             until_one_is_done = (self._sharing[0] - self._clock) * len(self._sharing)
             if tokens < until_one_is_done:
@@ -82,18 +81,17 @@ class ClientQueue(StableHeap[QueuedRequest]):
 
 @dataclass(slots=True, eq=False)
 class ClientEntry:
-    """The jobs of one API key; `aside` are the places of those that a call had no room for."""
+    """The requests of one API key; `skipped` are the places of those that did not fit the current batch."""
 
     name: str
-    jobs: ClientQueue = field(default_factory=ClientQueue)
-    aside: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
+    requests: ClientQueue = field(default_factory=ClientQueue)
+    skipped: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
 
 
 class ClientRing(StableHeap[ClientEntry]):
-    """The clients: who had least is first. Self-clocked fair queueing: who is served n tokens stands n further back.
+    """Clients in order of virtual time (self-clocked fair queueing): n served tokens add n.
 
-    Who is new joins where the last one served stands now: behind everybody who has waited since then, so that nobody
-    gains by leaving and coming back, and nobody starves.
+    A new client starts at the current virtual time, so leaving and coming back gains nothing and nobody starves.
     """
 
     def __init__(self) -> None:
@@ -101,86 +99,86 @@ class ClientRing(StableHeap[ClientEntry]):
         self._clock = 0.0
 
     def join(self, one: ClientEntry) -> None:
-        self.put(self._clock, one)
+        self.push(self._clock, one)
 
     def serve(self, tokens: int) -> None:
-        """The first one gets that much."""
-        had, _, one = self.step_out()
+        """The first client gets that many tokens."""
+        had, _, one = self.pop()
         self._clock = max(self._clock, had + tokens)
-        self.put(had + tokens, one)
+        self.push(had + tokens, one)
 
 
 @dataclass(slots=True)
 class BatchBudget:
-    """What may still go into a call. While `empty`, its first text goes in however long it is."""
+    """What may still be added to a batch. While it is `empty`, its first text fits however long it is."""
 
     texts: int
     tokens: int
     empty: bool = False
 
     def fits(self, text: QueuedText) -> bool:
-        if text.alone:
+        if text.exclusive:
             return self.texts > 0 and self.empty
         return self.texts > 0 and (self.empty or text.tokens <= self.tokens)
 
-    def put(self, text: QueuedText) -> None:
-        self.texts = 0 if text.alone else self.texts - 1
+    def spend(self, text: QueuedText) -> None:
+        self.texts = 0 if text.exclusive else self.texts - 1
         self.tokens -= text.tokens
         self.empty = False
 
 
 class FairQueue:
-    """The jobs of one lane. A job of which nothing is left to take, or whose caller has gone, falls out at its turn."""
+    """The requests of one lane. One with nothing left to take, or that was cancelled, is removed when it is first."""
 
     def __init__(self) -> None:
         self._clients: dict[str, ClientEntry] = {}
         self._ring = ClientRing()
-        self._aside: list[tuple[float, int, ClientEntry]] = []  # clients all of whose jobs are aside
+        self._skipped: list[tuple[float, int, ClientEntry]] = []  # clients all of whose requests are skipped
 
-    def add(self, job: QueuedRequest) -> None:
-        client = self._clients.get(job.caller.client)
+    def add(self, request: QueuedRequest) -> None:
+        client = self._clients.get(request.caller.client)
         if client is None:
-            client = self._clients[job.caller.client] = ClientEntry(job.caller.client)
+            client = self._clients[request.caller.client] = ClientEntry(request.caller.client)
             self._ring.join(client)
-        client.jobs.join(job)
+        client.requests.join(request)
 
-    def first(self, late: Expired) -> QueuedRequest | None:
-        """The job whose turn it is, which has a text to take; None when nobody waits. `late` sends home who is."""
+    def first(self, expired: Expired) -> QueuedRequest | None:
+        """The next request in turn that has a text to take; None if nothing waits. Requests that `expired` go."""
         while self._ring:
             client = self._ring.first
-            while client.jobs:
-                job = client.jobs.first
-                if job.head() is not None and not late(job):
-                    return job
-                client.jobs.drop()
-            place = self._ring.step_out()
-            if client.aside:
-                self._aside.append(place)
+            while client.requests:
+                request = client.requests.first
+                if request.head() is not None and not expired(request):
+                    return request
+                client.requests.remove_first()
+            place = self._ring.pop()
+            if client.skipped:
+                self._skipped.append(place)
             else:
                 del self._clients[client.name]
         return None
 
-    def fill(self, room: BatchBudget, late: Expired, now: float) -> list[QueuedText]:
-        """Texts for a call, in turn, marked as taken. One without room keeps its job's place, and others are tried."""
+    def fill(self, budget: BatchBudget, expired: Expired, now: float) -> list[QueuedText]:
+        """Take texts in turn while the budget lasts. One that does not fit keeps its place, and others are tried."""
         taken: list[QueuedText] = []
-        misfits: list[ClientEntry] = []
-        while room.texts > 0 and len(misfits) < MAX_SKIPPED and (job := self.first(late)):
-            client, text = self._ring.first, job.texts[job.next]
-            if not room.fits(text):
-                client.aside.append(client.jobs.step_out())
-                misfits.append(client)
+        skipped: list[ClientEntry] = []
+        while budget.texts > 0 and len(skipped) < MAX_SKIPPED and (request := self.first(expired)):
+            client, text = self._ring.first, request.texts[request.next]
+            if not budget.fits(text):
+                client.skipped.append(client.requests.pop())
+                skipped.append(client)
                 continue
             text.take(now)
-            room.put(text)
+            budget.spend(text)
             taken.append(text)
-            client.jobs.serve(text.tokens)
+            client.requests.serve(text.tokens)
             self._ring.serve(text.tokens)
-        self._put_back(misfits)
+        self._restore(skipped)
         return taken
 
-    def _put_back(self, misfits: list[ClientEntry]) -> None:
-        for client in misfits:
-            while client.aside:
-                client.jobs.step_in(client.aside.pop())
-        while self._aside:
-            self._ring.step_in(self._aside.pop())
+    def _restore(self, skipped: list[ClientEntry]) -> None:
+        for client in skipped:
+            while client.skipped:
+                client.requests.restore(client.skipped.pop())
+        while self._skipped:
+            self._ring.restore(self._skipped.pop())

@@ -1,4 +1,4 @@
-"""How many bytes are held for clients at a time: of requests that arrive, wait and are computed, of their answers."""
+"""Bounds the bytes held for clients: of requests that arrive, wait and are computed, and of their answers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from typing import Protocol
 
 from proxy.errors import Crowded
 
-SMALL = 256  # a request of no more than this part of the budget is small
-LARGE_SHARE = 3 / 4  # what large ones may fill: a short text finds room beside everybody's bulk
+SMALL = 256  # a request of at most one part in so many of the budget is small
+LARGE_SHARE = 3 / 4  # of the budget, for large ones: a short text finds room beside all bulk
 RETRY_AFTER_S = 2
 
 
@@ -17,15 +17,15 @@ class BodyTransfer(Protocol):
 
     @property
     def slow(self) -> bool:
-        """Whether its client has had time, and used it badly."""
+        """Whether its client has had time enough, and did not use it."""
 
     def give_up(self) -> None:
-        """End it: its room goes to another."""
+        """End it: its memory goes to another."""
 
 
 @dataclass(slots=True)
 class MemoryBudget:
-    """Bytes for all clients together. Where they are lacking, those that send or read slowly lose their room first."""
+    """The bytes for all clients together. When they run out, slow transfers lose theirs first."""
 
     total: int
     held: int = 0
@@ -33,21 +33,21 @@ class MemoryBudget:
 
     @contextmanager
     def room(self) -> Iterator["Reservation"]:
-        """One request's room, empty, until the block ends."""
-        room = Reservation(self)
+        """One request's reservation, of no bytes yet, until the block ends."""
+        reservation = Reservation(self)
         try:
-            yield room
+            yield reservation
         finally:
-            room.close()
+            reservation.close()
 
     def take(self, size: int, *, within: float) -> bool:
-        """Whether that many bytes more were to be had, if need be from those that are slow."""
-        for room, transfer in list(self.transfers.items()):
+        """Take that many more bytes, if need be from slow transfers; False if there are not enough."""
+        for reservation, transfer in list(self.transfers.items()):
             if self.held + size <= within:
                 break
             if transfer.slow:
                 transfer.give_up()
-                room.close()
+                reservation.close()
         if self.held + size > within:
             return False
         self.held += size
@@ -56,13 +56,13 @@ class MemoryBudget:
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """What one request holds of the budget."""
+    """The bytes that one request holds."""
 
     budget: MemoryBudget
     size: int = 0
 
     def grow(self, size: int) -> None:
-        """Take that many bytes more. Raises Crowded if they are not there."""
+        """Take that many more bytes. Raises Crowded if there are not enough."""
         budget = self.budget
         small = self.size + size <= budget.total // SMALL
         if not budget.take(size, within=budget.total if small else budget.total * LARGE_SHARE):
@@ -73,19 +73,19 @@ class Reservation:
         self.size += size
 
     def close(self) -> None:
-        """Give all of it back."""
+        """Give all of them back."""
         self.budget.held -= self.size
         self.size = 0
 
     def moved(self) -> "Reservation":
-        """The same bytes in a room of their own, which outlives this one."""
+        """Move the bytes to a reservation of their own, which outlives this one."""
         other = Reservation(self.budget, self.size)
         self.size = 0
         return other
 
     @contextmanager
     def used_by(self, transfer: BodyTransfer) -> Iterator[None]:
-        """For the block this room may be lost if the transfer is slow."""
+        """During the block these bytes may be lost if the transfer is slow."""
         self.budget.transfers[self] = transfer
         try:
             yield

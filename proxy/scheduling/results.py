@@ -17,13 +17,13 @@ from proxy.types import Matrix
 
 log = logging.getLogger(__name__)
 
-GIVEN_UP_S = 60  # until a text is worth another try that the engine ended with several times, and without it, too
+GIVEN_UP_S = 60  # before a retry of a text that the engine ended with several times, but also without it
 
 
 class Embedder(Protocol):
-    """What a lane asks of its backend: one call of texts, each its ids as JSON, and the vectors in the answer.
+    """What a dispatcher needs of its backend: send a batch of texts, each its ids as JSON, and read the vectors.
 
-    `once`: what was lost is not sent again on another connection.
+    `once`: a lost batch is not sent again on another connection.
     """
 
     @property
@@ -36,9 +36,9 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What came back for these texts, and after how long; no texts: there was nothing to send.
+    """What the backend answered for these texts, and after how long; no texts: there was nothing to send.
 
-    `fillers` more were sent behind them. With an error `seconds` is about how long they take.
+    `fillers` more texts were sent behind them. With an error, `seconds` is about how long the batch would take.
     """
 
     texts: Sequence[QueuedText] = ()
@@ -50,36 +50,36 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class ResultHandler:
-    """Settles the answers of one backend, whose vectors have that many dimensions; None: a text may have any number."""
+    """Handles the results of one backend. `dimensions` of its vectors; None: a text may have any number."""
 
     backend: Embedder
-    line: BatchQueue
+    queue: BatchQueue
     suspects: Suspects
     dimensions: int | None
 
-    def settle(self, answer: BatchResult) -> BackendError | None:
-        """Deliver the vectors; what went wrong goes back in line or fails. Returns why the backend is doubtful."""
-        if not answer.texts:
+    def settle(self, result: BatchResult) -> BackendError | None:
+        """Deliver the vectors; requeue or fail what has none. Returns the backend's fault, if it has one."""
+        if not result.texts:
             return None
-        if answer.error:
-            return self._went_wrong(answer, answer.error)
+        if result.error:
+            return self._failed(result, result.error)
         try:
-            vectors = self.backend.read(answer.content, len(answer.texts) + answer.fillers)[: len(answer.texts)]
+            vectors = self.backend.read(result.content, len(result.texts) + result.fillers)[: len(result.texts)]
         except BackendError as error:
-            return self._went_wrong(answer, error)
+            return self._failed(result, error)
         if self.dimensions is not None and vectors.shape[1] != self.dimensions:
             wrong = f"the backend gave {vectors.shape[1]} dimensions, the family has {self.dimensions}"
-            for text in answer.texts:
+            for text in result.texts:
                 self._fail(text, lambda _: BadVector(wrong))
             return BadVector(wrong)
-        return self._deliver(answer.texts, vectors)
+        return self._deliver(result.texts, vectors)
 
     def _deliver(self, texts: Sequence[QueuedText], vectors: Matrix) -> BackendError | None:
         finite = list(np.all(np.isfinite(vectors), axis=1))
         for text, vector, good in zip(texts, vectors, finite, strict=True):
             if good:
                 self.suspects.was_right(text.ids)
-                self.line.forget(text)
+                self.queue.finish(text)
                 text.deliver(vector)
         if all(finite):
             return None
@@ -88,20 +88,20 @@ class ResultHandler:
             self._judge(text, self.suspects.not_finite(text.ids, now), now)
         return BadVector(f"backend {self.backend.name} gave a vector that is not finite", retry_after_s=5)
 
-    def _went_wrong(self, answer: BatchResult, error: BackendError) -> BackendError | None:
-        """A refused call is taken apart, one that was not taken is made again, the texts of a lost one are suspect."""
-        texts = answer.texts
+    def _failed(self, result: BatchResult, error: BackendError) -> BackendError | None:
+        """Split a refused batch, retry one that was not accepted, suspect the texts of a lost one."""
+        texts = result.texts
         if isinstance(error, BackendLost):
             now = asyncio.get_running_loop().time()
-            verdicts = self.suspects.ended_with([text.ids for text in texts], answer.seconds, now)
+            verdicts = self.suspects.ended_with([text.ids for text in texts], result.seconds, now)
             for text, verdict in zip(texts, verdicts, strict=True):
                 self._judge(text, verdict, now)
         elif isinstance(error, BackendUnavailable):
             self.suspects.ended_without()
-            self.line.requeue([texts])
+            self.queue.requeue([texts])
         elif len(texts) > 1:
             middle = len(texts) // 2
-            self.line.requeue([texts[:middle], texts[middle:]])
+            self.queue.requeue([texts[:middle], texts[middle:]])
             return None
         else:
             self._fail(texts[0], lambda _: type(error)(error.message))
@@ -109,13 +109,13 @@ class ResultHandler:
         return error
 
     def _judge(self, text: QueuedText, verdict: Verdict, now: float) -> None:
-        """Try it alone, not by bisection: each call with poison may cost a restart, a call of one text is cheap."""
+        """Retry it alone, not by bisection: each batch with poison may cost a restart, a batch of one text is cheap."""
         name = self.backend.name
-        if verdict is Verdict.AGAIN:
+        if verdict is Verdict.RETRY:
             text.quiet_s = self.suspects.quiet_before(text.ids, now)
-            self.line.requeue([[text]])
-            if text.alone:
-                self.line.hold_back(text, now)
+            self.queue.requeue([[text]])
+            if text.exclusive:
+                self.queue.retry_after(text, now)
         elif verdict is Verdict.POISON:
             digested = digest(text.ids).hex()
             log.warning("backend %s: text %s of %d tokens is poison: quarantined", name, digested, text.tokens)
@@ -126,6 +126,6 @@ class ResultHandler:
             self._fail(text, lambda _: BackendUnavailable(message, retry_after_s=GIVEN_UP_S))
 
     def _fail(self, text: QueuedText, error: Callable[[int], ProxyError]) -> None:
-        self.line.forget(text)
-        for job, index in text.waiters:
-            job.fail_input(index, error(index))
+        self.queue.finish(text)
+        for request, index in text.waiters:
+            request.fail_input(index, error(index))

@@ -1,19 +1,19 @@
-"""How fast a backend is, from the calls it has answered, and when those who are refused should come back."""
+"""Estimates how fast a backend is, from its latest batches, and when rejected requests should be sent again."""
 
 import math
 from dataclasses import dataclass, field
 
-FORGET = 0.9  # of what was seen is kept at the next call, so that some twenty calls count
-GUESS = 1000.0  # tokens per second, of a backend of which nothing is known
+DECAY = 0.9  # weight that earlier batches keep at each new one, so that about twenty count
+GUESS = 1000.0  # tokens per second of an unknown backend
 LONGEST_S = 600
 
 
 @dataclass(slots=True)
 class Throughput:
-    """`tokens` and `seconds` of the last calls, each counting by its size; `fastest` in tokens per second; `total`.
+    """Decayed sums of `tokens` and `seconds`; `fastest` in tokens per second; `total` tokens since the start.
 
-    `turns` are the seconds with the waiting for other backends on the same cores. `guess` is tokens per second at the
-    backend's verification.
+    `turns` are seconds that include waiting for other backends on the same cores. `guess` is the tokens per second
+    measured at the backend's verification.
     """
 
     tokens: float = 0.0
@@ -25,37 +25,37 @@ class Throughput:
 
     @property
     def tokens_per_s(self) -> float:
-        """0.0 before the first call."""
+        """0.0 before the first batch."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     @property
     def drained_per_s(self) -> float:
-        """Tokens per second by which a line gets shorter; a guess before the first call."""
+        """Tokens per second by which the queue drains; a guess before the first batch."""
         return self.tokens / self.turns if self.turns else self.guess
 
-    def saw(self, tokens: int, seconds: float, turn_s: float = 0.0) -> None:
-        """A call of so many tokens took so long, and its turn, with the wait for it, so long."""
+    def record(self, tokens: int, seconds: float, turn_s: float = 0.0) -> None:
+        """A batch of so many tokens took so long, and `turn_s` with the wait for its turn."""
         seconds = max(seconds, 1e-6)  # a clock may stand still
-        self.tokens = FORGET * self.tokens + tokens
-        self.seconds = FORGET * self.seconds + seconds
-        self.turns = FORGET * self.turns + max(seconds, turn_s)
+        self.tokens = DECAY * self.tokens + tokens
+        self.seconds = DECAY * self.seconds + seconds
+        self.turns = DECAY * self.turns + max(seconds, turn_s)
         self.fastest = max(self.fastest, tokens / seconds)
         self.total += tokens
 
 
 @dataclass(slots=True)
-class Returns:
-    """Who was told to come back, and when: each finds room, behind those who were told before.
+class RetrySchedule:
+    """When rejected requests were told to come back: each finds room, behind those that were told before.
 
-    Kept as tokens by the whole second of the caller's clock when they are due.
+    Kept as tokens by the whole second of the caller's clock at which they are due.
     """
 
     _due: dict[int, int] = field(default_factory=dict)
 
-    def told(self, now: float, tokens: int, *, queued: int, room: int, per_s: float) -> int:
+    def book(self, now: float, tokens: int, *, queued: int, room: int, per_s: float) -> int:
         """Whole seconds, from 1 to LONGEST_S, after which a request of so many tokens finds room.
 
-        `queued` tokens wait in a line that takes `room`; a request that is larger needs an empty one.
+        `queued` tokens wait in a queue that holds `room`; a request that is larger needs an empty one.
         """
         start = int(now)
         self._due = {second: booked for second, booked in self._due.items() if second >= start}

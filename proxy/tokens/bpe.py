@@ -1,13 +1,13 @@
 """Exact tokens in the proxy: a GGUF's own byte-level BPE, computed here as llama.cpp computes it.
 
 Equality with the engine's /tokenize (add_special, parse_special) is the measure: `PINNED_TEXTS` are compared at start.
-Where llama.cpp and the original Hugging Face tokenizer part, this follows llama.cpp, but for the last point:
+Where llama.cpp and the original Hugging Face tokenizer differ, this follows llama.cpp, except for the last point:
 - Qwen2's original normalises to NFC first, llama.cpp does not. "e" + U+0301 is one token there and two here.
-  Who wants the original's tokens for such texts normalises them before they come here.
-- The original matches `'s` in any case by Unicode's rules, so U+017F (long s) too; llama.cpp: `'s` and `'S`.
-- In Qwen2's vocabulary `</s>` is an ordinary token, 128247, that no merge leads to: as HTML it is three tokens.
-  llama.cpp of 2026 takes a token of that name for a special one in any model, and `</s>` in a text for 128247. This
-  follows the file, as the original does; ids that we send are taken as they are.
+  Callers that want the original's tokens for such texts normalise them first.
+- The original matches `'s` case-insensitively by Unicode's rules, so U+017F (long s) too; llama.cpp: `'s` and `'S`.
+- In Qwen2's vocabulary `</s>` is an ordinary token, 128247, that no merge produces: as HTML it is three tokens.
+  llama.cpp of 2026 treats a token of that name as special in any model, and `</s>` in a text as 128247. This follows
+  the file, as the original does; llama.cpp uses the ids that we send as they are.
 """
 
 import sys
@@ -23,7 +23,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from proxy.contract.gguf import BadGGUF, read_header
 
 T = TypeVar("T")
-Listed = Annotated[list[T], FailFast()]  # one wrong item is enough to know, and a stranger's file may have a million
+Listed = Annotated[list[T], FailFast()]  # one wrong item is enough, and an untrusted file may have a million
 
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SHORT_FORMS = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
@@ -54,11 +54,11 @@ _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # gguf.TokenType: those that llama.
 
 
 class UnsupportedTokenizer(Exception):
-    """No tokenizer that we compute; `args[0]` says why. The caller asks the engine's /tokenize instead."""
+    """We cannot reproduce this tokenizer; `args[0]` says why. The caller uses the engine's /tokenize instead."""
 
 
 class Tokenizer:
-    """Text → ids and back, for one vocabulary. Calls from several threads at once are fine."""
+    """Text to ids and back, for one vocabulary. Thread-safe."""
 
     def __init__(self, inner: tokenizers.Tokenizer, *, before: Sequence[int], after: Sequence[int]) -> None:
         self._inner = inner
@@ -68,7 +68,7 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """How many ids there are: 0 to `size` - 1."""
+        """The number of ids: 0 to `size` - 1."""
         return self._inner.get_vocab_size()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -79,9 +79,9 @@ class Tokenizer:
         return [[*self._before, *encoding.ids, *self._after] for encoding in encodings]
 
     def encode_with_ends(self, text: str, most: int = sys.maxsize) -> tuple[list[int], list[int]]:
-        """The ids of a text, and behind which character the text of each of the first `most` ends.
+        """The ids of a text, and the end of each of the first `most` in it, in characters.
 
-        EOS ends behind the end. Works without the GIL.
+        EOS ends one behind the end of the text. Works without the GIL.
         """
         (encoding,) = self._inner.encode_batch([text], add_special_tokens=False)  # `encode` would hold it
         # One by one: all offsets of a long text at once are a second of the GIL.
@@ -110,12 +110,12 @@ def load(model_file: Path) -> Tokenizer:
     begins = kind.begins if head.add_bos_token is None else head.add_bos_token
     before, after = [head.bos_token_id] if begins else [], [head.eos_token_id] if head.add_eos_token else []
     if any(token >= len(head.tokens) for token in (*before, *after)):
-        raise UnsupportedTokenizer(f"BOS or EOS is none of the {len(head.tokens)} tokens")
+        raise UnsupportedTokenizer(f"BOS or EOS is not one of the {len(head.tokens)} tokens")
     return Tokenizer(_built(kind, head), before=before, after=after)
 
 
 class _Head(BaseModel):
-    """The keys of the file that we read. A default is what llama.cpp takes for a byte-level BPE without that key."""
+    """The keys that we read. A default is what llama.cpp uses for a byte-level BPE without that key."""
 
     model_config = ConfigDict(frozen=True, strict=True, alias_generator=lambda name: f"tokenizer.ggml.{name}")
 
@@ -166,7 +166,7 @@ def _merging(kind: _Kind, head: _Head) -> models.BPE:
 
 
 def _pair(merge: str) -> tuple[str, str]:
-    """The two tokens of a merge. The space between is the only one: in byte-level text a space itself is "Ġ"."""
+    """The two tokens of a merge. It has one space, between them: in byte-level text a space itself is "Ġ"."""
     left, _, right = merge.partition(" ")
     return left, right
 

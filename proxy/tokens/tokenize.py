@@ -1,4 +1,4 @@
-"""Tokenising in the proxy: much text in a thread, a part at a time, so that the event loop never waits for it."""
+"""Tokenises in the proxy: large texts in a thread, a part at a time, so that the event loop never waits."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from proxy.tokens.bpe import Tokenizer
 from proxy.types import Ids
 
-PART = 1_000_000  # characters that are worked on at a time: tokenised, about 100 MB while that lasts
+PART = 1_000_000  # characters processed at a time: tokenising them takes about 100 MB meanwhile
 LARGE_TEXT = 20_000  # characters from which tokenising is worth a thread: about 5 ms of the loop
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ class Tokenize(Protocol):
 
 
 class LocalTokenizer:
-    """The proxy's own tokenizer. Much text goes to a thread, of one request at a time: it takes all cores as it is."""
+    """The proxy's own tokenizer. Large texts go to a thread, one request at a time: one uses all cores already."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -37,9 +37,9 @@ class LocalTokenizer:
 
 
 async def in_parts(work: Callable[[Sequence[str]], list[T]], texts: Sequence[str], large: int) -> list[T]:
-    """What `work` makes of each text; of `large` characters or more in a thread, a part at a time.
+    """Apply `work` to the texts; if they have `large` characters or more, in a thread, a part at a time.
 
-    So the loop never waits for it, memory stays bounded, and a request that was cancelled ends with its part.
+    So the loop never waits, memory stays bounded, and a cancelled request ends with its current part.
     """
     if sum(map(len, texts)) < large:
         return work(texts)

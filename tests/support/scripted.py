@@ -1,4 +1,4 @@
-"""A lane before a scripted backend."""
+"""A dispatcher in front of a scripted backend."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -8,20 +8,20 @@ import numpy as np
 import orjson
 
 from proxy.errors import BackendError, BackendLost
-from proxy.scheduling import dispatcher as lane_module
+from proxy.scheduling import dispatcher as dispatcher_module
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
 from proxy.scheduling.entries import ANYBODY, Caller
 from proxy.types import Ids, Matrix
 
 SLOTS, BATCH = 4, 100
-KNOWN = orjson.loads(lane_module.KNOWN)[0]  # what is sent before a text that may be poison
+KNOWN = orjson.loads(dispatcher_module.KNOWN)[0]  # what is sent before a text that may be poison
 
 
 class Engine:
     """A scripted backend: the vector of [a, b, …] is [a, count]; the guilty text fails, or is NaN, `times` times.
 
-    It is killed during the calls that `kills` numbers, whatever is in them.
+    It is killed during the batches that `kills` numbers, whatever is in them.
     """
 
     name = "scripted"
@@ -56,28 +56,28 @@ class Engine:
 
 @asynccontextmanager
 async def serving(
-    engine: Engine, *, max_tokens: int = 10**6, dimensions: int = 2, doubts: list[BackendError | None] | None = None
+    engine: Engine, *, max_tokens: int = 10**6, dimensions: int = 2, faults: list[BackendError | None] | None = None
 ) -> AsyncIterator[Dispatcher]:
-    """A lane that is being served for as long as the block lasts; after each doubt it goes on, as a model does."""
-    line = BatchQueue(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
-    lane = Dispatcher(engine, line, SharedSlot(), dimensions=dimensions, call_timeout_s=0.1)
-    lane.suspects.quiet_s = 0.02
+    """A dispatcher that serves while the block lasts; after each fault it continues, as a model does."""
+    queue = BatchQueue(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
+    dispatcher = Dispatcher(engine, queue, SharedSlot(), dimensions=dimensions, batch_timeout_s=0.1)
+    dispatcher.suspects.quiet_s = 0.02
 
     async def serve() -> None:
         while True:
-            doubt = await lane.serve()
-            if doubts is not None:
-                doubts.append(doubt)
+            fault = await dispatcher.serve()
+            if faults is not None:
+                faults.append(fault)
 
     async with asyncio.TaskGroup() as tasks:
         working = tasks.create_task(serve())
-        yield lane
+        yield dispatcher
         working.cancel()
 
 
-async def firsts(lane: Dispatcher, *inputs: Ids, caller: Caller = ANYBODY) -> list[float]:
+async def firsts(dispatcher: Dispatcher, *inputs: Ids, caller: Caller = ANYBODY) -> list[float]:
     """The first component of each vector."""
-    return [float(row[0]) for row in (await lane.embed(inputs, caller)).rows]
+    return [float(row[0]) for row in (await dispatcher.embed(inputs, caller)).rows]
 
 
 async def called(engine: Engine, times: int = 1) -> None:

@@ -102,7 +102,7 @@ def test_every_chunk_has_the_exact_mean_of_its_tokens(chunks: list[str], data: s
     assert len(counted) == len(set(counted)), "a token is counted once, but for chunks inside it"
 
 
-def test_tokens_behind_the_limit_are_nobodys() -> None:
+def test_tokens_behind_the_limit_belong_to_no_chunk() -> None:
     assert chunk_means.within([Span(1, 4), Span(4, 6), None, Span(6, 9)], 5) == {0: (1, 4), 1: (4, 5)}
     assert chunk_means.prefix_lengths({0: Span(0, 4), 1: Span(4, 5)}) == [4, 5]
 

@@ -69,7 +69,9 @@ async def test_each_token_has_its_projected_state_the_prefix_too(tokenwise: Serv
     assert [(row["object"], row["index"]) for row in data] == [("embeddings", index) for index in range(3)]
     exact = [await expected(tokenwise, task, text) for text in texts]
     for row, vectors in zip(data, exact, strict=True):
-        np.testing.assert_allclose(np.array(row["embeddings"]), vectors, atol=2e-3)  # as two calls of the engine differ
+        np.testing.assert_allclose(
+            np.array(row["embeddings"]), vectors, atol=2e-3
+        )  # as two batches of the engine differ
     tokens = sum(map(len, exact))
     assert answer.json["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
 
@@ -181,7 +183,7 @@ async def test_the_server_says_what_is_missing_and_reads_a_projector_that_came_l
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "damaged"), (b"PK\3\4 not a zip", "damaged"), ("half", "damaged"), ("other", "of another")],
+    [(b"", "damaged"), (b"PK\3\4 not a zip", "damaged"), ("half", "damaged"), ("other", "for another")],
 )
 def test_a_projector_that_is_not_the_familys_is_refused(tmp_path: Path, content: bytes | str, said: str) -> None:
     file = tmp_path / "projector.npz"

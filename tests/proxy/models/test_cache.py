@@ -157,7 +157,7 @@ async def test_a_row_with_a_right_checksum_of_no_number_is_not_served(tmp_path: 
 @pytest.mark.parametrize(
     "content", [b"SQLite format 3\0" + bytes(range(256)) * 160, b"a text" * 999, b"x"], ids=["header", "text", "byte"]
 )
-async def test_a_damaged_file_is_set_aside_and_said(
+async def test_a_damaged_file_is_renamed_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     path = tmp_path / "c.db"
@@ -167,11 +167,11 @@ async def test_a_damaged_file_is_set_aside_and_said(
         assert await computed(path) == 20
         assert await computed(path) == 0
     assert (tmp_path / "c.db.damaged").read_bytes() == content + b"1"
-    assert "set aside as c.db.damaged" in caplog.text
+    assert "renamed to c.db.damaged" in caplog.text
     assert {file.name for file in tmp_path.iterdir()} == {"c.db", "c.db.damaged"}
 
 
-async def test_a_file_that_is_damaged_while_it_is_used_costs_nobody_an_answer(tmp_path: Path) -> None:
+async def test_a_file_that_is_damaged_while_it_is_used_costs_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     await kept(path, 500)
     content = bytearray(path.read_bytes())
@@ -182,7 +182,7 @@ async def test_a_file_that_is_damaged_while_it_is_used_costs_nobody_an_answer(tm
     assert (tmp_path / "c.db.damaged").exists()
 
 
-async def test_a_database_of_somebody_else_is_left_whole(tmp_path: Path) -> None:
+async def test_a_database_of_another_program_is_left_intact(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE photograph (name TEXT)")
@@ -202,7 +202,7 @@ async def test_a_file_of_an_earlier_version_is_emptied(tmp_path: Path, caplog: p
         connection.commit()
     assert await computed(path) == 20
     assert await computed(path) == 0
-    assert caplog.text.count("without checksums: it is emptied") == 1
+    assert caplog.text.count("without checksums: emptied") == 1
 
 
 async def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Nothing that waits is lost when an engine dies or goes wrong, and only a text that is to blame gets an error."""
+"""No waiting request is lost when an engine dies or fails, and only a text that is to blame gets an error."""
 
 import asyncio
 import os
@@ -110,14 +110,14 @@ async def test_an_engine_that_gives_nan_for_everything_is_told_from_a_text_that_
         assert (await asked).status == 200
 
 
-async def test_an_engine_that_also_ends_at_its_verification_makes_nobody_suspect(tiny: Tiny) -> None:
+async def test_an_engine_that_also_ends_at_its_verification_makes_no_text_suspect(tiny: Tiny) -> None:
     """With the text alone, then at the verification, then with the text alone once more: it is served after that."""
     async with stand_in(tiny.engine) as one, asyncio.TaskGroup() as tasks:
         settings = BackendSettings(url=one.url, batch_tokens=BATCH_TOKENS, model_file=tiny.model)
         async with connect("sick", settings) as backend:
-            waiting = WaitLimits(tokens=10_000, call_s=60, start_s=60, recovery_s=60)
+            waiting = WaitLimits(tokens=10_000, batch_s=60, start_s=60, recovery_s=60)
             model = ServedModel(backend, family_of(tiny.family), waiting)
-            model.lane.suspects.quiet_s = 0.01
+            model.dispatcher.suspects.quiet_s = 0.01
             working = tasks.create_task(model.serve())
             while model.report().state is not State.READY:
                 await asyncio.sleep(0.005)
@@ -136,7 +136,7 @@ async def test_an_engine_that_also_ends_at_its_verification_makes_nobody_suspect
             working.cancel()
 
 
-async def test_who_waits_for_an_engine_that_does_not_come_back_is_told_when_to_return(tiny: Tiny) -> None:
+async def test_requests_for_an_engine_that_does_not_come_back_get_a_retry_after(tiny: Tiny) -> None:
     async with stand_in(tiny.engine) as one, front(one.url, tiny.family, tiny.model, recovery_s=0.3) as served:
         one.dead_until = asyncio.get_running_loop().time() + 1000
         waited = await served.post({"input": "hello"})

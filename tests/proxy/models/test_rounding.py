@@ -1,4 +1,4 @@
-"""The rounding check is measured once for everybody, and nobody who leaves takes it along."""
+"""The rounding check measures once for all callers, and a cancelled caller leaves it to the next."""
 
 import asyncio
 from collections.abc import Sequence

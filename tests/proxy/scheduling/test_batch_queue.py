@@ -1,4 +1,4 @@
-"""The line's decisions: calls that llama-server gets right, nothing lost, nobody starved, everybody's share."""
+"""The batch queue: batches that llama-server computes right, nothing lost, no request starved."""
 
 import asyncio
 
@@ -8,63 +8,74 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from proxy.errors import DeadlineExceeded
 from proxy.scheduling.entries import QueuedRequest, QueuedText, TokenizedText
-from tests.support.in_line import BATCH, LENGTHS, NOBODYS_LOOP, NUMBERS, SLOTS, admit, join, line, owners, tokens
+from tests.support.queued_requests import (
+    BATCH,
+    CLOSED_LOOP,
+    LENGTHS,
+    NUMBERS,
+    SLOTS,
+    enqueue,
+    join,
+    owners,
+    queue,
+    tokens,
+)
 
 
 @given(st.lists(st.tuples(st.integers(1, BATCH), st.booleans()), min_size=1, max_size=12), st.booleans())
-def test_a_text_that_goes_alone_has_its_call_to_itself(texts: list[tuple[int, bool]], interactive_lately: bool) -> None:
-    waiting = line()
-    for length, alone in texts:
-        join(waiting, [TokenizedText(b"%d" % next(NUMBERS), length, alone)])
+def test_an_exclusive_text_has_its_batch_to_itself(texts: list[tuple[int, bool]], interactive_lately: bool) -> None:
+    waiting = queue()
+    for length, exclusive in texts:
+        join(waiting, [TokenizedText(b"%d" % next(NUMBERS), length, exclusive)])
     taken = 0
-    while call := waiting.take(0.0, interactive_lately=interactive_lately):
-        assert len(call) == 1 or not any(text.alone for text in call)
+    while call := waiting.next_batch(0.0, interactive_lately=interactive_lately):
+        assert len(call) == 1 or not any(text.exclusive for text in call)
         taken += len(call)
         for text in call:
-            waiting.forget(text)
+            waiting.finish(text)
     assert taken == len(texts)
 
 
-class Lines(RuleBasedStateMachine):
-    """Whatever comes, leaves and goes wrong."""
+class Queues(RuleBasedStateMachine):
+    """Requests arrive, are cancelled, and their batches fail."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = line()
+        self.queue = queue()
         self.jobs: list[QueuedRequest] = []
-        self.aside: set[bytes] = set()
+        self.retried: set[bytes] = set()
         self.now = 0.0
 
     @rule(lengths=LENGTHS, client=st.sampled_from("abc"), same=st.booleans())
     def arrives(self, lengths: list[int], client: str, same: bool) -> None:
         names = [b"%d" % length if same else b"n%d" % next(NUMBERS) for length in lengths]
         asked = [TokenizedText(name, length) for name, length in zip(names, lengths, strict=True)]
-        self.jobs.append(join(self.line, asked, client, self.now))
+        self.jobs.append(join(self.queue, asked, client, self.now))
 
     @rule(number=st.integers(0, 99))
     def leaves(self, number: int) -> None:
         if self.jobs:
             job = self.jobs.pop(number % len(self.jobs))
             job.done.cancel()
-            self.line.drop(job)
+            self.queue.cancel(job)
 
     @rule(interactive_lately=st.booleans(), goes_wrong=st.booleans())
     def is_called(self, interactive_lately: bool, goes_wrong: bool) -> None:
         self.now += 1
         wanted = any(job.left for job in self.jobs)
-        call = self.line.take(self.now, interactive_lately=interactive_lately)
+        call = self.queue.next_batch(self.now, interactive_lately=interactive_lately)
         assert bool(call) is wanted
         assert len(call) <= SLOTS
         assert tokens(call) <= BATCH
-        again = [text for text in call if goes_wrong and text.ids not in self.aside]
-        self.aside |= {text.ids for text in again}
-        self.line.requeue([[text] for text in again])
+        again = [text for text in call if goes_wrong and text.ids not in self.retried]
+        self.retried |= {text.ids for text in again}
+        self.queue.requeue([[text] for text in again])
         for text in call:
             if text not in again:
                 self.is_answered(text)
 
     def is_answered(self, text: QueuedText) -> None:
-        self.line.forget(text)
+        self.queue.finish(text)
         for job, _ in text.waiters:
             job.left -= 1
             if not job.left:
@@ -74,86 +85,86 @@ class Lines(RuleBasedStateMachine):
     @invariant()
     def the_count_is_what_waits(self) -> None:
         texts = {text: None for job in self.jobs for text in job.texts if not text.taken}
-        aside = sum(map(len, self.line.aside()))
-        assert self.line.texts == len(texts) + aside
+        retries = sum(map(len, self.queue.retries()))
+        assert self.queue.texts == len(texts) + retries
 
     @precondition(lambda self: not self.jobs)
     @invariant()
     def nothing_is_left_behind(self) -> None:
-        while self.line.take(self.now):
-            raise AssertionError("a text that nobody waits for was sent")
-        assert (self.line.texts, self.line.tokens, self.line.waiting()) == (0, 0, [])
+        while self.queue.next_batch(self.now):
+            raise AssertionError("a text without a waiting request was sent")
+        assert (self.queue.texts, self.queue.tokens, self.queue.waiting()) == (0, 0, [])
 
 
-TestLines = Lines.TestCase
-TestLines.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestQueues = Queues.TestCase
+TestQueues.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 
 
 @given(st.lists(LENGTHS, min_size=1, max_size=6), st.booleans())
 def test_every_text_goes_out_once_and_each_job_in_its_order(
     requests: list[list[int]], interactive_lately: bool
 ) -> None:
-    waiting = line()
-    jobs = [admit(waiting, *lengths) for lengths in requests]
+    waiting = queue()
+    jobs = [enqueue(waiting, *lengths) for lengths in requests]
     sent: dict[QueuedRequest, list[int]] = {job: [] for job in jobs}
-    while call := waiting.take(0, interactive_lately=interactive_lately):
+    while call := waiting.next_batch(0, interactive_lately=interactive_lately):
         for text in call:
             ((job, index),) = text.waiters
             sent[job].append(index)
     assert [sent[job] for job in jobs] == [list(range(job.size)) for job in jobs]
 
 
-def test_a_full_line_refuses_but_takes_any_one_job_when_empty() -> None:
-    waiting = line(max_tokens=30)
-    first = admit(waiting, 20, 20, 20, 20)
-    job = QueuedRequest(1, asyncio.Future(loop=NOBODYS_LOOP))
-    assert waiting.admit(job, [TokenizedText(b"x", 1)]) is None
-    assert waiting.admit(job, [TokenizedText(first.texts[0].ids, 20)]) == 1  # what is computed anyway costs nothing
+def test_a_full_queue_refuses_but_takes_any_one_request_when_empty() -> None:
+    waiting = queue(max_tokens=30)
+    first = enqueue(waiting, 20, 20, 20, 20)
+    job = QueuedRequest(1, asyncio.Future(loop=CLOSED_LOOP))
+    assert waiting.enqueue(job, [TokenizedText(b"x", 1)]) is None
+    assert waiting.enqueue(job, [TokenizedText(first.texts[0].ids, 20)]) == 1  # what is computed anyway costs nothing
 
 
-def test_identical_texts_are_one_and_go_with_whoever_is_first() -> None:
-    waiting = line()
+def test_identical_texts_are_one_entry_sent_with_the_first_request() -> None:
+    waiting = queue()
     bulk = [TokenizedText(b"b%d" % number, 50) for number in range(20)]
     first = join(waiting, [*bulk, bulk[0]])
     assert waiting.texts == 20
     second = join(waiting, [bulk[19]])
     assert waiting.texts == 20
-    waiting.drop(second)
+    waiting.cancel(second)
     assert waiting.texts == 20
     second = join(waiting, [TokenizedText(b"b19", 20), TokenizedText(b"q", 5)])
-    assert [job for text in waiting.take(0) for job, _ in text.waiters].count(second) == 2
+    assert [job for text in waiting.next_batch(0) for job, _ in text.waiters].count(second) == 2
     sent = 2
-    while call := waiting.take(0):
+    while call := waiting.next_batch(0):
         sent += len(call)
     assert sent == 21
     assert first.head() is None
 
 
-def test_who_leaves_takes_only_its_own_texts_along() -> None:
-    waiting = line()
+def test_a_cancelled_request_takes_only_its_own_texts_along() -> None:
+    waiting = queue()
     shared = TokenizedText(b"shared", 50)
     gone, stays = join(waiting, [TokenizedText(b"own", 60), shared]), join(waiting, [shared])
-    waiting.drop(gone)
-    waiting.drop(gone)
+    waiting.cancel(gone)
+    waiting.cancel(gone)
     assert (waiting.texts, waiting.tokens) == (1, 50)
-    assert [owners([text]) for text in waiting.take(0)] == [[stays]]
+    assert [owners([text]) for text in waiting.next_batch(0)] == [[stays]]
 
 
-def test_what_cannot_be_done_by_its_deadline_is_not_begun() -> None:
-    waiting = line()
-    slow = admit(waiting, *[50] * 4, deadline=10.0)
-    fast = admit(waiting, *[50] * 4, deadline=30.0)
-    assert set(owners(waiting.take(0.0, fastest=10.0))) == {fast}
+def test_a_request_that_cannot_meet_its_deadline_is_not_started() -> None:
+    waiting = queue()
+    slow = enqueue(waiting, *[50] * 4, deadline=10.0)
+    fast = enqueue(waiting, *[50] * 4, deadline=30.0)
+    assert set(owners(waiting.next_batch(0.0, fastest=10.0))) == {fast}
     assert isinstance(slow.done.exception(), DeadlineExceeded)
     assert not fast.done.done()
 
 
-def test_what_went_wrong_goes_again_between_the_calls_of_others() -> None:
-    waiting = line()
-    admit(waiting, *[30] * 2)
-    bad = waiting.take(0)
+def test_retries_are_sent_between_the_batches_of_others() -> None:
+    waiting = queue()
+    enqueue(waiting, *[30] * 2)
+    bad = waiting.next_batch(0)
     waiting.requeue([[text] for text in bad])
-    others = admit(waiting, *[50] * 8)
-    calls = [waiting.take(0) for _ in range(4)]
+    others = enqueue(waiting, *[50] * 8)
+    calls = [waiting.next_batch(0) for _ in range(4)]
     assert sorted(len(call) for call in calls) == [1, 1, 2, 2]
     assert [others in owners(call) for call in calls] in ([True, False] * 2, [False, True] * 2)

@@ -1,4 +1,4 @@
-"""A lane sends calls one after another, shares them, refuses what is too much, and lets go of who leaves."""
+"""A dispatcher sends one batch after another, shares them, rejects what is too much, and drops cancelled requests."""
 
 import asyncio
 import tracemalloc
@@ -18,25 +18,25 @@ from tests.support.scripted import BATCH, SLOTS, Engine, called, firsts, serving
 
 
 async def test_rows_come_back_in_the_order_of_the_inputs() -> None:
-    async with serving(Engine()) as lane:
-        assert await firsts(lane, *([n] * (n % 30 + 1) for n in range(40))) == list(range(40))
+    async with serving(Engine()) as dispatcher:
+        assert await firsts(dispatcher, *([n] * (n % 30 + 1) for n in range(40))) == list(range(40))
 
 
-async def test_requests_that_wait_together_share_a_call() -> None:
+async def test_requests_that_wait_together_share_a_batch() -> None:
     engine = Engine()
-    async with serving(engine) as lane:
-        await asyncio.gather(*(lane.embed([[n]]) for n in range(4)))
+    async with serving(engine) as dispatcher:
+        await asyncio.gather(*(dispatcher.embed([[n]]) for n in range(4)))
     assert engine.calls == [[0, 1, 2, 3]]
 
 
 async def test_a_text_that_waits_takes_little_memory() -> None:
     engine = Engine()
     engine.gate.clear()
-    async with serving(engine) as lane:
+    async with serving(engine) as dispatcher:
         inputs = [np.array([n, 1, 2, 3], dtype=np.int32) for n in range(2000)]
         tracemalloc.start()
         try:
-            waiting = asyncio.create_task(lane.embed(inputs))
+            waiting = asyncio.create_task(dispatcher.embed(inputs))
             await called(engine)
             assert tracemalloc.get_traced_memory()[0] < 1000 * len(inputs)
         finally:
@@ -44,20 +44,20 @@ async def test_a_text_that_waits_takes_little_memory() -> None:
             waiting.cancel()
 
 
-async def test_the_next_call_is_on_its_way_before_an_answer_is_read() -> None:
+async def test_the_next_batch_is_sent_before_a_result_is_read() -> None:
     engine = Engine()
-    async with serving(engine) as lane:
-        await firsts(lane, *([n] for n in range(3 * SLOTS)))
+    async with serving(engine) as dispatcher:
+        await firsts(dispatcher, *([n] for n in range(3 * SLOTS)))
     assert engine.log == ["send 1", "send 2", "read", "send 3", "read", "read"]
 
 
 async def test_identical_texts_are_computed_once_also_while_one_is_in_flight() -> None:
     engine = Engine()
     engine.gate.clear()
-    async with serving(engine) as lane:
-        first = asyncio.ensure_future(firsts(lane, [7], [8], [7]))
+    async with serving(engine) as dispatcher:
+        first = asyncio.ensure_future(firsts(dispatcher, [7], [8], [7]))
         await called(engine)
-        second, third = (asyncio.ensure_future(firsts(lane, [8], [9])) for _ in range(2))
+        second, third = (asyncio.ensure_future(firsts(dispatcher, [8], [9])) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
         third.cancel()
@@ -66,36 +66,36 @@ async def test_identical_texts_are_computed_once_also_while_one_is_in_flight() -
     assert engine.calls == [[7, 8], [9]]
 
 
-async def test_a_full_line_says_how_much_waits_and_when_to_come_back() -> None:
+async def test_a_full_queue_says_how_much_waits_and_when_to_come_back() -> None:
     engine = Engine()
-    async with serving(engine, max_tokens=60) as lane:
-        await lane.embed([[1] * 50])
+    async with serving(engine, max_tokens=60) as dispatcher:
+        await dispatcher.embed([[1] * 50])
         engine.gate.clear()
-        first = asyncio.ensure_future(lane.embed([[1]]))
+        first = asyncio.ensure_future(dispatcher.embed([[1]]))
         await called(engine, 2)
-        second = asyncio.ensure_future(lane.embed([[2] * 20, [3] * 20]))
+        second = asyncio.ensure_future(dispatcher.embed([[2] * 20, [3] * 20]))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="40 tokens") as full:
-            await lane.embed([[4] * 30])
-        lane.throughput.tokens, lane.throughput.turns = 10.0, 2.0
-        assert lane.overloaded(40).retry_after_s == (30 + 40 + 40 - 60) / 5, "behind the one that was just told"
+            await dispatcher.embed([[4] * 30])
+        dispatcher.throughput.tokens, dispatcher.throughput.turns = 10.0, 2.0
+        assert dispatcher.overloaded(40).retry_after_s == (30 + 40 + 40 - 60) / 5, "behind the one that was just told"
         assert full.value.queue_tokens == 40
         engine.gate.set()
         await asyncio.gather(first, second)
 
 
-async def test_a_caller_that_leaves_takes_its_texts_out_of_the_line() -> None:
+async def test_a_cancelled_request_takes_its_texts_out_of_the_queue() -> None:
     engine = Engine()
     engine.gate.clear()
-    async with serving(engine) as lane:
-        first = asyncio.ensure_future(lane.embed([[1]]))
+    async with serving(engine) as dispatcher:
+        first = asyncio.ensure_future(dispatcher.embed([[1]]))
         await called(engine)
-        gone = asyncio.ensure_future(lane.embed([[n] for n in range(9)]))
+        gone = asyncio.ensure_future(dispatcher.embed([[n] for n in range(9)]))
         await asyncio.sleep(0)
-        assert lane.line.texts == 8
+        assert dispatcher.queue.texts == 8
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        assert lane.line.texts == 0
+        assert dispatcher.queue.texts == 0
         engine.gate.set()
         await first
     assert engine.calls == [[1]]
@@ -103,27 +103,27 @@ async def test_a_caller_that_leaves_takes_its_texts_out_of_the_line() -> None:
 
 async def test_what_cannot_be_done_in_time_is_not_begun() -> None:
     engine = Engine()
-    async with serving(engine) as lane:
+    async with serving(engine) as dispatcher:
         with pytest.raises(DeadlineExceeded):
-            await lane.embed([[1]], Caller(deadline=asyncio.get_running_loop().time()))
+            await dispatcher.embed([[1]], Caller(deadline=asyncio.get_running_loop().time()))
     assert engine.calls == []
 
 
-async def test_draining_sends_home_who_waits_and_finishes_what_runs() -> None:
+async def test_draining_fails_waiting_requests_and_completes_the_batch_in_flight() -> None:
     engine = Engine()
     engine.gate.clear()
-    async with serving(engine) as lane:
-        running = asyncio.ensure_future(firsts(lane, [1]))
+    async with serving(engine) as dispatcher:
+        running = asyncio.ensure_future(firsts(dispatcher, [1]))
         await called(engine)
-        waiting = asyncio.ensure_future(lane.embed([[2]]))
+        waiting = asyncio.ensure_future(dispatcher.embed([[2]]))
         await asyncio.sleep(0)
-        lane.close(lambda: Draining("the server is stopping"))
+        dispatcher.close(lambda: Draining("the server is stopping"))
         engine.gate.set()
         assert await running == [1]
         with pytest.raises(Draining):
             await waiting
         with pytest.raises(Draining):
-            await lane.embed([[3]])
+            await dispatcher.embed([[3]])
 
 
 async def test_backends_that_share_the_cores_take_turns() -> None:
@@ -132,16 +132,16 @@ async def test_backends_that_share_the_cores_take_turns() -> None:
         engine.gate.clear()
     lanes = [
         Dispatcher(
-            engine, BatchQueue(slots=1, batch_tokens=BATCH, max_tokens=99), shared, dimensions=2, call_timeout_s=5
+            engine, BatchQueue(slots=1, batch_tokens=BATCH, max_tokens=99), shared, dimensions=2, batch_timeout_s=5
         )
         for engine in engines
     ]
     async with asyncio.TaskGroup() as tasks:
-        working = [tasks.create_task(lane.serve()) for lane in lanes]
-        asked = [tasks.create_task(lane.embed([[n] for n in range(5)])) for lane in lanes]
+        working = [tasks.create_task(dispatcher.serve()) for dispatcher in lanes]
+        asked = [tasks.create_task(dispatcher.embed([[n] for n in range(5)])) for dispatcher in lanes]
         for turn in range(10):
             await called(engines[turn % 2], turn // 2 + 1)
-            assert [lane.in_flight for lane in lanes] == [1 - turn % 2, turn % 2]
+            assert [dispatcher.in_flight for dispatcher in lanes] == [1 - turn % 2, turn % 2]
             engines[turn % 2].gate.set()
             while lanes[turn % 2].in_flight:
                 await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Everybody has a share: queries and bulk, keys, and the requests of a key."""
+"""Fair shares: of queries and bulk, of keys, and of the requests of a key."""
 
 import asyncio
 
@@ -9,31 +9,43 @@ from hypothesis import strategies as st
 
 from proxy.scheduling.batch_queue import AGEING_S, BATCH_S, MIN_BULK_SHARE
 from proxy.scheduling.entries import Caller, QueuedRequest, TokenizedText
-from tests.support.in_line import BATCH, LENGTHS, NOBODYS_LOOP, NUMBERS, SLOTS, SMALL, admit, join, line, owners, tokens
+from tests.support.queued_requests import (
+    BATCH,
+    CLOSED_LOOP,
+    LENGTHS,
+    NUMBERS,
+    SLOTS,
+    SMALL,
+    enqueue,
+    join,
+    owners,
+    queue,
+    tokens,
+)
 
 
 @given(st.lists(st.integers(1, BATCH), min_size=20, max_size=60), st.integers(0, 10), st.integers(1, SMALL))
-def test_a_query_goes_out_in_one_of_the_next_two_calls_whatever_bulk_waits(
+def test_a_query_is_in_one_of_the_next_two_batches_whatever_bulk_waits(
     bulk: list[int], calls: int, length: int
 ) -> None:
-    waiting = line()
-    admit(waiting, *bulk)
+    waiting = queue()
+    enqueue(waiting, *bulk)
     for _ in range(calls):
-        waiting.take(0, interactive_lately=True)
-    query = admit(waiting, length)
-    assert query in owners([*waiting.take(0), *waiting.take(0)])
+        waiting.next_batch(0, interactive_lately=True)
+    query = enqueue(waiting, length)
+    assert query in owners([*waiting.next_batch(0), *waiting.next_batch(0)])
 
 
 @settings(max_examples=25)
 @given(st.integers(1, SMALL), st.integers(1, SMALL))
 def test_bulk_has_its_share_however_many_queries_come(query: int, length: int) -> None:
-    waiting = line()
-    bulk = admit(waiting, *[length] * 500)
+    waiting = queue()
+    bulk = enqueue(waiting, *[length] * 500)
     had = total = calls = 0
     for _ in range(100):
         while waiting.texts - len([t for t in bulk.texts if not t.taken]) < SLOTS:
-            admit(waiting, query)
-        call = waiting.take(0, interactive_lately=True)
+            enqueue(waiting, query)
+        call = waiting.next_batch(0, interactive_lately=True)
         calls += 1
         had, total = had + tokens(call, bulk), total + tokens(call)
     slots_are_the_limit = (SLOTS // 2) * length  # half of the texts of a call are all that it can be given
@@ -43,16 +55,16 @@ def test_bulk_has_its_share_however_many_queries_come(query: int, length: int) -
 
 def test_bulk_that_waited_long_has_more() -> None:
     def share(now: float) -> float:
-        waiting = line()
-        bulk = admit(waiting, *[20] * 400)
+        waiting = queue()
+        bulk = enqueue(waiting, *[20] * 400)
         had = total = 0
         for _ in range(40):
-            admit(waiting, 20)
-            admit(waiting, 20)
-            admit(waiting, 20)
-            admit(waiting, 20)
+            enqueue(waiting, 20)
+            enqueue(waiting, 20)
+            enqueue(waiting, 20)
+            enqueue(waiting, 20)
             bulk.since = 0.0
-            call = waiting.take(now, interactive_lately=True)
+            call = waiting.next_batch(now, interactive_lately=True)
             had, total = had + tokens(call, bulk), total + tokens(call)
         return had / total
 
@@ -60,36 +72,36 @@ def test_bulk_that_waited_long_has_more() -> None:
     assert share(10 * AGEING_S) == pytest.approx(0.5, abs=0.05)
 
 
-def test_calls_with_bulk_are_small_only_while_somebody_is_in_a_hurry() -> None:
-    waiting = line()
-    admit(waiting, *[10] * 50)
-    assert len(waiting.take(0, interactive_lately=False)) == SLOTS
-    assert len(waiting.take(0, interactive_lately=True)) == SLOTS // 2
+def test_batches_with_bulk_are_small_only_after_a_recent_interactive_request() -> None:
+    waiting = queue()
+    enqueue(waiting, *[10] * 50)
+    assert len(waiting.next_batch(0, interactive_lately=False)) == SLOTS
+    assert len(waiting.next_batch(0, interactive_lately=True)) == SLOTS // 2
 
 
 @given(LENGTHS, LENGTHS, st.floats(1, 10 * BATCH / BATCH_S))
-def test_a_call_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
+def test_a_batch_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
     bulk: list[int], queries: list[int], speed: float
 ) -> None:
-    waiting = line()
-    admit(waiting, *bulk)
+    waiting = queue()
+    enqueue(waiting, *bulk)
     for length in queries:
-        admit(waiting, length)
+        enqueue(waiting, length)
     while waiting:
-        call = waiting.take(0, speed=speed)
+        call = waiting.next_batch(0, speed=speed)
         assert len(call) == 1 or tokens(call) <= min(BATCH, max(BATCH // 8, speed * BATCH_S))
 
 
-def test_what_bulk_is_owed_from_long_calls_is_not_taken_in_many_short_ones() -> None:
-    waiting = line()
-    admit(waiting, *[1] * 3000)
+def test_the_bulk_deficit_of_long_batches_is_not_spent_in_many_short_ones() -> None:
+    waiting = queue()
+    enqueue(waiting, *[1] * 3000)
     for _ in range(200):
-        admit(waiting, *[SMALL // 2] * 2)
-        waiting.take(0)  # bulk cannot have what it is owed: it is slots that it lacks
-    admit(waiting, *[BATCH // 5] * 60)
-    query = admit(waiting, 5)
+        enqueue(waiting, *[SMALL // 2] * 2)
+        waiting.next_batch(0)  # bulk cannot have what it is owed: it is slots that it lacks
+    enqueue(waiting, *[BATCH // 5] * 60)
+    query = enqueue(waiting, 5)
     speed = BATCH / 4 / BATCH_S
-    assert query in owners([text for _ in range(3) for text in waiting.take(0, speed=speed)])
+    assert query in owners([text for _ in range(3) for text in waiting.next_batch(0, speed=speed)])
 
 
 @given(
@@ -98,12 +110,12 @@ def test_what_bulk_is_owed_from_long_calls_is_not_taken_in_many_short_ones() -> 
     st.integers(1, 5),
 )
 def test_two_keys_get_the_same_however_many_requests_each_has(first: list[int], second: list[int], many: int) -> None:
-    waiting = line()
-    ones = [admit(waiting, *first, client="one") for _ in range(many)]
-    other = admit(waiting, *second, client="other")
+    waiting = queue()
+    ones = [enqueue(waiting, *first, client="one") for _ in range(many)]
+    other = enqueue(waiting, *second, client="other")
     had = {True: 0, False: 0}
     while True:
-        call = waiting.take(0)
+        call = waiting.next_batch(0)
         for text in call:
             had[text.waiters[0][0] in ones] += text.tokens
         if all(text.taken for text in other.texts) or all(text.taken for job in ones for text in job.texts):
@@ -117,20 +129,20 @@ def test_two_keys_get_the_same_however_many_requests_each_has(first: list[int], 
     )
 )
 def test_no_request_of_a_key_is_done_later_than_with_equal_shares(requests: list[tuple[int, list[int]]]) -> None:
-    """`requests`: how many calls after the one before each comes, and the lengths of its texts: all are bulk."""
-    waiting, served = line(), 0
+    """`requests`: how many batches after the previous one each arrives, and the lengths of its texts: all are bulk."""
+    waiting, served = queue(), 0
     arrived: dict[QueuedRequest, int] = {}
     done: dict[QueuedRequest, int] = {}
 
     def call() -> None:
         nonlocal served
-        served += tokens(waiting.take(0))
+        served += tokens(waiting.next_batch(0))
         done.update({job: served for job in arrived if job not in done and all(text.taken for text in job.texts)})
 
     for calls, lengths in requests:
         for _ in range(calls):
             call()
-        arrived[admit(waiting, *lengths)] = served
+        arrived[enqueue(waiting, *lengths)] = served
     while waiting:
         call()
     sizes = {job: sum(text.tokens for text in job.texts) for job in arrived}
@@ -159,7 +171,7 @@ def equal_shares(arrived: dict[QueuedRequest, int], sizes: dict[QueuedRequest, i
 
 @pytest.mark.parametrize("others", ["stay", "leave", "ask for the same"])
 def test_a_long_request_is_done_although_short_ones_keep_coming(others: str) -> None:
-    waiting = line()
+    waiting = queue()
 
     def come() -> list[QueuedRequest]:
         texts = [TokenizedText(b"%d" % next(NUMBERS), BATCH) for _ in range(5)]
@@ -170,16 +182,16 @@ def test_a_long_request_is_done_although_short_ones_keep_coming(others: str) -> 
     def call() -> None:
         while len(short) < 8:
             short.extend(come())
-        for text in waiting.take(0):
-            waiting.forget(text)
+        for text in waiting.next_batch(0):
+            waiting.finish(text)
             text.deliver(np.zeros(1, np.float32))
         if others == "leave":
-            waiting.drop(short.pop())
+            waiting.cancel(short.pop())
         short[:] = [job for job in short if job.left]
 
     for _ in range(500):
         call()
-    long, calls = admit(waiting, *[BATCH] * 50), 0
+    long, calls = enqueue(waiting, *[BATCH] * 50), 0
     while long.left:
         call()
         calls += 1
@@ -187,47 +199,47 @@ def test_a_long_request_is_done_although_short_ones_keep_coming(others: str) -> 
 
 
 def test_requests_of_a_key_are_done_one_after_another() -> None:
-    waiting = line()
-    jobs = [admit(waiting, *[BATCH] * 5) for _ in range(4)]
-    assert [owners(waiting.take(0)) for _ in range(20)] == [[job] for job in jobs for _ in range(5)]
+    waiting = queue()
+    jobs = [enqueue(waiting, *[BATCH] * 5) for _ in range(4)]
+    assert [owners(waiting.next_batch(0)) for _ in range(20)] == [[job] for job in jobs for _ in range(5)]
 
 
 def test_a_short_request_passes_a_long_one_that_has_had_much_more_than_its_length() -> None:
-    waiting = line()
-    admit(waiting, *[BATCH] * 50)
+    waiting = queue()
+    enqueue(waiting, *[BATCH] * 50)
     for _ in range(10):
-        waiting.take(0)
-    short = admit(waiting, BATCH)
-    assert owners(waiting.take(0)) == [short]
+        waiting.next_batch(0)
+    short = enqueue(waiting, BATCH)
+    assert owners(waiting.next_batch(0)) == [short]
 
 
-def test_a_long_text_is_not_passed_over_for_ever() -> None:
-    waiting = line()
-    admit(waiting, 60)
-    long = admit(waiting, BATCH)
+def test_a_long_text_is_not_skipped_forever() -> None:
+    waiting = queue()
+    enqueue(waiting, 60)
+    long = enqueue(waiting, BATCH)
     calls = []
     for _ in range(5):
-        admit(waiting, 60)  # shorter ones keep coming
-        calls.append(long in owners(waiting.take(0)))
+        enqueue(waiting, 60)  # shorter ones keep coming
+        calls.append(long in owners(waiting.next_batch(0)))
     assert True in calls
 
 
-def test_keys_that_come_again_and_again_do_not_overtake_one_that_was_served_before() -> None:
-    waiting = line()
-    old = admit(waiting, *[BATCH] * 10, client="old")
+def test_new_keys_do_not_overtake_one_that_was_served_before() -> None:
+    waiting = queue()
+    old = enqueue(waiting, *[BATCH] * 10, client="old")
     had = 0
     for number in range(20):
-        admit(waiting, BATCH, client=f"new {number}")
-        had += tokens(waiting.take(0), old)
+        enqueue(waiting, BATCH, client=f"new {number}")
+        had += tokens(waiting.next_batch(0), old)
     assert had >= 4 * BATCH  # one in each round, while more and more wait
 
 
 def test_a_request_that_goes_first_passes_those_of_its_own_key_and_takes_nothing_from_another() -> None:
-    waiting = line()
-    of = {client: [admit(waiting, 5, client=client) for _ in range(20)] for client in "ab"}
-    urgent = QueuedRequest(1, asyncio.Future(loop=NOBODYS_LOOP), Caller(client="a", first=True))
-    waiting.admit(urgent, [TokenizedText(b"urgent", SMALL)])
-    calls = [waiting.take(0) for _ in range(6)]
+    waiting = queue()
+    of = {client: [enqueue(waiting, 5, client=client) for _ in range(20)] for client in "ab"}
+    urgent = QueuedRequest(1, asyncio.Future(loop=CLOSED_LOOP), Caller(client="a", first=True))
+    waiting.enqueue(urgent, [TokenizedText(b"urgent", SMALL)])
+    calls = [waiting.next_batch(0) for _ in range(6)]
     assert urgent in owners(calls[0])
     had = {client: sum(tokens(call, *jobs) for call in calls) for client, jobs in of.items()}
     assert abs(had["a"] + SMALL - had["b"]) <= SMALL

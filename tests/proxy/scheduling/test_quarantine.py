@@ -1,4 +1,4 @@
-"""Who is to blame when an engine ends: a text that ends it again and again alone, and never one that was only there."""
+"""Which text is to blame when an engine ends: one that ends it repeatedly on its own, not one that was only there."""
 
 import itertools
 import math
@@ -11,32 +11,32 @@ import pytest
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import QueuedRequest, QueuedText, TokenizedText
 from proxy.scheduling.quarantine import FIRST_S, KEPT, LONGEST_QUIET_S, LONGEST_S, QUIET_S, Suspects, Verdict
-from tests.support.in_line import join, line, owners
+from tests.support.queued_requests import join, owners, queue
 
-CALL_S, RESTART_S = 0.1, 1.0
+BATCH_S, RESTART_S = 0.1, 1.0
 
 # What happened, in order: "x": the engine ended with x alone; "xyz": with these; "+x": x was right; "x?": its row was
 # not finite; "-": it ended without a text. And what becomes of x in the end.
 HISTORIES = [
-    ("x", Verdict.AGAIN),
+    ("x", Verdict.RETRY),
     ("x x", Verdict.POISON),
-    ("xyz x", Verdict.AGAIN),
+    ("xyz x", Verdict.RETRY),
     ("xyz x x", Verdict.POISON),
-    ("x - x", Verdict.AGAIN),
-    ("x yz x", Verdict.AGAIN),
+    ("x - x", Verdict.RETRY),
+    ("x yz x", Verdict.RETRY),
     ("x yz x x", Verdict.POISON),
     ("x y x", Verdict.POISON),  # two that are poison do not clear each other
-    ("x +x x", Verdict.AGAIN),
-    ("+x x x", Verdict.AGAIN),
+    ("x +x x", Verdict.RETRY),
+    ("+x x x", Verdict.RETRY),
     ("+x x x x", Verdict.POISON),
-    ("x?", Verdict.AGAIN),
+    ("x?", Verdict.RETRY),
     ("x? x?", Verdict.POISON),
     ("x? x", Verdict.POISON),
-    ("x - x - x - x", Verdict.AGAIN),
+    ("x - x - x - x", Verdict.RETRY),
     ("x - x - x - x - x", Verdict.GIVE_UP),
     ("x - x - x - x - x - x", Verdict.GIVE_UP),
     ("x - x - x - x - x x", Verdict.POISON),
-    ("x - x - x - x +x x", Verdict.AGAIN),
+    ("x - x - x - x +x x", Verdict.RETRY),
 ]
 
 
@@ -51,26 +51,26 @@ def test_what_becomes_of_a_text(history: str, expected: Verdict) -> None:
         elif event[-1] == "?":
             last = suspects.not_finite(event[:-1].encode(), 0.0)
         else:
-            verdicts = suspects.ended_with([letter.encode() for letter in event], CALL_S, 0.0)
+            verdicts = suspects.ended_with([letter.encode() for letter in event], BATCH_S, 0.0)
             last = verdicts[event.index("x")] if "x" in event else last
     assert last is expected
 
 
-def test_the_engine_has_to_live_without_a_suspect_for_ten_times_its_call() -> None:
+def test_the_engine_has_to_live_without_a_suspect_for_ten_times_its_batch() -> None:
     suspects = Suspects()
     assert suspects.quiet_before(b"short", 0.0) is None
-    for ids, call_s, quiet_s in [(b"short", 0.01, QUIET_S), (b"long", 1.0, 10.0), (b"hung", 600.0, LONGEST_QUIET_S)]:
-        suspects.ended_with([ids], call_s, 0.0)
+    for ids, batch_s, quiet_s in [(b"short", 0.01, QUIET_S), (b"long", 1.0, 10.0), (b"hung", 600.0, LONGEST_QUIET_S)]:
+        suspects.ended_with([ids], batch_s, 0.0)
         assert suspects.quiet_before(ids, 0.0) == quiet_s
-    suspects.ended_with([b"one", b"of", b"many"], CALL_S, 0.0)
+    suspects.ended_with([b"one", b"of", b"many"], BATCH_S, 0.0)
     assert suspects.quiet_before(b"of", 0.0) == 0.0, "alone, at once"
 
 
 def test_poison_is_refused_for_longer_each_time_and_has_one_try_between() -> None:
     suspects, now = Suspects(), 0.0
-    suspects.ended_with([b"x"], CALL_S, now)
+    suspects.ended_with([b"x"], BATCH_S, now)
     for sentence in range(8):
-        assert suspects.ended_with([b"x"], CALL_S, now) == [Verdict.POISON]
+        assert suspects.ended_with([b"x"], BATCH_S, now) == [Verdict.POISON]
         until = now + min(LONGEST_S, FIRST_S * 2**sentence)
         assert suspects.quiet_before(b"x", until - 1) == math.inf
         assert suspects.quiet_before(b"x", until) == QUIET_S
@@ -82,10 +82,10 @@ def test_poison_is_refused_for_longer_each_time_and_has_one_try_between() -> Non
 def test_memory_is_bounded_and_the_latest_stay() -> None:
     suspects = Suspects()
     for number in range(3 * KEPT):
-        suspects.ended_with([b"%d" % number], CALL_S, float(number))
+        suspects.ended_with([b"%d" % number], BATCH_S, float(number))
     assert suspects.quiet_before(b"0", 0.0) is None
     assert suspects.quiet_before(b"%d" % (3 * KEPT - 1), 0.0) == QUIET_S
-    suspects.ended_with([b"x"], CALL_S, 1e9)
+    suspects.ended_with([b"x"], BATCH_S, 1e9)
     assert suspects.quiet_before(b"%d" % (3 * KEPT - 1), 0.0) is None, "a day has passed"
     suspects.clear()
     assert not suspects
@@ -93,7 +93,7 @@ def test_memory_is_bounded_and_the_latest_stay() -> None:
 
 @dataclass
 class World:
-    """An engine, its line and four clients who each wait for one answer at a time, in simulated time.
+    """An engine, its queue and four clients that each wait for one answer at a time, in simulated time.
 
     `kill()` is after how many seconds of its life the engine is killed; the texts in `poison` end it by themselves.
     """
@@ -106,7 +106,7 @@ class World:
     served: int = 0
     condemned: set[int] = field(default_factory=set)
     suspects: Suspects = field(default_factory=Suspects)
-    waiting: BatchQueue = field(default_factory=line)
+    waiting: BatchQueue = field(default_factory=queue)
     jobs: set[QueuedRequest] = field(default_factory=set)
 
     def run(self, seconds: float) -> "World":
@@ -122,9 +122,9 @@ class World:
         """One call, or a moment without; whether the engine lives."""
         while len(self.jobs) < 4:
             self._ask(b"%d" % self.choose())
-        call = self.waiting.take(self.now, lived_s=self.now - opened)
-        alive = self.now + CALL_S < killed and not self.poison & {int(text.ids) for text in call}
-        self.now += CALL_S
+        call = self.waiting.next_batch(self.now, lived_s=self.now - opened)
+        alive = self.now + BATCH_S < killed and not self.poison & {int(text.ids) for text in call}
+        self.now += BATCH_S
         if alive:
             for text in call:
                 self.suspects.was_right(text.ids)
@@ -142,8 +142,8 @@ class World:
             self.jobs.add(join(self.waiting, [TokenizedText(ids, 1 + int(ids) % 20, quiet_s=quiet_s)]))
 
     def _ended(self, call: list[QueuedText]) -> None:
-        for text, verdict in zip(call, self.suspects.ended_with([t.ids for t in call], CALL_S, self.now), strict=True):
-            if verdict is Verdict.AGAIN:
+        for text, verdict in zip(call, self.suspects.ended_with([t.ids for t in call], BATCH_S, self.now), strict=True):
+            if verdict is Verdict.RETRY:
                 text.quiet_s = self.suspects.quiet_before(text.ids, self.now)
                 self.waiting.requeue([[text]])
             else:
@@ -152,22 +152,22 @@ class World:
                 self.condemned.add(int(text.ids))
 
     def _answer(self, text: QueuedText) -> None:
-        self.waiting.forget(text)
+        self.waiting.finish(text)
         self.jobs.difference_update(owners([text]))
 
 
 @pytest.mark.parametrize("every_s", [0.3, 1.0, 5.0])
-def test_an_engine_that_is_killed_at_random_condemns_next_to_nobody(every_s: float) -> None:
+def test_an_engine_that_is_killed_at_random_quarantines_next_to_nothing(every_s: float) -> None:
     generator = random.Random(1)
     world = World(lambda: generator.expovariate(1 / every_s), other_texts()).run(200)
     assert world.ends > 30
     assert len(world.condemned) <= 0.01 * world.ends
 
 
-@pytest.mark.parametrize("lived_s", [0.0, 0.25, 1.0, QUIET_S - CALL_S, QUIET_S + CALL_S])
-def test_an_engine_that_is_killed_soon_after_each_start_condemns_nobody(lived_s: float) -> None:
+@pytest.mark.parametrize("lived_s", [0.0, 0.25, 1.0, QUIET_S - BATCH_S, QUIET_S + BATCH_S])
+def test_an_engine_that_is_killed_soon_after_each_start_quarantines_nothing(lived_s: float) -> None:
     generator = random.Random(2)
-    world = World(lambda: lived_s + generator.uniform(0, CALL_S), other_texts()).run(150)
+    world = World(lambda: lived_s + generator.uniform(0, BATCH_S), other_texts()).run(150)
     assert world.ends > 10
     assert not world.condemned
     assert world.served > 10 or not lived_s
@@ -187,6 +187,6 @@ def test_poison_is_found_within_three_ends_each_and_the_others_are_served(texts:
 
 
 def other_texts() -> Callable[[], int]:
-    """Each time a text that nobody has asked for."""
+    """A new text each time."""
     numbers = itertools.count(100)
     return lambda: next(numbers)

@@ -28,7 +28,7 @@ class Queue:
     one: StandIn
 
     async def waiting(self, texts: int) -> None:
-        """Wait until so many texts are in line."""
+        """Wait until so many texts are in the queue."""
         async with asyncio.timeout(20):
             while await self.metric("trillama_queue_texts") != texts:
                 await asyncio.sleep(0.005)
@@ -165,14 +165,14 @@ async def until(state: State, model: ServedModel) -> None:
 
 
 @pytest_asyncio.fixture
-async def held(tiny: Tiny) -> AsyncIterator[tuple[ServedModel, StandIn]]:
+async def paused(tiny: Tiny) -> AsyncIterator[tuple[ServedModel, StandIn]]:
     """A model that is loaded on demand, being served."""
     async with stand_in(tiny.engine) as one, asyncio.TaskGroup() as tasks:
         settings = BackendSettings(
             url=one.url, slots=4, batch_tokens=BATCH_TOKENS, model_file=tiny.model, on_demand=True
         )
         async with connect("demand", settings) as backend:
-            waiting = WaitLimits(tokens=10_000, call_s=60, start_s=0.5, recovery_s=60)
+            waiting = WaitLimits(tokens=10_000, batch_s=60, start_s=0.5, recovery_s=60)
             model = ServedModel(backend, family_of(tiny.family), waiting)
             working = tasks.create_task(model.serve())
             yield model, one
@@ -185,17 +185,18 @@ async def embed(model: ServedModel, *asked: str) -> int:
     return len((await model.embed(ids)).rows)
 
 
-async def test_a_model_on_demand_waits_to_be_released_and_says_that_it_is_wanted(
-    held: tuple[ServedModel, StandIn],
+async def test_a_request_for_a_paused_model_waits_until_it_resumes_and_counts_as_use(
+    paused: tuple[ServedModel, StandIn],
 ) -> None:
-    model, one = held
-    assert (model.report().state, model.wanted.is_set()) == (State.PAUSED, False)
+    model, one = paused
+    assert model.report().state is State.PAUSED
     asked = asyncio.create_task(embed(model, "a", "b"))
-    await asyncio.wait_for(model.wanted.wait(), 5)
-    assert one.calls == []
-    model.release()
+    async with asyncio.timeout(5):
+        while not model.report().waiting_tokens:
+            await asyncio.sleep(0)
+    assert (one.calls, model.report().idle_s) == ([], 0)
+    model.resume()
     assert await asked == 2
-    assert not model.wanted.is_set()
     report = model.report()
     assert (report.state, report.requests_total, report.waiting_tokens) == (State.READY, 1, 0)
     assert report.tokens_total > 0
@@ -203,44 +204,46 @@ async def test_a_model_on_demand_waits_to_be_released_and_says_that_it_is_wanted
     assert report.idle_s >= 0
 
 
-async def test_who_waits_too_long_for_a_held_model_is_told_how_far_it_is(held: tuple[ServedModel, StandIn]) -> None:
-    model, _ = held
-    model.progress = "42 % loaded"
+async def test_a_request_that_times_out_at_a_paused_model_learns_the_progress(
+    paused: tuple[ServedModel, StandIn],
+) -> None:
+    model, _ = paused
+    await model.pause("42 % loaded")
     with pytest.raises(BackendLoading, match="42 % loaded"):
         await embed(model, "a")
-    assert not model.wanted.is_set()
+    assert model.report().idle_s > 0
 
 
-async def test_holding_finishes_the_call_in_flight_and_keeps_the_rest_in_line(
-    held: tuple[ServedModel, StandIn],
+async def test_pausing_finishes_the_batch_in_flight_and_keeps_the_rest_in_the_queue(
+    paused: tuple[ServedModel, StandIn],
 ) -> None:
-    model, one = held
-    model.release()
+    model, one = paused
+    model.resume()
     await until(State.READY, model)
     one.calls.clear()
     one.gate.clear()
     asked = asyncio.create_task(embed(model, *(f"text {n}" for n in range(12))))
     await one.called(1)
-    holding = asyncio.create_task(model.hold())
+    pausing = asyncio.create_task(model.pause())
     await asyncio.sleep(0)
-    assert (model.report().state, model.report().in_flight_texts, holding.done()) == (State.PAUSED, 4, False)
+    assert (model.report().state, model.report().in_flight_texts, pausing.done()) == (State.PAUSED, 4, False)
     one.gate.set()
-    await holding
+    await pausing
     assert (model.report().in_flight_texts, model.report().waiting_texts, len(one.calls)) == (0, 8, 1)
-    assert model.wanted.is_set()
-    model.release()
+    assert model.report().idle_s == 0
+    model.resume()
     assert await asked == 12
 
 
-async def test_holding_one_that_hangs_while_it_is_verified_does_not_wait_for_it(
-    held: tuple[ServedModel, StandIn],
+async def test_pausing_a_model_that_hangs_in_verification_does_not_wait_for_it(
+    paused: tuple[ServedModel, StandIn],
 ) -> None:
-    model, one = held
+    model, one = paused
     one.gate.clear()
-    model.release()
+    model.resume()
     await one.called(1)
     async with asyncio.timeout(2):
-        await model.hold()
+        await model.pause()
     one.gate.set()
-    model.release()
+    model.resume()
     assert await embed(model, "a") == 1

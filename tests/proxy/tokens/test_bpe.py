@@ -125,7 +125,7 @@ def test_an_ordinary_token_that_looks_special_is_ordinary(model: Path, ours: Tok
 
 
 async def test_neither_we_nor_the_engine_compose_characters(ours: Tokenizer, engine: LlamaServer) -> None:
-    """Hugging Face's Qwen2 tokenizer does (NFC): who wants its tokens composes the text first."""
+    """Hugging Face's Qwen2 tokenizer does (NFC): callers that want its tokens compose the text first."""
     composed, decomposed = "M\xfcnchen", "Mu\u0308nchen"
     assert ours.encode([composed]) != ours.encode([decomposed])
     assert ours.encode([decomposed]) == [await engine.tokenize(decomposed)]

@@ -1,4 +1,4 @@
-"""Counts, limits, truncation and usage are the engine's own to the token, whoever tokenises."""
+"""Counts, limits, truncation and usage are the engine's own to the token, whether we tokenise or the engine does."""
 
 import asyncio
 import logging
@@ -186,7 +186,7 @@ async def test_a_whole_surrogate_pair_is_one_character(through: Recorded) -> Non
 
 
 @pytest.mark.parametrize("kind", FALLBACKS)
-async def test_where_our_tokens_would_differ_the_engine_is_asked_and_the_log_says_so(
+async def test_where_our_tokens_would_differ_the_engine_tokenises_and_the_log_says_so(
     served: Stack, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine, path = served.engines["code"], unlike(kind, served.models["code"], tmp_path)
@@ -194,14 +194,14 @@ async def test_where_our_tokens_would_differ_the_engine_is_asked_and_the_log_say
     expected = [await engine.tokenize(text) for text in texts]
     settings = BackendSettings(url=engine.url, model_file=path)
     async with connect("code", settings) as backend, asyncio.TaskGroup() as group:
-        model = ServedModel(backend, FAMILY, WaitLimits(tokens=1000, call_s=60, start_s=0, recovery_s=0))
+        model = ServedModel(backend, FAMILY, WaitLimits(tokens=1000, batch_s=60, start_s=0, recovery_s=0))
         working = group.create_task(model.serve())
         while await closed(model):
             await asyncio.sleep(0.02)
         assert [list(ids) for ids in await model.tokenize(texts)] == expected
         working.cancel()
     logged = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert [line for line in logged if "asking the engine" in line] == logged
+    assert [line for line in logged if "the engine tokenises" in line] == logged
     assert bool(logged) is (kind != "no file")
 
 

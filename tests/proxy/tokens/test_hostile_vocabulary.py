@@ -55,7 +55,7 @@ ODD = {
     "a million numbers for tokens": (vocabulary(tokens=array(UINT8, 2**20, bytes(2**20))), "tokens: "),
     "more tokens than a model has": (vocabulary(tokens=array(STRING, 2**20 + 1, bytes(2**23 + 8))), "more than"),
     "an alphabet of a number": (vocabulary(tokens=array(FLOAT32, MANY)), "damaged|more than"),
-    "begins with none": (vocabulary(*bos(UINT32, struct.pack("<I", 7)), tokens=texts("a")), "none of the 1 tokens"),
+    "begins with none": (vocabulary(*bos(UINT32, struct.pack("<I", 7)), tokens=texts("a")), "not one of the 1 tokens"),
     "begins below": (vocabulary(*bos(INT32, struct.pack("<i", -1)), tokens=texts("a")), "bos_token_id: "),
     "escapes": (vocabulary(tokens=texts("a"), pre="\x1b[2J" * 99), r"^pre-tokenizer '\\x1b\[2J.{0,80} is not one"),
     "a key twice": (gguf(*[pair("tokenizer.ggml.model", STRING, text("gpt2"))] * 2), "is there twice"),

@@ -1,4 +1,4 @@
-"""Jobs in a line that nobody serves, for tests of its decisions."""
+"""Requests in a queue that is not served, for tests of its decisions."""
 
 import asyncio
 import itertools
@@ -13,19 +13,19 @@ SLOTS, BATCH = 4, 100
 SMALL = BATCH // 4
 LENGTHS = st.lists(st.integers(1, BATCH), min_size=1, max_size=12)
 
-NOBODYS_LOOP = asyncio.new_event_loop()
-NOBODYS_LOOP.close()  # only to make futures that nobody awaits
+CLOSED_LOOP = asyncio.new_event_loop()
+CLOSED_LOOP.close()  # only to make futures that are never awaited
 NUMBERS = itertools.count()
 
 
-def line(max_tokens: int = 10**9) -> BatchQueue:
+def queue(max_tokens: int = 10**9) -> BatchQueue:
     return BatchQueue(slots=SLOTS, batch_tokens=BATCH, max_tokens=max_tokens)
 
 
-def admit(
+def enqueue(
     waiting: BatchQueue, *lengths: int, client: str = "", now: float = 0.0, deadline: float = 1e9
 ) -> QueuedRequest:
-    """A job of texts that nobody else has."""
+    """A request of new texts."""
     return join(waiting, [TokenizedText(b"%d" % next(NUMBERS), length) for length in lengths], client, now, deadline)
 
 
@@ -33,8 +33,8 @@ def join(
     waiting: BatchQueue, asked: Sequence[TokenizedText], client: str = "", now: float = 0.0, deadline: float = 1e9
 ) -> QueuedRequest:
     caller = Caller(client=client, deadline=deadline)
-    job = QueuedRequest(len(asked), asyncio.Future(loop=NOBODYS_LOOP), caller, now)
-    assert waiting.admit(job, asked) is not None
+    job = QueuedRequest(len(asked), asyncio.Future(loop=CLOSED_LOOP), caller, now)
+    assert waiting.enqueue(job, asked) is not None
     return job
 
 
