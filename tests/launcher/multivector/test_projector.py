@@ -100,7 +100,7 @@ def _infinite(one: Checkpoint) -> None:
 
 SPOILT: list[tuple[Callable[[Checkpoint], object], str]] = [
     (lambda one: _without(one, "code"), f"{LAYOUT.adapter} of {LAYOUT.repo} has no tensor base_model.model.multi_"),
-    (_turned, f"{LAYOUT.weight} is (64, 128) where the family has (128, 64)"),
+    (_turned, f"{LAYOUT.weight} has the shape (64, 128), the family (128, 64)"),
     (_infinite, "not finite"),
     (lambda one: one.config.update(r=5), "rank 5 of a layer (128, 64) needs"),
     (lambda one: one.config.update(use_dora=True), "use_dora is set, which the merge does not support"),
