@@ -1,1 +1,4 @@
-"""The projector of multi-vectors, read from the original's checkpoint by byte ranges."""
+"""Builds the multi-vector projector from the original model's checkpoint, read by byte ranges.
+
+Writes one file into the cache folder; the proxy reads and applies it.
+"""

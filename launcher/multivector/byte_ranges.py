@@ -1,7 +1,7 @@
-"""Pieces of a hub's file by HTTP Range, where the whole would be gigabytes.
+"""Reads parts of a hub's file by HTTP Range, where the whole file would be gigabytes.
 
-The requests go through the hub's own client, which honours HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE, follows the hub to
-where it keeps large files, and leaves the token behind there.
+Requests go through the hub's own client, which honours HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE, follows redirects to
+where the hub stores large files, and does not send the token there.
 """
 
 from http import HTTPStatus
@@ -20,19 +20,19 @@ from launcher.hub.client import HubRequest, RemoteFile, translate_errors
 
 
 def find(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
-    """The file as it is at that commit, the newest by default. Blocks. Raises ModelError with the next step."""
+    """The file at that commit, by default the newest. Blocks. Raises ModelError with the next step."""
     with translate_errors(_request(repo, name)):
         return client.find(repo, name, commit=commit)
 
 
 def read(file: RemoteFile, start: int, length: int) -> bytes:
-    """Those bytes of the file, and no others: a server that would send the whole is hung up on.
+    """Those bytes of the file and no others: if a server would send all of it, the connection is closed.
 
-    Blocks. Raises ModelError with the next step, also for a piece that is not inside the file or comes short.
+    Blocks. Raises ModelError with the next step, also for a range outside the file or a short answer.
     """
     end = start + length
     if not 0 <= start < end <= file.size:
-        raise ModelError(f"{file} has {file.size} bytes, and {start} to {end} are asked for: the file is damaged")
+        raise ModelError(f"{file} has {file.size} bytes, but {start} to {end} are requested: the file is damaged")
     headers = {**build_hf_headers(), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
     with (
         translate_errors(_request(file.repo, file.name)),
@@ -42,14 +42,14 @@ def read(file: RemoteFile, start: int, length: int) -> bytes:
             headers=headers,
             timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
             max_retries=3,
-            retry_on_exceptions=(),  # it would try again inside our `with` block when a body breaks off
+            retry_on_exceptions=(),  # it would retry inside our `with` block when a body breaks off
         ) as answer,
     ):
         hf_raise_for_status(answer)
         _check_partial(answer, file, start, length)
-        content = _at_most(answer, length + 1)
+        content = _read_at_most(answer, length + 1)
     if len(content) != length:
-        raise ModelError(f"{len(content)} bytes of {file} came where {length} were asked for: start again")
+        raise ModelError(f"{len(content)} bytes of {file} arrived where {length} were requested: start again")
     return content
 
 
@@ -58,7 +58,7 @@ def _request(repo: str, name: str) -> HubRequest:
 
 
 def _check_partial(answer: httpx2.Response, file: RemoteFile, start: int, length: int) -> None:
-    """Before a byte is read: the answer is that piece, or a whole file that is no larger."""
+    """Raises ModelError unless the answer is that range, or the whole file where all of it is requested."""
     if answer.status_code == HTTPStatus.OK and (start, length) == (0, file.size):
         return
     if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
@@ -68,13 +68,13 @@ def _check_partial(answer: httpx2.Response, file: RemoteFile, start: int, length
         )
     expected = f"bytes {start}-{start + length - 1}/{file.size}"
     if (given := answer.headers.get("Content-Range")) != expected:
-        raise ModelError(f"{answer.url.host} sent {given} of {file} where {expected} was asked for: start again")
+        raise ModelError(f"{answer.url.host} sent {given} of {file} where {expected} was requested: start again")
 
 
-def _at_most(answer: httpx2.Response, most: int) -> bytes:
+def _read_at_most(answer: httpx2.Response, limit: int) -> bytes:
     content = bytearray()
     for part in answer.iter_raw():
         content += part
-        if len(content) >= most:
+        if len(content) >= limit:
             break
-    return bytes(content[:most])
+    return bytes(content[:limit])

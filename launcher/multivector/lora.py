@@ -1,4 +1,4 @@
-"""A PEFT adapter of one linear layer: what its configuration says, and the layer with it merged in."""
+"""A PEFT adapter of one linear layer: reads its configuration, and merges it into the layer."""
 
 import math
 from typing import Annotated
@@ -11,7 +11,7 @@ from launcher.multivector.safetensors import F32
 
 
 class LoraConfig(BaseModel):
-    """What of `adapter_config.json` decides the merged matrix; the defaults are PEFT's.
+    """The fields of `adapter_config.json` that determine the merged matrix; the defaults are PEFT's.
 
     Sources: `peft.LoraConfig`, and the original model's `custom_lora_module.py` for `scale`.
     """
@@ -29,21 +29,21 @@ class LoraConfig(BaseModel):
 
     @property
     def scale(self) -> float:
-        """What B @ A is multiplied by."""
+        """The factor of B @ A."""
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
 
 def config_of(content: bytes, where: str) -> LoraConfig:
-    """The adapter's configuration. Raises ModelError for one that W + scale * (B @ A) is not the whole of."""
+    """The adapter's configuration. Raises ModelError if its merge is more than W + scale * (B @ A)."""
     try:
         config = LoraConfig.model_validate_json(content)
     except ValidationError as error:
         fault = error.errors()[0]
         field = ".".join(map(str, fault["loc"])) or "it"
-        raise ModelError(f"{where}: {field}: {fault['msg']}: this is no LoRA adapter that we know") from error
+        raise ModelError(f"{where}: {field}: {fault['msg']}: this is no LoRA adapter that we support") from error
     settings = ("use_dora", "lora_bias", "fan_in_fan_out", "rank_pattern", "alpha_pattern")
     if unknown := [name for name in settings if getattr(config, name)]:
-        raise ModelError(f"{where}: {unknown[0]} is set, and the merge does not know it: a newer trillama may")
+        raise ModelError(f"{where}: {unknown[0]} is set, which the merge does not support: a newer trillama may")
     return config
 
 
@@ -52,7 +52,7 @@ def merged(weight: F32, a: F32, b: F32, config: LoraConfig, what: str) -> F32:
     rows, columns = weight.shape
     if (a.shape, b.shape) != ((config.r, columns), (rows, config.r)):
         raise ModelError(
-            f"{what}: A is {a.shape} and B is {b.shape}, but {(config.r, columns)} and {(rows, config.r)} belong to "
-            f"rank {config.r} of a layer {weight.shape}: the family file names other tensors than these"
+            f"{what}: A is {a.shape} and B is {b.shape}, but rank {config.r} of a layer {weight.shape} needs "
+            f"{(config.r, columns)} and {(rows, config.r)}: the family file names the wrong tensors"
         )
     return np.asarray(weight + np.float32(config.scale) * (b @ a), dtype=np.float32)

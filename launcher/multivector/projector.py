@@ -1,7 +1,7 @@
-"""The multi-vector projector: a few tensors of the original model, merged for each task and kept in one small file.
+"""The multi-vector projector: a few tensors of the original model, merged per task and stored in one small file.
 
-The original projects each token's state to a few dimensions by one linear layer with a LoRA per task, which no GGUF
-has. Of gigabytes in the hub's repository about two megabytes are read: see `launcher.multivector.byte_ranges`.
+The original projects each token's state to a few dimensions by a linear layer with a LoRA per task, which no GGUF has.
+Of the gigabytes in the hub's repository about two megabytes are read: see `launcher.multivector.byte_ranges`.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from launcher.multivector.safetensors import F32, Tensor
 from launcher.settings.family import Family, MultiVector
 from launcher.settings.folders import cache_dir
 
-JSON_MOST = 16 * 2**20  # bytes of an index or a configuration; those of real models have some tens of kilobytes
+MAX_JSON_BYTES = 16 * 2**20  # of an index or a configuration; those of real models have tens of kilobytes
 
 
 @dataclass(frozen=True, slots=True)
 class Projector:
-    """What is kept, in float32: per backend a matrix (dimensions, width), one bias (dimensions,), and their origin."""
+    """The file's content, in float32: per backend a matrix (dimensions, width), a bias (dimensions,), their origin."""
 
     weights: Mapping[str, F32]
     bias: F32
@@ -42,7 +42,7 @@ class _Index(BaseModel):
 
 @dataclass(slots=True)
 class _Source:
-    """The repository at the one commit that everything is read from, and what was read."""
+    """The repository at the one commit from which everything is read, and a record of what was read."""
 
     repo: str
     commit: str | None = None
@@ -50,12 +50,12 @@ class _Source:
     read: dict[str, str] = field(default_factory=dict)  # a tensor's name -> the SHA-256 of its bytes
 
     def read_file(self, name: str) -> bytes:
-        """A small file."""
+        """All of a small file."""
         file = byte_ranges.find(self.repo, name, commit=self.commit)
         self.commit = file.commit
-        if file.size > JSON_MOST:
+        if file.size > MAX_JSON_BYTES:
             raise ModelError(
-                f"{file} has {file.size} bytes: that is not the file it should be; correct the family file"
+                f"{file} has {file.size} bytes, which is too large for what it should be: correct the family file"
             )
         self.files[name] = file, {}
         return byte_ranges.read(file, 0, file.size)
@@ -64,29 +64,29 @@ class _Source:
         if filename not in self.files:
             file = byte_ranges.find(self.repo, filename, commit=self.commit)
             self.files[filename] = file, safetensors.tensors(file)
-        file, there = self.files[filename]
-        if name not in there:
+        file, tensors = self.files[filename]
+        if name not in tensors:
             raise ModelError(f"{file} has no tensor {name}: correct its name in [multivector] of the family file")
-        values, content = safetensors.array(file, there[name])
+        values, content = safetensors.array(file, tensors[name])
         self.read[name] = hashlib.sha256(content).hexdigest()
         return values
 
 
 def path_of(family: Family) -> Path:
-    """Where the family's projector is kept."""
+    """The file of the family's projector."""
     return cache_dir() / "multivector" / f"{family.name}.npz"
 
 
 def find_cached(family: Family) -> Path | None:
-    """The family's projector, if it is here and whole."""
+    """The file of the family's projector, if it exists and is complete."""
     path, layout = path_of(family), _layout(family)
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             shapes = {file[f"weight.{backend}"].shape for backend in family.weights.models}
-            whole = shapes == {(layout.dimensions, family.dimensions)} and file["bias"].shape == (layout.dimensions,)
+            complete = shapes == {(layout.dimensions, family.dimensions)} and file["bias"].shape == (layout.dimensions,)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return path if whole else None
+    return path if complete else None
 
 
 def fetch(family: Family) -> Projector:
@@ -110,18 +110,18 @@ def fetch(family: Family) -> Projector:
         for backend in family.weights.models
     }
     if not all(np.isfinite(values).all() for values in (bias, *weights.values())):
-        raise ModelError(f"{layout.repo}: the projector has numbers that are not finite: start again")
+        raise ModelError(f"{layout.repo}: the projector has values that are not finite: start again")
     return Projector(weights, bias, _about(family, source, config.scale))
 
 
 def save(projector: Projector, path: Path) -> None:
-    """Write it, whole or not at all. Raises NotWritten."""
+    """Write it atomically. Raises NotWritten."""
     try:
         _write(projector, path)
     except OSError as error:
         free = amount(free_bytes(path.parent))
         raise NotWritten(
-            f"{path} cannot be written ({error.strerror}): some 2 MB are needed, {free} are free; make room, or set "
+            f"{path} cannot be written ({error.strerror}): about 2 MB are needed, {free} are free; make room, or set "
             "TRILLAMA_CACHE to another folder"
         ) from error
 
@@ -134,9 +134,9 @@ def _write(projector: Projector, path: Path) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             np.savez(file, allow_pickle=False, bias=projector.bias, about=about, **matrices)
-        Path(name).chmod(0o644)  # the service may run as another user than who pulled
+        Path(name).chmod(0o644)  # the service may run as another user than the one who pulled it
         Path(name).replace(path)
-    except BaseException:  # cancelled, too
+    except BaseException:  # also when cancelled
         Path(name).unlink(missing_ok=True)
         raise
 
@@ -151,7 +151,9 @@ def _weight_map(source: _Source, layout: MultiVector) -> Mapping[str, str]:
     try:
         return _Index.model_validate_json(source.read_file(layout.index)).weight_map
     except ValidationError as error:
-        raise ModelError(f"{layout.index} of {layout.repo} is no index of shards: correct the family file") from error
+        raise ModelError(
+            f"{layout.index} of {layout.repo} is not an index of shards: correct the family file"
+        ) from error
 
 
 def _shard(shard_of: Mapping[str, str], name: str, layout: MultiVector) -> str:
@@ -162,7 +164,7 @@ def _shard(shard_of: Mapping[str, str], name: str, layout: MultiVector) -> str:
 
 def _check_shape(name: str, values: F32, shape: tuple[int, ...]) -> None:
     if values.shape != shape:
-        raise ModelError(f"{name} is {values.shape} where the family has {shape}: correct the family file")
+        raise ModelError(f"{name} has the shape {values.shape}, the family {shape}: correct the family file")
 
 
 def _about(family: Family, source: _Source, scale: float) -> dict[str, object]:

@@ -1,7 +1,7 @@
-"""Tensors out of a safetensors file on a hub, each by its own bytes.
+"""Reads single tensors of a safetensors file on a hub, without the rest of the file.
 
-The format: eight bytes, the length N of the header, little-endian; N bytes of JSON, a tensor's `dtype`, `shape` and
-`data_offsets` (from the header's end) by its name; the tensors' bytes. https://huggingface.co/docs/safetensors
+The format: eight bytes with the header's length N, little-endian; N bytes of JSON, which map a tensor's name to its
+`dtype`, `shape` and `data_offsets` (from the header's end); the tensors' bytes. https://huggingface.co/docs/safetensors
 """
 
 import math
@@ -19,13 +19,13 @@ from launcher.multivector import byte_ranges
 F32 = NDArray[np.float32]
 Size = Annotated[int, Field(ge=0)]
 
-HEADER_MOST = 16 * 2**20  # a quarter of a MiB is usual; what claims more is not a header
+MAX_HEADER_BYTES = 16 * 2**20  # a quarter of a MiB is usual
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """Where a tensor is: `start` counts from the beginning of the file."""
+    """The location of a tensor; `start` counts from the beginning of the file."""
 
     name: str
     dtype: str
@@ -40,30 +40,30 @@ class _Entry(BaseModel):
     data_offsets: tuple[Size, Size]
 
 
-_HEADER = TypeAdapter(dict[str, _Entry | dict[str, str]])  # `__metadata__` is text by name
+_HEADER = TypeAdapter(dict[str, _Entry | dict[str, str]])  # `__metadata__` maps text to text
 
 
 def tensors(file: RemoteFile) -> dict[str, Tensor]:
-    """Where each tensor of the file is, by its name. Reads the header alone. Raises ModelError."""
+    """Each tensor of the file by its name. Reads only the header. Raises ModelError."""
     length = int.from_bytes(byte_ranges.read(file, 0, 8), "little")
-    if not 0 < length <= min(HEADER_MOST, file.size - 8):
-        raise ModelError(f"{file} is no safetensors file: its header would have {length} bytes; name another file")
+    if not 0 < length <= min(MAX_HEADER_BYTES, file.size - 8):
+        raise ModelError(f"{file} is not a safetensors file: its header would have {length} bytes; name another file")
     try:
         header = _HEADER.validate_json(byte_ranges.read(file, 8, length))
     except ValidationError as error:
         raise ModelError(f"{file}: its header is not that of a safetensors file; start again") from error
     entries = {name: entry for name, entry in header.items() if isinstance(entry, _Entry)}
-    return {name: _placed(name, entry, 8 + length) for name, entry in entries.items()}
+    return {name: _located(name, entry, 8 + length) for name, entry in entries.items()}
 
 
 def array(file: RemoteFile, tensor: Tensor) -> tuple[F32, bytes]:
-    """The tensor's values as float32, and its bytes as they came. Raises ModelError, also for a wrong length."""
+    """The tensor's values as float32, and its raw bytes. Raises ModelError, also for a wrong length."""
     item = ITEM_BYTES.get(tensor.dtype)
     if item is None:
-        raise ModelError(f"{tensor.name} in {file} is of type {tensor.dtype}; known are {', '.join(ITEM_BYTES)}")
+        raise ModelError(f"{tensor.name} in {file} is of type {tensor.dtype}; supported are {', '.join(ITEM_BYTES)}")
     if tensor.length != item * math.prod(tensor.shape):
         raise ModelError(
-            f"{tensor.name} in {file} has {tensor.length} bytes, which are not its {tensor.shape} of {tensor.dtype}: "
+            f"{tensor.name} in {file} has {tensor.length} bytes, which do not fit {tensor.shape} of {tensor.dtype}: "
             "the file is damaged, start again"
         )
     content = byte_ranges.read(file, tensor.start, tensor.length)
@@ -71,12 +71,12 @@ def array(file: RemoteFile, tensor: Tensor) -> tuple[F32, bytes]:
 
 
 def as_float32(content: bytes, dtype: str) -> F32:
-    """The values of those bytes, little-endian, exactly. BF16 is the upper half of a float32."""
+    """The exact values of little-endian bytes. BF16 is the upper half of a float32."""
     if dtype == "BF16":
         return (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(content, "<f4" if dtype == "F32" else "<f2").astype(np.float32)
 
 
-def _placed(name: str, entry: _Entry, base: int) -> Tensor:
+def _located(name: str, entry: _Entry, base: int) -> Tensor:
     begin, end = entry.data_offsets
     return Tensor(name=name, dtype=entry.dtype, shape=entry.shape, start=base + begin, length=end - begin)

@@ -1,1 +1,4 @@
-"""Which models at which quantisation on which device: pure decisions."""
+"""Decides which models run at which quantisation and length on which devices.
+
+Estimates memory before anything starts; reads headers and earlier choices, but starts nothing.
+"""

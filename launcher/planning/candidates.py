@@ -1,4 +1,4 @@
-"""The ways to serve models in the memory there is, in the order in which they are tried. Pure."""
+"""The candidates for a plan, in order of preference. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from itertools import product
 from launcher.planning.memory import Flags, ModelWeights, Need, need
 from launcher.planning.packing import Shares, pack, split
 
-MIN_TOKENS = 512  # llama-server's own default; shorter than a page is of no use
+MIN_TOKENS = 512  # llama-server's own default; less than a page is of no use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class PlanRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRoom:
-    """The bytes that a plan may take: of each GPU by its name, and of RAM. `unified`: the GPU's are RAM's too."""
+    """The bytes that a plan may use: of each GPU by name, and of RAM. `unified`: GPU and RAM are the same memory."""
 
     gpus: Mapping[str, int]
     ram: int
@@ -45,7 +45,7 @@ class DeviceRoom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way."""
+    """One way to serve all models: the same quantisation and length for all, and which of them stay loaded."""
 
     quantization: str
     tokens: int
@@ -56,41 +56,41 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedItem:
-    """What is loaded at once in one place: a backend, or those that take turns."""
+    """What occupies one place: a backend, or several that take turns in it."""
 
     names: tuple[str, ...]
     need: Need
 
 
 def adapt(request: PlanRequest, room: DeviceRoom) -> PlanRequest:
-    """Without a GPU nothing goes to one."""
+    """The request with `gpu_layers` 0 if there is no GPU."""
     return request if room.gpus else replace(request, gpu_layers=0)
 
 
 def candidates(request: PlanRequest) -> Iterator[Candidate]:
-    """Every way, the one to be preferred first."""
+    """Every candidate, the most preferred first."""
     for quantizations in request.classes:
-        for divided, resident, tokens in product((False, True), _residents(request), _lengths(request)):
+        for split_up, resident, tokens in product((False, True), _residents(request), _lengths(request)):
             for quantization in quantizations:
                 yield Candidate(
                     quantization=quantization,
                     tokens=tokens,
                     resident=resident,
                     on_demand=tuple(name for name in request.weights if name not in resident),
-                    split=divided,
+                    split=split_up,
                 )
 
 
 def _residents(request: PlanRequest) -> Iterator[tuple[str, ...]]:
-    """Who stays loaded, most first; the family's first the longest. One alone gains nothing by taking turns."""
+    """Which backends stay loaded: all, then fewer, dropping the family's last first. One alone cannot take turns."""
     always = [name for name in request.weights if name not in request.on_demand]
-    for kept in range(len(always), -1, -1):
-        if kept == len(always) or len(request.weights) - kept > 1:
-            yield tuple(always[:kept])
+    for count in range(len(always), -1, -1):
+        if count == len(always) or len(request.weights) - count > 1:
+            yield tuple(always[:count])
 
 
 def _lengths(request: PlanRequest) -> tuple[int, ...]:
-    """The longest text, in tokens: as wished, then halves of it down to MIN_TOKENS."""
+    """Lengths of the longest text in tokens: as requested, then halved down to MIN_TOKENS."""
     found = [request.tokens]
     while not request.fixed_tokens and found[-1] > MIN_TOKENS:
         found.append(max(MIN_TOKENS, found[-1] // 2))
@@ -98,13 +98,13 @@ def _lengths(request: PlanRequest) -> tuple[int, ...]:
 
 
 def needs_of(request: PlanRequest, candidate: Candidate) -> dict[str, Need]:
-    """What each backend takes."""
+    """The memory that each backend needs."""
     flags = Flags(batch_tokens=candidate.tokens, gpu_layers=request.gpu_layers, logits=request.logits)
     return {name: need(files[candidate.quantization], flags) for name, files in request.weights.items()}
 
 
 def items_of(request: PlanRequest, candidate: Candidate) -> list[PackedItem]:
-    """What is loaded at once."""
+    """What is loaded at once: the resident backends, and one place for all that take turns."""
     needs = needs_of(request, candidate)
     items = [PackedItem(names=(name,), need=needs[name]) for name in candidate.resident]
     if turns := candidate.on_demand:
@@ -118,7 +118,7 @@ def items_of(request: PlanRequest, candidate: Candidate) -> list[PackedItem]:
 
 
 def assign(request: PlanRequest, room: DeviceRoom, candidate: Candidate) -> dict[str, Shares] | None:
-    """Each backend's devices, if all fits; no devices where there is no GPU to use."""
+    """Each backend's devices, or None if not everything fits; no devices means the CPU."""
     items = items_of(request, candidate)
     if ram_needed([item.need for item in items], room) > room.ram:
         return None
@@ -131,5 +131,5 @@ def assign(request: PlanRequest, room: DeviceRoom, candidate: Candidate) -> dict
 
 
 def ram_needed(needs: Sequence[Need], room: DeviceRoom) -> int:
-    """Bytes of RAM, with those of the GPU where they are the same memory."""
+    """Bytes of RAM, including those of the GPU if they are the same memory."""
     return sum(one.ram + (one.vram if room.unified else 0) for one in needs)

@@ -1,6 +1,6 @@
-"""What was chosen for the user at an earlier start and is chosen again: kept in the cache folder.
+"""Choices made for the user at an earlier start, kept in the cache folder and made again.
 
-Another quantisation gives other vectors, and another length refuses texts that were served before.
+Another quantisation would give other vectors, and another length could reject texts that were served before.
 """
 
 import tomllib
@@ -13,18 +13,18 @@ from pydantic import Field, ValidationError
 from launcher.settings.folders import cache_dir
 from proxy.contract.family import Positive, Strict
 
-ALIKE = 0.02  # of a device's memory: a driver's or a kernel's update changes what it keeps for itself
+ALIKE = 0.02  # of a device's memory: an update of driver or kernel changes what it reserves
 
 
 class Length(Strict):
-    """The longest text, and what it was chosen for: the models as they are served, and each device's MiB in all."""
+    """The longest text, and what it was chosen for: the models as served, and the total MiB of each device."""
 
     max_input_tokens: Positive
     served: str
     totals: dict[str, int] = Field(default_factory=dict)
 
     def holds_for(self, served: str, totals: Mapping[str, int]) -> bool:
-        """Whether that is so now."""
+        """Whether it was chosen for these models and devices."""
         return (
             served == self.served
             and totals.keys() == self.totals.keys()
@@ -33,7 +33,7 @@ class Length(Strict):
 
 
 def quantization(family: str) -> str | None:
-    """What "auto" chose last; None if it never did."""
+    """The last choice of "auto"; None if there was none."""
     try:
         return _quantization_file(family).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -41,7 +41,7 @@ def quantization(family: str) -> str | None:
 
 
 def length(family: str) -> Length | None:
-    """The longest text of the last start; None if none was chosen."""
+    """The length chosen at the last start; None if there was none."""
     try:
         return Length.model_validate(tomllib.loads(_length_file(family).read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError):
@@ -49,7 +49,7 @@ def length(family: str) -> Length | None:
 
 
 def save(family: str, chosen: str | None, longest: Length | None) -> None:
-    """Keep both choices, where they were made. What is there is never half replaced. Raises OSError."""
+    """Store both choices, if they were made; each file is replaced atomically. Raises OSError."""
     if chosen is not None and chosen != quantization(family):
         _write(_quantization_file(family), chosen)
     if longest is not None and longest != length(family):

@@ -1,8 +1,8 @@
-"""How much memory one llama-server takes, before it is started. Pure.
+"""Estimates how much memory a llama-server takes, before it starts. Pure.
 
-Source: llama.cpp's `build_pooling`, `output_reserve` and KV cache, and sums taken from its allocator with the real
-shape of jina-embeddings-v4; its test has them. The two overheads on a GPU are what the published
-peaks leave over (README of the GGUF repository). The host's own share beside a GPU is an estimate: never measured.
+Source: llama.cpp's `build_pooling`, `output_reserve` and KV cache, and totals of its allocator for the real shape of
+jina-embeddings-v4, which the tests contain. The two overheads on a GPU are the rest of the published peaks (README of
+the GGUF repository). The host's share beside a GPU is an estimate: never measured.
 """
 
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from proxy.contract.gguf import Header, Value
 
 MIB, GIB = 2**20, 2**30
-FLOAT, HALF = 4, 2  # bytes of a computed number, and of one in the KV cache or in the attention's mask
+FLOAT, HALF = 4, 2  # bytes of a computed number, and of one in the KV cache or the attention mask
 
-# Of a process itself: code, the CUDA context and its libraries, their work space; F16 needs more of that.
+# Of the process itself: code, the CUDA context and libraries, and their workspace, which is larger for F16.
 GPU_OVERHEAD = 768 * MIB
 GPU_OVERHEAD_UNQUANTIZED = 1434 * MIB
 HOST_OVERHEAD_ON_GPU = 512 * MIB
-HOST_OVERHEAD_ON_CPU = 96 * MIB  # 50 to 75 MiB were measured, beside the file
+HOST_OVERHEAD_ON_CPU = 96 * MIB  # 50 to 75 MiB were measured, besides the file
 UNQUANTIZED_TYPES = frozenset({0, 1, 32})  # general.file_type: F32, F16, BF16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The sizes that decide; `kv_length` is key-value heads times their size."""
+    """The sizes that determine memory; `kv_length` is key-value heads times their size."""
 
     layers: int
     embedding_length: int
@@ -42,7 +42,7 @@ class ModelWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What of the command line and the engine decides. `logits`: the engine computes them although nobody asks (T5)."""
+    """The flags that determine memory. `logits`: the engine computes them although nobody reads them (T5)."""
 
     batch_tokens: int
     gpu_layers: int
@@ -51,7 +51,7 @@ class Flags:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Bytes. `spread` is the part of the VRAM that several GPUs may share; `fixed` is needed on each of them."""
+    """Bytes needed. `spread` is the VRAM that several GPUs can share; `fixed` is needed on each of them."""
 
     spread: int = 0
     fixed: int = 0
@@ -64,7 +64,7 @@ class Need:
 
 
 def weights_of(header: Header) -> ModelWeights | None:
-    """What the header of a model's file says; None where it lacks a size that is needed."""
+    """The weights that a model file's header describes; None if it lacks a size."""
     metadata = header.metadata
     prefix = metadata.get("general.architecture")
 
@@ -93,10 +93,10 @@ def _positive(value: Value) -> int:
 
 
 def need(weights: ModelWeights, flags: Flags) -> Need:
-    """What a llama-server takes at most: after a batch as large as it may be.
+    """The most that a llama-server takes: after a batch of the largest size.
 
     With all layers on a GPU, in bytes: VRAM = file + KV cache + compute buffer + overhead, and RAM = the token
-    embeddings, the outputs of the largest batch, the batch's inputs, and overhead. Without a GPU all of it is RAM.
+    embeddings, the outputs of the largest batch, the batch's inputs, and overhead. Without a GPU, all of it is RAM.
     """
     shape = weights.shape
     on_gpu = min(1.0, flags.gpu_layers / (shape.layers + 1))  # the output matrix counts as a layer
@@ -116,7 +116,7 @@ def need(weights: ModelWeights, flags: Flags) -> Need:
 
 
 def context_tokens(flags: Flags) -> int:
-    """What `launcher.engine.argv` gives as --ctx-size."""
+    """About --ctx-size as `launcher.engine.argv` sets it, which adds CHECK_TOKENS."""
     return 2 * flags.batch_tokens
 
 
@@ -126,10 +126,10 @@ def kv_bytes(shape: Shape, flags: Flags) -> int:
 
 
 def compute_bytes(shape: Shape, flags: Flags, *, on_gpu: bool, context: int | None = None) -> int:
-    """The compute buffer, with flash attention: the widest step of the graph, and what lives beside it.
+    """The compute buffer with flash attention: the widest step of the graph, and the tensors alive beside it.
 
-    The widest step is the output head, if its logits are computed, else the feed-forward network. `context` is another
-    --ctx-size than ours.
+    The widest step is the output head if logits are computed, else the feed-forward network. `context` overrides our
+    --ctx-size.
     """
     widest = max(shape.vocabulary if flags.logits else 0, 3 * shape.feed_forward_length)
     beside = (2 if on_gpu else 5) * shape.embedding_length
@@ -138,13 +138,13 @@ def compute_bytes(shape: Shape, flags: Flags, *, on_gpu: bool, context: int | No
 
 
 def output_bytes(shape: Shape, flags: Flags) -> int:
-    """The buffer of results in RAM; it grows with the largest batch so far, and never shrinks."""
+    """The result buffer in RAM; it grows to the largest batch so far, and never shrinks."""
     logits = shape.vocabulary if flags.logits else 0
     return flags.batch_tokens * FLOAT * (logits + shape.embedding_length)
 
 
 def _embedding_share(shape: Shape) -> float:
-    """The part of all weights that the token embeddings are, as if all were stored alike."""
+    """The token embeddings' share of the weights, as if all were stored in the same type."""
     width = shape.embedding_length
     layer = width * (2 * width + 2 * shape.kv_length + 3 * shape.feed_forward_length)
     embeddings = shape.vocabulary * width

@@ -1,4 +1,4 @@
-"""Needs → GPUs. Pure. `rooms` has the bytes that may be taken of each device."""
+"""Assigns needs to GPUs. Pure. `rooms` has the usable bytes of each device."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,36 +6,35 @@ from itertools import product
 
 from launcher.planning.memory import Need
 
-SPLIT_MARGIN = 0.1  # of a model, on each card: layers are not divided, and the last card gets the output matrix too
-ALIKE = 1.1  # ways that differ by less are equally quick, as far as one can tell
+SPLIT_MARGIN = 0.1  # of a model, on each card: layers are not divided, and the last card also gets the output matrix
+ALIKE = 1.1  # assignments that differ by less count as equally fast
 
-Shares = Mapping[str, float]  # by device: the part of a model that lies there; together 1
+Shares = Mapping[str, float]  # by device: its share of a model; they sum to 1
 
 
 def pack(needs: Sequence[Need], rooms: Mapping[str, int]) -> list[Shares] | None:
-    """Each need on one card; None if there is no way. Every way is tried, so a way that there is is found.
+    """Assign each need to one card; None if impossible. Tries every assignment, so one that exists is found.
 
-    Of the ways that fit it is one that uses the cards best: models on one card compute in turn, and the room of a card
-    stands for its speed, of which nothing else is known. Of those the one that uses most cards, and whose fullest
-    card keeps as much room as can be.
+    Prefers the fastest that fits: models on one card compute in turn, and a card's room stands for its speed, of which
+    nothing else is known. Of equally fast ones, the one that uses most cards and leaves most room on the fullest card.
     """
-    fitting = [way for way in _ways(needs, rooms) if min(_left(needs, rooms, way).values(), default=0) >= 0]
+    fitting = [way for way in _assignments(needs, rooms) if min(_left(needs, rooms, way).values(), default=0) >= 0]
     if not fitting:
         return None
-    quickest = min(_turns(rooms, way) for way in fitting)
-    good = [way for way in fitting if _turns(rooms, way) <= quickest * ALIKE]
+    fastest = min(_slowest(rooms, way) for way in fitting)
+    good = [way for way in fitting if _slowest(rooms, way) <= fastest * ALIKE]
     best = max(good, key=lambda way: (len(set(way)), sorted(_left(needs, rooms, way).values())))
     return [{name: 1.0} for name in best]
 
 
 def overflow(needs: Sequence[Need], rooms: Mapping[str, int]) -> int:
-    """The bytes that all cards together lack for `pack`, at the least; 0: it fits."""
-    lacks = (-sum(min(0, left) for left in _left(needs, rooms, way).values()) for way in _ways(needs, rooms))
-    return min(lacks, default=sum(one.vram for one in needs))
+    """The least bytes by which all cards together fall short of `pack`; 0 if it fits."""
+    shortages = (-sum(min(0, left) for left in _left(needs, rooms, way).values()) for way in _assignments(needs, rooms))
+    return min(shortages, default=sum(one.vram for one in needs))
 
 
-def _ways(needs: Sequence[Need], rooms: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
-    """The card of each need, in every way that can matter: other cards are of no more use than the roomiest."""
+def _assignments(needs: Sequence[Need], rooms: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
+    """Every useful assignment of needs to cards; only as many of the roomiest cards as there are needs can matter."""
     roomiest = sorted(rooms, key=lambda name: -rooms[name])[: len(needs)]
     return product(roomiest, repeat=len(needs))
 
@@ -47,13 +46,13 @@ def _left(needs: Sequence[Need], rooms: Mapping[str, int], way: Sequence[str]) -
     return left
 
 
-def _turns(rooms: Mapping[str, int], way: Sequence[str]) -> float:
-    """How long the slowest card takes for its models, in no unit."""
+def _slowest(rooms: Mapping[str, int], way: Sequence[str]) -> float:
+    """The time of the slowest card for its models, in arbitrary units."""
     return max((count / max(1, rooms[name]) for name, count in Counter(way).items()), default=0.0)
 
 
 def split(needs: Sequence[Need], rooms: Mapping[str, int]) -> list[Shares] | None:
-    """Every need over all cards that can hold what each of them needs, by the room left there; None if they cannot."""
+    """Split every need over all cards that can hold the fixed parts, by the room left there; None if impossible."""
     fixed = sum(round(one.fixed + SPLIT_MARGIN * one.spread) for one in needs)
     left = {name: room - fixed for name, room in rooms.items() if room > fixed}
     if len(left) < 2 or sum(left.values()) < sum(one.spread for one in needs):

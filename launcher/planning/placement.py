@@ -1,8 +1,8 @@
-"""Memory + models → placements and quantisation, or NotEnoughMemory with the numbers. Pure.
+"""Chooses quantisation, length and the place of each model, or raises NotEnoughMemory with the numbers. Pure.
 
-What is given up, in this order, until all fits: nothing; the length of texts, by halves down to MIN_TOKENS; models
-that stay loaded; whole models on one card; and last of all quality beyond the noise of what was published. So more
-memory never gives worse quality, and what the user has set is never changed.
+What is given up, in this order, until everything fits: nothing; the length of texts, by halves down to MIN_TOKENS;
+models that stay loaded; whole models on one card; and last, quality beyond the noise of the published figures. So more
+memory never gives worse quality, and the user's settings are never changed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,9 +17,9 @@ from launcher.planning.shortage import explain_shortage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """One backend's place: no devices means host RAM, several a share of the model on each (`tensor_split`).
+    """One backend's place: no devices means host RAM; several mean a share of the model on each (`tensor_split`).
 
-    Those that are `on_demand` share one place: one of them is loaded at a time.
+    Backends that are `on_demand` share one place: only one of them is loaded at a time.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A whole answer, the same quantisation and length for all. `reasons`: why, a sentence each."""
+    """A complete plan, with one quantisation and length for all models. `reasons` are clauses for the user."""
 
     quantization: str
     batch_tokens: int
@@ -44,7 +44,7 @@ class Plan:
 
 
 def place(request: PlanRequest, room: DeviceRoom) -> Plan:
-    """The first way to serve that fits. Raises NotEnoughMemory saying what is needed and would fit."""
+    """The first candidate that fits. Raises NotEnoughMemory saying what is needed, and what would fit."""
     request = adapt(request, room)
     for candidate in candidates(request):
         shares = assign(request, room, candidate)
@@ -80,10 +80,10 @@ def _reasons(request: PlanRequest, chosen: Candidate) -> Iterator[str]:
         yield f"{chosen.quantization} has the best published quality, within noise, of what fits"
     else:
         yield f"{chosen.quantization} is worse than others by its published NDCG@5, but none of those fits"
-    if chosen.tokens < (asked := request.wanted_tokens or request.tokens):
-        yield f"the longest text is {chosen.tokens} tokens: with {asked} it does not fit"
+    if chosen.tokens < (wanted := request.wanted_tokens or request.tokens):
+        yield f"the longest text is {chosen.tokens} tokens: with {wanted} it does not fit"
     if set(chosen.on_demand) - request.on_demand:
         turns = " and ".join(chosen.on_demand)
-        yield f"{turns} take turns in one place, each loaded when it is asked for: together they do not fit"
+        yield f"{turns} take turns in one place, each loaded on demand: together they do not fit"
     if chosen.split:
-        yield "each model is split over several GPUs: none of them can hold a whole one"
+        yield "each model is split over several GPUs: none of them can hold a whole model"

@@ -1,33 +1,33 @@
-"""Quantisations by what was published of them. Pure."""
+"""Ranks quantisations by their published figures. Pure."""
 
 from collections.abc import Mapping
 from statistics import fmean
 
 from launcher.settings.family import PublishedQuantization
 
-QUALITY_NOISE = 0.01  # of the mean NDCG@5: 5 sets of 50 questions each do not tell apart what is nearer
-SET_LOSS = 0.05  # more than this part lost on one set is a loss, however the others make up for it
-FOUR_BITS = 0.27  # of the unquantised file: with less the vectors move more than those sets show
-SPEED_NOISE = 0.08  # of tokens/s: among Q4, Q5 and IQ3 the order follows neither size nor kind
+QUALITY_NOISE = 0.01  # of the mean NDCG@5: 5 sets of 50 questions each cannot distinguish less
+SET_LOSS = 0.05  # losing more than this on one set counts as worse, whatever the other sets gain
+FOUR_BITS = 0.27  # of the unquantised file: below this, vectors move more than those sets show
+SPEED_NOISE = 0.08  # of tokens/s: among Q4, Q5 and IQ3 the order follows neither size nor type
 
 
 def quality_order(published: Mapping[str, PublishedQuantization]) -> tuple[tuple[str, ...], ...]:
-    """Classes of equal quality, best first; in each, the order to prefer.
+    """Classes of equal quality, best first; each class in order of preference.
 
     The first class has those whose mean NDCG@5 is within QUALITY_NOISE of the best mean, that lose no more than
     SET_LOSS on any set against the largest file (the unquantised weights), and that have four bits a weight. The others
-    follow in classes of QUALITY_NOISE by their mean. Within a class the fast ones come first (SPEED_NOISE of the
-    class's fastest), and then the larger: it is nearer to the original weights, and where a smaller one brings anything
-    (longer texts, one more model that stays loaded) `launcher.planning.placement` takes it for that.
+    follow in classes of QUALITY_NOISE by their mean. Within a class the fast ones come first (within SPEED_NOISE of the
+    class's fastest), then the larger ones, which are nearer to the original weights; where a smaller one gains anything
+    (longer texts, one more model that stays loaded), `launcher.planning.placement` chooses it for that.
     """
     if not published:
         return ()
     original = max(published.values(), key=lambda one: one.file_gib)
     mean = {name: fmean(one.ndcg_at_5) for name, one in published.items()}
-    near = [name for name, one in published.items() if one.file_gib >= FOUR_BITS * original.file_gib]
-    whole = [name for name in near if _loss(published[name].ndcg_at_5, original.ndcg_at_5) <= SET_LOSS]
-    best = max(mean[name] for name in whole)
-    classes = [[name for name in whole if mean[name] >= best - QUALITY_NOISE]]
+    large = [name for name, one in published.items() if one.file_gib >= FOUR_BITS * original.file_gib]
+    good = [name for name in large if _loss(published[name].ndcg_at_5, original.ndcg_at_5) <= SET_LOSS]
+    best = max(mean[name] for name in good)
+    classes = [[name for name in good if mean[name] >= best - QUALITY_NOISE]]
     rest = sorted(published.keys() - set(classes[0]), key=lambda name: -mean[name])
     for name in rest:
         if len(classes) == 1 or mean[name] < mean[classes[-1][0]] - QUALITY_NOISE:

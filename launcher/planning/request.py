@@ -1,4 +1,4 @@
-"""Settings + engine → what is to be planned: each model's size at each quantisation that may be chosen."""
+"""Builds the PlanRequest from settings and engine: each model's size at each quantisation that may be chosen."""
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -19,10 +19,10 @@ UNQUANTIZED = frozenset({"F32", "F16", "BF16"})
 
 
 def request_of(settings: Settings, flags: Collection[str], names: Sequence[str]) -> PlanRequest | None:
-    """What is to be planned; None where the size of a file cannot be known before it is here.
+    """The request for those backends; None if a file's size is unknown until it is downloaded.
 
-    `flags` are the engine's. Raises ConfigError for "auto" where the family has no published figures, and ModelError
-    for a local file that cannot be read.
+    `flags` are the engine's. Raises ConfigError for "auto" if the family has no published figures, ModelError for a
+    local file that cannot be read.
     """
     host, offered = settings.host, settings.family.weights
     classes = quality_order(offered.published.quantizations) if offered.published else ()
@@ -30,14 +30,16 @@ def request_of(settings: Settings, flags: Collection[str], names: Sequence[str])
     if auto and not classes:
         raise ConfigError(f'[models] quantization = "auto": {settings.family.name} has no published figures; name one')
     quantization = None if auto else host.models.quantization or offered.quantization
-    considered = {one for names_ in classes for one in names_} | ({quantization} if quantization else set())
+    considered = {one for names_in_class in classes for one in names_in_class} | (
+        {quantization} if quantization else set()
+    )
     weights = {name: _weights(settings, name, considered) for name in names}
     known = considered.intersection(*weights.values())
     if quantization is not None and quantization not in known:
         return None
     return PlanRequest(
         weights=weights,
-        ranking=tuple(kept for one in classes if (kept := tuple(name for name in one if name in known))),
+        ranking=tuple(names_ for one in classes if (names_ := tuple(name for name in one if name in known))),
         quantization=quantization,
         tokens=settings.max_input_tokens,
         fixed_tokens=host.max_input_tokens is not None,
@@ -48,7 +50,7 @@ def request_of(settings: Settings, flags: Collection[str], names: Sequence[str])
 
 
 def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> dict[str, ModelWeights]:
-    """One backend's file at each quantisation: the user's own, else what is in the cache, else as it was published."""
+    """One backend's file at each quantisation: the user's own, else the cached one, else as published."""
     if local := settings.host.models.files.get(name):
         own = weights_of(read_header(local))
         return dict.fromkeys(quantizations, own) if own else {}
@@ -59,7 +61,7 @@ def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> d
 def _cached(family: Family, name: str, quantization: str) -> ModelWeights | None:
     source = family.weights.models[name]
     path = try_to_load_from_cache(source.repo, source.file.format(quantization=quantization))
-    with suppress(ModelError):  # a damaged one is found, and said, when it is to be served
+    with suppress(ModelError):  # a damaged file is reported when it is to be served
         return weights_of(read_header(Path(path))) if isinstance(path, str) else None
     return None
 

@@ -1,4 +1,4 @@
-"""What memory lacks for models, and what would help. Pure."""
+"""Says how much memory is missing, and what would help. Pure."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from launcher.planning.packing import overflow
 
 
 def missing_bytes(request: PlanRequest, room: DeviceRoom, quantization: str) -> int:
-    """Bytes that lack for all models at once at that quantisation with texts as long as wished; 0: it fits."""
+    """Bytes missing for all models at once at that quantisation and the requested length; 0 if they fit."""
     request = adapt(request, room)
     names = tuple(request.weights)
     candidate = Candidate(quantization=quantization, tokens=request.tokens, resident=names, on_demand=(), split=False)
@@ -25,21 +25,23 @@ def missing_bytes(request: PlanRequest, room: DeviceRoom, quantization: str) -> 
 
 
 def readable_size(bytes_: int) -> str:
-    """For a user to read; what is not nothing is never shown as nothing."""
+    """A size for people to read; never 0 unless it is 0."""
     return f"{bytes_ / GIB:.1f} GiB" if bytes_ >= GIB else f"{-(-bytes_ // MIB)} MiB"
 
 
 def explain_shortage(request: PlanRequest, room: DeviceRoom) -> str:
-    """Why there is no way, with the numbers and what would help."""
+    """Why nothing fits, with the numbers and what would help."""
     smallest = min(candidates(request), key=lambda one: _total(request, one))
     vram, ram = _total(request, smallest)
     what = f"{', '.join(request.weights)} at {smallest.quantization} with texts of up to {smallest.tokens} tokens"
     turns = ", loaded one at a time," if len(smallest.on_demand) > 1 else ""
     takes = " and ".join([f"{vram / GIB:.1f} GiB of VRAM"] * bool(vram) + [f"{ram / GIB:.1f} GiB of RAM"])
     gpus = room.gpus if request.gpu_layers else {}
-    there = ", ".join(f"{name} {size / GIB:.1f} GiB" for name, size in {**gpus, "RAM": room.ram}.items())
-    lacks = readable_size(_missing(request, room, replace(smallest, split=False)))
-    return f"{what}{turns} take {takes}, and there is for use: {there}; {lacks} are lacking: {_advice(request, room)}"
+    available = ", ".join(f"{name} {size / GIB:.1f} GiB" for name, size in {**gpus, "RAM": room.ram}.items())
+    shortage = readable_size(_missing(request, room, replace(smallest, split=False)))
+    return (
+        f"{what}{turns} take {takes}, but available are {available}; {shortage} are missing: {_advice(request, room)}"
+    )
 
 
 def _missing(request: PlanRequest, room: DeviceRoom, candidate: Candidate) -> int:
@@ -53,13 +55,13 @@ def _total(request: PlanRequest, candidate: Candidate) -> tuple[int, int]:
 
 
 def _advice(request: PlanRequest, room: DeviceRoom) -> str:
-    """What the user may change of their own settings so that it fits."""
-    freed = (
+    """Which of their own settings the user may change so that it fits."""
+    relaxed = (
         replace(request, fixed_tokens=False),
         replace(request, quantization=None),
         replace(request, fixed_tokens=False, quantization=None),
     )
-    for other in freed:
+    for other in relaxed:
         for candidate in candidates(other):
             if assign(other, room, candidate) is not None:
                 shorter = candidate.tokens != request.tokens
@@ -67,5 +69,7 @@ def _advice(request: PlanRequest, room: DeviceRoom) -> str:
                 changes += [f'quantization = "{candidate.quantization}"'] * (other.quantization is None)
                 return f"set {' and '.join(changes)}, which would fit"
     return (
-        "use a larger GPU, or free memory that others hold" if request.gpu_layers else "use a machine with more memory"
+        "use a larger GPU, or free memory that other programs hold"
+        if request.gpu_layers
+        else "use a machine with more memory"
     )

@@ -1,4 +1,4 @@
-"""Settings + engine + devices → the plan, or the reason why there is none."""
+"""Decides what to serve from settings, engine and devices, and remembers the decision."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,16 +17,16 @@ from launcher.planning.placement import Placement, Plan, place
 from launcher.planning.request import AUTO, request_of
 from launcher.settings.config import Settings
 
-# Left alone on each device: what our sums do not see (alignment, fragments, the desktop), and what others ask for.
+# Left free on each device for what our estimate misses (alignment, fragmentation, the desktop) and other programs.
 RESERVE_PART, RESERVE_BYTES = 0.05, 256 * MIB
 OURS_OF_RAM = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """`settings` as they are to be served: quantisation and length are the plan's. `notes` are lines for the user.
+    """`settings` as they will be served: quantisation and length are the plan's. `notes` are lines for the user.
 
-    `short`: what is free is not enough. `length`: the longest text, where it was for us to choose.
+    `short`: free memory is not enough. `length`: the longest text, if it was ours to choose.
     """
 
     settings: Settings
@@ -38,7 +38,7 @@ class Decision:
 
     @property
     def capacity(self) -> dict[str, int]:
-        """The bytes of each device that all models may take together; empty without a plan."""
+        """The bytes of each device that all models together may use; empty without a plan."""
         return {**self.room.gpus, "RAM": self.room.ram} if self.room else {}
 
     @property
@@ -50,30 +50,30 @@ class Decision:
 def decide(
     settings: Settings, engine: Engine, devices: Devices, names: Sequence[str], *, ours: Mapping[str, int] | None = None
 ) -> Decision:
-    """What to serve of `names` on these devices. `ours` are bytes by device that our own models hold.
+    """How to serve the backends `names` on these devices. `ours` are bytes by device that our own models hold now.
 
-    What "auto" has chosen once it chooses again as long as that fits: another quantisation gives other vectors. The
-    longest text, if the user has set none, is that of `fix_length`. `keep` makes both last.
-    Raises NotEnoughMemory only where the whole memory of the GPUs would not do: what others hold may come back, and a
-    process may get by with less RAM than it asks for. Demo models are not planned: they fit anywhere.
+    "auto" repeats its earlier choice as long as that fits, because another quantisation gives other vectors. If the
+    user has set no longest text, `fix_length` chooses it. `save_choices` makes both last.
+    Raises NotEnoughMemory only if all memory of the GPUs would not be enough: other programs may free theirs, and a
+    process may manage with less RAM than estimated. Demo models are not planned: they fit anywhere.
     """
     auto = settings.host.models.quantization == AUTO
-    every = tuple(settings.family.weights.models)  # a call for one model gets what a server of all serves
+    every = tuple(settings.family.weights.models)  # serving one model gives the same vectors as serving all
     if settings.host.demo or (request := request_of(settings, engine.flags, every if auto else names)) is None:
         return Decision(settings=_served(settings, None), plan=None)
-    whole = request if tuple(request.weights) == every else request_of(settings, engine.flags, every) or request
-    devices = _with(devices if request.gpu_layers else replace(devices, gpus=()), ours or {})
+    all_models = request if tuple(request.weights) == every else request_of(settings, engine.flags, every) or request
+    devices = _without_ours(devices if request.gpu_layers else replace(devices, gpus=()), ours or {})
     before = choices.quantization(settings.family.name) if auto else None
-    if before in {name for names_ in request.ranking for name in names_}:
-        again, whole_again = (replace(one, quantization=before) for one in (request, whole))
+    if before in {name for names_in_class in request.ranking for name in names_in_class}:
+        repeated, all_repeated = (replace(one, quantization=before) for one in (request, all_models))
         with suppress(NotEnoughMemory):
-            if (decision := _decided(settings, again, whole_again, devices)).plan:
+            if (decision := _decide(settings, repeated, all_repeated, devices)).plan:
                 return decision
-    return _decided(settings, request, whole, devices)
+    return _decide(settings, request, all_models, devices)
 
 
 def save_choices(settings: Settings, decision: Decision) -> tuple[str, ...]:
-    """Make the next start choose the same; a note where that fails, for it can be served without."""
+    """Make the next start choose the same. Returns a note if that fails: this start can serve all the same."""
     auto = settings.host.models.quantization == AUTO
     quantization = decision.plan.quantization if decision.plan and auto else None
     try:
@@ -86,9 +86,9 @@ def save_choices(settings: Settings, decision: Decision) -> tuple[str, ...]:
 
 
 def fix_length(request: PlanRequest, devices: Devices, before: Length | None) -> PlanRequest:
-    """The request with the longest text decided for good, from the memory there is in all, whoever uses it now.
+    """The request with a fixed longest text, chosen from the total memory, whoever uses it now.
 
-    What was chosen `before` for the same models and devices stays.
+    A length chosen `before` for the same models and devices stays.
     """
     if request.fixed_tokens:
         return request
@@ -96,27 +96,27 @@ def fix_length(request: PlanRequest, devices: Devices, before: Length | None) ->
         tokens = min(request.tokens, before.max_input_tokens)
     else:
         try:
-            tokens = place(request, _lasting(devices)).batch_tokens
+            tokens = place(request, _dependable_room(devices)).batch_tokens
         except NotEnoughMemory:
             tokens = min(request.tokens, MIN_TOKENS)
     return replace(request, tokens=tokens, fixed_tokens=True, wanted_tokens=request.tokens)
 
 
-def _decided(settings: Settings, request: PlanRequest, whole: PlanRequest, devices: Devices) -> Decision:
-    """As `decide`; `whole` is the request for all models, for which the length is chosen."""
-    length = fix_length(whole, devices, choices.length(settings.family.name))
+def _decide(settings: Settings, request: PlanRequest, all_models: PlanRequest, devices: Devices) -> Decision:
+    """As `decide`; `all_models` is the request for all models, for which the length is chosen."""
+    length = fix_length(all_models, devices, choices.length(settings.family.name))
     decision = plan_for(
         settings, replace(request, tokens=length.tokens, fixed_tokens=True, wanted_tokens=length.wanted_tokens), devices
     )
-    if whole.fixed_tokens or decision.plan is None:
+    if all_models.fixed_tokens or decision.plan is None:
         return decision
-    served = _models_of(whole, decision.plan.quantization)
-    kept = Length(max_input_tokens=length.tokens, served=served, totals=_totals(devices))
-    return replace(decision, length=kept)
+    served = _models_of(all_models, decision.plan.quantization)
+    chosen = Length(max_input_tokens=length.tokens, served=served, totals=_totals(devices))
+    return replace(decision, length=chosen)
 
 
 def _models_of(request: PlanRequest, quantization: str | None) -> str:
-    """What of a request decides how long a text may be, in words."""
+    """Everything in a request that limits the length of texts, in words."""
     turns = f", {' and '.join(sorted(request.on_demand))} on demand" if request.on_demand else ""
     how = f"{'with logits' if request.logits else 'lean'}, {request.gpu_layers} layers on a GPU"
     return f"{', '.join(request.weights)} at {quantization}{turns}, up to {request.tokens} tokens; {how}"
@@ -126,8 +126,8 @@ def _totals(devices: Devices) -> dict[str, int]:
     return {one.name: one.total_bytes // MIB for one in (*devices.gpus, devices.ram)}
 
 
-def _with(devices: Devices, ours: Mapping[str, int]) -> Devices:
-    """The devices as they are once our own models let go of them."""
+def _without_ours(devices: Devices, ours: Mapping[str, int]) -> Devices:
+    """The devices as they will be once our own models release their memory."""
     shared = sum(ours.get(one.name, 0) for one in devices.gpus if one.integrated)
 
     def freed(one: Device, bytes_: int) -> Device:
@@ -138,7 +138,7 @@ def _with(devices: Devices, ours: Mapping[str, int]) -> Devices:
 
 
 def plan_for(settings: Settings, request: PlanRequest, devices: Devices) -> Decision:
-    """The plan for what is free, else the one for all that there is, with a warning; see `decide`."""
+    """The plan for the free memory, else for all memory, with a warning; see `decide`."""
     on_gpu, room = bool(devices.gpus) and request.gpu_layers > 0, room_of(devices)
     try:
         plan = place(request, room)
@@ -147,28 +147,28 @@ def plan_for(settings: Settings, request: PlanRequest, devices: Devices) -> Deci
     else:
         notes = tuple(_notes(settings, request, plan, devices))
         return Decision(settings=_served(settings, plan), plan=plan, notes=notes, room=room)
-    whole = DeviceRoom(
+    total = DeviceRoom(
         gpus={one.name: one.total_bytes for one in devices.gpus},
         ram=sys.maxsize if on_gpu and not devices.unified else devices.ram.total_bytes,
         unified=devices.unified,
     )
     try:
-        plan = place(request, whole)
+        plan = place(request, total)
     except NotEnoughMemory:
         if on_gpu:
             raise
         settings = _with_length(_served(settings, None), request.tokens)
         return Decision(settings=settings, plan=None, notes=(f"memory may run out: {short}",), short=True)
     notes = (f"a model may fail to start: {short}",)
-    return Decision(settings=_served(settings, plan), plan=plan, notes=notes, short=True, room=whole)
+    return Decision(settings=_served(settings, plan), plan=plan, notes=notes, short=True, room=total)
 
 
 def _notes(settings: Settings, request: PlanRequest, plan: Plan, devices: Devices) -> Iterator[str]:
-    spilt = set(plan.on_demand) - request.on_demand
+    moved = set(plan.on_demand) - request.on_demand
     if (
         settings.host.models.quantization == AUTO
         or plan.batch_tokens < (request.wanted_tokens or request.tokens)
-        or spilt
+        or moved
     ):
         yield _capital("; ".join(plan.reasons))
     if devices.unified and request.gpu_layers:
@@ -176,20 +176,20 @@ def _notes(settings: Settings, request: PlanRequest, plan: Plan, devices: Device
 
 
 def unified_note(devices: Devices) -> str:
-    """What it means that a GPU has no memory of its own."""
+    """A note that the GPU has no memory of its own."""
     (gpu,) = devices.gpus
     return f"{gpu.name} ({gpu.description}) computes in the host's own memory: what the models take there is RAM too"
 
 
 def room_of(devices: Devices) -> DeviceRoom:
-    """What of the free memory a plan may take: all but a reserve on each device."""
+    """The free memory that a plan may use: all but a reserve on each device."""
     ram = _usable(devices.ram.free_bytes)
     gpus = {one.name: _usable(one.free_bytes) for one in devices.gpus}
     return _room(devices, gpus, ram)
 
 
-def _lasting(devices: Devices) -> DeviceRoom:
-    """What can be counted on at any time: the GPUs but for the reserve, and most of RAM, which others use as well."""
+def _dependable_room(devices: Devices) -> DeviceRoom:
+    """The memory to count on at any time: the GPUs less the reserve, and most of RAM, which other programs use too."""
     gpus = {one.name: _usable(one.total_bytes) for one in devices.gpus}
     return _room(devices, gpus, round(devices.ram.total_bytes * OURS_OF_RAM))
 
@@ -205,7 +205,7 @@ def _usable(bytes_: int) -> int:
 
 
 def _served(settings: Settings, plan: Plan | None) -> Settings:
-    """The settings with the plan's choices in them; without a plan, the family's quantisation for "auto"."""
+    """The settings with the plan's choices; without a plan, "auto" becomes the family's quantisation."""
     host = settings.host
     quantization = plan.quantization if plan else settings.family.weights.quantization
     if host.models.quantization == AUTO:

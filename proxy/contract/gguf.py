@@ -168,5 +168,5 @@ def _alignment(metadata: Mapping[str, Value]) -> int:
     """The multiple of bytes at which the weights begin; llama.cpp takes powers of two only."""
     given = metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
     if not isinstance(given, int) or given <= 0 or given & (given - 1):
-        raise ValueError(f"general.alignment is {given!r:.40}, no power of two")
+        raise ValueError(f"general.alignment is {given!r:.40}, not a power of two")
     return given

@@ -43,7 +43,7 @@ def test_an_etag_that_is_no_digest_is_no_path_and_is_said(place: Place, small: d
     before = outside(place)
     done = place.models(*PULL)
     assert done.code == 0, done.err
-    assert f"the hub names no checksum of {FILE}" in done.err
+    assert f"the hub gives no checksum of {FILE}" in done.err
     assert "cannot be verified" in done.err
     assert outside(place) == before
     assert not Path(OUTSIDE).exists()

@@ -74,7 +74,7 @@ def test_the_hub_sends_us_on_to_another_host_and_the_token_stays_behind(place: P
     assert place.hub.sent_bytes == original.needed_bytes
 
 
-def test_what_is_here_needs_no_network_and_what_is_damaged_is_fetched_anew(place: Place, original: Checkpoint) -> None:
+def test_what_is_here_needs_no_network_and_what_is_damaged_is_fetched_again(place: Place, original: Checkpoint) -> None:
     assert place.models(*PULL).code == 0
     whole, asked = kept(place).read_bytes(), len(place.hub.requests)
     again = place.models(*PULL)
@@ -100,10 +100,10 @@ def _infinite(one: Checkpoint) -> None:
 
 SPOILT: list[tuple[Callable[[Checkpoint], object], str]] = [
     (lambda one: _without(one, "code"), f"{LAYOUT.adapter} of {LAYOUT.repo} has no tensor base_model.model.multi_"),
-    (_turned, f"{LAYOUT.weight} is (64, 128) where the family has (128, 64)"),
+    (_turned, f"{LAYOUT.weight} has the shape (64, 128), the family (128, 64)"),
     (_infinite, "not finite"),
-    (lambda one: one.config.update(r=5), "belong to rank 5 of a layer (128, 64)"),
-    (lambda one: one.config.update(use_dora=True), "use_dora is set, and the merge does not know it"),
+    (lambda one: one.config.update(r=5), "rank 5 of a layer (128, 64) needs"),
+    (lambda one: one.config.update(use_dora=True), "use_dora is set, which the merge does not support"),
     (lambda one: one.config.pop("r"), f"{LAYOUT.adapter_config} of {LAYOUT.repo}: r: Field required"),
     (lambda one: setattr(one, "layout", LAYOUT.model_copy(update={"bias": "projector.b"})), "has no tensor multi_v"),
     (lambda one: setattr(one, "layout", LAYOUT.model_copy(update={"index": "i.json"})), "has no file model.safe"),
@@ -179,7 +179,7 @@ def test_the_scale_is_alpha_by_rank_or_by_its_root() -> None:
 
 def test_a_merge_of_shapes_that_do_not_fit_is_refused() -> None:
     zero = np.zeros((4, 4), np.float32)
-    with pytest.raises(ModelError, match=r"the family file names other tensors"):
+    with pytest.raises(ModelError, match=r"the family file names the wrong tensors"):
         merged(zero, zero[:2], zero, LoraConfig(r=2, lora_alpha=2), "x")
-    with pytest.raises(ModelError, match="no LoRA adapter that we know"):
+    with pytest.raises(ModelError, match="no LoRA adapter that we support"):
         config_of(b"[]", "adapter_config.json")

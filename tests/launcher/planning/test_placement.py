@@ -42,9 +42,9 @@ def room(*gpus: float, ram: float = 1000) -> DeviceRoom:
     return DeviceRoom(gpus={f"CUDA{i}": round(size * GIB) for i, size in enumerate(gpus)}, ram=round(ram * GIB))
 
 
-def planned(request: PlanRequest, room: DeviceRoom) -> Plan | None:
+def planned(plan_request: PlanRequest, room: DeviceRoom) -> Plan | None:
     try:
-        return place(request, room)
+        return place(plan_request, room)
     except NotEnoughMemory:
         return None
 
@@ -71,27 +71,29 @@ def _on_devices(one: Placement) -> dict[str, int]:
 
 
 @given(requests, rooms)
-def test_no_plan_exceeds_any_device(request: PlanRequest, room: DeviceRoom) -> None:
-    if plan := planned(request, room):
+def test_no_plan_exceeds_any_device(plan_request: PlanRequest, room: DeviceRoom) -> None:
+    if plan := planned(plan_request, room):
         assert [one.name for one in plan.placed] == list(BACKENDS)
         for name, size in taken(plan).items():
             assert size <= {**room.gpus, "RAM": room.ram}[name] + 10, name
 
 
 @given(requests, rooms)
-def test_what_the_user_has_set_is_never_changed(request: PlanRequest, room: DeviceRoom) -> None:
-    if plan := planned(request, room):
-        assert request.quantization in (None, plan.quantization)
-        assert plan.batch_tokens == request.tokens or not request.fixed_tokens
-        assert min(request.tokens, MIN_TOKENS) <= plan.batch_tokens <= request.tokens
+def test_what_the_user_has_set_is_never_changed(plan_request: PlanRequest, room: DeviceRoom) -> None:
+    if plan := planned(plan_request, room):
+        assert plan_request.quantization in (None, plan.quantization)
+        assert plan.batch_tokens == plan_request.tokens or not plan_request.fixed_tokens
+        assert min(plan_request.tokens, MIN_TOKENS) <= plan.batch_tokens <= plan_request.tokens
 
 
 @given(requests, rooms, st.dictionaries(st.sampled_from(["CUDA0", "CUDA1", "CUDA2", "RAM"]), gib))
-def test_more_memory_never_gives_worse_quality(request: PlanRequest, room: DeviceRoom, more: Mapping[str, int]) -> None:
+def test_more_memory_never_gives_worse_quality(
+    plan_request: PlanRequest, room: DeviceRoom, more: Mapping[str, int]
+) -> None:
     larger = DeviceRoom(
         gpus={name: size + more.get(name, 0) for name, size in room.gpus.items()}, ram=room.ram + more.get("RAM", 0)
     )
-    before, after = planned(request, room), planned(request, larger)
+    before, after = planned(plan_request, room), planned(plan_request, larger)
     if before:
         assert after
         classes = [next(i for i, names in enumerate(AUTO.ranking) if p.quantization in names) for p in (before, after)]
@@ -101,16 +103,16 @@ def test_more_memory_never_gives_worse_quality(request: PlanRequest, room: Devic
 
 
 @given(requests)
-def test_an_empty_host_is_refused_with_the_numbers(request: PlanRequest) -> None:
-    with pytest.raises(NotEnoughMemory, match=r"take .* GiB of .*RAM, and there is for use: RAM 0\.0 GiB; "):
-        place(request, DeviceRoom(gpus={}, ram=0))
+def test_an_empty_host_is_refused_with_the_numbers(plan_request: PlanRequest) -> None:
+    with pytest.raises(NotEnoughMemory, match=r"take .* GiB of .*RAM, but available are RAM 0\.0 GiB; "):
+        place(plan_request, DeviceRoom(gpus={}, ram=0))
 
 
 @given(requests, rooms)
-def test_what_is_said_to_lack_is_nothing_if_and_only_if_it_fits(request: PlanRequest, room: DeviceRoom) -> None:
+def test_what_is_said_to_lack_is_nothing_if_and_only_if_it_fits(plan_request: PlanRequest, room: DeviceRoom) -> None:
     assert readable_size(1) == "1 MiB"  # never 0.0 GiB
     for quantization in ("F16", "IQ1_S"):
-        alone = replace(request, quantization=quantization, fixed_tokens=True)
+        alone = replace(plan_request, quantization=quantization, fixed_tokens=True)
         plan = planned(alone, room)
         fits = plan is not None and not plan.on_demand and not any(one.tensor_split for one in plan.placed)
         lacks = missing_bytes(alone, room, quantization)
@@ -138,13 +140,13 @@ def test_the_length_gives_way_first_then_what_stays_loaded_and_quality_last() ->
 
 
 def test_a_length_that_the_user_set_stays_and_what_would_fit_is_named() -> None:
-    request = replace(AUTO, quantization="Q8_0", tokens=8192, fixed_tokens=True)
+    plan_request = replace(AUTO, quantization="Q8_0", tokens=8192, fixed_tokens=True)
     with pytest.raises(NotEnoughMemory, match=r"set max_input_tokens = 4096, which would fit"):
-        place(request, room(7.3))
+        place(plan_request, room(7.3))
     with pytest.raises(NotEnoughMemory, match=r'set quantization = "IQ3_M", which would fit'):
-        place(replace(request, tokens=512, quantization="F16"), room(2.6))
+        place(replace(plan_request, tokens=512, quantization="F16"), room(2.6))
     with pytest.raises(NotEnoughMemory, match="use a larger GPU"):
-        place(request, room(0.5))
+        place(plan_request, room(0.5))
 
 
 def test_without_a_gpu_everything_is_ram() -> None:
