@@ -16,7 +16,7 @@ from launcher.settings.folders import CACHE, HUB, PLACES, noexec, write_obstacle
 
 WSL_MEMORY = r"; Windows gives no more: memory= under [wsl2] in %UserProfile%\.wslconfig, then wsl --shutdown"
 LEAST_FREE = 100 * 2**20  # bytes: six log files of 4 MiB of each model
-LITTLE = 2 * GIB  # one model of three thousand million weights takes more, at any quantisation
+LITTLE = 2 * GIB  # a model of three billion weights takes more, at any quantisation
 
 
 def processors(proc: Path = PROC) -> Finding:

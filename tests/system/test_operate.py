@@ -108,7 +108,7 @@ async def test_a_wrong_configuration_is_refused_and_the_old_one_stays(family: di
         for wrong, message in (
             ({"modells": {}}, "modells"),
             ({"engine": {"llama_server": "/no/such"}}, "/no/such"),
-            ({"port": 1}, "another port needs a new start"),
+            ({"port": 1}, "another port needs a restart"),
             ({"proxy": {"api_keyz": []}}, "proxy.api_keyz: there is no such setting; did you mean api_keys?"),
             ({"proxy": {"default_task": "dance"}}, "dance"),
             ({"models": {"files": dict.fromkeys(BACKENDS, "/no/such.gguf")}}, "/no/such.gguf"),
