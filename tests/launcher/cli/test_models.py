@@ -142,4 +142,4 @@ def test_remove_refuses_what_a_process_serves_and_leaves_a_running_download(plac
 def test_the_demo_has_nothing_to_manage(place: Place) -> None:
     place.config.write_text("demo = true\n", encoding="utf-8")
     done = place.models("list")
-    assert (done.code, "made on the spot" in done.err) == (78, True)
+    assert (done.code, "made when needed" in done.err) == (78, True)
