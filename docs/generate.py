@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 
 from launcher.settings.config import HostConfig
-from launcher.settings.family import Family
+from launcher.settings.family import FamilyFile
 from proxy.contract.settings import ProxyOptions, ProxySettings
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -50,7 +50,7 @@ BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "m
 def page() -> str:
     """The whole page."""
     common = frozenset(ProxyOptions.model_fields)
-    files = (HEAD, *_tables(HostConfig), PROXY, *_tables(ProxySettings, left_out=common), FAMILY, *_tables(Family))
+    files = (HEAD, *_tables(HostConfig), PROXY, *_tables(ProxySettings, left_out=common), FAMILY, *_tables(FamilyFile))
     return "\n".join(files)
 
 

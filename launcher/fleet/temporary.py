@@ -12,7 +12,7 @@ from launcher.fleet.listener import listen
 from launcher.fleet.prepare import prepare
 from launcher.printable import Terminal
 from launcher.settings.config import HostConfig, Settings
-from launcher.settings.family import Family
+from launcher.settings.family import FamilyFile
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
 from launcher.terminal.progress import Display
@@ -57,7 +57,7 @@ async def _started(settings: Settings, task: str | None, use: Callable[[str], Aw
     return results[0]
 
 
-def _backend_of(family: Family, task: str | None) -> str:
+def _backend_of(family: FamilyFile, task: str | None) -> str:
     try:
         return family.backend_of(task or family.default_task)
     except ConfigError as error:

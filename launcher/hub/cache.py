@@ -19,7 +19,7 @@ from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, scan_cac
 from launcher.errors import ModelError, NotWritten
 from launcher.host import processes
 from launcher.hub.cache_entry import INCOMPLETE, blobs_of, find_cached, folder_of, sha256_in_name
-from launcher.settings.family import Family, ModelSource
+from launcher.settings.family import FamilyFile, ModelSource
 from launcher.settings.folders import hub_cache
 
 
@@ -66,7 +66,7 @@ def quantization_in(pattern: str, filename: str) -> str | None:
     return found[1] if found else None
 
 
-def cached_files(family: Family) -> tuple[CachedFile, ...]:
+def cached_files(family: FamilyFile) -> tuple[CachedFile, ...]:
     """Every file of the family in the cache, by backend, largest first."""
     cache = _scanned()
     return tuple(
@@ -77,7 +77,7 @@ def cached_files(family: Family) -> tuple[CachedFile, ...]:
     )
 
 
-def stopped_downloads(family: Family) -> tuple[StoppedDownload, ...]:
+def stopped_downloads(family: FamilyFile) -> tuple[StoppedDownload, ...]:
     """Every partial download of the family, stopped or still running in another process."""
     return tuple(
         StoppedDownload(backend=backend, path=path, bytes=path.stat().st_size)
@@ -86,7 +86,7 @@ def stopped_downloads(family: Family) -> tuple[StoppedDownload, ...]:
     )
 
 
-def describe_damage(family: Family) -> tuple[str, ...]:
+def describe_damage(family: FamilyFile) -> tuple[str, ...]:
     """A sentence for each repository of the family that `cached_files` skips because its cache is damaged."""
     sentences = list[str]()
     warnings = [str(warning) for warning in _scanned().warnings]

@@ -9,7 +9,7 @@ from huggingface_hub.hf_api import RepoSibling
 from launcher.errors import ConfigError, HubUnreachable, ModelError
 from launcher.hub.cache import quantization_in
 from launcher.hub.client import SHA256, HubRequest, check_client, translate_errors
-from launcher.settings.family import Family, ModelSource
+from launcher.settings.family import FamilyFile, ModelSource
 
 TIMEOUT_S = 10.0
 LARGEST = 2**50  # bytes; a larger size is not believed
@@ -25,7 +25,7 @@ class Offer:
     sha256: str | None
 
 
-def offered(family: Family, backends: Iterable[str]) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
+def offered(family: FamilyFile, backends: Iterable[str]) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
     """The hub's files for those backends, largest first; and why some are missing, each reason once.
 
     Blocks, for at most TIMEOUT_S if the hub is unreachable.

@@ -13,7 +13,7 @@ from launcher.measure.corpus import Corpus, CorpusText
 from launcher.measure.similarity import F32, Comparison, Vectors
 from launcher.models import sources
 from launcher.models.gguf_file import read_header
-from launcher.settings.family import Family
+from launcher.settings.family import FamilyFile
 from launcher.supervision.standalone import Standalone, StandaloneEmbedder, standalone
 
 Report = Callable[[str, int, int], None]  # a model's name, and how many of all texts have their vector
@@ -31,7 +31,7 @@ def check_pair(a: Path, b: Path) -> None:
         sources.check(path, architecture=architecture, dimensions=dimensions)
 
 
-def as_trained(corpus: Corpus, family: Family, backend: str) -> Corpus:
+def as_trained(corpus: Corpus, family: FamilyFile, backend: str) -> Corpus:
     """The corpus as that backend gets it: with the family's prefixes, in its Unicode form."""
     query, document = prefixes(family, backend)
 
@@ -46,7 +46,7 @@ def as_trained(corpus: Corpus, family: Family, backend: str) -> Corpus:
     )
 
 
-def prefixes(family: Family, backend: str) -> tuple[str, str]:
+def prefixes(family: FamilyFile, backend: str) -> tuple[str, str]:
     """That backend's prefixes of a query and of a document; the same for a symmetric one."""
     by_task = {name: task.prefix for name, task in family.tasks.items() if task.backend == backend}
     only = next(iter(by_task.values()), "")

@@ -8,7 +8,7 @@ from pathlib import Path
 from launcher.hub.cache import CachedFile, StoppedDownload
 from launcher.hub.listing import Offer
 from launcher.settings.config import ModelSettings
-from launcher.settings.family import Family
+from launcher.settings.family import FamilyFile
 
 
 class Use(StrEnum):
@@ -44,7 +44,7 @@ class InventoryRow:
 
 
 def rows(
-    family: Family, settings: ModelSettings, files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]
+    family: FamilyFile, settings: ModelSettings, files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]
 ) -> tuple[InventoryRow, ...]:
     """The files of each backend, in the family's order: the served one, then others, then partial downloads."""
     return tuple(row for backend in family.weights.models for row in _of(backend, family, settings, files, stopped))
@@ -60,7 +60,7 @@ def by_quantization(offers: Iterable[Offer]) -> Mapping[str, Mapping[str, Offer]
 
 def _of(
     backend: str,
-    family: Family,
+    family: FamilyFile,
     settings: ModelSettings,
     files: Sequence[CachedFile],
     stopped: Sequence[StoppedDownload],

@@ -12,7 +12,7 @@ from launcher.hub.listing import Offer, offered
 from launcher.models import sources
 from launcher.models.sources import ModelFile, Report
 from launcher.settings.config import ModelSettings
-from launcher.settings.family import Family
+from launcher.settings.family import FamilyFile
 from launcher.settings.folders import hub_cache
 
 
@@ -26,7 +26,9 @@ class PullPlan:
     bytes: int
 
 
-def plan_pull(family: Family, settings: ModelSettings, quantization: str | None, backends: Sequence[str]) -> PullPlan:
+def plan_pull(
+    family: FamilyFile, settings: ModelSettings, quantization: str | None, backends: Sequence[str]
+) -> PullPlan:
     """What a pull has to do. Without `quantization`: the configuration's, in which the user's own files count.
 
     Asks the hub only if something is missing; if it is unreachable, the download reports that. Blocks. Raises
@@ -57,7 +59,7 @@ def plan_pull(family: Family, settings: ModelSettings, quantization: str | None,
     return PullPlan(here=here, missing=missing, own=own, bytes=needed)
 
 
-async def run(family: Family, planned: PullPlan, report: Report) -> dict[str, Path]:
+async def run(family: FamilyFile, planned: PullPlan, report: Report) -> dict[str, Path]:
     """Fetch what is missing, one file after the other, and check all. Returns the paths, without the user's own files.
 
     If cancelled, partial downloads stay. Raises ModelError.
@@ -79,7 +81,7 @@ def _is_complete(file: ModelFile) -> bool:
         return False
 
 
-def _check_offered(family: Family, name: str, missing: Sequence[ModelFile], offers: Sequence[Offer]) -> None:
+def _check_offered(family: FamilyFile, name: str, missing: Sequence[ModelFile], offers: Sequence[Offer]) -> None:
     for file in missing:
         available = [offer.quantization for offer in offers if offer.backend == file.backend]
         if available and name not in available:
@@ -89,7 +91,7 @@ def _check_offered(family: Family, name: str, missing: Sequence[ModelFile], offe
             raise ModelError(f'"{name}": {family.name} is offered as {known}')
 
 
-def _bytes_to_download(family: Family, name: str, offers: Sequence[Offer]) -> int:
+def _bytes_to_download(family: FamilyFile, name: str, offers: Sequence[Offer]) -> int:
     repos = family.weights.models
     return sum(
         max(0, offer.bytes - bytes_present(repos[offer.backend], offer.sha256))

@@ -15,7 +15,7 @@ from launcher.hub.cache_entry import sha256_in_name
 from launcher.hub.download import fetch
 from launcher.models.gguf_file import read_header
 from launcher.settings.config import ModelSettings
-from launcher.settings.family import Family
+from launcher.settings.family import FamilyFile
 from proxy.contract.gguf import Header
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class ModelFile:
     local: Path | None
 
 
-def model_files(family: Family, settings: ModelSettings) -> tuple[ModelFile, ...]:
+def model_files(family: FamilyFile, settings: ModelSettings) -> tuple[ModelFile, ...]:
     """One file per backend of the family, in its order.
 
     Raises ModelError for a quantisation that is not offered.

@@ -21,7 +21,7 @@ from launcher.host.disk import amount, free_bytes
 from launcher.hub.client import RemoteFile
 from launcher.multivector import byte_ranges, lora, safetensors
 from launcher.multivector.safetensors import F32, Tensor
-from launcher.settings.family import Family, MultiVector
+from launcher.settings.family import FamilyFile, MultiVectorSource
 from launcher.settings.folders import cache_dir
 
 MAX_JSON_BYTES = 16 * 2**20  # of an index or a configuration; those of real models have tens of kilobytes
@@ -72,12 +72,12 @@ class _Source:
         return values
 
 
-def path_of(family: Family) -> Path:
+def path_of(family: FamilyFile) -> Path:
     """The file of the family's projector."""
     return cache_dir() / "multivector" / f"{family.name}.npz"
 
 
-def find_cached(family: Family) -> Path | None:
+def find_cached(family: FamilyFile) -> Path | None:
     """The file of the family's projector, if it exists and is complete."""
     path, layout = path_of(family), _layout(family)
     try:
@@ -89,7 +89,7 @@ def find_cached(family: Family) -> Path | None:
     return path if complete else None
 
 
-def fetch(family: Family) -> Projector:
+def fetch(family: FamilyFile) -> Projector:
     """The projector, merged for each backend of the family. Blocks. Raises ModelError, ConfigError."""
     layout = _layout(family)
     source = _Source(layout.repo)
@@ -141,13 +141,13 @@ def _write(projector: Projector, path: Path) -> None:
         raise
 
 
-def _layout(family: Family) -> MultiVector:
+def _layout(family: FamilyFile) -> MultiVectorSource:
     if family.multivector is None:
         raise ConfigError(f"{family.name} has no multi-vectors: its family file has no [multivector] table")
     return family.multivector
 
 
-def _weight_map(source: _Source, layout: MultiVector) -> Mapping[str, str]:
+def _weight_map(source: _Source, layout: MultiVectorSource) -> Mapping[str, str]:
     try:
         return _Index.model_validate_json(source.read_file(layout.index)).weight_map
     except ValidationError as error:
@@ -156,7 +156,7 @@ def _weight_map(source: _Source, layout: MultiVector) -> Mapping[str, str]:
         ) from error
 
 
-def _shard(shard_of: Mapping[str, str], name: str, layout: MultiVector) -> str:
+def _shard(shard_of: Mapping[str, str], name: str, layout: MultiVectorSource) -> str:
     if name not in shard_of:
         raise ModelError(f"{layout.index} of {layout.repo} has no tensor {name}: correct its name in the family file")
     return shard_of[name]
@@ -167,7 +167,7 @@ def _check_shape(name: str, values: F32, shape: tuple[int, ...]) -> None:
         raise ModelError(f"{name} has the shape {values.shape}, the family {shape}: correct the family file")
 
 
-def _about(family: Family, source: _Source, scale: float) -> dict[str, object]:
+def _about(family: FamilyFile, source: _Source, scale: float) -> dict[str, object]:
     return {
         "family": family.name,
         "licence": family.licence,

@@ -12,7 +12,7 @@ from launcher.planning.candidates import PlanRequest
 from launcher.planning.memory import GIB, ModelWeights, Shape, weights_of
 from launcher.planning.quality import quality_order
 from launcher.settings.config import Mode, Settings
-from launcher.settings.family import Family
+from launcher.settings.family import FamilyFile
 
 AUTO = "auto"
 UNQUANTIZED = frozenset({"F32", "F16", "BF16"})
@@ -58,7 +58,7 @@ def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> d
     return {quantization: weights for quantization, weights in found.items() if weights}
 
 
-def _cached(family: Family, name: str, quantization: str) -> ModelWeights | None:
+def _cached(family: FamilyFile, name: str, quantization: str) -> ModelWeights | None:
     source = family.weights.models[name]
     path = try_to_load_from_cache(source.repo, source.file.format(quantization=quantization))
     with suppress(ModelError):  # a damaged file is reported when it is to be served
@@ -66,7 +66,7 @@ def _cached(family: Family, name: str, quantization: str) -> ModelWeights | None
     return None
 
 
-def _published(family: Family, quantization: str) -> ModelWeights | None:
+def _published(family: FamilyFile, quantization: str) -> ModelWeights | None:
     offered = family.weights
     if offered.shape is None or offered.published is None or quantization not in offered.published.quantizations:
         return None

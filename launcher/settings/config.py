@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from launcher.errors import ConfigError
 from launcher.settings.credentials import api_keys
-from launcher.settings.family import BY_TOKEN, Family
+from launcher.settings.family import BY_TOKEN, FamilyFile
 from proxy.contract import settings_file
 from proxy.contract.family import Positive, Strict
 from proxy.contract.settings import ProxyOptions, ProxySettings
@@ -122,7 +122,7 @@ class Settings:
     """The host's file and the family it names."""
 
     host: HostConfig
-    family: Family
+    family: FamilyFile
     family_file: Path
 
     @property
@@ -152,7 +152,7 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Se
     _check_reserved(given.get("proxy"), where)
     host = _validated(HostConfig, given, where)
     family_file = _family_path(host.family, path)
-    family = _validated(Family, _read(family_file), family_file)
+    family = _validated(FamilyFile, _read(family_file), family_file)
     _check_agreement(host, family, where)
     return Settings(_completed(host, family), family, family_file)
 
@@ -164,7 +164,7 @@ def _check_reserved(proxy: object, where: Path | str) -> None:
         raise ConfigError(f"{where}: [proxy] must not set {', '.join(taken)}: it is set elsewhere in this file")
 
 
-def _check_agreement(host: HostConfig, family: Family, where: Path | str) -> None:
+def _check_agreement(host: HostConfig, family: FamilyFile, where: Path | str) -> None:
     """Raises ConfigError if the host's file names something that the family does not have."""
     known = family.weights.models
     for table, named in (("backends", host.backends), ("models.files", host.models.files)):
@@ -176,7 +176,7 @@ def _check_agreement(host: HostConfig, family: Family, where: Path | str) -> Non
         raise ConfigError(f"{where}: [proxy] {error}") from error
 
 
-def _completed(host: HostConfig, family: Family) -> HostConfig:
+def _completed(host: HostConfig, family: FamilyFile) -> HostConfig:
     """Add systemd's API keys, and spell the quantisation as the family does."""
     from_systemd = api_keys()
     keys = {"api_keys": (*host.proxy.api_keys, *from_systemd)} if from_systemd else {}

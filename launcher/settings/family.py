@@ -126,7 +126,7 @@ class Weights(Strict):
         return next((one for one in self.quantizations if one.casefold() == quantization.casefold()), quantization)
 
 
-class MultiVector(proxy_family.MultiVector):
+class MultiVectorSource(proxy_family.MultiVector):
     """The `[multivector]` table: where the original model keeps its per-token projector, which no GGUF has.
 
     `index` says which shard holds `weight` (dimensions, the model's width) and `bias`; a backend's LoRA is in
@@ -145,7 +145,7 @@ class MultiVector(proxy_family.MultiVector):
     lora_b: Annotated[str, AfterValidator(_tensor)]  # a backend's LoRA matrix B; with `{backend}` in it
 
 
-class Family(proxy_family.Family):
+class FamilyFile(proxy_family.Family):
     """All of a family file."""
 
     model_config = ConfigDict(extra="forbid")
@@ -153,7 +153,7 @@ class Family(proxy_family.Family):
     name: Name  # the name that clients use as `model`
     weights: Weights  # the model files
     # where the original keeps its projector of multi-vectors, which no GGUF file has
-    multivector: MultiVector | None = None
+    multivector: MultiVectorSource | None = None
 
     @model_validator(mode="after")
     def _every_task_has_a_backend(self) -> Self:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from launcher.settings.family import MultiVector
+from launcher.settings.family import MultiVectorSource
 from tests.support.hub import Hub
 from tests.support.place import BACKENDS
 
@@ -21,7 +21,7 @@ RANK, ALPHA = 4, 8
 class Checkpoint:
     """Its tensors in float32, exact in BF16, and what of it can be spoilt before it is put on a hub."""
 
-    layout: MultiVector
+    layout: MultiVectorSource
     weight: F32
     bias: F32
     lora: dict[str, tuple[F32, F32]]
@@ -59,7 +59,7 @@ class Checkpoint:
         self.needed_bytes += needed + sum(len(json.dumps(value)) for value in small.values())
 
 
-def checkpoint(layout: MultiVector, width: int) -> Checkpoint:
+def checkpoint(layout: MultiVectorSource, width: int) -> Checkpoint:
     """Random tensors for a model of that width, the same each time."""
     rng = np.random.default_rng(0)
 

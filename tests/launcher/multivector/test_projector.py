@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from launcher.errors import ModelError
 from launcher.multivector.lora import LoraConfig, config_of, merged
 from launcher.multivector.safetensors import as_float32
-from launcher.settings.family import MultiVector
+from launcher.settings.family import MultiVectorSource
 from tests.support.checkpoint import ALPHA, RANK, SHARDS, Checkpoint, checkpoint
 from tests.support.hub import COMMIT, TOKEN
 from tests.support.place import BACKENDS, Place
 from tests.support.stack import FAMILY_FILE
 
-LAYOUT = MultiVector.model_validate(tomllib.loads(FAMILY_FILE.read_text(encoding="utf-8"))["multivector"])
+LAYOUT = MultiVectorSource.model_validate(tomllib.loads(FAMILY_FILE.read_text(encoding="utf-8"))["multivector"])
 WIDTH = 64
 PULL = ("pull", "--multivector")
 
