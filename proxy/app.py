@@ -13,7 +13,7 @@ from proxy.contract.settings import BackendSettings, ProxySettings, TokenIds
 from proxy.dialects import jobs
 from proxy.edge import admission, body, middleware, open_files
 from proxy.edge.connections import Connections, Deadlines
-from proxy.edge.http_connection import running
+from proxy.edge.http_server import running
 from proxy.edge.origins import Origins
 from proxy.edge.server import Server
 from proxy.embedding.multivector import ModelStates, MultiVectors

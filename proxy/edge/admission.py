@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from proxy.edge.http_connection import EXPECTED, connection_of
+from proxy.edge.http_connection import connection_of
+from proxy.edge.http_server import EXPECTED
 from proxy.edge.middleware import PROBES, Handler
 from proxy.edge.origins import Origins
 from proxy.errors import Crowded, ExpectationFailed, ForeignOrigin

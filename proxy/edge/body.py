@@ -7,7 +7,8 @@ from aiohttp import web
 from aiohttp.streams import StreamReader
 
 from proxy.edge.connections import Phase
-from proxy.edge.http_connection import EXPECTED, connection_of
+from proxy.edge.http_connection import connection_of
+from proxy.edge.http_server import EXPECTED
 from proxy.edge.inflate import ENCODINGS, BadData, Inflater
 from proxy.errors import BodyTooLarge, Crowded, NotJson, ProxyError, TooSlow, UnsupportedEncoding
 from proxy.quoting import quoted

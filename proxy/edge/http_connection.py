@@ -5,19 +5,15 @@ traceback for each malformed head, and sends "100 Continue" before the key is ch
 """
 
 import asyncio
+import logging
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import cast
 
 import orjson
-from aiohttp import HttpVersion11, hdrs, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
-from multidict import CIMultiDict
 
 from proxy import metrics
 from proxy.edge.connections import Connections, Phase, peer_of
@@ -25,7 +21,8 @@ from proxy.edge.middleware import render_error
 from proxy.errors import BadRequest, HeadTooLarge, ProxyError, TooSlow
 from proxy.quoting import shown
 
-EXPECTED = web.RequestKey("expected", str)  # the request's `Expect`
+SILENT = logging.getLogger("proxy.access")
+SILENT.disabled = True  # the middleware writes the one line of a request
 
 HEAD_BYTES = 64 * 2**10  # of a whole head; aiohttp limits only its lines: 128 of 8 KiB each
 READ_BYTES = 64 * 2**10  # about how much is buffered of a connection before a handler reads it
@@ -37,11 +34,11 @@ LINGER_S = 1.0  # for a refused client to finish sending, or to read the error, 
 class HttpConnection(web.RequestHandler):
     """A client's connection."""
 
-    def __init__(self, server: "HttpServer", connections: Connections) -> None:
+    def __init__(self, server: web.Server, connections: Connections) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]
+            access_log=SILENT,
             auto_decompress=False,  # `proxy.edge.body` does it, after the key was checked
             lingering_time=LINGER_S,
             read_bufsize=READ_BYTES,
@@ -165,59 +162,6 @@ class HttpConnection(web.RequestHandler):
         self.close()
         if self.transport:
             self.transport.pause_reading()
-
-
-class HttpServer(web.Server):
-    """Serves the application of `inner`, aiohttp's own server, over our connections."""
-
-    def __init__(self, inner: web.Server, connections: Connections) -> None:
-        super().__init__(
-            inner.request_handler,
-            request_factory=self._begin,
-            handler_cancellation=True,  # the request of a client that disconnects leaves the queue
-        )
-        self._request_factory = inner.request_factory
-        self._limits = connections
-
-    def __call__(self) -> HttpConnection:
-        return HttpConnection(self, self._limits)
-
-    def _begin(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: "asyncio.Task[None]",
-    ) -> web.BaseRequest:
-        """The request whose head is complete, with its `Expect` hidden from aiohttp."""
-        cast("HttpConnection", protocol).begin(payload)
-        request = self._request_factory(message, payload, protocol, writer, task)
-        if expected := request.headers.get(hdrs.EXPECT):
-            others = CIMultiDict(request.headers)
-            others.popall(hdrs.EXPECT)
-            request = request.clone(headers=others)
-            if request.version >= HttpVersion11:  # RFC 9110: from HTTP/1.0 it is ignored
-                request[EXPECTED] = expected
-        return request
-
-
-@asynccontextmanager
-async def running(app: web.Application, connections: Connections, drain_s: float) -> AsyncIterator[web.ServerRunner]:
-    """Run the application over our connections; on exit, requests have `drain_s`, then all connections are closed."""
-    inner = web.AppRunner(app)
-    await inner.setup()
-    try:
-        server = HttpServer(cast("web.Server", inner.server), connections)  # it exists after setup()
-        runner = web.ServerRunner(server, shutdown_timeout=drain_s)
-        await runner.setup()
-        try:
-            async with connections.watched():
-                yield runner
-        finally:
-            await runner.cleanup()
-    finally:
-        await inner.cleanup()
 
 
 def connection_of(request: web.BaseRequest) -> HttpConnection:

@@ -67,6 +67,7 @@ REFUSED: Mapping[str, tuple[bytes, int, str]] = {
     "twice": (compressed("gzip, gzip", gzip.compress(gzip.compress(NOTHING))), 415, "UNSUPPORTED_ENCODING"),
     "two headers": (post(b"", "Content-Encoding: identity", "Content-Encoding: gzip"), 415, "UNSUPPORTED_ENCODING"),
     "expects coffee": (post(NOTHING, "Expect: coffee"), 417, "EXPECTATION_FAILED"),
+    "expects bytes": (post(NOTHING, "Expect: \xff", "A: \xff"), 417, "EXPECTATION_FAILED"),
     "expects coffee nowhere": (head("Expect: a", "Connection: close", path="/nothing"), 417, "EXPECTATION_FAILED"),
     "long line": (head("A: " + "b" * 9000), 431, "HEADERS_TOO_LARGE"),
     "many lines": (head(*[f"A{number}: b" for number in range(200)]), 431, "HEADERS_TOO_LARGE"),
