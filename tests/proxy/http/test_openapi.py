@@ -37,11 +37,12 @@ async def test_schemathesis_finds_no_fault(small: Stack, tmp_path: Path) -> None
     """No 5xx, no undocumented status, type or shape, no valid body refused, no way in without the key.
 
     That a body outside the schema is refused is not asked: the server reads "128" and "yes" as what they mean.
+    One worker: with two, CPython 3.11's ast.parse failed in hypothesis ("recursion depth mismatch").
     """
     argv = [
         *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{small.url}/openapi.json"),
         *("--header", f"Authorization: {KEY['Authorization']}", "--exclude-checks", "negative_data_rejection"),
-        *("--phases", "examples,coverage", "--max-examples", "4", "--seed", "1", "--workers", "2"),
+        *("--phases", "examples,coverage", "--max-examples", "4", "--seed", "1", "--workers", "1"),
         *("--exclude-path-regex", SECOND_PATHS, "--generation-database", "none", "--warnings", "off", "--no-color"),
     ]
     ran = await asyncio.to_thread(
