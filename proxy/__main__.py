@@ -13,8 +13,7 @@ from proxy.app import serving
 from proxy.contract.family import Family
 from proxy.contract.settings import ProxySettings, load
 from proxy.contract.settings_file import BadSettings
-from proxy.edge import open_files
-from proxy.process import allocator
+from proxy.process import allocator, open_files
 from proxy.process.log_repeats import Repeats
 
 EX_CONFIG = 78  # sysexits.h

@@ -11,7 +11,7 @@ from aiohttp import web
 from proxy.contract.family import Family
 from proxy.contract.settings import BackendSettings, ProxySettings, TokenIds
 from proxy.dialects import jobs
-from proxy.edge import admission, body, middleware, open_files
+from proxy.edge import admission, body, middleware
 from proxy.edge.connections import Connections, Deadlines
 from proxy.edge.http_server import running
 from proxy.edge.origins import Origins
@@ -25,6 +25,7 @@ from proxy.llama.token_client import TokenClient
 from proxy.models.cache import open_cache as opened_cache
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
+from proxy.process import open_files
 from proxy.scheduling.dispatcher import SharedSlot
 from proxy.scheduling.memory_budget import MemoryBudget
 from proxy.tokens import foreign_ids

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-SPARE = 64  # connections beyond the limit: they get an error response, and probes are still answered
+from proxy.process.open_files import SPARE
+
 BATCH = 16  # when full, one in so many connections is closed at once: each search scans all of them
 RETRY_SEARCH_S = 0.05  # after a search that found none to close
 GRACE_S = 1.0  # a connection is not closed so early in a phase: its data may be under way

@@ -6,7 +6,8 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from proxy.edge import middleware, open_files
+from proxy.edge import middleware
+from proxy.process import open_files
 
 LINGER_S = 0.5
 

@@ -1,1 +1,1 @@
-"""The proxy's process as a whole: its log and its allocator. Knows nothing of requests."""
+"""The proxy's process as a whole: its log, its allocator, its open files. Knows nothing of requests."""

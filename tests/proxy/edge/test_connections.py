@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from proxy.edge.connections import SPARE, Connections, Deadlines, Phase, first_to_close, overdue, peer_of
+from proxy.edge.connections import Connections, Deadlines, Phase, first_to_close, overdue, peer_of
+from proxy.process.open_files import SPARE
 
 DEADLINES = Deadlines(head_s=10, keepalive_s=60, send_s=30, min_rate=1000)
 

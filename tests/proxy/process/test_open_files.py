@@ -3,8 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.edge.connections import SPARE
-from proxy.edge.open_files import OWN, room
+from proxy.process.open_files import OWN, SPARE, room
 
 
 @given(st.integers(256, 2**20))

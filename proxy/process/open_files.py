@@ -4,8 +4,7 @@ import resource
 from contextlib import suppress
 from dataclasses import dataclass
 
-from proxy.edge.connections import SPARE
-
+SPARE = 64  # connections beyond the limit: they get an error response, and probes are still answered
 OWN = 128  # files that are not clients' connections: llama-servers, the cache, logs
 BACKLOG = 1024
 MIN_CONNECTIONS = 16
