@@ -38,8 +38,14 @@ class Serve:
 
     def child(self, marker: str) -> psutil.Process:
         """The one child whose command line has `marker`."""
-        (found,) = [one for one in self.children() if any(marker in part for part in one.cmdline())]
+        (found,) = [one for one in self.children() if any(marker in part for part in _argv(one))]
         return found
+
+    async def kill(self, marker: str) -> None:
+        """SIGKILL that child, and wait until it is gone: what is asked next cannot meet it, alive or a zombie."""
+        victim = self.child(marker)
+        victim.kill()
+        await gone([victim])
 
     async def command(self, *arguments: str) -> tuple[int, str]:
         """The exit code and output of `trillama ARGUMENTS` for this one."""
@@ -116,6 +122,14 @@ async def trillama_serve(
             if process.returncode is None:
                 process.kill()
             await serve.ended()
+
+
+def _argv(process: psutil.Process) -> list[str]:
+    """Its command line; empty for one that has just ended."""
+    try:
+        return list(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 def quick_engine() -> dict[str, object]:

@@ -76,7 +76,7 @@ async def test_a_restart_loses_no_request(config: dict[str, object]) -> None:
 async def test_the_proxy_killed_while_one_sleeps_does_not_wake_it(config: dict[str, object]) -> None:
     async with trillama_serve(config) as serve:
         assert await embed(serve, "code") == 200
-        serve.child("proxy.toml").kill()
+        await serve.kill("proxy.toml")
         await serve.until("the proxy exited")
         async with asyncio.timeout(20):
             while await embed_if_up(serve, "retrieval") != 200:

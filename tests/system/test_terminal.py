@@ -76,9 +76,9 @@ async def test_under_nohup_it_serves_on_without_its_terminal(config: dict[str, o
     async with on_a_terminal(config, "nohup") as (serve, terminal):
         terminal.close()
         for _ in range(2):  # each says that it is started again, to nobody
-            serve.child("code.sock").kill()
+            await serve.kill("code.sock")
             await until(serve, "code", 200)
-        serve.child("proxy.toml").kill()
+        await serve.kill("proxy.toml")
         await until(serve, "code", 200)
         serve.process.send_signal(signal.SIGTERM)
         assert await serve.ended() == 0

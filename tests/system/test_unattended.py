@@ -32,7 +32,7 @@ async def test_an_engine_that_cannot_be_run_for_a_while_ends_nothing(
     config = {**config, "engine": {"llama_server": str(engine), "gpu_layers": gpu_layers}}
     async with trillama_serve(config, env={"FAULTY_DEVICES": SMALL_GPU.replace("2000", "9000")}) as serve:
         aside = engine.rename(tmp_path / "aside")
-        serve.child("code.sock").kill()
+        await serve.kill("code.sock")
         await serve.until("No such file")
         assert "code: backoff" in serve.output[-1]
         assert await status(serve, "retrieval") == 200
@@ -47,7 +47,7 @@ async def test_a_proxy_whose_settings_cannot_be_written_is_tried_again(config: d
         (folder,) = serve.runtime.iterdir()
         (folder / "1.proxy.toml").unlink()
         (folder / "1.proxy.toml").mkdir()  # as a full disk: it cannot be written
-        serve.child("proxy.toml").kill()
+        await serve.kill("proxy.toml")
         await serve.until("cannot be started")
         (folder / "1.proxy.toml").rmdir()
         await until(serve, "code", 200)
@@ -123,6 +123,6 @@ async def test_no_backend_is_evicted_for_a_failed_one_whose_requests_fail_at_onc
 async def test_a_full_disk_under_its_own_output_ends_nothing(config: dict[str, object]) -> None:
     through = ("/bin/sh", "-c", 'exec "$@" 2>/dev/full', "sh")
     async with trillama_serve(config, through=through) as serve:
-        serve.child("code.sock").kill()
+        await serve.kill("code.sock")
         await until(serve, "code", 200)
         await stopped(serve)

@@ -64,6 +64,7 @@ async def rows(served: Served, **body: object) -> list[dict[str, object]]:
 async def test_each_token_has_its_projected_state_the_prefix_too(tokenwise: Served, task: str) -> None:
     texts = ["the quick brown fox", "", "über die Brücke 我们的模型"]
     answer = await tokenwise.stack.post({"input": texts, "task": task, "return_multivector": True, "dimensions": 32})
+    assert answer.status == 200, answer.body
     data = answer.json["data"]
     assert isinstance(data, list)
     assert [(row["object"], row["index"]) for row in data] == [("embeddings", index) for index in range(3)]
