@@ -7,6 +7,7 @@ from pathlib import Path
 
 from launcher.engine import argv, cpu_fallback, discovery, profile
 from launcher.engine import devices as gpu
+from launcher.errors import ModelError
 from launcher.models import sources
 from launcher.models.demo import demo_models
 from launcher.planning import sizing
@@ -53,6 +54,18 @@ async def prepare(
         devices=devices,
         logs=make_folder(LOGS),
     )
+
+
+async def available(settings: Settings, display: Display) -> Settings:
+    """The settings, or their fallback if they have one and a model of theirs cannot be fetched; says which and why."""
+    if settings.fallback is None:
+        return settings
+    try:
+        await files(settings, tuple(settings.family.weights.models), display)
+    except ModelError as error:
+        display.say(f"{settings.family.name} cannot be fetched, so made-up models are served instead: {error}")
+        return settings.fallback
+    return settings
 
 
 async def files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:

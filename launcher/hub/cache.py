@@ -19,7 +19,7 @@ from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, scan_cac
 from launcher.errors import ModelError, NotWritten
 from launcher.host import processes
 from launcher.hub.cache_entry import INCOMPLETE, blobs_of, find_cached, folder_of, sha256_in_name
-from launcher.settings.family import FamilyFile, ModelSource
+from launcher.settings.family import FamilyFile, HubFile
 from launcher.settings.folders import hub_cache
 
 
@@ -71,7 +71,7 @@ def cached_files(family: FamilyFile) -> tuple[CachedFile, ...]:
     cache = _scanned()
     return tuple(
         sorted(
-            (one for backend, source in family.weights.models.items() for one in _of(backend, source, cache)),
+            (one for backend, source in family.weights.on_hub.items() for one in _of(backend, source, cache)),
             key=lambda one: (tuple(family.weights.models).index(one.backend), -one.bytes),
         )
     )
@@ -81,7 +81,7 @@ def stopped_downloads(family: FamilyFile) -> tuple[StoppedDownload, ...]:
     """Every partial download of the family, stopped or still running in another process."""
     return tuple(
         StoppedDownload(backend=backend, path=path, bytes=path.stat().st_size)
-        for backend, source in family.weights.models.items()
+        for backend, source in family.weights.on_hub.items()
         for path in sorted(blobs_of(source.repo).glob(f"*{INCOMPLETE}"))
     )
 
@@ -90,7 +90,7 @@ def describe_damage(family: FamilyFile) -> tuple[str, ...]:
     """A sentence for each repository of the family that `cached_files` skips because its cache is damaged."""
     sentences = list[str]()
     warnings = [str(warning) for warning in _scanned().warnings]
-    for source in family.weights.models.values():
+    for source in family.weights.on_hub.values():
         folder = folder_of(source.repo)
         dangling = [path for path in sorted(folder.glob("snapshots/*/*")) if path.is_symlink() and not path.exists()]
         sentences += [
@@ -103,7 +103,7 @@ def describe_damage(family: FamilyFile) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def bytes_present(source: ModelSource, sha256: str | None) -> int:
+def bytes_present(source: HubFile, sha256: str | None) -> int:
     """The bytes of the content with that checksum that are already here, complete or partial."""
     blobs = blobs_of(source.repo)
     found = [path for path in (blobs / f"{sha256}", blobs / f"{sha256}{INCOMPLETE}") if sha256 and path.exists()]
@@ -154,7 +154,7 @@ def _scanned() -> HFCacheInfo:
         return HFCacheInfo(size_on_disk=0, repos=frozenset(), incomplete_files=frozenset(), warnings=[])
 
 
-def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[CachedFile]:
+def _of(backend: str, source: HubFile, cache: HFCacheInfo) -> Iterator[CachedFile]:
     entries = [
         entry
         for repo in cache.repos

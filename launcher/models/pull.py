@@ -7,7 +7,6 @@ from pathlib import Path
 from launcher.errors import DamagedFile, ModelError, NotWritten
 from launcher.host.disk import amount, free_bytes
 from launcher.hub.cache import bytes_present
-from launcher.hub.cache_entry import find_cached
 from launcher.hub.listing import Offer, offered
 from launcher.models import sources
 from launcher.models.sources import ModelFile, Report
@@ -36,13 +35,8 @@ def plan_pull(
     """
     name = family.weights.named(quantization or settings.quantization or family.weights.quantization)
     files = [
-        ModelFile(
-            backend=backend,
-            repo=source.repo,
-            filename=source.file.format(quantization=name),
-            local=None if quantization else settings.files.get(backend),
-        )
-        for backend, source in family.weights.models.items()
+        sources.model_file(family, backend, name, local=None if quantization else settings.files.get(backend))
+        for backend in family.weights.models
         if backend in backends
     ]
     own = tuple(file for file in files if file.local)
@@ -74,7 +68,7 @@ async def run(family: FamilyFile, planned: PullPlan, report: Report) -> dict[str
 
 def _is_complete(file: ModelFile) -> bool:
     """Whether the cache has all of it; a truncated file must still be downloaded."""
-    path = find_cached(file.repo, file.filename)
+    path = sources.find_here(file)
     try:
         return path is not None and bool(sources.check_complete(path))
     except DamagedFile:
@@ -85,16 +79,17 @@ def _check_offered(family: FamilyFile, name: str, missing: Sequence[ModelFile], 
     for file in missing:
         available = [offer.quantization for offer in offers if offer.backend == file.backend]
         if available and name not in available:
-            raise ModelError(f'{file.repo} has no "{name}"; there are {", ".join(available)}')
+            repo = family.weights.on_hub[file.backend].repo
+            raise ModelError(f'{repo} has no "{name}"; there are {", ".join(available)}')
         if not available and name not in family.weights.quantizations:
             known = ", ".join(family.weights.quantizations)
             raise ModelError(f'"{name}": {family.name} is offered as {known}')
 
 
 def _bytes_to_download(family: FamilyFile, name: str, offers: Sequence[Offer]) -> int:
-    repos = family.weights.models
+    places = family.weights.on_hub
     return sum(
-        max(0, offer.bytes - bytes_present(repos[offer.backend], offer.sha256))
+        max(0, offer.bytes - bytes_present(places[offer.backend], offer.sha256))
         for offer in offers
         if offer.quantization == name
     )

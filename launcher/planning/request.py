@@ -2,11 +2,9 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from pathlib import Path
-
-from huggingface_hub import try_to_load_from_cache
 
 from launcher.errors import ConfigError, ModelError
+from launcher.models import sources
 from launcher.models.gguf_file import read_header
 from launcher.planning.candidates import PlanRequest
 from launcher.planning.memory import GIB, ModelWeights, Shape, weights_of
@@ -59,10 +57,9 @@ def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> d
 
 
 def _cached(family: FamilyFile, name: str, quantization: str) -> ModelWeights | None:
-    source = family.weights.models[name]
-    path = try_to_load_from_cache(source.repo, source.file.format(quantization=quantization))
+    path = sources.find_here(sources.model_file(family, name, quantization))
     with suppress(ModelError):  # a damaged file is reported when it is to be served
-        return weights_of(read_header(Path(path))) if isinstance(path, str) else None
+        return weights_of(read_header(path)) if path else None
     return None
 
 

@@ -97,7 +97,7 @@ class HostConfig(Strict):
 
     # a name of `configs/`, or the path of a family file (`.toml`), relative to this file
     family: str = "jina-embeddings-v4"
-    demo: bool = False  # make and serve the small demo models, as `--demo` does
+    demo: bool = False  # make and serve the small made-up models, as `--demo --tiny` does
     notice: str | None = None  # a line that is printed at each start, and that `/v1/models` has
     host: str = "127.0.0.1"  # the address to listen on; `0.0.0.0` serves the network: set `api_keys` then
     port: Annotated[int, Field(ge=0, le=65535)] = 8080  # 0: a free one
@@ -119,11 +119,12 @@ class HostConfig(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The host's file and the family it names."""
+    """The host's file and the family it names. `fallback`: served instead if these models cannot be fetched."""
 
     host: HostConfig
     family: FamilyFile
     family_file: Path
+    fallback: "Settings | None" = None
 
     @property
     def max_input_tokens(self) -> int:
@@ -194,10 +195,11 @@ def configs_dir() -> Path:
 
 def _family_path(family: str, beside: Path | None) -> Path:
     if not family.endswith(".toml"):
-        path = configs_dir() / f"{family}.toml"
-        if not path.is_file():
+        shipped = {path.stem.casefold(): path for path in configs_dir().glob("*.toml")}
+        if family.casefold() not in shipped:
+            path = configs_dir() / f"{family}.toml"
             raise ConfigError(f'family = "{family}": no such file {path}; give a name of configs/ or a path to a .toml')
-        return path
+        return shipped[family.casefold()]
     try:
         return (beside.parent if beside else Path()) / home_path(Path(family))
     except ValueError as error:

@@ -181,7 +181,7 @@ def test_a_corpus_that_is_none_is_refused(tmp_path: Path, content: bytes | None,
 
 
 def test_a_quantisation_is_downloaded(folder: Path, hub: Hub, compare: Run) -> None:
-    source = FAMILY.weights.models["code"]
+    source = FAMILY.weights.on_hub["code"]
     hub.add(source.repo, source.file.format(quantization="Q8_0"), (folder / "q8_0.gguf").read_bytes())
     done = compare("f16.gguf", "Q8_0", "--backend", "code")
     assert done.code == 0, done.err
