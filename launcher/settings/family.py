@@ -2,7 +2,7 @@
 
 import re
 import string
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
@@ -52,11 +52,19 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]  # be
 BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,19}$")]  # and of a socket's path
 
 
+class LoraSource(Strict):
+    """Where a backend's LoRA comes from, as a GGUF file; llama-server's `--lora`."""
+
+    repo: Repo  # the repository on the hub
+    file: Annotated[str, AfterValidator(_file)]  # the file in it; may contain `{quantization}`
+
+
 class ModelSource(Strict):
     """Where one backend's weights come from: a hub repository and a file name with `{quantization}` in it."""
 
     repo: Repo  # the repository on the hub
     file: Annotated[str, AfterValidator(_file)]  # the file in it; with `{quantization}` where there are several
+    lora: LoraSource | None = None  # a LoRA that the backend's weights get
 
 
 class WeightsShape(Strict):
@@ -95,10 +103,16 @@ class Published(Strict):
         return self
 
 
-class Weights(Strict):
-    """The `[weights]` table of a family file."""
+class Weights(proxy_family.VectorRules):
+    """The `[weights]` table of a family file. What it says of the model must agree with the header of each file."""
+
+    model_config = ConfigDict(extra="forbid")
 
     architecture: str  # as the GGUF files say it
+    # special tokens that a file's tokenizer must add to each text: a file that lacks one gives other vectors
+    adds: tuple[Literal["bos", "eos", "sep"], ...] = ()
+    # keys that a file's header must have; those without a dot are the architecture's own
+    requires: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     quantization: str  # the one that is served unless the host's file names another
     # those that the repositories offer; used while the hub is out of reach
     quantizations: Annotated[tuple[Name, ...], Field(min_length=1)]
