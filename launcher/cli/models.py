@@ -44,7 +44,7 @@ def list_(
     """Show the files that are here and their use, what the hub offers, and how much the disk can take."""
     settings = _settings(config)
     family = settings.family
-    rows = inventory.rows(family, settings.host.models, cache.cached_files(family), cache.stopped_downloads(family))
+    rows = inventory.rows(family, settings.host.models, sources.files_here(family), cache.stopped_downloads(family))
     offers, reasons = offered(family, family.weights.models) if remote else ((), ())
     if json:
         facts = {
@@ -109,7 +109,7 @@ def verify(config: ConfigFile = None) -> None:
     for sentence in (unreadable := cache.describe_damage(family)):
         stdout.say(f"DAMAGED  {sentence}")
     damaged = len(unreadable)
-    for file in cache.cached_files(family):
+    for file in sources.files_here(family):
         fix = f"{file.quantization} --backend {file.backend}{again}"
         command = f"trillama models remove {fix} --yes && trillama models pull {fix}"
         damaged += not _verified(f"{file.backend} {file.quantization}", file.path, file.sha256, settings, command)
@@ -131,7 +131,7 @@ def remove(
     backends = _chosen(settings, backend)
     weights = settings.family.weights
     wanted = weights.named(quantization or settings.host.models.quantization or weights.quantization)
-    here = [file for file in cache.cached_files(settings.family) if file.backend in backends]
+    here = [file for file in sources.files_here(settings.family) if file.backend in backends]
     files = [file for file in here if file.quantization == wanted]
     partials = [partial for partial in cache.stopped_downloads(settings.family) if partial.backend in backends]
     if not files and not partials:

@@ -25,9 +25,10 @@ from launcher.settings.folders import hub_cache
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedFile:
-    """A complete file in the cache. `sha256` is the hub's, None if the cache does not know it.
+    """A complete file in the cache. `sha256` is the one it was stored with, None if the cache does not know it.
 
     `current`: whether a start would use it; a file of an older revision of its repository only takes space.
+    `entry`: its place in the hub's cache; None for a file that was made here.
     """
 
     backend: str
@@ -35,11 +36,8 @@ class CachedFile:
     bytes: int
     sha256: str | None
     current: bool
-    entry: CachedFileInfo
-
-    @property
-    def path(self) -> Path:
-        return self.entry.file_path
+    path: Path
+    entry: CachedFileInfo | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,15 +131,23 @@ def remove(files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]) -> R
     for file in files:
         if pids := pids_using(file.path):
             raise ModelError(f"{file.path.name} is served by process {pids[0]}: stop it first; nothing was removed")
-    plan = _scanned().delete_files(*(file.entry for file in files))
+    plan = _scanned().delete_files(*(file.entry for file in files if file.entry))
+    made = [file for file in files if not file.entry]
     try:
         busy = tuple(partial for partial in stopped if not _remove_partial(partial))
         plan.execute()
+        for file in made:
+            file.path.resolve().unlink(missing_ok=True)
+            file.path.unlink()
     except OSError as error:
         raise NotWritten(f"{hub_cache()}: not everything could be removed: {error.strerror}") from error
     if remaining := [path for path in (*plan.files, *plan.blobs) if path.exists()]:  # it only logs failures
         raise NotWritten(f"{remaining[0]} could not be removed: check the permissions of its folder")
-    freed = plan.expected_freed_size + sum(partial.bytes for partial in stopped if partial not in busy)
+    freed = (
+        plan.expected_freed_size
+        + sum(file.bytes for file in made)
+        + sum(partial.bytes for partial in stopped if partial not in busy)
+    )
     return Removed(freed_bytes=freed, busy=busy)
 
 
@@ -171,6 +177,7 @@ def _of(backend: str, source: HubFile, cache: HFCacheInfo) -> Iterator[CachedFil
                 bytes=entry.size_on_disk,
                 sha256=sha256_in_name(entry.blob_path),
                 current=find_cached(source.repo, entry.file_name) == entry.file_path,
+                path=entry.file_path,
                 entry=entry,
             )
 

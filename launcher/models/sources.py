@@ -12,7 +12,7 @@ from pathlib import Path
 from launcher.conversion import made
 from launcher.conversion.made import Recipe
 from launcher.errors import DamagedFile, ModelError
-from launcher.hub.cache import sha256_of
+from launcher.hub.cache import CachedFile, cached_files, sha256_of
 from launcher.hub.cache_entry import find_cached, sha256_in_name
 from launcher.hub.download import fetch
 from launcher.models.gguf_file import read_header
@@ -69,6 +69,28 @@ def find_here(file: ModelFile) -> Path | None:
     if isinstance(file.origin, Recipe):
         return made.find(file.origin)
     return find_cached(file.origin.repo, file.origin.file)
+
+
+def files_here(family: FamilyFile) -> tuple[CachedFile, ...]:
+    """Every file of the family that was downloaded or made. Damaged ones too, if they were made."""
+    files = [
+        (model_file(family, backend, quantization), quantization)
+        for backend in family.weights.models
+        for quantization in family.weights.quantizations
+    ]
+    return *cached_files(family), *(
+        CachedFile(
+            backend=file.backend,
+            quantization=quantization,
+            bytes=file.origin.path.stat().st_size,
+            sha256=sha256_in_name(file.origin.path),
+            current=True,
+            path=file.origin.path,
+            entry=None,
+        )
+        for file, quantization in files
+        if isinstance(file.origin, Recipe) and file.origin.path.is_file()
+    )
 
 
 async def locate(file: ModelFile, *, report: Report, damaged: bool = False) -> Path:

