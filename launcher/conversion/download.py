@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,11 +60,8 @@ class _Bounds:
 
     def exceeded(self) -> str | None:
         """What is wrong with the download, seen from outside; None while it is well."""
-        largest, total = 0, 0
-        for path in (self.folder / "tmp").rglob("*"):  # pip writes here first, and perhaps twice
-            with suppress(OSError):  # pip has just moved it
-                size = path.stat().st_size if path.is_file() else 0
-                largest, total = max(largest, size), total + size
+        sizes = list(self._sizes())
+        largest, total = max(sizes, default=0), sum(sizes)  # pip writes the package twice or three times
         if total > self._bytes:
             self._bytes, self._since = total, time.monotonic()
             self._report(largest)
@@ -73,6 +70,13 @@ class _Bounds:
         if time.monotonic() - self._since > self._stall_s:
             return f"nothing arrived for {self._stall_s:.0f} s"
         return None
+
+    def _sizes(self) -> Iterator[int]:
+        """Of the files that are downloaded; one that pip moves in this moment is left out."""
+        for folder, _, names in os.walk(self.folder):
+            for name in names if Path(folder) != self.folder else ():
+                with suppress(OSError):
+                    yield Path(folder, name).stat().st_size
 
 
 async def _run(argv: Sequence[str], requirement: str, bounds: _Bounds) -> None:

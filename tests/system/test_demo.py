@@ -52,7 +52,7 @@ async def vectors(server: LlamaServer, texts: list[str]) -> npt.NDArray[np.float
 
 
 def test_they_are_small_whole_files_of_the_family(demo: dict[str, Path]) -> None:
-    family = load(configs_dir() / "demo.toml").family
+    family = load(configs_dir() / "demo-tiny.toml").family
     assert demo.keys() == family.weights.models.keys()
     for path in demo.values():
         check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
