@@ -14,7 +14,7 @@ from launcher.errors import ArgumentError, ConfigError, LauncherError, ModelErro
 from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache
 from launcher.hub.listing import Offer, offered
-from launcher.models import inventory, pull, sources
+from launcher.models import header_check, inventory, pull, sources
 from launcher.models.inventory import InventoryRow
 from launcher.multivector import projector
 from launcher.printable import json_line
@@ -177,13 +177,12 @@ def _chosen(settings: Settings, backends: Sequence[str] | None) -> tuple[str, ..
 
 def _verified(name: str, path: Path, sha256: str | None, settings: Settings, fix: str) -> bool:
     """Print whether the file is right; True if it is."""
-    family = settings.family
     try:
         found = cache.sha256_of(path)
         if sha256 not in (found, None):
             stdout.say(f"DAMAGED  {name}  {path}: SHA-256 {found}, not {sha256}; fix it with: {fix}")
             return False
-        sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+        header_check.check(path, settings.family)
     except ModelError as error:
         stdout.say(f"WRONG    {name}  {error}; fix it with: {fix}")
         return False

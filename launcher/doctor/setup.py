@@ -15,7 +15,7 @@ from launcher.errors import LauncherError, StartError
 from launcher.fleet.listener import listen
 from launcher.host import processes
 from launcher.host.disk import free_bytes
-from launcher.models import sources
+from launcher.models import header_check, sources
 from launcher.models.sources import ModelFile
 from launcher.planning.request import AUTO
 from launcher.settings.config import LOOPBACK, Settings
@@ -114,7 +114,7 @@ async def model_files(settings: Settings, deep: bool) -> Finding:
         remove = shlex.join(("rm", str(path.resolve()), str(path)))
         fix = f"correct files.{backend} under [models]" if own else f"{remove}  # it is downloaded again"
         try:
-            sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+            header_check.check(path, family)
         except LauncherError as error:
             return fail(str(error), fix)
         if deep and (damaged := await asyncio.to_thread(_damage, path)):

@@ -22,6 +22,7 @@ from launcher.host.cores import physical_cores, usable_cores
 from launcher.measure import tune as tuning
 from launcher.measure.loadgen import LENGTHS
 from launcher.measure.tune import Bench, Measured, Setting, TuneOutcome, gain
+from launcher.models import header_check
 from launcher.planning import sizing
 from launcher.settings.config import Settings
 from launcher.settings.folders import runtime_base
@@ -115,9 +116,12 @@ async def _prepared(
     found = await discovery.find(settings.host.engine.llama_server)
     devices = await gpu.read(found) if settings.host.engine.gpu_layers else gpu.without_gpus()
     settings = cpu_fallback.adapt_gpu_layers(settings, devices)
+    asked = settings.host.max_input_tokens
     decision = sizing.decide(settings, found, devices, (backend,))
     settings, placed = decision.settings, decision.placements.get(backend)
-    model = (await files(settings, (backend,), display))[backend]
+    served = await files(settings, (backend,), display)
+    model = served.models[backend]
+    settings = header_check.bounded(settings, served.headers.values(), asked)
     options = settings.host.engine
     run = Standalone(
         log="tune.log",
@@ -131,6 +135,8 @@ async def _prepared(
         flash_attention=options.flash_attention,
         devices=placed.devices if placed else (),
         tensor_split=placed.tensor_split if placed else (),
+        rules=settings.family.weights,
+        lora=served.loras.get(backend),
     )
     return settings, run, model, profile.origin_of(settings, found, devices, model)
 

@@ -8,7 +8,7 @@ from launcher.errors import DamagedFile, ModelError, NotWritten
 from launcher.host.disk import amount, free_bytes
 from launcher.hub.cache import bytes_present
 from launcher.hub.listing import Offer, offered
-from launcher.models import sources
+from launcher.models import header_check, sources
 from launcher.models.sources import ModelFile, Report
 from launcher.settings.config import ModelSettings
 from launcher.settings.family import FamilyFile
@@ -17,11 +17,12 @@ from launcher.settings.folders import hub_cache
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullPlan:
-    """The files of a pull. `bytes` still have to be downloaded; 0 if the hub did not give sizes."""
+    """The files of a pull. `bytes` of models still have to be downloaded; 0 if the hub did not give sizes."""
 
     here: tuple[ModelFile, ...]
     missing: tuple[ModelFile, ...]
     own: tuple[ModelFile, ...]
+    loras: tuple[ModelFile, ...]
     bytes: int
 
 
@@ -50,7 +51,9 @@ def plan_pull(
             f"{len(missing)} files of {name} need {amount(needed)}, the disk of {cache} has {amount(free)} free: "
             "make room, choose a smaller quantisation, or set HF_HOME to another disk"
         )
-    return PullPlan(here=here, missing=missing, own=own, bytes=needed)
+    loras = sources.lora_files(family, settings.model_copy(update={"quantization": name}))
+    needed_loras = tuple(lora for lora in loras if lora.backend in backends and not lora.local)
+    return PullPlan(here=here, missing=missing, own=own, loras=needed_loras, bytes=needed)
 
 
 async def run(family: FamilyFile, planned: PullPlan, report: Report) -> dict[str, Path]:
@@ -62,7 +65,10 @@ async def run(family: FamilyFile, planned: PullPlan, report: Report) -> dict[str
     for file in (*planned.here, *planned.missing):
         thorough = file in planned.here  # a new download is verified anyway
         paths[file.backend] = path = await sources.locate_intact(file, report=report, thorough=thorough)
-        sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+        header_check.check(path, family)
+    for lora in planned.loras:
+        paths[f"{lora.backend} LoRA"] = path = await sources.locate_intact(lora, report=report)
+        header_check.check_lora(path, family)
     return paths
 
 

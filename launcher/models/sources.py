@@ -93,6 +93,22 @@ def files_here(family: FamilyFile) -> tuple[CachedFile, ...]:
     )
 
 
+def lora_files(family: FamilyFile, settings: ModelSettings) -> tuple[ModelFile, ...]:
+    """The LoRA of each backend that has one: the family's, or the user's own."""
+    quantization = family.weights.named(settings.quantization or family.weights.quantization)
+    return tuple(
+        ModelFile(
+            backend=backend,
+            origin=HubFile(source.lora.repo, source.lora.file.format(quantization=quantization))
+            if source.lora
+            else HubFile("", ""),  # the user's own
+            local=settings.lora_files.get(backend),
+        )
+        for backend, source in family.weights.models.items()
+        if source.lora or backend in settings.lora_files
+    )
+
+
 async def locate(file: ModelFile, *, report: Report, damaged: bool = False) -> Path:
     """The user's own file as it is; else from the cache, where the hub's is downloaded, or another made, if missing.
 
@@ -136,21 +152,6 @@ async def locate_intact(file: ModelFile, *, report: Report, thorough: bool = Fal
             raise type(also)(f"{path} is damaged, and cannot be fetched again: {also}") from error
         check_complete(path)
     return path
-
-
-def check(path: Path, *, architecture: str, dimensions: int) -> None:
-    """Raises ModelError unless the file is a complete GGUF of that architecture and vector size."""
-    header = check_complete(path)
-    if (found := header.metadata.get("general.architecture")) != architecture:
-        raise ModelError(
-            f"{path}: its architecture is {found}, this family's is {architecture}; give a file of this family, "
-            "or name another `family` in the configuration"
-        )
-    if (length := header.metadata.get(f"{architecture}.embedding_length")) != dimensions:
-        raise ModelError(
-            f"{path}: its vectors have {length} dimensions, this family's have {dimensions}; give a file of this "
-            "family, or name another `family` in the configuration"
-        )
 
 
 def check_complete(path: Path) -> Header:

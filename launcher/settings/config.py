@@ -1,6 +1,6 @@
 """The host's settings, and the family they name. Read once, frozen, strict."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -90,6 +90,8 @@ class ModelSettings(Strict):
     # any that the repositories offer, or "auto": the best that fits this machine; else the family's own
     quantization: str | None = None
     files: dict[str, LocalPath] = Field(default_factory=dict)  # a local GGUF file per backend, instead of a download
+    # a LoRA per backend as a local GGUF file, instead of the family's, or where it has none
+    lora_files: dict[str, LocalPath] = Field(default_factory=dict)
 
 
 class HostConfig(Strict):
@@ -167,9 +169,14 @@ def _check_reserved(proxy: object, where: Path | str) -> None:
 
 def _check_agreement(host: HostConfig, family: FamilyFile, where: Path | str) -> None:
     """Raises ConfigError if the host's file names something that the family does not have."""
-    known = family.weights.models
-    for table, named in (("backends", host.backends), ("models.files", host.models.files)):
-        if unknown := sorted(named.keys() - known.keys()):
+    models, known = host.models, family.weights.models
+    tables: Mapping[str, Collection[str]] = {
+        "backends": host.backends,
+        "models.files": models.files,
+        "models.lora_files": models.lora_files,
+    }
+    for table, named in tables.items():
+        if unknown := sorted(set(named) - known.keys()):
             raise ConfigError(f"{where}: {table}.{unknown[0]}: no such backend; there are {', '.join(known)}")
     try:
         host.proxy.check(family)

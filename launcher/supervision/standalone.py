@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -19,6 +19,7 @@ from launcher.processes.runtime_folder import private_folder
 from launcher.settings.config import FlashAttention, SupervisionSettings
 from launcher.settings.folders import LOGS, make_folder
 from launcher.supervision.server_run import started as start
+from proxy.contract.family import VectorRules
 
 F32 = NDArray[np.float32]
 TIMEOUT = aiohttp.ClientTimeout(total=600)  # for a full batch on the slowest host that is of any use
@@ -26,7 +27,10 @@ TIMEOUT = aiohttp.ClientTimeout(total=600)  # for a full batch on the slowest ho
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standalone:
-    """How a model is run: everything but its file and its socket. `log` is the name of its log file."""
+    """How a model is run: everything but its file and its socket. `log` is the name of its log file.
+
+    `rules` and `lora` are the family's: without them its vectors would be others.
+    """
 
     log: str
     engine: Engine
@@ -39,6 +43,8 @@ class Standalone:
     flash_attention: FlashAttention = "auto"
     devices: tuple[str, ...] = ()
     tensor_split: tuple[float, ...] = ()
+    rules: VectorRules = field(default_factory=VectorRules)
+    lora: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,4 +124,7 @@ def _placement(run: Standalone, name: str, model: Path, socket: Path) -> ServerS
         flash_attention=run.flash_attention,
         devices=run.devices,
         tensor_split=run.tensor_split,
+        pooling=run.rules.pooling,
+        rope_scaling=run.rules.rope_scaling,
+        lora=run.lora,
     )

@@ -31,6 +31,11 @@ class TaskSettings(Strict):
             raise ValueError(f"has no {lacking}: a task has both, or neither")
         return self
 
+    @property
+    def whole_prefix(self) -> str:
+        """The prefix with the task's own instruction."""
+        return self.prefix.replace(INSTRUCTION, self.instruction or "")
+
 
 class RopeScaling(Strict):
     """How positions are scaled, for texts longer than the model was trained with; llama-server's `--rope-scaling`."""

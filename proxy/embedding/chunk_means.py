@@ -1,7 +1,7 @@
 """The maths of late chunking, pure: chunks to one document, the tokens of each chunk, and the mean over them.
 
-The model is causal and its pooled vector is a mean, so the sum over the first n tokens is n times the vector of a text
-of just those; the sum over a chunk is the difference of two such sums. No engine has to give a vector per token.
+Where the model is causal and its pooled vector is a mean, the sum over the first n tokens is n times the vector of a
+text of just those; the sum over a chunk is the difference of two such sums: no engine has to give a vector per token.
 """
 
 import sys

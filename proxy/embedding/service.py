@@ -12,6 +12,7 @@ from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
 from proxy.embedding.preparation import PreparationRules, prepare, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
+from proxy.embedding.token_states import ModelStates
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
@@ -35,7 +36,7 @@ class ServedLimits:
 class EmbedService:
     """`decode` reads token ids in a request; None: the model's own tokenizer does.
 
-    `by_token` are the same models again, by name, on backends that give the state of every token.
+    `states` gives the states of a model's tokens, by its name, where a second backend computes them.
     """
 
     tasks: TaskTable
@@ -43,12 +44,13 @@ class EmbedService:
     limits: ServedLimits
     multivectors: MultiVectors
     decode: Decode | None = None
-    by_token: Mapping[str, ServedModel] = field(default_factory=dict)
+    states: Mapping[str, ModelStates] = field(default_factory=dict)
 
     @property
     def all_models(self) -> dict[str, ServedModel]:
         """All models, by the names of their backends."""
-        return {model.backend.name: model for model in (*self.models.values(), *self.by_token.values())}
+        by_token = (states.by_token for states in self.states.values())
+        return {model.backend.name: model for model in (*self.models.values(), *by_token)}
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vector of every input for the request's task, in order: sliced, then normalised.
@@ -58,7 +60,8 @@ class EmbedService:
         the errors of single inputs are in the result's `failed`, unless every input failed.
         """
         self._check(request)
-        route = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
+        row = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
+        route = replace(row, prefix=row.prefix_with(request.instruction))
         model = self.models[route.backend]
         token_embedder = self.multivectors.of(route.backend) if request.multivector else None
         seconds = min(self.limits.seconds, request.timeout_s or math.inf)
@@ -78,7 +81,7 @@ class EmbedService:
         return EmbedResult(
             model=self.tasks.model,
             task=route.task,
-            prefix=route.prefix,
+            prefix=route.prefix if request.instruction is None else row.prefix,
             provenance=_made_by(model.provenance, token_embedder),
             vectors=encodings.finish(served.rows, dimensions=dimensions, normalized=request.normalized),
             tokens=served.tokens,
@@ -118,9 +121,10 @@ class EmbedService:
 
     async def _embed_document(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
         """One vector for each input, as the chunks of one document."""
-        model, by_token = self.models[route.backend], self.by_token.get(route.backend)
+        model, states = self.models[route.backend], self.states.get(route.backend)
+        late_chunking.check(model.rules, has_states=states is not None)
         tokens = estimate(request.inputs)
-        async with model.admitted(tokens if by_token else chunk_means.cost(tokens, len(request.inputs))):
+        async with model.admitted(tokens if states else chunk_means.cost(tokens, len(request.inputs))):
             prepared = await prepare_texts(request, model, self._rules)
             chunks = Chunks(
                 prefix=route.prefix,
@@ -129,7 +133,7 @@ class EmbedService:
             )
             document = await late_chunking.tokenize(chunks, model, self.limits.input_tokens, truncate=request.truncate)
         document = replace(document, failed={**document.failed, **prepared.failed})
-        return await late_chunking.embed(document, model, by_token, caller)
+        return await late_chunking.embed(document, model, states, caller)
 
     @property
     def _rules(self) -> PreparationRules:

@@ -27,7 +27,7 @@ QUICK = aiohttp.ClientTimeout(total=2)  # for what the server answers while a ba
 
 @dataclass(frozen=True, slots=True)
 class LlamaClient:
-    """A llama-server started with `--embedding --pooling mean`. Every method raises BackendError or a subclass."""
+    """A llama-server with `--embedding` and the family's `--pooling`. A method raises BackendError or a subclass."""
 
     name: str
     settings: BackendSettings
@@ -37,7 +37,7 @@ class LlamaClient:
     lock: AbstractAsyncContextManager[object, bool | None] = field(default_factory=nullcontext)
 
     async def embed(self, inputs: Sequence[Ids]) -> Matrix:
-        """The raw mean-pooled vectors of token-id inputs, in their order: float32, shape (n, n_embd), not normalised.
+        """The raw pooled vectors of token-id inputs, in their order: float32, shape (n, n_embd), not normalised.
 
         Send only what fits one physical batch: at most `slots` inputs and `batch_tokens` tokens (traps T2, T4, T9).
         Values are not checked: they may be NaN.

@@ -21,10 +21,8 @@ from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome
 from proxy.tokens.bpe import Tokenizer
+from proxy.tokens.special import SpecialTokens
 from proxy.types import Ids, Provenance
-
-LONGEST_TOKEN = 1024  # bytes; longer than any in a vocabulary that we have seen
-UNVERIFIED = Provenance(digest=UNKNOWN, quantization=UNKNOWN, engine=UNKNOWN, space=UNKNOWN)
 
 
 class ServedModel:
@@ -43,7 +41,7 @@ class ServedModel:
         slot: SharedSlot | None = None,
         cache: Cache | None = None,
     ) -> None:
-        settings = backend.settings
+        settings, self.rules = backend.settings, family.weights
         queue = BatchQueue(slots=settings.slots, batch_tokens=settings.batch_tokens, max_tokens=limits.tokens)
         slot = slot or SharedSlot()
         dimensions = None if isinstance(backend, TokenClient) else family.dimensions
@@ -61,14 +59,21 @@ class ServedModel:
     @property
     def provenance(self) -> Provenance:
         """What makes its vectors; unknown before the first verification."""
-        verified = self._recovery.verified
-        return verified.provenance if verified else UNVERIFIED
+        verified, pooling = self._recovery.verified, self.rules.pooling
+        if verified:
+            return verified.provenance
+        return Provenance(digest=UNKNOWN, quantization=UNKNOWN, engine=UNKNOWN, pooling=pooling, space=UNKNOWN)
 
     @property
-    def longest_token(self) -> int:
-        """The most bytes that one token stands for."""
+    def longest_token(self) -> int | None:
+        """The most bytes that one token stands for; None if there is no bound, or none that we know."""
         verified = self._recovery.verified
-        return verified.tokenizer.longest if verified and verified.tokenizer else LONGEST_TOKEN
+        return verified.tokenizer.longest if verified and verified.tokenizer else None
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """What the model has around every text. Raises BackendUnavailable before any verification."""
+        return self._verified().special
 
     @asynccontextmanager
     async def admitted(self, tokens: int) -> AsyncIterator[None]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from proxy.contract.family import Family
-from proxy.errors import BackendLost, BackendUnavailable, BadVector
+from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector
 from proxy.llama.client import LlamaClient
 from proxy.models.provenance import UNKNOWN, digest_of, space_of
 from proxy.models.rounding import RoundingCheck
 from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
+from proxy.tokens.special import TEXT, SpecialTokens, special_tokens
 from proxy.tokens.tokenize import LocalTokenizer, Tokenize
 from proxy.types import Ids, Provenance
 
@@ -33,6 +34,7 @@ class VerifiedBackend:
     tokenizer: Tokenizer | None
     provenance: Provenance
     tokens_per_s: float
+    special: SpecialTokens
     rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
@@ -46,8 +48,9 @@ async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
             await _check_up(backend)
             tokenizer = await _own_tokenizer(backend)
             tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _EngineTokenizer(backend)
+            special = await _special_tokens(backend, tokenize)
             speed = await _check_vector(backend, family, tokenize)
-            return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family), speed)
+            return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family), speed, special)
     except TimeoutError as error:
         raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
 
@@ -57,6 +60,14 @@ async def _check_up(backend: LlamaClient) -> None:
         await backend.check()
     except BackendLost as error:
         raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
+
+
+async def _special_tokens(backend: LlamaClient, tokenize: Tokenize) -> SpecialTokens:
+    empty, text = await tokenize(["", TEXT])
+    try:
+        return special_tokens([*map(int, empty)], [*map(int, text)])
+    except ValueError as error:
+        raise BackendError(f"backend {backend.name} has no fixed tokens around a text: {error}") from error
 
 
 async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize) -> float:
@@ -74,13 +85,17 @@ async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize
 
 
 async def _provenance(backend: LlamaClient, family: Family) -> Provenance:
-    path, properties = backend.settings.model_file, await backend.properties()
-    digest = await asyncio.to_thread(digest_of, path) if path else UNKNOWN
+    settings, properties = backend.settings, await backend.properties()
+    digest = await asyncio.to_thread(digest_of, settings.model_file) if settings.model_file else UNKNOWN
+    lora = await asyncio.to_thread(digest_of, settings.lora_file) if settings.lora_file else None
+    known = UNKNOWN not in {digest, lora}
     return Provenance(
         digest=digest,
+        lora=lora,
+        pooling=family.weights.pooling,
         quantization=properties.get("model_ftype", UNKNOWN),
         engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
-        space=UNKNOWN if digest == UNKNOWN else space_of(digest, family, backend.name),
+        space=space_of(digest, family, backend.name, lora=lora) if known else UNKNOWN,
         size=await backend.size(),
     )
 

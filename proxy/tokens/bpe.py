@@ -62,7 +62,8 @@ class Tokenizer:
 
     def __init__(self, inner: tokenizers.Tokenizer, *, before: Sequence[int], after: Sequence[int]) -> None:
         self._inner = inner
-        self.longest = max(map(len, inner.get_vocab()))  # bytes: a byte-level token has one character for each
+        # Bytes that a token stands for: here it has one character for each. None would mean that there is no bound.
+        self.longest: int | None = max(map(len, inner.get_vocab()))
         self._before = list(before)
         self._after = list(after)
 

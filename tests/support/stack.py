@@ -142,7 +142,9 @@ async def stack(
     """
     async with AsyncExitStack() as exits:
         engines = {
-            name: await exits.enter_async_context(llama_server(model, engine=engine, batch_tokens=batch_tokens))
+            name: await exits.enter_async_context(
+                llama_server(model, engine=engine, batch_tokens=batch_tokens, pooling=family_of(family).weights.pooling)
+            )
             for name, model in models.items()
         }
         backends = {

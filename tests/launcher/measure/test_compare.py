@@ -102,7 +102,7 @@ def test_files_that_cannot_be_compared_are_refused_with_the_reason(folder: Path,
     (folder / "cut.gguf").write_bytes((folder / "f16.gguf").read_bytes()[:-1000])
     (folder / "text.gguf").write_text("no model")
     with pytest.raises(ModelError, match=words):
-        check_pair(folder / "f16.gguf", folder / b)
+        check_pair(folder / "f16.gguf", folder / b, load(None).family.weights)
 
 
 def test_a_refusal_starts_no_engine_and_has_its_exit_code(compare: Run) -> None:
