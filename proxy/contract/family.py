@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[int, Field(gt=0)]
 UnicodeForm = Literal["NFC", "NFKC"]
 Pooling = Literal["mean", "cls", "last"]
+Words = Literal["engine", "original"]
 
 INSTRUCTION = "{instruction}"  # in a task's prefix: where the request's instruction is put
 
@@ -59,7 +60,7 @@ class TokenizerRules(Strict):
     """Which tokens a text becomes."""
 
     # `engine`: llama.cpp's; `original`: the original tokenizer's, also where llama.cpp makes others of a word
-    words: Literal["engine", "original"] = "engine"
+    words: Words = "engine"
 
 
 class MultiVector(BaseModel):

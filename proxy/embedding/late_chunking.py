@@ -16,7 +16,7 @@ from proxy.embedding.truncation import MARGIN, at_least, cut, kept
 from proxy.errors import BackendError, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
-from proxy.tokens.bpe import Tokenizer
+from proxy.tokens.gguf_tokenizer import Tokenizer
 from proxy.tokens.tokenize import LARGE_TEXT
 from proxy.tokens.unicode_form import SHRINKS
 from proxy.types import Ids, Served

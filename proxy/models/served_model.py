@@ -20,7 +20,7 @@ from proxy.models.verification import VerifiedBackend
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome
-from proxy.tokens.bpe import Tokenizer
+from proxy.tokens.gguf_tokenizer import Tokenizer
 from proxy.tokens.special import SpecialTokens
 from proxy.types import Ids, Provenance
 

@@ -5,16 +5,16 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from proxy.contract.family import Family
+from proxy.contract.family import Family, Words
 from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector
 from proxy.llama.client import LlamaClient
 from proxy.models.provenance import UNKNOWN, digest_of, space_of
 from proxy.models.rounding import RoundingCheck
-from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
+from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load
+from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
 from proxy.tokens.special import TEXT, SpecialTokens, special_tokens
 from proxy.tokens.tokenize import LocalTokenizer, Tokenize
 from proxy.types import Ids, Provenance
@@ -46,7 +46,7 @@ async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await _check_up(backend)
-            tokenizer = await _own_tokenizer(backend)
+            tokenizer = await _own_tokenizer(backend, family.tokenizer.words)
             tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _EngineTokenizer(backend)
             special = await _special_tokens(backend, tokenize)
             speed = await _check_vector(backend, family, tokenize)
@@ -100,16 +100,42 @@ async def _provenance(backend: LlamaClient, family: Family) -> Provenance:
     )
 
 
-async def _own_tokenizer(backend: LlamaClient) -> Tokenizer | None:
-    """The file's own tokenizer if it agrees with the engine on every pinned text."""
+async def _own_tokenizer(backend: LlamaClient, words: Words) -> Tokenizer | None:
+    """The file's own tokenizer; None if the engine is to tokenise instead.
+
+    Raises BackendError if only the original's tokens are right and we cannot make them.
+    """
     path = backend.settings.model_file
-    tokenizer = await asyncio.to_thread(_loaded, path) if path else None
-    if tokenizer is None:
+    if path is None and words == "engine":
         return None
-    for text, ids in zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True):
-        if ids != (await backend.tokenize(text)).tolist():
-            log.warning("%s: our tokens differ from the engine's for %r: the engine tokenises", path, text)
-            return None
+    try:
+        return await _compared(backend, words)
+    except UnsupportedTokenizer as error:
+        if words == "original":
+            message = f'backend {backend.name} needs the original\'s tokens ([tokenizer] words = "original")'
+            raise BackendError(f"{message}, which we cannot make: {error}") from error
+        log.warning("%s: %s: the engine tokenises every text", path, error)
+        return None
+
+
+async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
+    """The file's own tokenizer. Raises UnsupportedTokenizer if its tokens are others than the engine's.
+
+    The original's may be others, but not of plain text, and the engine must know all of them.
+    """
+    if (path := backend.settings.model_file) is None:
+        raise UnsupportedTokenizer("no model_file is set")
+    tokenizer = await asyncio.to_thread(load, path)
+    pinned = zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True)
+    differing = [text for text, ids in pinned if ids != (await backend.tokenize(text)).tolist()]
+    for text in differing:
+        if words == "engine" or text.isascii():
+            raise UnsupportedTokenizer(f"our tokens differ from the engine's for {text!r}")
+    if words == "original":
+        await backend.embed([np.array([tokenizer.size - 1], dtype=np.int32)])
+    if differing:
+        texts = ", ".join(map(repr, differing))
+        log.info("%s: the original's tokens are used; the engine's are others for %s", path, texts)
     return tokenizer
 
 
@@ -119,11 +145,3 @@ class _EngineTokenizer:
 
     async def __call__(self, texts: Sequence[str]) -> list[Ids]:
         return [await self.backend.tokenize(text) for text in texts]
-
-
-def _loaded(path: Path) -> Tokenizer | None:
-    try:
-        return load(path)
-    except UnsupportedTokenizer as error:
-        log.warning("%s: %s: the engine tokenises every text", path, error)
-        return None

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from proxy.tokens.bpe import Tokenizer
+from proxy.tokens.gguf_tokenizer import Tokenizer
 from proxy.types import Ids
 
 PART = 1_000_000  # characters processed at a time: tokenising them takes about 100 MB meanwhile

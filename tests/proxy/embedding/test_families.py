@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from launcher.multivector import projector
-from proxy.tokens.bpe import load
+from proxy.tokens.gguf_tokenizer import load
 from proxy.types import Matrix
 from tests.support.client import embed
 from tests.support.engine import LlamaServer, llama_server

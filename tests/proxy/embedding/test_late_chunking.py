@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import pytest_asyncio
 
-from proxy.tokens.bpe import load
+from proxy.tokens.gguf_tokenizer import load
 from tests.support.client import embed, vectors_of
 from tests.support.families import only
 from tests.support.reference import Reference

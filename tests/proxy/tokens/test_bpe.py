@@ -10,7 +10,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
+from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load
+from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.reference import Reference
 from tests.support.tiny_models import add_tokenizer, write_model
@@ -135,8 +136,7 @@ async def test_neither_we_nor_the_engine_compose_characters(ours: Tokenizer, eng
 @pytest.mark.parametrize(
     ("model", "pre", "reason"),
     [
-        ("llama", "default", "gpt2"),
-        ("bert", "jina-v2", "gpt2"),
+        ("rwkv", "default", "'rwkv' is not a kind that we compute"),
         ("gpt2", "tekken", "tekken"),
         ("gpt2", "", "pre: Field required"),
     ],
