@@ -182,7 +182,7 @@ class Fleet:
         if states is None or not any(states.get(name) for name in self.deployment.models):
             return False
         troubled = {status.name for status in self.troubled}
-        return all(states.get(name) or name in troubled for name in self.deployment.models)
+        return all(states.get(name) or name in troubled for name in self.backends)
 
 
 async def serve(deployment: Deployment, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:

@@ -108,7 +108,7 @@ async def health(request: web.Request) -> web.StreamResponse:
 
 async def ready(request: web.Request) -> web.StreamResponse:
     """`GET /ready`: 200 if every backend can serve a request now, else 503 with each one's reason."""
-    served = request.app[SERVICE].models
+    served = request.app[SERVICE].all_models
     reasons = await asyncio.gather(*(_reason(model) for model in served.values()))
     status = 200 if not any(reasons) else 503
     backends = {name: reason or "ready" for name, reason in zip(served, reasons, strict=True)}

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.launcher.engine.test_cpu_fallback import on_gpu
 from tests.support.serve import Serve, trillama_serve
+from tests.system.test_cpu_fallback import on_gpu
 from tests.system.test_faults import config, faulty_engine, status, stopped, until
 
 __all__ = ["config", "faulty_engine"]  # fixtures

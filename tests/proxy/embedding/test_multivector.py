@@ -22,7 +22,7 @@ from proxy.errors import BadVector, InputTooLong, Invalid, PoisonedInput, invali
 from proxy.scheduling.entries import ANYBODY, Caller
 from proxy.types import EmbedResult, Encoding, Ids, Matrix, Provenance
 from proxy.wire import encodings as encode
-from tests.support.stack import BACKENDS, FAMILY_FILE, Stack, family_of, proxy
+from tests.support.stack import BACKENDS, FAMILY_FILE, READY_TIMEOUT_S, Stack, family_of, proxy
 from tests.support.tokenwise import Served, random_projector, serving_tokenwise, task_prefixes
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
@@ -153,14 +153,24 @@ async def test_a_token_level_backend_of_another_model_is_found_out_and_one_that_
         "backends": dict.fromkeys(BACKENDS, tokenwise.other),
         "token_backends": {**own, "retrieval": {**own["retrieval"], "url": "unix:///no.sock"}},
     }
-    async with proxy(config) as url:
+    async with proxy(config, wait=False) as url:
         served = Stack(url=url, models={}, engines={})
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while await unready(served) != {"retrieval-tokens"}:
+                await asyncio.sleep(0.02)
         for task, status, said in (
             ("text-matching", 502, "has another model than its own backend"),
             ("retrieval", 503, "backend retrieval-tokens is"),
         ):
             answer = await served.post({"input": "the quick brown fox", "return_multivector": True, "task": task})
             assert (answer.status, said in str(answer.json["detail"])) == (status, True), answer.body
+
+
+async def unready(served: Stack) -> set[str]:
+    """The backends that `/ready` says cannot serve now."""
+    states = (await served.get("/ready")).json["backends"]
+    assert isinstance(states, dict)
+    return {name for name, state in states.items() if state != "ready"}
 
 
 async def test_the_server_says_what_is_missing_and_reads_a_projector_that_came_later(tmp_path: Path) -> None:
