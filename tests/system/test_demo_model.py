@@ -20,10 +20,18 @@ from launcher.terminal.options import settings_of
 from tests.support.package_index import DEAD, only
 from tests.support.serve import Serve, quick_engine, trillama_serve
 
-# The numbers that FastEmbed's own tests expect of this model for this text.
-GOLDEN_TEXT, GOLDEN = "hello world", (-0.034478, 0.03102, 0.00673, 0.02611, -0.039362)
+# The first numbers of vectors: for the first text those that FastEmbed's own tests expect of this model, for the others
+# those of a forward pass in float64 (numpy) of the original's own weights and tokenizer, as for the cosines to QUERY.
+# llama.cpp's own tokenizer makes other tokens of these others.
+GOLDEN = {
+    "hello world": (-0.034478, 0.03102, 0.00673, 0.02611, -0.039362),
+    "日本語のテキスト 한국어 문장입니다": (-0.0012, 0.0987, 0.1010, -0.0636, -0.0988),
+    "हिन्दी में लिखा हुआ पाठ": (0.0134, 0.0188, 0.0158, -0.0039, -0.0415),
+    "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 2: (
+        *(-0.0416, -0.0247, 0.0779, -0.0061, 0.0170),
+    ),
+}
 QUERY = "overheating lightsaber"
-# Cosines to QUERY by a forward pass in float64 (numpy) of the original's own weights and tokenizer.
 COSINES = {
     "What do I do if my lightsaber overheats?": 0.9393,
     "My laser sword is getting too hot.": 0.5459,
@@ -81,8 +89,8 @@ async def test_the_demo_knows_meaning_in_every_task_and_computes_the_original_s_
         for task in ("retrieval.query", "retrieval.passage", "code.query", "code.passage", "text-matching"):
             query, *found = await vectors(serve, task, [QUERY, *COSINES])
             np.testing.assert_allclose(found @ query, list(COSINES.values()), atol=1e-3, err_msg=task)
-        (golden,) = await vectors(serve, "text-matching", [GOLDEN_TEXT])
-        np.testing.assert_allclose(golden[: len(GOLDEN)], GOLDEN, atol=5e-4)
+        golden = await vectors(serve, "text-matching", list(GOLDEN))
+        np.testing.assert_allclose(golden[:, :5], list(GOLDEN.values()), atol=5e-4)
 
         model = next(minilm.glob("models/*-F16-*.gguf"))
         weights = weights_of(read_header(model))
