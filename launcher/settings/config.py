@@ -178,6 +178,8 @@ def _check_agreement(host: HostConfig, family: FamilyFile, where: Path | str) ->
     for table, named in tables.items():
         if unknown := sorted(set(named) - known.keys()):
             raise ConfigError(f"{where}: {table}.{unknown[0]}: no such backend; there are {', '.join(known)}")
+    if host.demo and family.name != (made_for := HostConfig.model_fields["family"].default):
+        raise ConfigError(f"{where}: demo = true makes models of {made_for} only: leave out demo, or family")
     try:
         host.proxy.check(family)
     except ValueError as error:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.errors import ConfigError
 from launcher.settings.config import load as load_host
 from proxy.contract.settings import load as load_proxy
 from proxy.embedding.tasks import TaskTable
@@ -28,6 +29,11 @@ def test_a_hosts_file_loads(name: str) -> None:
     settings = load_host(CONFIGS / name)
     assert settings.family.name == HOSTS[name]
     assert settings.max_input_tokens <= settings.family.max_input_tokens
+
+
+def test_made_up_models_of_another_family_are_refused() -> None:
+    with pytest.raises(ConfigError, match="demo = true makes models of jina-embeddings-v4 only: leave out demo, or"):
+        load_host(None, {"family": MINILM, "demo": True})
 
 
 def test_the_demos_model_is_served_under_the_name_and_with_the_tasks_of_the_real_one() -> None:
