@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
@@ -20,6 +21,7 @@ from launcher.models import header_check, sources
 from launcher.models.sources import ModelFile
 from launcher.planning.request import AUTO
 from launcher.settings.config import LOOPBACK, Settings
+from launcher.settings.family import FamilyFile
 from launcher.settings.folders import LONGEST_BASE, fits_sockets, hub_cache, runtime_base, write_obstacle
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
@@ -104,12 +106,18 @@ async def model_files(settings: Settings, deep: bool) -> Finding:
         return ok("the demo models are made when needed")
     family = settings.family
     here = {one.backend: path for one in _wanted(settings) if (path := _path(one))}
-    for backend, path in here.items():
-        own = backend in settings.host.models.files
+    loras = sources.lora_files(family, settings.host.models)
+    checks: list[tuple[ModelFile, str, Callable[[Path, FamilyFile], object]]] = [
+        *((one, "files", header_check.check) for one in _wanted(settings)),
+        *((one, "lora_files", header_check.check_lora) for one in loras),
+    ]
+    for one, setting, check in checks:
+        if (path := _path(one)) is None:
+            continue
         remove = shlex.join(("rm", str(path.resolve()), str(path)))
-        fix = f"correct files.{backend} under [models]" if own else f"{remove}  # it is downloaded again"
+        fix = f"correct {setting}.{one.backend} under [models]" if one.local else f"{remove}  # it is downloaded again"
         try:
-            header_check.check(path, family)
+            check(path, family)
         except LauncherError as error:
             return fail(str(error), fix)
         if deep and (damaged := await asyncio.to_thread(_damage, path)):

@@ -53,6 +53,8 @@ class VectorRules(BaseModel):
     pooling: Pooling = "mean"
     causal: bool = True  # whether a token sees only those before it; `false`: it sees the whole text
     rope_scaling: RopeScaling | None = None  # for texts longer than the model was trained with
+    # what a whole vector gets before fewer `dimensions` are cut from it, as nomic-embed-text-v1.5's
+    sliced_after: Literal["layer_norm"] | None = None
 
 
 class TokenizerRules(Strict):
