@@ -56,6 +56,12 @@ class VectorRules(BaseModel):
     # what a whole vector gets before fewer `dimensions` are cut from it, as nomic-embed-text-v1.5's
     sliced_after: Literal["layer_norm"] | None = None
 
+    @model_validator(mode="after")
+    def _sees_the_text(self) -> Self:
+        if self.pooling == "cls" and self.causal:
+            raise ValueError('pooling = "cls" needs causal = false: else the first token sees nothing of the text')
+        return self
+
 
 class TokenizerRules(Strict):
     """Which tokens a text becomes."""
