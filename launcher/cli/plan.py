@@ -65,8 +65,8 @@ def show(settings: Settings, memory: GivenMemory, out: Terminal) -> None:
         return
     if wish is None:
         raise ConfigError(
-            f"[models] quantization = {settings.host.models.quantization!r}: its size is unknown until it is here; "
-            'choose one that the family\'s file has figures of, or "auto"'
+            f"[models] quantization = {settings.host.models.quantization or settings.family.weights.quantization}: its "
+            "size is unknown until it is here; run `trillama models pull`, or set files under [models]"
         )
     devices = _devices(real, memory)
     head = f"{found.origin} llama.cpp {found.version}; {'; '.join(_described(one) for one in _used(wish, devices))}"

@@ -7,6 +7,7 @@ import re
 import shlex
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from launcher.conversion.made import Recipe
@@ -19,6 +20,7 @@ from launcher.models import header_check, sources
 from launcher.models.sources import ModelFile
 from launcher.planning.request import AUTO
 from launcher.settings.config import LOOPBACK, Settings
+from launcher.settings.family import FamilyFile
 from launcher.settings.folders import LONGEST_BASE, cache_dir, fits_sockets, hub_cache, runtime_base, write_obstacle
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
@@ -109,12 +111,18 @@ async def model_files(settings: Settings, deep: bool) -> Finding:
         return ok("the made-up models are made when needed")
     family = settings.family
     here = {one.backend: path for one in _wanted(settings) if (path := sources.find_here(one))}
-    for backend, path in here.items():
-        own = backend in settings.host.models.files
+    loras = sources.lora_files(family, settings.host.models)
+    checks: list[tuple[ModelFile, str, Callable[[Path, FamilyFile], object]]] = [
+        *((one, "files", header_check.check) for one in _wanted(settings)),
+        *((one, "lora_files", header_check.check_lora) for one in loras),
+    ]
+    for one, setting, check in checks:
+        if (path := sources.find_here(one)) is None:
+            continue
         remove = shlex.join(("rm", str(path.resolve()), str(path)))
-        fix = f"correct files.{backend} under [models]" if own else f"{remove}  # it is downloaded again"
+        fix = f"correct {setting}.{one.backend} under [models]" if one.local else f"{remove}  # it is downloaded again"
         try:
-            header_check.check(path, family)
+            check(path, family)
         except LauncherError as error:
             return fail(str(error), fix)
         if deep and (damaged := await asyncio.to_thread(_damage, path)):

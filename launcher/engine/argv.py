@@ -63,6 +63,9 @@ RESERVED_FLAGS = REQUIRED_FLAGS | frozenset(
     """.split()  # noqa: SIM905 # a table, grouped by subject
 )
 
+# Whose logits `--no-logits-for-embeddings` leaves out: the patch of `trillama engine build` has an edit for each.
+LEAN_ARCHITECTURES = ("qwen2vl", "qwen2", "qwen3")
+
 # Room for the golden texts and the proxy's check texts, at a token a byte; llama.cpp's contexts are multiples of 256.
 CHECK_TOKENS = 256
 

@@ -13,6 +13,7 @@ from launcher.models import header_check, sources
 from launcher.models.demo import demo_models
 from launcher.planning import sizing
 from launcher.settings.config import Settings
+from launcher.settings.family import Weights
 from launcher.settings.folders import LOGS, cache_dir, make_folder
 from launcher.supervision.deployment import Deployment
 from launcher.terminal.progress import Display
@@ -46,9 +47,10 @@ async def prepare(
     for note in (*decision.notes, *sizing.save_choices(settings, decision)):
         display.say(note)
     served = await files(decision.settings, names, display)
-    asked = settings.host.max_input_tokens
-    settings = header_check.bounded(decision.settings, served.headers.values(), asked)
-    if settings != decision.settings:
+    most = served.longest(settings.family.weights)
+    asked, hoped = settings.host.max_input_tokens, settings.max_input_tokens
+    settings = header_check.bounded(decision.settings, most, asked)
+    if settings.max_input_tokens < hoped and settings.max_input_tokens in most:
         display.say(f"the longest text is {settings.max_input_tokens} tokens: the model's file takes no longer ones")
     return Deployment(
         settings=profile.apply_saved(settings, found, devices, served.models, display.say),
@@ -83,6 +85,10 @@ class ServedFiles:
     models: Mapping[str, Path]
     loras: Mapping[str, Path] = field(default_factory=dict)
     headers: Mapping[str, Header] = field(default_factory=dict)
+
+    def longest(self, weights: Weights) -> list[int | None]:
+        """The longest text that each file takes, if its header says it."""
+        return [header_check.longest_text(header, weights) for header in self.headers.values()]
 
 
 async def files(settings: Settings, names: Sequence[str], display: Display) -> ServedFiles:

@@ -121,7 +121,7 @@ async def _prepared(
     settings, placed = decision.settings, decision.placements.get(backend)
     served = await files(settings, (backend,), display)
     model = served.models[backend]
-    settings = header_check.bounded(settings, served.headers.values(), asked)
+    settings = header_check.bounded(settings, served.longest(settings.family.weights), asked)
     options = settings.host.engine
     run = Standalone(
         log="tune.log",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from proxy.contract.family import VectorRules
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
@@ -18,7 +19,7 @@ from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.tokens.foreign_ids import Decode
-from proxy.types import EmbedRequest, EmbedResult, Ids, Provenance, Served
+from proxy.types import EmbedRequest, EmbedResult, Ids, Matrix, Provenance, Served
 from proxy.wire import encodings
 
 
@@ -83,7 +84,7 @@ class EmbedService:
             task=route.task,
             prefix=route.prefix if request.instruction is None else row.prefix,
             provenance=_made_by(model.provenance, token_embedder),
-            vectors=encodings.finish(served.rows, dimensions=dimensions, normalized=request.normalized),
+            vectors=_finished(served.rows, dimensions, model.rules, normalized=request.normalized),
             tokens=served.tokens,
             failed=served.failed,
             lengths=served.lengths,
@@ -152,6 +153,12 @@ class EmbedService:
         if request.dimensions is not None and not 1 <= request.dimensions <= self.limits.dimensions:
             message = f"must be from 1 to {self.limits.dimensions}"
             raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
+
+
+def _finished(rows: Matrix, dimensions: int, rules: VectorRules, *, normalized: bool) -> Matrix:
+    if rules.sliced_after == "layer_norm" and dimensions < rows.shape[1]:
+        rows = encodings.layer_normalized(rows)
+    return encodings.finish(rows, dimensions=dimensions, normalized=normalized)
 
 
 def _made_by(provenance: Provenance, token_embedder: TokenEmbedder | None) -> Provenance:

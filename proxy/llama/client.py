@@ -73,13 +73,14 @@ class LlamaClient:
             raise BackendError(f"backend {self.name} answered something that is not tokens: {error!r}") from error
 
     async def properties(self) -> dict[str, str]:
-        """`build_info` and `model_ftype` as the engine reports them in /props; missing ones are absent."""
+        """`build_info`, `model_ftype` and `n_ctx`, a text's longest, as /props has them; missing ones are absent."""
         async with self._translated(), self.session.get(f"{self.base}/props", timeout=QUICK) as response:
             content = await response.read()
             await self._raise_for(response.status, content)
         try:
             answer = orjson.loads(content)
-            found = {name: str(answer[name]) for name in ("build_info", "model_ftype") if name in answer}
+            answer |= answer.get("default_generation_settings") or {}
+            found = {name: str(answer[name]) for name in ("build_info", "model_ftype", "n_ctx") if name in answer}
             return {name: value.removeprefix("(guessed) ") for name, value in found.items()}
         except (orjson.JSONDecodeError, TypeError) as error:
             raise BackendError(f"backend {self.name} answered /props with something that is not JSON") from error

@@ -40,6 +40,7 @@ def space_of(digest: str, family: Family, backend: str, *, lora: str | None = No
     optional: dict[str, object] = {
         "lora": lora,
         "rope_scaling": scaling and scaling.model_dump(),
+        "sliced_after": family.weights.sliced_after,
         "words": None if words == "engine" else words,
         "instructions": {name: row.instruction for name, row in rows.items() if row.instruction is not None},
     }

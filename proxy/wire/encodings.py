@@ -13,6 +13,9 @@ Embedding = NDArray[np.float32] | list[int] | str
 Encoders = Mapping[Encoding, Callable[[Matrix], list[Embedding]]]
 
 
+LAYER_NORM_EPSILON = 1e-5  # torch's
+
+
 def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
     """The first `dimensions` of each row, shape (n, dimensions), L2-normalised again if `normalized`.
 
@@ -26,6 +29,13 @@ def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
     # In float64, rounded as it is written: no second matrix of twice the size.
     np.divide(sliced, norms[:, None], out=(unit := np.empty_like(sliced)), casting="same_kind")
     return unit
+
+
+def layer_normalized(rows: Matrix) -> Matrix:
+    """Each row with mean 0 and variance 1, as torch's `layer_norm`."""
+    exact = rows.astype(np.float64)
+    spread = np.sqrt(exact.var(axis=1, keepdims=True) + LAYER_NORM_EPSILON)
+    return np.asarray((exact - exact.mean(axis=1, keepdims=True)) / spread, dtype=np.float32)
 
 
 def encode(

@@ -97,7 +97,7 @@ async def test_the_demo_knows_meaning_in_every_task_and_computes_the_original_s_
         assert weights is not None
         await vectors(serve, "text-matching", [f"hot {number} " * 100 for number in range(16)])
         taken = psutil.Process(serve.child("minilm.sock").pid).memory_info().rss
-        assert taken < need(weights, Flags(batch_tokens=512, gpu_layers=0, logits=True)).ram
+        assert taken < need(weights, Flags(batch_tokens=512, slots=16, gpu_layers=0, logits=True)).ram
 
 
 async def test_without_a_network_the_demo_says_so_and_serves_made_up_models() -> None:
