@@ -41,16 +41,17 @@ class Tokenizer:
             return [encoding.ids for encoding in encodings]
         return [[*self._before, *encoding.ids, *self._after] for encoding in encodings]
 
-    def encode_with_ends(self, text: str, most: int = sys.maxsize) -> tuple[list[int], list[int]]:
-        """The ids of a text, and the end of each of the first `most` in it, in characters.
+    def encode_with_offsets(self, text: str, most: int = sys.maxsize) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a text, and where each of the first `most` starts and ends in it, in characters.
 
-        A special token after the text ends one behind the end of it. Works without the GIL.
+        Special tokens around the text are empty, those after it one behind the end of it. Works without the GIL.
         """
         (encoding,) = self._inner.encode_batch([text], add_special_tokens=False)  # `encode` would hold it
         # One by one: all offsets of a long text at once are a second of the GIL.
         inner = [encoding.token_to_chars(token) or (0, 0) for token in range(min(len(encoding), most))]
-        ends = [0] * len(self._before) + [end for _, end in inner] + [len(text) + 1] * len(self._after)
-        return [*self._before, *encoding.ids, *self._after], ends[:most]
+        behind = len(text) + 1
+        offsets = [(0, 0)] * len(self._before) + inner + [(behind, behind)] * len(self._after)
+        return [*self._before, *encoding.ids, *self._after], offsets[:most]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text that `encode` gives these ids, special tokens included, but not those around it.

@@ -32,10 +32,12 @@ class _PreTokenizer:
     words: str
     whole_words_first: bool = False  # a word that is a token is taken as it is, before any merge
     begins: bool = False  # BOS, unless the file says
+    mask: str = ""  # found together with the spaces before it
 
 
 _PRE_TOKENIZERS = {
     "gpt-2": _PreTokenizer(words=_GPT2),
+    **dict.fromkeys(("jina-v2-de", "jina-v2-es", "jina-v2-code"), _PreTokenizer(words=_GPT2, mask="<mask>")),
     "qwen2": _PreTokenizer(words=_QWEN2),
     "deepseek-r1-qwen": _PreTokenizer(words=_QWEN2),
     **dict.fromkeys(
@@ -70,7 +72,7 @@ def _inner(pre: _PreTokenizer, header: _Header) -> tokenizers.Tokenizer:
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens(specials(header.typed))
+    inner.add_special_tokens(specials(header.typed, lstrip=pre.mask))
     return inner
 
 

@@ -91,3 +91,14 @@ async def test_a_vector_is_that_of_the_originals_tokens(engine: LlamaServer, mod
         vectors = await backend.embed(await served.tokenize([HANGUL]))
     ids = original("wordpiece").ids[texts().index(HANGUL)]
     assert vectors.tolist() == (await engine.embed([ids])).tolist()
+
+
+@pytest.mark.parametrize(("name", "words"), [("unigram", "original"), ("spm", "engine")])
+async def test_other_kinds_are_verified_with_llama_cpp(tmp_path: Path, name: str, words: Words) -> None:
+    model = write_encoder(tmp_path / "model.gguf", original(name), n_embd=DIMENSIONS)
+    async with llama_server(model, batch_tokens=512) as engine:
+        backend = await verified(engine, words, model)
+        assert backend.tokenizer
+        assert [list(row) for row in await backend.tokenize(texts())] == original(name).ids
+        if words == "engine":
+            assert [await engine.tokenize(text) for text in texts()] == original(name).ids
