@@ -13,7 +13,7 @@ from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVecto
 from proxy.llama.client import LlamaClient
 from proxy.models.provenance import UNKNOWN, digest_of, space_of
 from proxy.models.rounding import RoundingCheck
-from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load
+from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load_tokenizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
 from proxy.tokens.special import TEXT, SpecialTokens, special_tokens
 from proxy.tokens.tokenize import LocalTokenizer, Tokenize
@@ -125,7 +125,7 @@ async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
     """
     if (path := backend.settings.model_file) is None:
         raise UnsupportedTokenizer("no model_file is set")
-    tokenizer = await asyncio.to_thread(load, path)
+    tokenizer = await asyncio.to_thread(load_tokenizer, path)
     pinned = zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True)
     differing = [text for text, ids in pinned if ids != (await backend.tokenize(text)).tolist()]
     for text in differing:

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from launcher.multivector import projector
-from proxy.tokens.gguf_tokenizer import load
+from proxy.tokens.gguf_tokenizer import load_tokenizer
 from proxy.types import Matrix
 from tests.support.client import embed
 from tests.support.engine import LlamaServer, llama_server
@@ -121,7 +121,7 @@ async def test_a_text_that_is_cut_keeps_the_models_own_tokens(families: dict[str
 
 
 async def test_chunks_of_an_encoder_are_the_means_of_their_tokens_in_the_document(encoder: Stack) -> None:
-    ids, offsets = load(encoder.models["tiny"]).encode_with_offsets("".join(CHUNKS))
+    ids, offsets = load_tokenizer(encoder.models["tiny"]).encode_with_offsets("".join(CHUNKS))
     found = await states(encoder, ids)
     borders = np.cumsum([0, *map(len, CHUNKS)])
     truth = np.array(
@@ -134,7 +134,7 @@ async def test_chunks_of_an_encoder_are_the_means_of_their_tokens_in_the_documen
 
 async def test_chunks_of_a_cut_document_have_none_of_the_models_own_tokens(encoder: Stack) -> None:
     chunks = ["the quick brown fox ", LONG, "lost", "lost, too"]
-    ids, offsets = load(encoder.models["tiny"]).encode_with_offsets("".join(chunks))
+    ids, offsets = load_tokenizer(encoder.models["tiny"]).encode_with_offsets("".join(chunks))
     found = await states(encoder, [*ids[: LIMIT - 1], ids[-1]])
     inside = [len(chunks[0]) < end <= len(chunks[0] + LONG) for _, end in offsets[: LIMIT - 1]]
     body = {"input": chunks, "late_chunking": True, "truncate": True, "on_error": "partial"}
