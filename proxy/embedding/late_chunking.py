@@ -67,7 +67,7 @@ async def tokenize(chunks: Chunks, model: ServedModel, limit: int, *, truncate: 
 
     Raises Invalid if the engine tokenises for this model: it does not say where tokens are in the text.
     """
-    tokenizer = model.own_tokenizer("late_chunking", "needs the proxy's own tokenizer: set model_file")
+    tokenizer = model.own_tokenizer("late_chunking", "needs")
     encode = partial(_encode, chunks, tokenizer, limit, truncate=truncate)
     document, ids, offsets = encode() if chunks.characters < LARGE_TEXT else await asyncio.to_thread(encode)
     special = model.special_tokens

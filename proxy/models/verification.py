@@ -27,11 +27,18 @@ TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True)
+class NoTokenizer:
+    """The engine tokenises every text; `reason` says why, or what to set."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedBackend:
-    """What serves requests of a verified backend. `tokenizer` is None if the engine tokenises every text."""
+    """What serves requests of a verified backend."""
 
     tokenize: Tokenize
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | NoTokenizer
     provenance: Provenance
     tokens_per_s: float
     special: SpecialTokens
@@ -47,7 +54,9 @@ async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
         async with asyncio.timeout(TIMEOUT_S):
             await _check_up(backend)
             tokenizer = await _own_tokenizer(backend, family.tokenizer.words)
-            tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _EngineTokenizer(backend)
+            tokenize: Tokenize = (
+                _EngineTokenizer(backend) if isinstance(tokenizer, NoTokenizer) else LocalTokenizer(tokenizer)
+            )
             special = await _special_tokens(backend, tokenize)
             speed = await _check_vector(backend, family, tokenize)
             return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family), speed, special)
@@ -100,14 +109,11 @@ async def _provenance(backend: LlamaClient, family: Family) -> Provenance:
     )
 
 
-async def _own_tokenizer(backend: LlamaClient, words: Words) -> Tokenizer | None:
-    """The file's own tokenizer; None if the engine is to tokenise instead.
-
-    Raises BackendError if only the original's tokens are right and we cannot make them.
-    """
+async def _own_tokenizer(backend: LlamaClient, words: Words) -> Tokenizer | NoTokenizer:
+    """The file's own tokenizer, if it is right. Raises BackendError if no other is, as the family says."""
     path = backend.settings.model_file
     if path is None and words == "engine":
-        return None
+        return NoTokenizer("set model_file")
     try:
         return await _compared(backend, words)
     except UnsupportedTokenizer as error:
@@ -115,7 +121,7 @@ async def _own_tokenizer(backend: LlamaClient, words: Words) -> Tokenizer | None
             message = f'backend {backend.name} needs the original\'s tokens ([tokenizer] words = "original")'
             raise BackendError(f"{message}, which we cannot make: {error}") from error
         log.warning("%s: %s: the engine tokenises every text", path, error)
-        return None
+        return NoTokenizer(f"the engine tokenises, because {error}")
 
 
 async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
@@ -130,7 +136,7 @@ async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
     differing = [text for text, ids in pinned if ids != (await backend.tokenize(text)).tolist()]
     for text in differing:
         if words == "engine" or text.isascii():
-            raise UnsupportedTokenizer(f"our tokens differ from the engine's for {text!r}")
+            raise UnsupportedTokenizer(f"our tokens differ from the engine's for {text[:60]!r}")
     if words == "original":
         await backend.embed([np.array([tokenizer.size - 1], dtype=np.int32)])
     if differing:
