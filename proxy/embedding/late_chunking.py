@@ -67,14 +67,15 @@ async def tokenize(chunks: Chunks, model: ServedModel, limit: int, *, truncate: 
 
     Raises Invalid if the engine tokenises for this model: it does not say where tokens are in the text.
     """
-    tokenizer = model.own_tokenizer("late_chunking", "needs the proxy's own tokenizer: set model_file")
+    tokenizer = model.own_tokenizer("late_chunking", "needs")
     encode = partial(_encode, chunks, tokenizer, limit, truncate=truncate)
-    document, ids, ends = encode() if chunks.characters < LARGE_TEXT else await asyncio.to_thread(encode)
+    document, ids, offsets = encode() if chunks.characters < LARGE_TEXT else await asyncio.to_thread(encode)
     special = model.special_tokens
     own = min(len(ids), limit) - len(special.after)  # behind them are tokens of the model's, which are no chunk's
-    spans = chunk_means.within(chunk_means.spans(document, np.array(ends)), own)
+    found = chunk_means.spans(document, np.array(offsets).reshape(-1, 2))
+    spans = chunk_means.within(found, own)
     dropped = [index for index in range(document.chunks) if index not in spans]
-    failed = {index: _empty(index) if document.is_empty(index) else _dropped(index, limit) for index in dropped}
+    failed = {index: _dropped(index, limit) if found[index] else _empty(index) for index in dropped}
     return TokenizedDocument(np.asarray(cut(ids, limit, special), dtype=np.int32), spans, failed)
 
 
@@ -106,8 +107,8 @@ async def embed(document: TokenizedDocument, model: ServedModel, states: ModelSt
 
 def _encode(
     chunks: Chunks, tokenizer: Tokenizer, limit: int, *, truncate: bool
-) -> tuple[Document, list[int], list[int]]:
-    """The document, bounded by what can matter, its first `limit` tokens, and where each of these ends in it."""
+) -> tuple[Document, list[int], list[tuple[int, int]]]:
+    """The document, bounded by what can matter, its tokens, and where each of the first `limit` is in it."""
     longest = tokenizer.longest and tokenizer.longest * SHRINKS
     if not truncate and chunks.characters > kept(limit, longest):
         raise _too_long(at_least(chunks.characters, longest), limit)
@@ -116,12 +117,12 @@ def _encode(
     if not truncate and len(document.text) > most:
         raise _too_long(at_least(len(document.text), tokenizer.longest), limit)
     bounded = document.cut(most)
-    ids, ends = tokenizer.encode_with_ends(bounded.text, limit)
+    ids, offsets = tokenizer.encode_with_offsets(bounded.text, limit)
     if not truncate and len(ids) > limit:
         raise _too_long(f"{len(ids)} tokens", limit)
     if tokenizer.longest is None and not bounded.whole and len(ids) < limit + MARGIN:
         raise _too_long(f"{chunks.characters} characters and few tokens", limit)
-    return bounded, ids, ends
+    return bounded, ids, offsets
 
 
 def _speeds(states: ModelStates) -> chunk_means.Speeds:
@@ -178,7 +179,7 @@ def _dropped(index: int, limit: int) -> InputTooLong:
 
 
 def _empty(index: int) -> Invalid:
-    reason = "is empty, or accents of the text before it: it has no token of its own for late_chunking; leave it out"
+    reason = "is empty, or has only spaces or accents: it has no token of its own for late_chunking; leave it out"
     return invalid(f"input.{index}", reason)
 
 

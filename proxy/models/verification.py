@@ -13,7 +13,7 @@ from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVecto
 from proxy.llama.client import LlamaClient
 from proxy.models.provenance import UNKNOWN, digest_of, space_of
 from proxy.models.rounding import RoundingCheck
-from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load
+from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load_tokenizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
 from proxy.tokens.special import TEXT, SpecialTokens, special_tokens
 from proxy.tokens.tokenize import LocalTokenizer, Tokenize
@@ -27,11 +27,18 @@ TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True)
+class NoTokenizer:
+    """The engine tokenises every text; `reason` says why, or what to set."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedBackend:
-    """What serves requests of a verified backend. `tokenizer` is None if the engine tokenises every text."""
+    """What serves requests of a verified backend."""
 
     tokenize: Tokenize
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | NoTokenizer
     provenance: Provenance
     tokens_per_s: float
     special: SpecialTokens
@@ -49,7 +56,9 @@ async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
             properties = await backend.properties()
             _check_context(backend, properties)
             tokenizer = await _own_tokenizer(backend, family.tokenizer.words)
-            tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _EngineTokenizer(backend)
+            tokenize: Tokenize = (
+                _EngineTokenizer(backend) if isinstance(tokenizer, NoTokenizer) else LocalTokenizer(tokenizer)
+            )
             special = await _special_tokens(backend, tokenize)
             speed = await _check_vector(backend, family, tokenize)
             return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family, properties), speed, special)
@@ -110,14 +119,11 @@ async def _provenance(backend: LlamaClient, family: Family, properties: Mapping[
     )
 
 
-async def _own_tokenizer(backend: LlamaClient, words: Words) -> Tokenizer | None:
-    """The file's own tokenizer; None if the engine is to tokenise instead.
-
-    Raises BackendError if only the original's tokens are right and we cannot make them.
-    """
+async def _own_tokenizer(backend: LlamaClient, words: Words) -> Tokenizer | NoTokenizer:
+    """The file's own tokenizer, if it is right. Raises BackendError if no other is, as the family says."""
     path = backend.settings.model_file
     if path is None and words == "engine":
-        return None
+        return NoTokenizer("set model_file")
     try:
         return await _compared(backend, words)
     except UnsupportedTokenizer as error:
@@ -125,7 +131,7 @@ async def _own_tokenizer(backend: LlamaClient, words: Words) -> Tokenizer | None
             message = f'backend {backend.name} needs the original\'s tokens ([tokenizer] words = "original")'
             raise BackendError(f"{message}, which we cannot make: {error}") from error
         log.warning("%s: %s: the engine tokenises every text", path, error)
-        return None
+        return NoTokenizer(f"the engine tokenises, because {error}")
 
 
 async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
@@ -135,12 +141,12 @@ async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
     """
     if (path := backend.settings.model_file) is None:
         raise UnsupportedTokenizer("no model_file is set")
-    tokenizer = await asyncio.to_thread(load, path)
+    tokenizer = await asyncio.to_thread(load_tokenizer, path)
     pinned = zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True)
     differing = [text for text, ids in pinned if ids != (await backend.tokenize(text)).tolist()]
     for text in differing:
         if words == "engine" or text.isascii():
-            raise UnsupportedTokenizer(f"our tokens differ from the engine's for {text!r}")
+            raise UnsupportedTokenizer(f"our tokens differ from the engine's for {text[:60]!r}")
     if words == "original":
         await backend.embed([np.array([tokenizer.size - 1], dtype=np.int32)])
     if differing:

@@ -10,21 +10,24 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from proxy.contract.gguf import BadGGUF, read_header
-from proxy.tokens.kinds import bpe, spm, unigram, wordpiece
-from proxy.tokens.kinds.vocabulary import ARRAYS, Build, Built, UnsupportedTokenizer
+from proxy.tokens.kinds.bpe import byte_level_bpe
+from proxy.tokens.kinds.spm import sentencepiece_bpe
+from proxy.tokens.kinds.unigram import unigram
+from proxy.tokens.kinds.vocabulary import ARRAYS, BuildTokenizer, BuiltTokenizer, UnsupportedTokenizer
+from proxy.tokens.kinds.wordpiece import wordpiece
 
-KINDS: Mapping[str, Build] = {  # by `tokenizer.ggml.model`
-    "gpt2": bpe.build,
-    "bert": wordpiece.build,
-    "t5": unigram.build,
-    "llama": spm.build,
+_KINDS: Mapping[str, BuildTokenizer] = {  # by `tokenizer.ggml.model`
+    "gpt2": byte_level_bpe,
+    "bert": wordpiece,
+    "t5": unigram,
+    "llama": sentencepiece_bpe,
 }
 
 
 class Tokenizer:
     """Text to ids and back, for one vocabulary. Thread-safe."""
 
-    def __init__(self, built: Built) -> None:
+    def __init__(self, built: BuiltTokenizer) -> None:
         self._inner = built.inner
         self._before, self._after = list(built.before), list(built.after)
         self.longest = built.longest  # the most bytes of a text that one token stands for; None: any number
@@ -41,16 +44,17 @@ class Tokenizer:
             return [encoding.ids for encoding in encodings]
         return [[*self._before, *encoding.ids, *self._after] for encoding in encodings]
 
-    def encode_with_ends(self, text: str, most: int = sys.maxsize) -> tuple[list[int], list[int]]:
-        """The ids of a text, and the end of each of the first `most` in it, in characters.
+    def encode_with_offsets(self, text: str, most: int = sys.maxsize) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a text, and where each of the first `most` starts and ends in it, in characters.
 
-        A special token after the text ends one behind the end of it. Works without the GIL.
+        Special tokens around the text are empty, those after it one behind the end of it. Works without the GIL.
         """
         (encoding,) = self._inner.encode_batch([text], add_special_tokens=False)  # `encode` would hold it
         # One by one: all offsets of a long text at once are a second of the GIL.
         inner = [encoding.token_to_chars(token) or (0, 0) for token in range(min(len(encoding), most))]
-        ends = [0] * len(self._before) + [end for _, end in inner] + [len(text) + 1] * len(self._after)
-        return [*self._before, *encoding.ids, *self._after], ends[:most]
+        behind = len(text) + 1
+        offsets = [(0, 0)] * len(self._before) + inner + [(behind, behind)] * len(self._after)
+        return [*self._before, *encoding.ids, *self._after], offsets[:most]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text that `encode` gives these ids, special tokens included, but not those around it.
@@ -66,14 +70,14 @@ class Tokenizer:
         return inner[: -len(after)] if after and after == inner[-len(after) :] else inner
 
 
-def load(model_file: Path) -> Tokenizer:
+def load_tokenizer(model_file: Path) -> Tokenizer:
     """The tokenizer in a GGUF file, within a second. Raises UnsupportedTokenizer if we cannot reproduce it."""
     try:
         metadata = read_header(model_file, ARRAYS).metadata
         kind = metadata.get("tokenizer.ggml.model")
-        if not isinstance(kind, str) or kind not in KINDS:
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise UnsupportedTokenizer(f"tokenizer.ggml.model: {kind!r:.40} is not a kind that we compute")
-        return Tokenizer(KINDS[kind](metadata))
+        return Tokenizer(_KINDS[kind](metadata))
     except (BadGGUF, OSError) as error:
         raise UnsupportedTokenizer(str(error)) from error
     except ValidationError as error:

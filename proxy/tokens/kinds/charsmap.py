@@ -11,7 +11,7 @@ from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
 _VALUE = np.uint32(2**31)  # set in units that hold where a text begins
 
 
-def normalizer(charsmap: bytes) -> normalizers.Precompiled:
+def charsmap_normalizer(charsmap: bytes) -> normalizers.Precompiled:
     """The map as a normaliser. Raises UnsupportedTokenizer if it is damaged: following it, `tokenizers` would panic."""
     length = int.from_bytes(charsmap[:4], "little")
     texts = charsmap[4 + length :]

@@ -13,16 +13,14 @@ from pydantic import Field
 from tokenizers import decoders, models, pre_tokenizers
 
 from proxy.contract.gguf import Value
-from proxy.tokens.kinds.charsmap import normalizer
+from proxy.tokens.kinds.charsmap import charsmap_normalizer
 from proxy.tokens.kinds.vocabulary import (
-    BYTE,
-    CONTROL,
-    SPECIAL,
-    UNUSED,
+    SPECIAL_KINDS,
     BosEosVocabulary,
-    Built,
+    BuiltTokenizer,
+    FailFastList,
     Id,
-    Listed,
+    TokenKind,
     UnsupportedTokenizer,
     ids_of,
     specials,
@@ -31,8 +29,8 @@ from proxy.tokens.kinds.vocabulary import (
 _SPACE, _MASK = "▁", "<mask>"
 
 
-def build(metadata: Mapping[str, Value]) -> Built:
-    """The tokenizer, as the header describes it; 1 s for 250,002 tokens. See `vocabulary.Build`."""
+def unigram(metadata: Mapping[str, Value]) -> BuiltTokenizer:
+    """The tokenizer, as the header describes it; 1 s for 250,002 tokens. See `vocabulary.BuildTokenizer`."""
     header = _Header.model_validate(metadata)
     if not (header.add_space_prefix and header.remove_extra_whitespaces):
         raise UnsupportedTokenizer("a Unigram tokenizer that keeps spaces is not one that we compute")
@@ -40,18 +38,18 @@ def build(metadata: Mapping[str, Value]) -> Built:
     pieces = _pieces(header)
     inner = tokenizers.Tokenizer(_model(pieces, header))
     if header.precompiled_charsmap:
-        inner.normalizer = normalizer(bytes(byte & 0xFF for byte in header.precompiled_charsmap))
+        inner.normalizer = charsmap_normalizer(bytes(byte & 0xFF for byte in header.precompiled_charsmap))
     words = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always")
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words])
     inner.decoder = decoders.Metaspace(replacement=_SPACE, prepend_scheme="always")
     inner.add_special_tokens(specials(pieces, lstrip=_MASK))
     # No longest: spaces and what the charsmap drops have no token, and unknown characters in a row have one.
-    return Built(inner=inner, before=before, after=after, longest=None)
+    return BuiltTokenizer(inner=inner, before=before, after=after, longest=None)
 
 
 class _Header(BosEosVocabulary):
-    scores: Listed[float]
-    precompiled_charsmap: Listed[int] = Field(default_factory=list)
+    scores: FailFastList[float]
+    precompiled_charsmap: FailFastList[int] = Field(default_factory=list)
     eos_token_id: Id | None = 1
     unknown_token_id: Id = 2
     mask_token_id: Id | None = None
@@ -62,11 +60,12 @@ class _Header(BosEosVocabulary):
 def _pieces(header: _Header) -> list[tuple[str, int]]:
     """The pieces and their types, without the filler at the end."""
     pieces, mask = header.typed, header.mask_token_id
-    if mask is not None and mask < len(pieces) and pieces[mask][1] == UNUSED:
-        pieces[mask] = (_MASK, CONTROL)  # SentencePiece's file of XLM-RoBERTa lacks it, and so do files made of that
-    while pieces and pieces[-1][1] == UNUSED:
+    if mask is not None and mask < len(pieces) and pieces[mask][1] == TokenKind.UNUSED:
+        # SentencePiece's own file of XLM-RoBERTa lacks it, and so do GGUF files that are made of that.
+        pieces[mask] = (_MASK, TokenKind.CONTROL)
+    while pieces and pieces[-1][1] == TokenKind.UNUSED:
         pieces.pop()
-    if any(kind in {UNUSED, BYTE} or not piece for piece, kind in pieces):
+    if any(kind in {TokenKind.UNUSED, TokenKind.BYTE} or not piece for piece, kind in pieces):
         raise UnsupportedTokenizer("a Unigram vocabulary with unused, empty or byte tokens is not one that we compute")
     return pieces
 
@@ -77,7 +76,6 @@ def _model(pieces: Sequence[tuple[str, int]], header: _Header) -> models.Unigram
         raise UnsupportedTokenizer(f"<unk> is not one of the {len(pieces)} tokens")
     if len(header.scores) < len(pieces) or not all(map(isfinite, header.scores)):
         raise UnsupportedTokenizer(f"not each of {len(pieces)} tokens has a finite score")
-    scored = [
-        (piece, 0.0 if kind in SPECIAL else score) for (piece, kind), score in zip(pieces, header.scores, strict=False)
-    ]
-    return models.Unigram(scored, header.unknown_token_id, byte_fallback=False)
+    scored = zip(pieces, header.scores, strict=False)
+    vocabulary = [(piece, 0.0 if kind in SPECIAL_KINDS else score) for (piece, kind), score in scored]
+    return models.Unigram(vocabulary, header.unknown_token_id, byte_fallback=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import chain, repeat
 from typing import Annotated, Protocol, TypeVar
 
@@ -11,14 +12,27 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 from proxy.contract.gguf import Value
 
 T = TypeVar("T")
-Listed = Annotated[list[T], FailFast()]  # one wrong item is enough, and an untrusted file may have a million
+FailFastList = Annotated[list[T], FailFast()]  # one wrong item is enough, and an untrusted file may have a million
 Id = Annotated[int, Field(ge=0)]
 
 ARRAYS = frozenset(
     f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "scores", "merges", "precompiled_charsmap")
 )
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # gguf.TokenType
-SPECIAL = frozenset({UNKNOWN, CONTROL, USER_DEFINED})  # those that llama.cpp finds in a text before anything else
+
+
+class TokenKind(IntEnum):
+    """The types that a GGUF's vocabulary gives its tokens."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+# Those that llama.cpp finds in a text before anything else.
+SPECIAL_KINDS = frozenset({TokenKind.UNKNOWN, TokenKind.CONTROL, TokenKind.USER_DEFINED})
 
 
 class UnsupportedTokenizer(Exception):
@@ -26,7 +40,7 @@ class UnsupportedTokenizer(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
+class BuiltTokenizer:
     """A tokenizer without special tokens of its own, and those that are to be put before and after each text.
 
     `longest` is the most bytes of a text that one token stands for; None if there is no bound.
@@ -38,10 +52,10 @@ class Built:
     longest: int | None
 
 
-class Build(Protocol):
+class BuildTokenizer(Protocol):
     """What each module of this folder has: from a header's metadata, with the ARRAYS, to the tokenizer."""
 
-    def __call__(self, metadata: Mapping[str, Value], /) -> Built:
+    def __call__(self, metadata: Mapping[str, Value], /) -> BuiltTokenizer:
         """Raises UnsupportedTokenizer, or pydantic's ValidationError for a key that is missing or wrong."""
 
 
@@ -50,13 +64,13 @@ class Vocabulary(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, alias_generator=lambda name: f"tokenizer.ggml.{name}")
 
-    tokens: Annotated[Listed[str], Field(min_length=1)]
-    token_type: Listed[int] = []
+    tokens: Annotated[FailFastList[str], Field(min_length=1)]
+    token_type: FailFastList[int] = []
 
     @property
     def typed(self) -> list[tuple[str, int]]:
         """Each token with its type: NORMAL if the file does not say."""
-        return list(zip(self.tokens, chain(self.token_type, repeat(NORMAL)), strict=False))
+        return list(zip(self.tokens, chain(self.token_type, repeat(TokenKind.NORMAL)), strict=False))
 
     def check_ids(self, names: str, *ids: int | None) -> None:
         """Raises UnsupportedTokenizer unless all of the `ids` are in the vocabulary."""
@@ -97,5 +111,5 @@ def specials(tokens: Iterable[tuple[str, int]], *, lstrip: str = "") -> list[tok
     return [
         tokenizers.AddedToken(token, normalized=False, special=True, lstrip=token == lstrip)
         for token, kind in tokens
-        if kind in SPECIAL
+        if kind in SPECIAL_KINDS
     ]

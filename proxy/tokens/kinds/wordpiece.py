@@ -14,14 +14,14 @@ from pydantic import Field
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from proxy.contract.gguf import Value
-from proxy.tokens.kinds.vocabulary import SPECIAL, Built, Id, Vocabulary, ids_of, specials
+from proxy.tokens.kinds.vocabulary import SPECIAL_KINDS, BuiltTokenizer, Id, Vocabulary, ids_of, specials
 
 LONGEST_WORD = 100  # characters; BERT's, in no file
 _FIRST, _OTHER = "▁", "##"
 
 
-def build(metadata: Mapping[str, Value]) -> Built:
-    """The tokenizer, as the header describes it. See `vocabulary.Build`."""
+def wordpiece(metadata: Mapping[str, Value]) -> BuiltTokenizer:
+    """The tokenizer, as the header describes it. See `vocabulary.BuildTokenizer`."""
     header = _Header.model_validate(metadata)
     header.check_ids("[CLS], [SEP] or [UNK]", header.bos_token_id, header.seperator_token_id, header.unknown_token_id)
     named = [(_original(token, kind), kind) for token, kind in header.typed]
@@ -37,7 +37,7 @@ def build(metadata: Mapping[str, Value]) -> Built:
     inner.decoder = decoders.WordPiece(prefix=_OTHER, cleanup=False)
     inner.add_special_tokens(specials(named))
     # No longest: white space and control characters have no token, and a word of any length is one [UNK].
-    return Built(inner=inner, before=[header.bos_token_id], after=[header.seperator_token_id], longest=None)
+    return BuiltTokenizer(inner=inner, before=[header.bos_token_id], after=[header.seperator_token_id], longest=None)
 
 
 class _Header(Vocabulary):
@@ -50,6 +50,6 @@ class _Header(Vocabulary):
 
 def _original(token: str, kind: int) -> str:
     """The token as BERT's own vocabulary has it."""
-    if kind in SPECIAL:
+    if kind in SPECIAL_KINDS:
         return token.removeprefix(_FIRST)
     return token.removeprefix(_FIRST) if token.startswith(_FIRST) else _OTHER + token

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from launcher.multivector import projector
-from proxy.tokens.gguf_tokenizer import load
+from proxy.tokens.gguf_tokenizer import load_tokenizer
 from proxy.types import Matrix
 from tests.support.client import embed
 from tests.support.engine import LlamaServer, llama_server
@@ -138,10 +138,12 @@ async def test_a_shorter_vector_is_cut_from_the_layer_normalised_one(encoder: St
 
 
 async def test_chunks_of_an_encoder_are_the_means_of_their_tokens_in_the_document(encoder: Stack) -> None:
-    ids, ends = load(encoder.models["tiny"]).encode_with_ends("".join(CHUNKS))
+    ids, offsets = load_tokenizer(encoder.models["tiny"]).encode_with_offsets("".join(CHUNKS))
     found = await states(encoder, ids)
     borders = np.cumsum([0, *map(len, CHUNKS)])
-    truth = np.array([found[[start < end <= stop for end in ends]].mean(axis=0) for start, stop in pairwise(borders)])
+    truth = np.array(
+        [found[[start < end <= stop for _, end in offsets]].mean(axis=0) for start, stop in pairwise(borders)]
+    )
     vectors = await embed(encoder, CHUNKS, late_chunking=True)
     assert cosines(vectors, truth).min() >= 0.9999
     assert cosines(vectors, await engine_vectors(encoder.engines["tiny"], CHUNKS)).max() < 0.999, "the others are seen"
@@ -149,9 +151,9 @@ async def test_chunks_of_an_encoder_are_the_means_of_their_tokens_in_the_documen
 
 async def test_chunks_of_a_cut_document_have_none_of_the_models_own_tokens(encoder: Stack) -> None:
     chunks = ["the quick brown fox ", LONG, "lost", "lost, too"]
-    ids, ends = load(encoder.models["tiny"]).encode_with_ends("".join(chunks))
+    ids, offsets = load_tokenizer(encoder.models["tiny"]).encode_with_offsets("".join(chunks))
     found = await states(encoder, [*ids[: LIMIT - 1], ids[-1]])
-    inside = [len(chunks[0]) < end <= len(chunks[0] + LONG) for end in ends[: LIMIT - 1]]
+    inside = [len(chunks[0]) < end <= len(chunks[0] + LONG) for _, end in offsets[: LIMIT - 1]]
     body = {"input": chunks, "late_chunking": True, "truncate": True, "on_error": "partial"}
     rows = (await encoder.post(body)).json["data"]
     assert isinstance(rows, list)

@@ -11,7 +11,8 @@ from proxy.contract.family import Family, TokenizerRules, Words
 from proxy.contract.settings import BackendSettings
 from proxy.errors import BackendError
 from proxy.llama.client import connect
-from proxy.models.verification import VerifiedBackend, verify
+from proxy.models.verification import NoTokenizer, VerifiedBackend, verify
+from proxy.tokens.gguf_tokenizer import Tokenizer
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.stack import FAMILY_FILE, family_of
 from tests.support.vocabularies import original, texts, write_encoder, write_vocabulary
@@ -59,7 +60,8 @@ async def test_without_that_the_engine_tokenises_and_the_log_says_which_text_dif
     engine: LlamaServer, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = await verified(engine, "engine", model)
-    assert backend.tokenizer is None
+    assert isinstance(backend.tokenizer, NoTokenizer)
+    assert "the engine tokenises, because our tokens differ" in backend.tokenizer.reason
     (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert "한국어" in warning
     assert "the engine tokenises" in warning
@@ -91,3 +93,14 @@ async def test_a_vector_is_that_of_the_originals_tokens(engine: LlamaServer, mod
         vectors = await backend.embed(await served.tokenize([HANGUL]))
     ids = original("wordpiece").ids[texts().index(HANGUL)]
     assert vectors.tolist() == (await engine.embed([ids])).tolist()
+
+
+@pytest.mark.parametrize(("name", "words"), [("unigram", "original"), ("spm", "engine")])
+async def test_other_kinds_are_verified_with_llama_cpp(tmp_path: Path, name: str, words: Words) -> None:
+    model = write_encoder(tmp_path / "model.gguf", original(name), n_embd=DIMENSIONS)
+    async with llama_server(model, batch_tokens=512) as engine:
+        backend = await verified(engine, words, model)
+        assert isinstance(backend.tokenizer, Tokenizer)
+        assert [list(row) for row in await backend.tokenize(texts())] == original(name).ids
+        if words == "engine":
+            assert [await engine.tokenize(text) for text in texts()] == original(name).ids

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.contract.gguf import BadGGUF, Omitted, read_header
-from proxy.tokens.gguf_tokenizer import load
-from proxy.tokens.kinds.charsmap import normalizer
+from proxy.tokens.gguf_tokenizer import load_tokenizer
+from proxy.tokens.kinds.charsmap import charsmap_normalizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
 from tests.support.hostile_gguf import (
     ARRAY,
@@ -71,7 +71,7 @@ ODD = {
 @pytest.mark.parametrize(("content", "words"), ODD.values(), ids=ODD.keys())
 def test_an_odd_vocabulary_is_refused_by_name(tmp_path: Path, content: bytes, words: str) -> None:
     with pytest.raises(UnsupportedTokenizer, match=words) as refused:
-        load(write(tmp_path / "m.gguf", content))
+        load_tokenizer(write(tmp_path / "m.gguf", content))
     assert len(str(refused.value)) < 500
 
 
@@ -110,7 +110,7 @@ def test_any_vocabulary_is_taken_or_refused(tokens: list[str], merges: list[str]
     kinds = pair("tokenizer.ggml.token_type", ARRAY, array(INT32, len(types), struct.pack(f"<{len(types)}i", *types)))
     content = vocabulary(kinds, tokens=texts(*tokens), merges=texts(*merges))
     with tempfile.TemporaryDirectory() as folder, suppress(UnsupportedTokenizer):
-        tokenizer = load(write(Path(folder, "m.gguf"), content))
+        tokenizer = load_tokenizer(write(Path(folder, "m.gguf"), content))
         for ids in tokenizer.encode(["ab é \0", "".join(tokens)]):
             assert all(0 <= token < tokenizer.size for token in ids)
             tokenizer.decode(ids)
@@ -149,7 +149,7 @@ def test_any_vocabulary_of_another_kind_is_taken_or_refused(
         *(pair(f"tokenizer.ggml.{name}", 7, b"\1") for name in flags),
     )
     with tempfile.TemporaryDirectory() as folder, suppress(UnsupportedTokenizer):
-        tokenizer = load(write(Path(folder, "m.gguf"), content))
+        tokenizer = load_tokenizer(write(Path(folder, "m.gguf"), content))
         for row in tokenizer.encode(["ab é \0", "".join(tokens), " a  b "]):
             tokenizer.decode(row)
 
@@ -161,15 +161,15 @@ def test_any_map_of_characters_is_taken_or_refused(seed: int, bits: int, end: by
     generator = random.Random(seed)
     units = [generator.getrandbits(bits) for _ in range(256)]
     with suppress(UnsupportedTokenizer):
-        normalizer(struct.pack("<I256I", 1024, *units) + end).normalize_str("aé ﬁ\0 日本")
+        charsmap_normalizer(struct.pack("<I256I", 1024, *units) + end).normalize_str("aé ﬁ\0 日本")
 
 
 def test_a_damaged_map_of_characters_is_refused() -> None:
     whole = charsmap({"ﬁ": "fi", "é": "e"})
-    assert normalizer(whole).normalize_str("ﬁé") == "fie"
+    assert charsmap_normalizer(whole).normalize_str("ﬁé") == "fie"
     (length,) = struct.unpack_from("<I", whole)
     wild = struct.pack("<I", 2**30 | length) + whole[4:]
     outside = whole[:4] + struct.pack("<I", 2**20 << 10) + whole[8:]
     for damaged in (b"", whole[:3], whole[: 4 + length], wild, outside, whole[:-8] + b"\xff" * 8):
         with pytest.raises(UnsupportedTokenizer, match="precompiled_charsmap"):
-            normalizer(damaged)
+            charsmap_normalizer(damaged)

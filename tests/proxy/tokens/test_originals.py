@@ -9,7 +9,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.tokens.gguf_tokenizer import Tokenizer, load
+from proxy.tokens.gguf_tokenizer import Tokenizer, load_tokenizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
 from tests.support.vocabularies import SPACE, Original, hugging_face, original, texts, write_vocabulary
 
@@ -24,7 +24,7 @@ TEXTS = st.one_of(
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     folder = tmp_path_factory.mktemp("vocabularies")
-    return {name: load(write_vocabulary(folder / f"{name}.gguf", original(name))) for name in NAMES}
+    return {name: load_tokenizer(write_vocabulary(folder / f"{name}.gguf", original(name))) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +58,15 @@ def test_any_text_has_the_ids_of_sentencepiece_bpe_by_the_book(ours: dict[str, T
 @pytest.mark.parametrize("name", NAMES)
 @settings(deadline=None, max_examples=50)
 @given(text=TEXTS)
-def test_the_ends_of_tokens_ascend_through_the_text(ours: dict[str, Tokenizer], name: str, text: str) -> None:
+def test_tokens_lie_in_the_text_one_behind_the_other(ours: dict[str, Tokenizer], name: str, text: str) -> None:
     (ids,) = ours[name].encode([text])
-    assert ours[name].encode_with_ends(text, 7) == (ids, ours[name].encode_with_ends(text)[1][:7])
-    ends = ours[name].encode_with_ends(text)[1]
-    assert len(ends) == len(ids)
+    found, offsets = ours[name].encode_with_offsets(text)
+    assert found == ids
+    assert ours[name].encode_with_offsets(text, 7) == (ids, offsets[:7])
+    assert len(offsets) == len(ids)
+    ends = [end for _, end in offsets]
     assert ends == sorted(ends)
-    assert all(0 <= end <= len(text) + 1 for end in ends)
+    assert all(0 <= start <= end <= len(text) + 1 for start, end in offsets)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,8 +105,8 @@ def test_how_many_bytes_a_token_stands_for_depends_on_the_kind(ours: dict[str, T
 @pytest.mark.parametrize("name", NAMES)
 def test_bos_and_eos_are_added_as_the_file_says(tmp_path: Path, name: str) -> None:
     vocabulary, path = original(name), tmp_path / "vocabulary.gguf"
-    bare = load(write_vocabulary(path, vocabulary, add_bos_token=False, add_eos_token=False)).encode([""])[0]
-    both = load(write_vocabulary(path, vocabulary, add_bos_token=True, add_eos_token=True)).encode([""])[0]
+    bare = load_tokenizer(write_vocabulary(path, vocabulary, add_bos_token=False, add_eos_token=False)).encode([""])[0]
+    both = load_tokenizer(write_vocabulary(path, vocabulary, add_bos_token=True, add_eos_token=True)).encode([""])[0]
     before, after = vocabulary.scalars["bos_token_id"], vocabulary.scalars.get("eos_token_id", 3)
     assert both == [before, after]
     assert bare == (both if name == "wordpiece" else [])  # llama.cpp adds [CLS] and [SEP] whatever the file says
@@ -112,15 +114,15 @@ def test_bos_and_eos_are_added_as_the_file_says(tmp_path: Path, name: str) -> No
 
 def test_a_cased_model_keeps_its_case_and_accents(tmp_path: Path) -> None:
     vocabulary = original("wordpiece")
-    cased = load(write_vocabulary(tmp_path / "cased.gguf", vocabulary, **{"normalizer.lowercase": False}))
-    assert cased.encode(["the"]) == load(write_vocabulary(tmp_path / "v.gguf", vocabulary)).encode(["THE"])
+    cased = load_tokenizer(write_vocabulary(tmp_path / "cased.gguf", vocabulary, **{"normalizer.lowercase": False}))
+    assert cased.encode(["the"]) == load_tokenizer(write_vocabulary(tmp_path / "v.gguf", vocabulary)).encode(["THE"])
     assert cased.encode(["THE"]) != cased.encode(["the"])
 
 
 def test_a_space_before_the_text_is_added_where_the_file_says(tmp_path: Path) -> None:
     vocabulary = original("spm")
-    plain = load(write_vocabulary(tmp_path / "plain.gguf", vocabulary))
-    prefixed = load(write_vocabulary(tmp_path / "prefixed.gguf", vocabulary, add_space_prefix=True))
+    plain = load_tokenizer(write_vocabulary(tmp_path / "plain.gguf", vocabulary))
+    prefixed = load_tokenizer(write_vocabulary(tmp_path / "prefixed.gguf", vocabulary, add_space_prefix=True))
     assert prefixed.encode(["the fox"]) == plain.encode([" the fox"])
     assert prefixed.decode(prefixed.encode(["the fox"])[0]) == "the fox"
 
@@ -134,7 +136,7 @@ def test_the_mask_that_sentencepieces_file_lacks_is_there(tmp_path: Path) -> Non
             "scores": [*(whole.scores or [])[:-1], -10000.0, -10000.0],
         }
     )
-    ours = load(write_vocabulary(tmp_path / "lacking.gguf", lacking))
+    ours = load_tokenizer(write_vocabulary(tmp_path / "lacking.gguf", lacking))
     assert ours.encode(texts()) == whole.ids
 
 
@@ -145,6 +147,7 @@ UNSUPPORTED = {
     "few scores": ("spm", {}, {"scores": [1.0]}, "1 scores for"),
     "no number": ("unigram", {}, {"scores": [float("nan")] * 999}, "finite score"),
     "no number, either": ("spm", {}, {"scores": [float("inf")] * 9999}, "not finite"),
+    "a huge token": ("spm", {}, {"tokens": ["x" * 2**20, *original("spm").tokens[1:]]}, "1048576 characters is longer"),
     "no bytes": ("spm", {}, {"tokens": [*"abcd"], "types": [1] * 4, "scores": [0.0] * 4}, "256 byte tokens"),
     "no unknown": ("wordpiece", {"unknown_token_id": 99999}, {}, "not one of the 524 tokens"),
     "no end": ("unigram", {"eos_token_id": 99999}, {}, "BOS or EOS is not one of"),
@@ -160,7 +163,7 @@ def test_what_we_cannot_compute_is_refused_by_name(
 ) -> None:
     vocabulary = original(name).model_copy(update=changed)
     with pytest.raises(UnsupportedTokenizer, match=words):
-        load(write_vocabulary(tmp_path / "v.gguf", vocabulary, **scalars))
+        load_tokenizer(write_vocabulary(tmp_path / "v.gguf", vocabulary, **scalars))
 
 
 def by_the_book(vocabulary: Original, text: str) -> Iterator[int]:
