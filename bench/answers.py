@@ -5,7 +5,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 
 import numpy as np
@@ -117,7 +117,7 @@ async def memory(host: Host, seed: int) -> Found:
         seen=f"{peak:.0f} MiB at most, {before:.0f} before; {found.failed} failed",
         met=peak * 2**20 <= 200e6 and not found.failed,
     )
-    return Found(model=host.made.shape.why, rows=(row,), figures={"trillama": found.as_dict()})
+    return Found(model=host.made.shape.why, rows=(row,), figures={"trillama": asdict(found)})
 
 
 async def stress(host: Host, seed: int) -> Found:

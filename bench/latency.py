@@ -11,8 +11,9 @@ import numpy as np
 
 from bench.contenders import Contender, Host, direct, same_vectors, trillama
 from bench.hops import bare, undressed
+from bench.open_loop import arrivals, open_loop
 from bench.rows import Found, Row, ratio
-from launcher.measure.loadgen import Sample, arrivals, closed_loop, cut, open_loop, percentile, summary, texts
+from launcher.measure.loadgen import Sample, closed_loop, cut, percentile, summary, texts
 
 PAIRS = 300
 QUERIES_PER_S, BULK_TEXTS, WINDOWS, WINDOW_S = 5.0, 48, 3, 7.0
