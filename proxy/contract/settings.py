@@ -23,10 +23,7 @@ class TokenIds(StrEnum):
 
 
 class BackendSettings(Strict):
-    """One llama-server. `slots` and `batch_tokens` are its `--parallel` and `--ubatch-size`.
-
-    `on_demand`: it is started by the first request. `lock` is a file that all proxies in front of it share.
-    """
+    """One llama-server."""
 
     url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]  # `http://…`, `https://…` or `unix:///…`
     slots: Positive = 4  # its `--parallel`

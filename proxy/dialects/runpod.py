@@ -133,6 +133,8 @@ def _ms(seconds: float) -> int:
 
 
 PREFIXES = ("", "/v2/{endpoint}")  # as the worker itself serves it, and as RunPod's API does
+STATUS_PATHS = [prefix + "/status/{id}" for prefix in PREFIXES]
+CANCEL_PATHS = [prefix + "/cancel/{id}" for prefix in PREFIXES]
 DIALECTS = (
     Dialect(
         paths=[prefix + "/runsync" for prefix in PREFIXES],

@@ -115,10 +115,7 @@ def _speeds(model: ServedModel, by_token: ServedModel) -> chunk_means.Speeds:
 
 
 async def _by_token(document: TokenizedDocument, model: ServedModel, caller: Caller) -> Served:
-    async with model.admitted(len(document.ids)):
-        pass
-    outcome = await model.embed([document.ids], replace(caller, partial=False))
-    states = outcome.rows.reshape(len(document.ids), -1)
+    states = await model.token_states(document.ids, caller)
     return Served(chunk_means.means_of_states(document.spans, states), len(document.ids), document.failed)
 
 

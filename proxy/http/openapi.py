@@ -22,16 +22,16 @@ Described = tuple[type[BaseModel], Literal["validation", "serialization"]]
 DOCUMENT: web.AppKey[Mapping[str, object]] = web.AppKey("document", Mapping)
 
 SCHEMAS = "#/components/schemas/"
-JOBS = [prefix + path for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")]
+JOB_PATHS = [*runpod.STATUS_PATHS, *runpod.CANCEL_PATHS]
 ANSWERS: Mapping[str, type[BaseModel]] = {
     **dict.fromkeys(pages.LISTS, ModelsAnswer),
-    **dict.fromkeys(JOBS, runpod.RunAnswer),
+    **dict.fromkeys(JOB_PATHS, runpod.RunAnswer),
     "/health": HealthAnswer,
     "/ready": ReadyAnswer,
 }
 PAGE_BODIES: Mapping[str, type[BaseModel]] = {"/api/show": ollama.OllamaShowBody, "/api/pull": ollama.OllamaPullBody}
 PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
-    **dict.fromkeys(JOBS, runpod.FailedAnswer),
+    **dict.fromkeys(JOB_PATHS, runpod.FailedAnswer),
     **dict.fromkeys(["/api/tags", "/api/ps", "/api/version", *PAGE_BODIES], ollama.OllamaError),
     **dict.fromkeys(["/", "/info"], tei.TeiError),
 }

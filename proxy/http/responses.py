@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +13,8 @@ from itertools import accumulate
 import numpy as np
 import orjson
 from aiohttp import web
+
+from proxy.types import EmbedResult
 
 LARGE = 64 * 2048  # floats: about 1.6 MB of JSON, 3 ms
 SLICE = 16 * 2048  # about a millisecond in all
@@ -36,6 +39,19 @@ async def send(
             await response.write(part)
         await response.write_eof()
     return response
+
+
+def provenance_headers(result: EmbedResult) -> dict[str, str]:
+    """The response headers that say what served a request. The prefix is JSON, because its last space matters."""
+    return {
+        "X-Trillama-Model": result.model,
+        "X-Trillama-Task": result.task,
+        "X-Trillama-Prefix": json.dumps(result.prefix),
+        "X-Trillama-Model-Digest": result.provenance.digest,
+        "X-Trillama-Quantization": result.provenance.quantization,
+        "X-Trillama-Engine": result.provenance.engine,
+        "X-Trillama-Vector-Space": result.provenance.space,
+    }
 
 
 async def slices(skeleton: object, large: Mapping[str, Rows]) -> AsyncIterator[bytes]:

@@ -157,14 +157,9 @@ class LlamaClient:
 B = TypeVar("B", bound=LlamaClient)
 
 
-def connect(name: str, settings: BackendSettings) -> AbstractAsyncContextManager[LlamaClient]:
-    """A client of the backend for the block; the backend need not be up yet."""
-    return connect_as(LlamaClient, name, settings)
-
-
 @asynccontextmanager
-async def connect_as(kind: type[B], name: str, settings: BackendSettings) -> AsyncIterator[B]:
-    """A client of that kind; see `connect`."""
+async def connect(kind: type[B], name: str, settings: BackendSettings) -> AsyncIterator[B]:
+    """A client of that kind for the block; the backend need not be up yet."""
     url = urlsplit(settings.url)
     connector: aiohttp.BaseConnector
     if url.scheme == "unix":

@@ -1,4 +1,4 @@
-"""The listening socket of a running proxy: when it accepts connections, and how it hands over to another proxy."""
+"""When the proxy accepts connections on its listening socket, and how it hands over to another proxy."""
 
 import asyncio
 import socket
@@ -12,8 +12,8 @@ from proxy.process import open_files
 LINGER_S = 0.5
 
 
-class Server:
-    """Serves `app`, which `runner` runs, on a listening socket that other proxies may share.
+class Acceptor:
+    """Accepts connections for `app`, which `runner` runs, on a listening socket that other proxies may share.
 
     `stop` is set when it has finished.
     """
