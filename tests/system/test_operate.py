@@ -157,7 +157,7 @@ async def test_a_changed_family_file_counts_when_it_is_read_again_and_not_before
     file.write_text(text, encoding="utf-8")
     async with trillama_serve({**family, "family": str(file)}) as serve:
         file.write_text("tasks = 1", encoding="utf-8")
-        await serve.kill("proxy.toml")  # in the midst of an edit: it is started with what was read
+        await serve.kill("proxy.toml")  # in the middle of an edit: it is started with what was read
         await serve.until("the proxy exited")
         await until(serve, "code", 200)
         added = text.replace("[task_aliases]", '[task_aliases]\n"my-own" = "code.query"')

@@ -45,7 +45,7 @@ async def test_an_engine_that_does_not_start_with_the_flag_does_not_serve(tmp_pa
         ),
     ],
 )
-async def test_an_engine_that_is_miscompiled_is_told_from_one_that_does_not_serve(
+async def test_an_engine_that_is_miscompiled_is_told_apart_from_one_that_does_not_serve(
     tmp_path: Path, fault: str, said: str
 ) -> None:
     with pytest.raises(Miscompiled, match=f"^the built engine {said}"):

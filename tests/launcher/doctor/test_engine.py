@@ -76,7 +76,7 @@ async def test_an_engine_that_would_be_faster_if_it_were_built_here(
 
 
 @pytest.mark.parametrize(("left_out", "level"), [((), Level.WARN), (("amx_int8",), Level.OK)])
-async def test_a_built_engine_is_told_from_one_that_was_built_without_amx_for_a_reason(
+async def test_a_built_engine_is_told_apart_from_one_that_was_built_without_amx_for_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_out: tuple[str, ...], level: Level
 ) -> None:
     built_for = ("avx512f", *left_out)

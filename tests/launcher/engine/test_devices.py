@@ -47,7 +47,7 @@ async def test_both_engines_of_a_machine_without_a_gpu_say_so(kind: str) -> None
         ("", False),
     ],
 )
-async def test_a_gpu_backend_without_a_gpu_is_told_from_none(tmp_path: Path, said: str, built_in: bool) -> None:
+async def test_a_gpu_backend_without_a_gpu_is_told_apart_from_none(tmp_path: Path, said: str, built_in: bool) -> None:
     path = program(tmp_path / "engine", f"echo '{said}' >&2; echo 'Available devices:'; echo '  (none)'")
     found = await read(engine(path))
     assert (found.gpus, found.has_gpu_backend) == ((), built_in)

@@ -45,7 +45,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("content", LIES.values(), ids=LIES.keys())
-def test_a_lie_is_a_named_error_and_takes_no_memory(tmp_path: Path, content: bytes) -> None:
+def test_a_false_claim_is_a_named_error_and_takes_no_memory(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path / "m.gguf", content)
     tracemalloc.start()
     try:

@@ -69,7 +69,7 @@ def test_another_embedding_length_is_refused_with_both_numbers(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("left", [1, 1000, 4000])
-def test_a_file_that_lacks_its_end_is_refused(tmp_path: Path, left: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, left: int) -> None:
     model = write_gguf(tmp_path / "m.gguf")
     whole = model.read_bytes()
     model.write_bytes(whole[: len(whole) - left])

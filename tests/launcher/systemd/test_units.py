@@ -95,7 +95,7 @@ def test_what_the_services_user_cannot_read_is_found(tmp_path: Path) -> None:
     assert obstacle(Path("/etc/no-such")) == "/etc/no-such does not exist"
 
 
-def test_units_of_others_are_told_from_ours(tmp_path: Path) -> None:
+def test_units_of_others_are_told_apart_from_ours(tmp_path: Path) -> None:
     write(tmp_path, units(SYSTEM))
     (tmp_path / "trillama.socket").write_text("[Socket]\nListenStream=1\n", encoding="utf-8")
     assert (ours(tmp_path), foreign(tmp_path)) == (("trillama.service",), ("trillama.socket",))
