@@ -23,7 +23,7 @@ from tests.support.families import only
 from tests.support.stack import FAMILY_FILE, Stack, stack
 from tests.support.tiny_models import write_model
 
-WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "passages", "answer", "queries"]
+_WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "passages", "answer", "queries"]
 TOKENS_PER_WORD = 2.25  # of the tiny vocabulary, chosen to give too few tokens rather than too many
 
 
@@ -58,7 +58,7 @@ async def main() -> None:
 
 async def _row(alone: Stack, both: Stack, tokens: int, chunks: int, *, whole: bool) -> list[str]:
     generator = random.Random(tokens * chunks)
-    words = [generator.choice(WORDS) + " " for _ in range(int(tokens / TOKENS_PER_WORD))]
+    words = [generator.choice(_WORDS) + " " for _ in range(int(tokens / TOKENS_PER_WORD))]
     document = ["".join(part) for part in np.array_split(np.array(words, dtype=object), chunks)]
     ordinary, _ = await _timed(both, ["".join(document)])
     with_tokens, exact = await _timed(both, document, late_chunking=True)

@@ -14,7 +14,7 @@ from proxy.dialects import jobs
 from proxy.edge import admission, body, middleware
 from proxy.edge.acceptor import Acceptor
 from proxy.edge.connections import Connections, Deadlines
-from proxy.edge.http_server import running
+from proxy.edge.http_server import running_server
 from proxy.edge.origins import Origins
 from proxy.embedding.multivector import ModelStates, MultiVectors
 from proxy.embedding.service import EmbedService, ServedLimits
@@ -46,10 +46,10 @@ async def serving(
     it answer the requests it has and set `stop`. On exit, waiting requests get 503, batches in flight get `drain_s` to
     finish, then the connections to the backends close.
     """
-    async with _service(config, family) as service, jobs.running(service.embed) as job_store:
+    async with _service(config, family) as service, jobs.running_jobs(service.embed) as job_store:
         app = _application(config, family, service, job_store)
         app[admission.ORIGINS] = await _origins(config)
-        async with running(app, _connections(config), config.drain_s) as runner:
+        async with running_server(app, _connections(config), config.drain_s) as runner:
             acceptor = Acceptor(app, runner, listener, stop=stop)
             try:
                 async with (
@@ -152,7 +152,7 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, j
         app.on_response_prepare.append(admission.add_cors_headers)
     app[middleware.API_KEYS] = config.api_keys
     app[middleware.STOPPING] = asyncio.Event()
-    app[middleware.ERROR_RENDERERS] = routes.ERROR_RENDERERS
+    app[middleware.ERROR_RENDERERS] = routes.RENDERERS_BY_PATH
     app[pages.SERVICE] = service
     app[routes.JOBS] = job_store
     app[routes.BODY_MEMORY] = MemoryBudget(config.total_body_bytes)
@@ -169,6 +169,6 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, j
         multivector=service.multivectors.served,
         needs_key=bool(config.api_keys),
     )
-    app[openapi.DOCUMENT] = openapi.document(routes.ROUTES, routes.DIALECTS, served)
+    app[openapi.DOCUMENT] = openapi.openapi_document(routes.ROUTES, routes.DIALECTS, served)
     app.add_routes(routes.ROUTES)
     return app

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from proxy.contract.family import Family
-from proxy.embedding.projection import PULL, NoProjector, Projection, load
+from proxy.embedding.projection import PULL, NoProjector, Projection, load_projections
 from proxy.errors import BackendError, BadVector, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
@@ -138,7 +138,7 @@ class MultiVectors:
         if self._projections is None:
             if self.file is None:
                 raise NoProjector(f"is not set up here: {PULL}, and set multivector_file in the proxy's configuration")
-            self._projections = load(self.file, self.family)
+            self._projections = load_projections(self.file, self.family)
         return self._projections
 
 

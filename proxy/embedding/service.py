@@ -10,7 +10,7 @@ import numpy as np
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
-from proxy.embedding.preparation import PreparationRules, prepare, prepare_texts
+from proxy.embedding.preparation import PreparationRules, prepare_inputs, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.models.admission import estimate
@@ -111,7 +111,7 @@ class EmbedService:
     ) -> tuple[dict[int, Ids], dict[int, ProxyError]]:
         """The token ids of each input, by index, and the errors of those that have none."""
         async with model.admitted(estimate(request.inputs)):
-            prepared = await prepare(request, route.prefix, model, self._rules)
+            prepared = await prepare_inputs(request, route.prefix, model, self._rules)
         _raise_if_all(prepared.failed, request)
         return prepared.ids, prepared.failed
 
@@ -128,7 +128,7 @@ class EmbedService:
             )
             document = await late_chunking.tokenize(chunks, model, self.limits.input_tokens, truncate=request.truncate)
         document = replace(document, failed={**document.failed, **prepared.failed})
-        return await late_chunking.embed(document, model, by_token, caller)
+        return await late_chunking.embed_chunks(document, model, by_token, caller)
 
     @property
     def _rules(self) -> PreparationRules:

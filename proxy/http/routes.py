@@ -104,7 +104,7 @@ async def _parsed_request(request: web.Request, parse: Parse, room: Reservation)
 
 
 async def _parsed_body(request: web.Request, parse: Callable[[object], T], room: Reservation) -> T:
-    read = await body.read(request, room, request.app[BODY_LIMITS])
+    read = await body.read_body(request, room, request.app[BODY_LIMITS])
     return await json_body.parsed(read, parse, request.app[SERVICE].limits.items)
 
 
@@ -166,10 +166,10 @@ def _observe(request: web.Request, result: EmbedResult) -> None:
 
 
 DIALECTS: Sequence[Dialect] = (
-    jina.DIALECT,
+    *jina.DIALECTS,
     *runpod.DIALECTS,
     *ollama.DIALECTS,
-    tei.DIALECT,
+    *tei.DIALECTS,
     *cohere.DIALECTS,
     *gemini.DIALECTS,
 )
@@ -198,7 +198,7 @@ ROUTES: Sequence[web.RouteDef] = (
 )
 
 # The error renderer of a route, or of unknown paths below a prefix; all others use the common error body.
-ERROR_RENDERERS: Mapping[str, ErrorRenderer] = {
+RENDERERS_BY_PATH: Mapping[str, ErrorRenderer] = {
     **{path: one.render_error for one in DIALECTS if one.render_error for path in one.paths},
     **dict.fromkeys((*runpod.STATUS_PATHS, *runpod.CANCEL_PATHS), runpod.render_error),
     **dict.fromkeys(("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version", "/api/"), ollama.render_error),

@@ -20,7 +20,7 @@ from launcher.processes.child import last_lines, running
 from launcher.supervision.probes import backends_ready
 from proxy.contract.family import Family
 from proxy.contract.settings import ProxySettings
-from proxy.contract.settings_file import read, validated
+from proxy.contract.settings_file import read_toml, validated_settings
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.tiny_models import write_model
 
@@ -89,7 +89,7 @@ async def raw_answer(url: str, headers: bytes, body: bytes = b"") -> bytes:
 
 def family_of(path: Path) -> Family:
     """The proxy's part of a family file."""
-    return validated(Family, read(path), path)
+    return validated_settings(Family, read_toml(path), path)
 
 
 def write_models(folder: Path) -> dict[str, Path]:

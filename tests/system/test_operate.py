@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import tomli_w
 
-from launcher.multivector.projector import save
+from launcher.multivector.projector import save_projector
 from tests.support.serve import Serve, quick_engine, trillama_serve
 from tests.support.stack import BACKENDS, family_of, small_family
 from tests.support.tokenwise import random_projector
@@ -60,7 +60,7 @@ async def test_multi_vectors_come_once_the_projector_is_fetched_from_a_second_ba
     async with trillama_serve({**family, "late_chunking": {"token_level": True}}) as serve:
         before = await multivectors(serve)
         made = random_projector(family_of(Path(str(family["family"]))))
-        save(made, Path(serve.env["TRILLAMA_CACHE"], "multivector", "jina-embeddings-v4.npz"))
+        save_projector(made, Path(serve.env["TRILLAMA_CACHE"], "multivector", "jina-embeddings-v4.npz"))
         after = await multivectors(serve)
     assert "run `trillama models pull --multivector`" in before
     answer = json.loads(after)

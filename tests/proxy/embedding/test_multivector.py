@@ -188,7 +188,7 @@ async def test_the_server_says_what_is_missing_and_reads_a_projector_that_came_l
         served = Stack(url=url, models={}, engines={})
         body = {"input": "a", "return_multivector": True}
         missing = await served.post(body)
-        projector.save(random_projector(FAMILY), file)
+        projector.save_projector(random_projector(FAMILY), file)
         there = await served.post(body)
         document = (await served.get("/openapi.json")).json
     assert (missing.status, missing.json["code"]) == (422, "VALIDATION_ERROR")
@@ -205,9 +205,9 @@ async def test_the_server_says_what_is_missing_and_reads_a_projector_that_came_l
 def test_a_projector_that_is_not_the_familys_is_refused(tmp_path: Path, content: bytes | str, said: str) -> None:
     file = tmp_path / "projector.npz"
     if content == "other":
-        projector.save(random_projector(FAMILY.model_copy(update={"dimensions": 64})), file)
+        projector.save_projector(random_projector(FAMILY.model_copy(update={"dimensions": 64})), file)
     elif content == "half":
-        projector.save(random_projector(FAMILY), file)
+        projector.save_projector(random_projector(FAMILY), file)
         file.write_bytes(file.read_bytes()[:-5000])
     else:
         assert isinstance(content, bytes)
