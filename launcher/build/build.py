@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from launcher.build import patch
 from launcher.build.compilation import Compiled, compile_engine, nvcc
 from launcher.build.patch import FLAG, LEAN, TILES
-from launcher.build.steps import Report, Steps
+from launcher.build.steps import ReportProgress, Steps
 from launcher.engine import build_record
 from launcher.engine.build_record import Order, Record
 from launcher.engine.discovery import ELSEWHERE, built_path
@@ -48,7 +48,7 @@ class _Folder:
         return next(self.path.glob("source/*/vendor/llama.cpp"))
 
 
-async def build(*, cuda: bool, stock: bool, report: Report) -> Built:
+async def build(*, cuda: bool, stock: bool, report: ReportProgress) -> Built:
     """Build llama-server into the cache folder, replacing the one there.
 
     Applies our patches (`patch`) as far as they fit, LEAN only without `stock`, and installs the engine only if its
@@ -70,13 +70,13 @@ async def build(*, cuda: bool, stock: bool, report: Report) -> Built:
         made = await compile_engine(folder.source, folder.path, order, steps)
         note = "; ".join(_notes(made, why_stock, why_tiles))
         record = Record(order=order, processor=processor.name(), left_out=made.left_out, note=note)
-        build_record.install(made.binary, final, record)
+        build_record.install_build(made.binary, final, record)
     return Built(path=final, note=note)
 
 
 def up_to_date(*, cuda: bool, stock: bool) -> Built | None:
     """The engine in the cache folder, if `build` would only make it again: same source, options and processor."""
-    record = build_record.read(built_path()) if built_path().is_file() else None
+    record = build_record.read_record(built_path()) if built_path().is_file() else None
     if record is None or record.order != order_here(cuda=cuda, stock=stock):
         return None
     return Built(path=built_path(), note=record.note)

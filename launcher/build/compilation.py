@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launcher.build.check import check
+from launcher.build.check import check_engine
 from launcher.build.steps import Progress, Steps
 from launcher.engine import argv
 from launcher.engine.build_record import Order
@@ -90,7 +90,7 @@ async def _attempt(source: Path, build: Path, order: Order, steps: Steps) -> tup
     await steps.run("compiling", "cmake", "--build", str(build), "--target", "llama-server", "--parallel", jobs)
     engine = await _probe(build / "bin" / "llama-server")
     steps.report(Progress(step="checking vectors"))
-    return engine, await check(engine, build / "check")
+    return engine, await check_engine(engine, build / "check")
 
 
 async def _probe(binary: Path) -> Engine:

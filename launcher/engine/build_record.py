@@ -46,14 +46,14 @@ def order(source: str, *, cuda: bool, stock: bool) -> Order:
     return Order(source=source, cuda=cuda, stock=stock, instructions=tuple(sorted(processor.instructions())))
 
 
-def read(binary: Path) -> Record | None:
+def read_record(binary: Path) -> Record | None:
     """The record of that engine; None if it has none, or an unreadable one."""
     with suppress(OSError, ValidationError):
         return Record.model_validate_json(_path(binary).read_bytes())
     return None
 
 
-def install(built: Path, final: Path, record: Record) -> None:
+def install_build(built: Path, final: Path, record: Record) -> None:
     """Put an engine and its record in place atomically. If killed half-way, the engine is left without a record."""
     unfinished = _path(final).with_suffix(".unfinished")
     unfinished.write_text(record.model_dump_json(indent=1), encoding="utf-8")
@@ -64,7 +64,7 @@ def install(built: Path, final: Path, record: Record) -> None:
 
 def why_foreign(binary: Path) -> str | None:
     """Why that engine cannot run on this processor, with the fix; None if it can, or if it has no record."""
-    record, here = read(binary), processor.instructions()
+    record, here = read_record(binary), processor.instructions()
     if record is None or not here or not (missing := record.missing_instructions(here)):
         return None
     return (

@@ -14,7 +14,7 @@ from launcher.engine.device_list import Device, parse_devices
 from launcher.engine.discovery import Engine, ask
 from launcher.host.cgroups import PROC, memory_limits
 
-POLL_S = 0.5
+_POLL_S = 0.5
 # What a GPU backend of ggml writes on stderr: that it found devices, or failed to, or was loaded from a file.
 BACKEND_SIGNS = re.compile(r"ggml_(cuda|hip|vulkan|vk|sycl|metal|musa|cann|opencl)|loaded (?!CPU|BLAS|RPC)\w+ backend")
 BACKEND_FILES = re.compile(r"libggml-(cuda|hip|vulkan|sycl|metal|musa|cann|opencl)\b")
@@ -44,7 +44,7 @@ class Devices:
         return self.listed and not self.gpus and not self.has_gpu_backend
 
 
-async def read(engine: Engine) -> Devices:
+async def read_devices(engine: Engine) -> Devices:
     """The devices that the engine lists, in its own environment. Raises EngineError if that fails."""
     if "--list-devices" not in engine.flags:
         return Devices(gpus=(), ram=host_memory(), has_gpu_backend=_has_backend_file(engine))
@@ -73,10 +73,10 @@ async def wait_until_free(engine: Engine, needed: Mapping[str, int], timeout_s: 
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             while True:
-                free = {one.name: one.free_bytes for one in (await read(engine)).gpus}
+                free = {one.name: one.free_bytes for one in (await read_devices(engine)).gpus}
                 if all(free.get(name, 0) >= bytes_ for name, bytes_ in needed.items()):
                     return
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(_POLL_S)
 
 
 def host_memory(proc: Path = PROC) -> Device:

@@ -50,7 +50,7 @@ async def test_what_is_miscompiled_is_compiled_again_without_amx(folder: Path, f
     assert [step for step in steps if "AMX" in step] == again
 
 
-async def test_where_it_dies_without_amx_too_both_are_said(folder: Path) -> None:
+async def test_where_it_dies_without_amx_too_both_are_reported(folder: Path) -> None:
     faulty_cmake(folder, DIES.format("--model"), unless="-mno-other")
     dies = "the built engine dies of SIGILL on Q8_0"
     with pytest.raises(EngineBuildError, match=f"^{dies}; compiled again without AMX: {dies}$"):

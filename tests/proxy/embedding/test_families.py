@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from launcher.multivector import projector
-from proxy.tokens.bpe import load
+from proxy.tokens.bpe import load_tokenizer
 from proxy.types import Matrix
 from tests.support.client import embed
 from tests.support.engine import LlamaServer, llama_server
@@ -38,7 +38,7 @@ async def last(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]
     tasks = {"passage": {"prefix": ""}, "query": QUERY}
     family = write_family(folder / "f.toml", {"architecture": "qwen3", "pooling": "last", "adds": ["eos"]}, tasks=tasks)
     family.write_text(family.read_text() + "[multivector]\ndimensions = 8\n")
-    projector.save(random_projector(), folder / "projector.npz")
+    projector.save_projector(random_projector(), folder / "projector.npz")
     file = str(folder / "projector.npz")
     async with stack(
         "embedded", {"tiny": model}, family=family, by_token=["tiny"], batch_tokens=LIMIT, multivector_file=file
@@ -138,7 +138,7 @@ async def test_a_shorter_vector_is_cut_from_the_layer_normalised_one(encoder: St
 
 
 async def test_chunks_of_an_encoder_are_the_means_of_their_tokens_in_the_document(encoder: Stack) -> None:
-    ids, ends = load(encoder.models["tiny"]).encode_with_ends("".join(CHUNKS))
+    ids, ends = load_tokenizer(encoder.models["tiny"]).encode_with_ends("".join(CHUNKS))
     found = await states(encoder, ids)
     borders = np.cumsum([0, *map(len, CHUNKS)])
     truth = np.array([found[[start < end <= stop for end in ends]].mean(axis=0) for start, stop in pairwise(borders)])
@@ -149,7 +149,7 @@ async def test_chunks_of_an_encoder_are_the_means_of_their_tokens_in_the_documen
 
 async def test_chunks_of_a_cut_document_have_none_of_the_models_own_tokens(encoder: Stack) -> None:
     chunks = ["the quick brown fox ", LONG, "lost", "lost, too"]
-    ids, ends = load(encoder.models["tiny"]).encode_with_ends("".join(chunks))
+    ids, ends = load_tokenizer(encoder.models["tiny"]).encode_with_ends("".join(chunks))
     found = await states(encoder, [*ids[: LIMIT - 1], ids[-1]])
     inside = [len(chunks[0]) < end <= len(chunks[0] + LONG) for end in ends[: LIMIT - 1]]
     body = {"input": chunks, "late_chunking": True, "truncate": True, "on_error": "partial"}
