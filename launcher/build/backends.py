@@ -5,6 +5,7 @@ page of output, or a compiler's error after minutes.
 """
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -83,12 +84,16 @@ def definitions(order: Order, path: str) -> Mapping[str, str]:
     """cmake's definitions for the GPUs of `order`."""
     match order.backend:
         case Backend.CUDA:
+            nvcc = _tool("nvcc", NO_NVCC, path, CUDA_BIN)
+            toolkit = _toolkit(nvcc)
             return {
                 "GGML_CUDA": "ON",
-                "CMAKE_CUDA_COMPILER": _tool("nvcc", NO_NVCC, path, CUDA_BIN),
+                "CMAKE_CUDA_COMPILER": nvcc,
+                "CUDAToolkit_ROOT": str(toolkit),  # else cmake takes that of the nvcc on PATH, if it is another
                 "CMAKE_CUDA_ARCHITECTURES": order.architectures or "native",
                 "GGML_CUDA_FA_QUANTS": "f16-f16",  # our KV cache is always F16
                 "GGML_CUDA_NCCL": "OFF",  # for tensors split over several GPUs, which we never ask for
+                **_driver(toolkit),
             }
         case Backend.VULKAN:
             return {"GGML_VULKAN": "ON"}
@@ -105,6 +110,25 @@ def environment(order: Order, path: str) -> Mapping[str, str]:
     config = _tool("hipconfig", NO_HIPCC, path, ROCM_BIN)
     found = {"HIPCXX": f"{_output(config, '-l')}/clang", "HIP_PATH": _output(config, "-R")}
     return {name: os.environ.get(name, value) for name, value in found.items()}
+
+
+def _toolkit(nvcc: str) -> Path:
+    """The folder of the toolkit, as nvcc itself finds it: nvcc may be a link or a script."""
+    done = subprocess.run((nvcc, "--dryrun", "-x", "cu", "-c", os.devnull), capture_output=True, text=True, check=False)
+    found = re.search(r"^#\$ TOP=(.+)$", done.stderr, re.MULTILINE)
+    return Path(found[1]).resolve() if found else Path(nvcc).resolve().parents[1]
+
+
+def _driver(toolkit: Path) -> Mapping[str, str]:
+    """What to link for the driver's functions, with which memory pools grow in place (VMM).
+
+    The toolkit's stub, as cmake does by itself, else the driver; where neither is, they are left out.
+    """
+    if any(toolkit.glob("**/stubs/libcuda.so")):
+        return {}
+    known = _output(shutil.which("ldconfig", path=f"{os.defpath}:/sbin:/usr/sbin") or "true", "-p")
+    found = re.search(r"^\s*libcuda\.so\.1 \(.*64.*\) => (.+)$", known, re.MULTILINE)
+    return {"CUDA_cuda_driver_LIBRARY": found[1]} if found else {"GGML_CUDA_NO_VMM": "ON"}
 
 
 def _preprocessor(backend: Backend, path: str) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from launcher.engine import build_record
+from launcher.engine.build_record import Backend
 from launcher.engine.device_list import Device, parse_devices
 from launcher.engine.discovery import Engine, ask
 from launcher.host.cgroups import PROC, memory_limits
@@ -17,6 +19,8 @@ from launcher.host.cgroups import PROC, memory_limits
 POLL_S = 0.5
 # What a GPU backend of ggml writes on stderr: that it found devices, or failed to, or was loaded from a file.
 BACKEND_SIGNS = re.compile(r"ggml_(cuda|hip|vulkan|vk|sycl|metal|musa|cann|opencl)|loaded (?!CPU|BLAS|RPC)\w+ backend")
+# Whoever sets it names the devices to use, and the only way to a software device in llama.cpp is to name it.
+NAMED_DEVICES = "GGML_VK_VISIBLE_DEVICES"
 BACKEND_FILES = re.compile(r"libggml-(cuda|hip|vulkan|sycl|metal|musa|cann|opencl)\b")
 
 
@@ -47,14 +51,14 @@ class Devices:
 async def read(engine: Engine) -> Devices:
     """The devices that the engine lists, in its own environment. Raises EngineError if that fails."""
     if "--list-devices" not in engine.flags:
-        return Devices(gpus=(), ram=host_memory(), has_gpu_backend=_has_backend_file(engine))
+        return Devices(gpus=(), ram=host_memory(), has_gpu_backend=_built_for_gpu(engine))
     text = await ask(engine.argv, "--list-devices", engine.env, engine.name)
-    found = parse_devices(text)
+    found = parse_devices(text, software=NAMED_DEVICES in engine.env)
     built_in = bool(found.used) or BACKEND_SIGNS.search(text) is not None
     return Devices(
         gpus=found.used,
         ram=host_memory(),
-        has_gpu_backend=built_in or _has_backend_file(engine),
+        has_gpu_backend=built_in or _built_for_gpu(engine),
         unused=found.unused,
         listed=True,
     )
@@ -97,7 +101,10 @@ def _ram() -> tuple[int, int]:
     return memory.total, memory.available
 
 
-def _has_backend_file(engine: Engine) -> bool:
-    """Whether a GPU backend is a file beside the program, as in llama.cpp's own releases."""
-    folder = Path(engine.argv[0]).resolve().parent
-    return any(BACKEND_FILES.match(path.name) for path in folder.glob("libggml-*"))
+def _built_for_gpu(engine: Engine) -> bool:
+    """Whether its record says so, or a GPU backend is a file beside the program, as in llama.cpp's own releases."""
+    program = Path(engine.argv[0])
+    record = build_record.read(program)
+    if record is not None and record.order.backend is not Backend.CPU:
+        return True
+    return any(BACKEND_FILES.match(path.name) for path in program.resolve().parent.glob("libggml-*"))

@@ -126,3 +126,28 @@ def test_cmake_is_told_what_to_build_for(machine: Path, wanted: Order, expected:
     assert expected.items() <= found.items()
     assert found.get("CMAKE_CUDA_COMPILER", str(machine / "cuda/nvcc")) == str(machine / "cuda/nvcc")
     assert sum(name in found for name in ("GGML_CUDA", "GGML_VULKAN", "GGML_HIP")) <= 1
+
+
+@pytest.mark.parametrize(
+    ("stub", "loader", "expected"),
+    [
+        (True, "", {}),
+        (False, "libcuda.so.1 (libc6,x86-64) => /lib/libcuda.so.1", {"CUDA_cuda_driver_LIBRARY": "/lib/libcuda.so.1"}),
+        (False, "libcudart.so.13 (libc6,x86-64) => /lib/libcudart.so.13", {"GGML_CUDA_NO_VMM": "ON"}),
+    ],
+    ids=["stub", "driver", "neither"],
+)
+def test_cuda_is_configured_for_the_toolkit_of_that_nvcc_and_the_driver_that_is_here(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, stub: bool, loader: str, expected: dict[str, str]
+) -> None:
+    toolkit = machine / "toolkit"
+    script(toolkit / "bin" / "nvcc", f"echo '#$ TOP={toolkit}/bin/..' >&2")
+    script(machine / "bin" / "nvcc", f'exec {toolkit}/bin/nvcc "$@"')  # as some installers put it on PATH
+    if stub:
+        script(toolkit / "lib64" / "stubs" / "libcuda.so", "")
+    script(machine / "bin" / "ldconfig", f"echo '1 libs found in cache'; echo '\t{loader}'")
+    monkeypatch.setattr(os, "defpath", str(machine / "bin"))
+    found = backends.definitions(order(Backend.CUDA), str(machine / "bin"))
+    assert found["CUDAToolkit_ROOT"] == str(toolkit)
+    names = {"CUDA_cuda_driver_LIBRARY", "GGML_CUDA_NO_VMM"}
+    assert {name: value for name, value in found.items() if name in names} == expected

@@ -62,6 +62,12 @@ def test_a_card_counts_once_and_several_of_a_kind_stay_several(rows: str, used: 
     assert names(listed(rows)) == (used.split(), [], False)
 
 
+def test_a_processor_that_draws_counts_where_it_was_asked_for() -> None:
+    rows = listed("Vulkan0: llvmpipe (LLVM 20.1.2, 256 bits), 64000")
+    assert parse_devices(rows).used == ()
+    assert [one.name for one in parse_devices(rows, software=True).used] == ["Vulkan0"]
+
+
 @pytest.mark.parametrize(
     "integrated",
     [

@@ -2,12 +2,15 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from launcher.engine import build_record
 from launcher.engine.argv import REQUIRED_FLAGS
+from launcher.engine.build_record import Backend, Order, Record
 from launcher.engine.devices import read
 from launcher.engine.discovery import Engine, Origin
 from launcher.engine.libgomp import openmp_environment
@@ -64,6 +67,21 @@ async def test_a_backend_beside_the_program_counts_even_if_it_does_not_load(tmp_
     assert (old.has_gpu_backend, old.only_cpu) == (True, False)
     (tmp_path / "libggml-cuda.so").unlink()
     assert not (await read(engine(path, flags=REQUIRED_FLAGS))).only_cpu  # it may have one built in
+
+
+async def test_what_the_record_says_it_was_built_for_counts_where_the_engine_says_nothing(tmp_path: Path) -> None:
+    path = program(tmp_path / "engine", "echo 'Available devices:'")
+    for backend in Backend:
+        order = Order(source="s", backend=backend, stock=False, instructions=())
+        build_record.write(path, Record(order=order, processor="p", note="n"))
+        assert (await read(engine(path))).has_gpu_backend is (backend is not Backend.CPU)
+
+
+async def test_a_software_device_counts_where_the_user_names_devices(tmp_path: Path) -> None:
+    path = program(tmp_path / "engine", "echo 'Available devices:'; echo '  Vulkan0: llvmpipe (5 MiB, 5 MiB free)'")
+    assert (await read(engine(path))).gpus == ()
+    named = replace(engine(path), env={"GGML_VK_VISIBLE_DEVICES": "0"})
+    assert [one.name for one in (await read(named)).gpus] == ["Vulkan0"]
 
 
 async def test_an_engine_that_fails_to_list_is_an_error(tmp_path: Path) -> None:
