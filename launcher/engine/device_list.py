@@ -10,8 +10,8 @@ from dataclasses import dataclass
 MIB = 2**20
 # `  NAME: DESCRIPTION (TOTAL MiB, FREE MiB free)`, from common_print_available_devices of llama.cpp.
 ROW = re.compile(r"^ +([A-Za-z]+)(\d*): (.*) \((\d+) MiB, (\d+) MiB free\)\s*$", re.MULTILINE)
-# `ggml_vulkan: 0 = NAME (DRIVER) | uma: 1 | …`: whether the device uses the host's memory.
-UMA = re.compile(r"^ggml_vulkan: (\d+) = .*\| uma: ([01])\b", re.MULTILINE)
+# `ggml_vulkan: 0 = NAME (DRIVER) | uma: 1 | …`, behind a time or not: whether the device uses the host's memory.
+UMA = re.compile(r"^(?:[\d.]+ \w )?ggml_vulkan: (\d+) = .*\| uma: ([01])\b", re.MULTILINE)
 # Of several backends that list a card, the first of these is used: the vendor's own before the general ones.
 BACKENDS = ("CUDA", "ROCm", "HIP", "MUSA", "CANN", "SYCL", "MTL", "Metal", "Vulkan", "OpenCL")
 NO_GPU = re.compile(r"llvmpipe|lavapipe|swiftshader|softpipe|basic render", re.IGNORECASE)  # software rendering

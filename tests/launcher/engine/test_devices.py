@@ -77,6 +77,22 @@ async def test_what_the_record_says_it_was_built_for_counts_where_the_engine_say
         assert (await read(engine(path))).has_gpu_backend is (backend is not Backend.CPU)
 
 
+@pytest.mark.parametrize(
+    ("text", "built_in"), [("ggml_vulkan: No devices found.", True), ("ggml_cuda_init: failed", True), ("CPU", False)]
+)
+async def test_a_backend_in_the_program_counts_even_if_it_says_nothing(
+    tmp_path: Path, text: str, built_in: bool
+) -> None:
+    path = program(tmp_path / "engine", f"echo 'Available devices:'; exit; {text}")
+    assert (await read(engine(path))).has_gpu_backend is built_in
+
+
+async def test_it_is_asked_to_say_all(tmp_path: Path) -> None:
+    body = """[ "$*" = "--verbosity 5 --list-devices" ] && echo '0.1 D ggml_vulkan: 0 = A (b) | uma: 1 | fp16: 1'"""
+    path = program(tmp_path / "engine", f"{body}; echo '  Vulkan0: A (5 MiB, 5 MiB free)'")
+    assert [one.integrated for one in (await read(engine(path))).gpus] == [True]
+
+
 async def test_a_software_device_counts_where_the_user_names_devices(tmp_path: Path) -> None:
     path = program(tmp_path / "engine", "echo 'Available devices:'; echo '  Vulkan0: llvmpipe (5 MiB, 5 MiB free)'")
     assert (await read(engine(path))).gpus == ()
