@@ -1,6 +1,7 @@
 """Builds llama-server from source, for this machine's processor and, if asked, its GPUs."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -21,6 +22,9 @@ from launcher.engine.discovery import ELSEWHERE, built_path
 from launcher.errors import EngineBuildError
 from launcher.host import processor
 from launcher.settings.folders import noexec
+
+NOT_NATIVE = re.compile(r"-DGGML_NATIVE(:BOOL)?=(OFF|NO|FALSE|0)$", re.IGNORECASE)
+PLAIN = frozenset({"sse4_2", "avx", "avx2", "bmi2", "f16c", "fma"})  # what llama.cpp uses then, of x86
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +100,15 @@ def up_to_date(wanted: Wanted) -> Built | None:
 
 def order_here(wanted: Wanted) -> Order:
     """The order for this machine's processor."""
+    cmake = tuple(shlex.split(os.environ.get("CMAKE_ARGS", "")))
+    here = processor.instructions()
     return Order(
         source=f"{source.identity(wanted.source)} {patch.digest((LEAN, TILES))}",
         backend=wanted.backend,
         stock=wanted.stock,
         architectures=wanted.architectures,
-        cmake=tuple(shlex.split(os.environ.get("CMAKE_ARGS", ""))),
-        instructions=tuple(sorted(processor.instructions())),
+        cmake=cmake,
+        instructions=tuple(sorted(here & PLAIN if any(map(NOT_NATIVE.match, cmake)) else here)),
     )
 
 

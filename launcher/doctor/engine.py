@@ -82,7 +82,8 @@ async def devices(machine: Machine) -> Finding:
     if not machine.wants_gpu:
         return ok("gpu_layers = 0: the CPU computes")
     if machine.devices.has_gpu_backend:
-        fix = f"export LD_LIBRARY_PATH={wsl.LIBRARIES}  # Windows' driver" if wsl.wsl() else "nvidia-smi"
+        ask = "vulkaninfo --summary" if host.pci_gpus() == ["AMD"] else "nvidia-smi"
+        fix = f"export LD_LIBRARY_PATH={wsl.LIBRARIES}  # Windows' driver" if wsl.wsl() else ask
         return fail(
             "the engine can use a GPU but finds none, so the CPU would compute without notice",
             f"{fix}  # repair the driver, or set gpu_layers = 0 under [engine]",

@@ -151,6 +151,16 @@ async def test_it_is_up_to_date_on_the_same_processor_with_the_same_options(
     assert up_to_date(Wanted()) is None
 
 
+def test_an_engine_for_any_processor_needs_only_what_all_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    have(tmp_path, monkeypatch, "avx avx2 avx512f amx_tile fma")
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_LTO=ON '-DCMAKE_C_FLAGS=-O2 -g'")
+    native = order_here(Wanted())
+    assert native.cmake == ("-DGGML_LTO=ON", "-DCMAKE_C_FLAGS=-O2 -g")
+    assert native.instructions == ("amx_tile", "avx", "avx2", "avx512f", "fma")
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_NATIVE=OFF")
+    assert order_here(Wanted()).instructions == ("avx", "avx2", "fma")
+
+
 def test_if_needed_builds_nothing_where_the_engine_is_up_to_date(tmp_path: Path) -> None:
     env = {"TRILLAMA_CACHE": str(tmp_path), "PATH": str(tmp_path)}  # without a compiler
     done = trillama("engine", "build", "--if-needed", env=env)
