@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.engine.build_record import Backend, Order
+from launcher.engine.build_record import ComputeBackend, Order
 from launcher.errors import EngineBuildError
 from launcher.host import wsl
 
-PROBE_TIMEOUT_S = 60.0
+_PROBE_TIMEOUT_S = 60.0
 CUDA_BIN, ROCM_BIN = "/usr/local/cuda/bin", "/opt/rocm/bin"  # their installers do not put them on PATH
 DEVICES = Path("/dev")
 NO_NVCC = "there is no nvcc: install NVIDIA's CUDA toolkit, and put its bin folder on PATH"
@@ -45,18 +45,18 @@ class _Header:
         return f"#if !__has_include(<{self.path}>)\n#error\n#endif\n{included}#if !({wanted})\n#error\n#endif\n"
 
 
-_HEADERS: Mapping[Backend, Sequence[_Header]] = {
-    Backend.CPU: (),
-    Backend.CUDA: (
+_HEADERS: Mapping[ComputeBackend, Sequence[_Header]] = {
+    ComputeBackend.CPU: (),
+    ComputeBackend.CUDA: (
         _Header("cuda_runtime.h", "", "the CUDA toolkit of {compiler} lacks cuda_runtime.h: install cuda-cudart-dev"),
         _Header("cublas_v2.h", "", "the CUDA toolkit of {compiler} lacks cuBLAS: install libcublas-dev of its version"),
     ),
-    Backend.VULKAN: (
+    ComputeBackend.VULKAN: (
         _Header("vulkan/vulkan_core.h", "", "there are no Vulkan headers: apt-get install libvulkan-dev"),
         _Header("vulkan/vulkan_core.h", "VK_EXT_layer_settings", f"the Vulkan headers are too old: {VULKAN_SDK}"),
         _Header("spirv/unified1/spirv.hpp", "", "there are no SPIR-V headers: apt-get install spirv-headers"),
     ),
-    Backend.HIP: (
+    ComputeBackend.HIP: (
         _Header("hip/hip_version.h", "HIP_VERSION >= 60100000", "ROCm is older than 6.1: install a newer one"),
         _Header("rocblas/rocblas.h", "", "ROCm lacks rocBLAS: apt-get install rocblas-dev"),
         _Header("hipblas/hipblas.h", "", "ROCm lacks hipBLAS: apt-get install hipblas-dev"),
@@ -70,20 +70,20 @@ def require(order: Order, path: str) -> None:
         compiler = _given(name, default)
         if not shutil.which(compiler, path=path):
             raise EngineBuildError(f"there is no compiler {compiler}: apt-get install build-essential, or set ${name}")
-    if order.backend is Backend.CPU:
+    if order.backend is ComputeBackend.CPU:
         return
     compiler, *options = _preprocessor(order.backend, path)
     for header in _HEADERS[order.backend]:
         if not _preprocesses((compiler, *options, "-"), header.probe):
             raise EngineBuildError(header.said.format(compiler=compiler))
-    if order.backend is Backend.CUDA and not order.architectures and not _nvidia_gpu():
+    if order.backend is ComputeBackend.CUDA and not order.architectures and not _nvidia_gpu():
         raise EngineBuildError(NO_CARD)
 
 
 def definitions(order: Order, path: str) -> Mapping[str, str]:
     """cmake's definitions for the GPUs of `order`."""
     match order.backend:
-        case Backend.CUDA:
+        case ComputeBackend.CUDA:
             nvcc = _tool("nvcc", NO_NVCC, path, CUDA_BIN)
             toolkit = _toolkit(nvcc)
             return {
@@ -95,17 +95,17 @@ def definitions(order: Order, path: str) -> Mapping[str, str]:
                 "GGML_CUDA_NCCL": "OFF",  # for tensors split over several GPUs, which we never ask for
                 **_driver(toolkit),
             }
-        case Backend.VULKAN:
+        case ComputeBackend.VULKAN:
             return {"GGML_VULKAN": "ON"}
-        case Backend.HIP:
+        case ComputeBackend.HIP:
             return {"GGML_HIP": "ON", "GGML_CUDA_FA_QUANTS": "f16-f16"}
-        case Backend.CPU:
+        case ComputeBackend.CPU:
             return {}
 
 
-def environment(order: Order, path: str) -> Mapping[str, str]:
+def build_environment(order: Order, path: str) -> Mapping[str, str]:
     """What cmake must find in its environment beside what is there: ROCm's compiler, as ROCm itself names it."""
-    if order.backend is not Backend.HIP:
+    if order.backend is not ComputeBackend.HIP:
         return {}
     config = _tool("hipconfig", NO_HIPCC, path, ROCM_BIN)
     found = {"HIPCXX": f"{_output(config, '-l')}/clang", "HIP_PATH": _output(config, "-R")}
@@ -131,13 +131,13 @@ def _driver(toolkit: Path) -> Mapping[str, str]:
     return {"CUDA_cuda_driver_LIBRARY": found[1]} if found else {"GGML_CUDA_NO_VMM": "ON"}
 
 
-def _preprocessor(backend: Backend, path: str) -> tuple[str, ...]:
+def _preprocessor(backend: ComputeBackend, path: str) -> tuple[str, ...]:
     """The command that finds this backend's headers as the build does."""
     sdk = os.environ.get("VULKAN_SDK")
     match backend:
-        case Backend.CUDA:
+        case ComputeBackend.CUDA:
             return _tool("nvcc", NO_NVCC, path, CUDA_BIN), "-E", "-x", "cu"
-        case Backend.HIP:
+        case ComputeBackend.HIP:
             return _tool("hipcc", NO_HIPCC, path, ROCM_BIN), "-E", "-x", "c++"
         case _:
             _tool("glslc", NO_GLSLC, path, f"{sdk}/bin" if sdk else "")
@@ -147,7 +147,9 @@ def _preprocessor(backend: Backend, path: str) -> tuple[str, ...]:
 
 def _preprocesses(command: Sequence[str], source: str) -> bool:
     try:
-        done = subprocess.run(command, input=source.encode(), capture_output=True, timeout=PROBE_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, input=source.encode(), capture_output=True, timeout=_PROBE_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineBuildError(f"{command[0]} does not run: {error}") from error
     return done.returncode == 0
@@ -161,7 +163,7 @@ def _tool(name: str, missing: str, path: str, folder: str) -> str:
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False)
     return done.stdout.strip()
 
 

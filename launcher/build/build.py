@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from launcher.build import backends, patch, portable, source
 from launcher.build.compilation import Compiled, Task, compile_engine
 from launcher.build.patch import FLAG, LEAN, TILES
-from launcher.build.steps import Report, Steps
+from launcher.build.steps import ReportProgress, Steps
 from launcher.engine import build_record
-from launcher.engine.build_record import Backend, Order, Record
+from launcher.engine.build_record import ComputeBackend, Order, Record
 from launcher.engine.discovery import ELSEWHERE, built_path
 from launcher.errors import EngineBuildError
 from launcher.host import processor
@@ -35,7 +35,7 @@ class Wanted:
     of those of the GPUs here. `out`: a folder to be moved instead of the cache folder.
     """
 
-    backend: Backend = Backend.CPU
+    backend: ComputeBackend = ComputeBackend.CPU
     stock: bool = False
     source: Path | None = None
     architectures: str = ""
@@ -55,7 +55,7 @@ class Built:
     note: str
 
 
-async def build(wanted: Wanted, report: Report) -> Built:
+async def build(wanted: Wanted, report: ReportProgress) -> Built:
     """Build llama-server into the cache folder or `wanted.out`, replacing the one there.
 
     Applies our patches (`patch`) as far as they fit, LEAN only without `stock`, and installs the engine only if its
@@ -74,7 +74,7 @@ async def build(wanted: Wanted, report: Report) -> Built:
         raise EngineBuildError(f"programs may not be run in {cache} (noexec): {ELSEWHERE}")
     with _exclusive(cache) as folder:
         path = os.pathsep.join((path, str(folder / "venv" / "bin")))
-        env = {**os.environ, "PATH": path, **backends.environment(order, path)}
+        env = {**os.environ, "PATH": path, **backends.build_environment(order, path)}
         steps = Steps(env=env, log=folder / "log", report=report)
         llama = await source.obtain(wanted.source, folder, steps)
         why_stock = "as requested" if wanted.stock else patch.apply(LEAN, llama)
@@ -84,15 +84,15 @@ async def build(wanted: Wanted, report: Report) -> Built:
         note = "; ".join(_notes(made, why_stock, why_tiles))
         record = Record(order=order, processor=processor.name(), left_out=made.left_out, note=note)
         if wanted.out:
-            portable.install(made.binary.parent, wanted.binary.parent, record)
+            portable.install_folder(made.binary.parent, wanted.binary.parent, record)
         else:
-            build_record.install(made.binary, wanted.binary, record)
+            build_record.install_build(made.binary, wanted.binary, record)
     return Built(path=wanted.binary, note=note)
 
 
 def up_to_date(wanted: Wanted) -> Built | None:
     """The engine that is there, if `build` would only make it again: same source, options and processor."""
-    record = build_record.read(wanted.binary) if wanted.binary.is_file() else None
+    record = build_record.read_record(wanted.binary) if wanted.binary.is_file() else None
     if record is None or record.order != order_here(wanted):
         return None
     return Built(path=wanted.binary, note=record.note)

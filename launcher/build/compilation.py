@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.build import backends, portable
-from launcher.build.check import check
+from launcher.build.check import check_engine
 from launcher.build.steps import Progress, Steps
 from launcher.engine import argv
 from launcher.engine import devices as gpu
-from launcher.engine.build_record import Backend, Order
+from launcher.engine.build_record import ComputeBackend, Order
 from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine, Origin, probe
 from launcher.errors import EngineBuildError, EngineError, Miscompiled
@@ -73,7 +73,7 @@ async def compile_engine(task: Task, steps: Steps) -> Compiled:
         return await _attempt(task, task.folder / "build", steps)
     except Miscompiled as error:
         amx = tuple(name for name in task.order.instructions if name.startswith("amx"))
-        if not amx or task.order.backend is not Backend.CPU:  # if the GPU computes, AMX is not the cause
+        if not amx or task.order.backend is not ComputeBackend.CPU:  # if the GPU computes, AMX is not the cause
             raise
         try:
             made = await _attempt(task, task.folder / "build-without-amx", _without_amx(steps))
@@ -98,8 +98,8 @@ async def _attempt(task: Task, build: Path, steps: Steps) -> Compiled:
     await steps.run("compiling", "cmake", "--build", str(build), "--parallel", jobs, "--target", *programs)
     engine = await _probe(build / "bin" / "llama-server")
     steps.report(Progress(step="checking vectors"))
-    cosine = await check(engine, build / "check")
-    return Compiled(engine=engine, devices=await gpu.read(engine), cosine=cosine)
+    cosine = await check_engine(engine, build / "check")
+    return Compiled(engine=engine, devices=await gpu.read_devices(engine), cosine=cosine)
 
 
 async def _probe(binary: Path) -> Engine:

@@ -32,11 +32,11 @@ def programs(source: Path) -> tuple[str, ...]:
 
 def require_free(out: Path) -> None:
     """Raise EngineBuildError unless `out` can be replaced: it is not there, is empty, or has an earlier engine."""
-    if out.exists() and not (out.is_dir() and (build_record.read(out / PROGRAMS[0]) or not any(out.iterdir()))):
+    if out.exists() and not (out.is_dir() and (build_record.read_record(out / PROGRAMS[0]) or not any(out.iterdir()))):
         raise EngineBuildError(f"--out {out}: it has something else in it than an engine; name a new folder")
 
 
-def install(built: Path, out: Path, record: Record) -> Path:
+def install_folder(built: Path, out: Path, record: Record) -> Path:
     """Put the programs in the folder `built` and their libraries into `out`; returns the engine. Raises OSError."""
     unfinished = out.with_name(f"{out.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -46,7 +46,7 @@ def install(built: Path, out: Path, record: Record) -> Path:
         shutil.copy2(program, unfinished)
     for name, path in {found for program in made for found in _libraries(program)}:
         shutil.copy2(path, unfinished / name)  # under the name that is looked for, not that of the file behind a link
-    build_record.write(unfinished / PROGRAMS[0], record)
+    build_record.write_record(unfinished / PROGRAMS[0], record)
     if out.exists():
         shutil.rmtree(out)
     unfinished.replace(out)

@@ -21,7 +21,7 @@ from launcher.errors import EngineBuildError
 PACKAGE = "llama-cpp-python==0.3.36"
 MAX_BYTES, MAX_FILES = 2 << 30, 100_000  # of an archive, unpacked: the package has 0.2 GiB in 4000 files
 LLAMA = ("CMakeLists.txt", "ggml/CMakeLists.txt", "tools/server/CMakeLists.txt")  # what llama.cpp's folder has
-PLACES = (".", "*", "vendor/llama.cpp", "*/vendor/llama.cpp")  # of that folder in an archive
+_PLACES = (".", "*", "vendor/llama.cpp", "*/vendor/llama.cpp")  # of that folder in an archive
 
 
 def identity(given: Path | None) -> str:
@@ -61,7 +61,7 @@ async def obtain(given: Path | None, folder: Path, steps: Steps) -> Path:
     archive = given.absolute() if given else await _download(folder, steps)
     step = "copying" if archive.is_dir() else "unpacking"
     await steps.run(step, sys.executable, "-P", "-m", "launcher.build.source", str(archive), str(unpacked))
-    for place in PLACES:
+    for place in _PLACES:
         for found in unpacked.glob(place) if place != "." else (unpacked,):
             if all((found / name).is_file() for name in LLAMA):
                 return found

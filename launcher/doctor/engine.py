@@ -40,7 +40,7 @@ class Machine:
         return self.settings.host.engine.gpu_layers > 0
 
 
-async def build(machine: Machine) -> Finding:
+async def chosen_engine(machine: Machine) -> Finding:
     """Which engine, which optional flags it knows, and whether one built here would be faster."""
     known = [flag for flag in ("--no-logits-for-embeddings", "--fit") if flag in machine.engine.flags]
     text = f"{machine.engine.origin} llama.cpp {machine.engine.version}, which knows {', '.join(known) or 'no extras'}"
@@ -55,7 +55,7 @@ async def build(machine: Machine) -> Finding:
 
 def _gain(engine: Engine, here: frozenset[str]) -> str | None:
     """What an engine built for the instructions `here` would gain; None if it was built for them."""
-    record = build_record.read(Path(engine.argv[0])) if engine.origin is Origin.BUILT else None
+    record = build_record.read_record(Path(engine.argv[0])) if engine.origin is Origin.BUILT else None
     if record is None and engine.origin is not Origin.EMBEDDED:
         return None  # the processor it was built for is unknown
     built_for = record.order.instructions if record else ()

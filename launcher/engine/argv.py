@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from launcher.errors import ConfigError
 from launcher.settings.config import FlashAttention
 
-FLAG = re.compile(r"--?[A-Za-z]")  # a negative number is a value
+_FLAG = re.compile(r"--?[A-Za-z]")  # a negative number is a value
 
 # Every engine must know these: without one it would not start, or would return wrong vectors.
 REQUIRED_FLAGS = frozenset(
@@ -103,7 +103,7 @@ class ServerSpec:
 
 def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
     """Raises ConfigError for a user's flag that is reserved, or that the engine does not know."""
-    for flag in (word.split("=")[0] for word in flags if FLAG.match(word)):
+    for flag in (word.split("=")[0] for word in flags if _FLAG.match(word)):
         if flag in RESERVED_FLAGS or flag.endswith(PRESETS):
             raise ConfigError(
                 f"[engine] extra_flags: {flag} is set by trillama itself; docs/configuration.md has its settings"

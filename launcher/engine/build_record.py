@@ -15,7 +15,7 @@ from launcher.host import processor
 from proxy.contract.family import Strict
 
 
-class Backend(StrEnum):
+class ComputeBackend(StrEnum):
     """What an engine is built to compute on, beside the CPU. On a Mac every build has Metal."""
 
     CPU = "cpu"
@@ -31,7 +31,7 @@ class Order(Strict):
     """
 
     source: str
-    backend: Backend = Field(Backend.CPU, validation_alias=AliasChoices("backend", "cuda"))
+    backend: ComputeBackend = Field(ComputeBackend.CPU, validation_alias=AliasChoices("backend", "cuda"))
     stock: bool
     architectures: str = ""
     cmake: tuple[str, ...] = ()
@@ -41,12 +41,12 @@ class Order(Strict):
     @classmethod
     def _from_flag(cls, given: object) -> object:
         """Records of earlier builds say `cuda: true` or `false`."""
-        return (Backend.CUDA if given else Backend.CPU) if isinstance(given, bool) else given
+        return (ComputeBackend.CUDA if given else ComputeBackend.CPU) if isinstance(given, bool) else given
 
     @property
     def command(self) -> str:
         """The command that builds this order."""
-        backend = [f"--{self.backend}"] if self.backend is not Backend.CPU else []
+        backend = [f"--{self.backend}"] if self.backend is not ComputeBackend.CPU else []
         architectures = [f'--cuda-arch "{self.architectures}"'] if self.architectures else []
         return " ".join(("trillama engine build", *backend, *architectures, *["--stock"] * self.stock))
 
@@ -64,19 +64,19 @@ class Record(Strict):
         return sorted({*self.order.instructions}.difference(self.left_out, here))
 
 
-def read(binary: Path) -> Record | None:
+def read_record(binary: Path) -> Record | None:
     """The record of that engine; None if it has none, or an unreadable one."""
     with suppress(OSError, ValidationError):
         return Record.model_validate_json(_path(binary).read_bytes())
     return None
 
 
-def write(binary: Path, record: Record) -> None:
+def write_record(binary: Path, record: Record) -> None:
     """Write the record of that engine."""
     _path(binary).write_text(_text(record), encoding="utf-8")
 
 
-def install(built: Path, final: Path, record: Record) -> None:
+def install_build(built: Path, final: Path, record: Record) -> None:
     """Put an engine and its record in place atomically. If killed half-way, the engine is left without a record."""
     unfinished = _path(final).with_suffix(".unfinished")
     unfinished.write_text(_text(record), encoding="utf-8")
@@ -87,7 +87,7 @@ def install(built: Path, final: Path, record: Record) -> None:
 
 def why_foreign(binary: Path) -> str | None:
     """Why that engine cannot run on this processor, with the fix; None if it can, or if it has no record."""
-    record, here = read(binary), processor.instructions()
+    record, here = read_record(binary), processor.instructions()
     if record is None or not here or not (missing := record.missing_instructions(here)):
         return None
     return (

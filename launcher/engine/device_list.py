@@ -17,7 +17,7 @@ BACKENDS = ("CUDA", "ROCm", "HIP", "MUSA", "CANN", "SYCL", "MTL", "Metal", "Vulk
 NO_GPU = re.compile(r"llvmpipe|lavapipe|swiftshader|softpipe|basic render", re.IGNORECASE)  # software rendering
 # Words that one backend has in a card's name and another has not.
 NOISE = frozenset("r tm c nvidia amd ati intel corporation inc graphics gpu card series device".split())  # noqa: SIM905
-ALIKE = 0.1  # of a card's memory: backends differ by the part that the driver reserves
+_ALIKE = 0.1  # of a card's memory: backends differ by the part that the driver reserves
 INTEGRATED = re.compile(
     r"""
     (u?hd|iris(\(r\))?(\ (plus|pro|xe))?)\ graphics(?!.*\bmax\b)  # Intel's, except Iris Xe MAX, which is a card
@@ -126,7 +126,7 @@ def _merged(card: Sequence[_Row]) -> Device:
 
 
 def _one_card(one: Device, other: Device) -> bool:
-    alike = abs(one.total_bytes - other.total_bytes) <= ALIKE * max(one.total_bytes, other.total_bytes)
+    alike = abs(one.total_bytes - other.total_bytes) <= _ALIKE * max(one.total_bytes, other.total_bytes)
     words, others = _words(one.description), _words(other.description)
     return alike and (words <= others or others <= words)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 
 from launcher.engine import build_record
-from launcher.engine.build_record import Backend
+from launcher.engine.build_record import ComputeBackend
 from launcher.engine.device_list import Device, parse_devices
 from launcher.engine.discovery import Engine, ask
 from launcher.host.cgroups import PROC, memory_limits
 
-POLL_S = 0.5
+_POLL_S = 0.5
 # What a GPU backend of ggml writes on stderr: that it found devices, or failed to, or was loaded from a file.
 BACKEND_SIGNS = re.compile(r"ggml_(cuda|hip|vulkan|vk|sycl|metal|musa|cann|opencl)|loaded (?!CPU|BLAS|RPC)\w+ backend")
 # How such a message begins in a program that contains the backend. Vulkan without a driver writes none.
@@ -52,7 +52,7 @@ class Devices:
         return self.listed and not self.gpus and not self.has_gpu_backend
 
 
-async def read(engine: Engine) -> Devices:
+async def read_devices(engine: Engine) -> Devices:
     """The devices that the engine lists, in its own environment. Raises EngineError if that fails."""
     if "--list-devices" not in engine.flags:
         return Devices(
@@ -83,10 +83,10 @@ async def wait_until_free(engine: Engine, needed: Mapping[str, int], timeout_s: 
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             while True:
-                free = {one.name: one.free_bytes for one in (await read(engine)).gpus}
+                free = {one.name: one.free_bytes for one in (await read_devices(engine)).gpus}
                 if all(free.get(name, 0) >= bytes_ for name, bytes_ in needed.items()):
                     return
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(_POLL_S)
 
 
 def host_memory(proc: Path = PROC) -> Device:
@@ -109,8 +109,8 @@ def _ram() -> tuple[int, int]:
 
 def _built_for_gpu(program: Path) -> bool:
     """Whether its record says so, a GPU backend is in it, or a file beside it, as in llama.cpp's own releases."""
-    record = build_record.read(program)
-    if record is not None and record.order.backend is not Backend.CPU:
+    record = build_record.read_record(program)
+    if record is not None and record.order.backend is not ComputeBackend.CPU:
         return True
     if any(BACKEND_FILES.match(path.name) for path in program.resolve().parent.glob("libggml-*")):
         return True

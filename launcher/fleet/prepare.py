@@ -33,10 +33,10 @@ async def prepare(
     address, port = listener.getsockname()[:2]  # systemd's socket unit may differ from our configuration
     settings = settings.with_host(host=address, port=port)
     names = only or tuple(settings.family.weights.models)
-    found = await discovery.find(settings.host.engine.llama_server)
+    found = await discovery.find_engine(settings.host.engine.llama_server)
     argv.check_extra(settings.host.engine.extra_flags, found.flags)
     wanted = settings.host.engine
-    devices = await gpu.read(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
+    devices = await gpu.read_devices(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
     cpu_fallback.check_devices(wanted, devices, found)
     settings = cpu_fallback.adapt_gpu_layers(settings, devices)
     decision = sizing.decide(settings, found, devices, names, ours=ours)
@@ -65,5 +65,5 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> d
     for wanted in sources.model_files(family, settings.host.models):
         if wanted.backend in names:
             paths[wanted.backend] = path = await sources.locate_intact(wanted, report=display.downloading)
-            sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+            sources.check_file(path, architecture=family.weights.architecture, dimensions=family.dimensions)
     return paths

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from launcher.arrays import F32
 from launcher.errors import CorpusError, ModelError
 from launcher.measure import similarity
 from launcher.measure.corpus import Corpus, CorpusText
-from launcher.measure.similarity import F32, Comparison, Vectors
+from launcher.measure.similarity import Comparison, Vectors
 from launcher.models import sources
-from launcher.models.gguf_file import read_header
+from launcher.models.gguf_file import model_header
 from launcher.settings.family import FamilyFile
 from launcher.supervision.standalone import Standalone, StandaloneEmbedder, standalone
 
-Report = Callable[[str, int, int], None]  # a model's name, and how many of all texts have their vector
+ReportTexts = Callable[[str, int, int], None]  # a model's name, and how many of all texts have their vector
 
 
 def check_pair(a: Path, b: Path) -> None:
@@ -28,7 +29,7 @@ def check_pair(a: Path, b: Path) -> None:
             "dimensions): give two files of one model"
         )
     for path in (a, b):
-        sources.check(path, architecture=architecture, dimensions=dimensions)
+        sources.check_file(path, architecture=architecture, dimensions=dimensions)
 
 
 def as_trained(corpus: Corpus, family: FamilyFile, backend: str) -> Corpus:
@@ -77,7 +78,7 @@ def batch_tokens(corpus: Corpus, most: int) -> int:
     return min(most, max(1024, longest + 16))
 
 
-async def compare(run: Standalone, files: Mapping[str, Path], corpus: Corpus, report: Report) -> Comparison:
+async def compare_models(run: Standalone, files: Mapping[str, Path], corpus: Corpus, report: ReportTexts) -> Comparison:
     """Embed a corpus (see `as_trained`) with each of the two files, one after the other, and compare the vectors.
 
     Raises CorpusError for a text that is too long, ChildError for an engine that does not start or gives wrong vectors.
@@ -93,7 +94,9 @@ async def compare(run: Standalone, files: Mapping[str, Path], corpus: Corpus, re
     return similarity.compared(*sides, paired=corpus.paired)
 
 
-async def _embed(embedder: StandaloneEmbedder, run: Standalone, texts: Sequence[CorpusText], report: Report) -> F32:
+async def _embed(
+    embedder: StandaloneEmbedder, run: Standalone, texts: Sequence[CorpusText], report: ReportTexts
+) -> F32:
     """The texts' vectors, (n, dimensions), rows of unit length."""
     report(embedder.name, 0, len(texts))
     ids = [await embedder.token_ids(text.text) for text in texts]
@@ -112,7 +115,7 @@ async def _embed(embedder: StandaloneEmbedder, run: Standalone, texts: Sequence[
 
 
 def _shape(path: Path) -> tuple[str, int]:
-    metadata = read_header(path).metadata
+    metadata = model_header(path).metadata
     architecture = str(metadata.get("general.architecture"))
     length = metadata.get(f"{architecture}.embedding_length")
     return architecture, length if isinstance(length, int) else 0

@@ -10,7 +10,7 @@ from launcher.hub.cache import bytes_present
 from launcher.hub.cache_entry import find_cached
 from launcher.hub.listing import Offer, offered
 from launcher.models import sources
-from launcher.models.sources import ModelFile, Report
+from launcher.models.sources import ModelFile, ReportBytes
 from launcher.settings.config import ModelSettings
 from launcher.settings.family import FamilyFile
 from launcher.settings.folders import hub_cache
@@ -59,7 +59,7 @@ def plan_pull(
     return PullPlan(here=here, missing=missing, own=own, bytes=needed)
 
 
-async def run(family: FamilyFile, planned: PullPlan, report: Report) -> dict[str, Path]:
+async def run_pull(family: FamilyFile, planned: PullPlan, report: ReportBytes) -> dict[str, Path]:
     """Fetch what is missing, one file after the other, and check all. Returns the paths, without the user's own files.
 
     If cancelled, partial downloads stay. Raises ModelError.
@@ -68,7 +68,7 @@ async def run(family: FamilyFile, planned: PullPlan, report: Report) -> dict[str
     for file in (*planned.here, *planned.missing):
         thorough = file in planned.here  # a new download is verified anyway
         paths[file.backend] = path = await sources.locate_intact(file, report=report, thorough=thorough)
-        sources.check(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+        sources.check_file(path, architecture=family.weights.architecture, dimensions=family.dimensions)
     return paths
 
 

@@ -7,9 +7,10 @@ the GGUF repository). The host's share beside a GPU is an estimate: never measur
 
 from dataclasses import dataclass
 
+from launcher.engine.device_list import MIB
 from proxy.contract.gguf import Header, Value
 
-MIB, GIB = 2**20, 2**30
+GIB = 2**30
 FLOAT, HALF = 4, 2  # bytes of a computed number, and of one in the KV cache or the attention mask
 
 # Of the process itself: code, the CUDA context and libraries, and their workspace, which is larger for F16.
@@ -105,7 +106,7 @@ def need(weights: ModelWeights, flags: Flags) -> Need:
     if not on_gpu:
         return Need(ram=body + compute_bytes(shape, flags, on_gpu=False) + outputs + HOST_OVERHEAD_ON_CPU)
     embeddings = round(weights.file_bytes * _embedding_share(shape))  # looked up on the CPU
-    inputs = flags.batch_tokens * FLOAT * (context_tokens(flags) + shape.embedding_length)
+    inputs = flags.batch_tokens * FLOAT * (_context_tokens(flags) + shape.embedding_length)
     rest = max(round((1 - on_gpu) * body), embeddings)
     return Need(
         spread=round(on_gpu * body),
@@ -115,14 +116,14 @@ def need(weights: ModelWeights, flags: Flags) -> Need:
     )
 
 
-def context_tokens(flags: Flags) -> int:
+def _context_tokens(flags: Flags) -> int:
     """About --ctx-size as `launcher.engine.argv` sets it, which adds CHECK_TOKENS."""
     return 2 * flags.batch_tokens
 
 
 def kv_bytes(shape: Shape, flags: Flags) -> int:
     """Keys and values of every layer, as f16."""
-    return context_tokens(flags) * shape.layers * 2 * shape.kv_length * HALF
+    return _context_tokens(flags) * shape.layers * 2 * shape.kv_length * HALF
 
 
 def compute_bytes(shape: Shape, flags: Flags, *, on_gpu: bool, context: int | None = None) -> int:
@@ -133,7 +134,7 @@ def compute_bytes(shape: Shape, flags: Flags, *, on_gpu: bool, context: int | No
     """
     widest = max(shape.vocabulary if flags.logits else 0, 3 * shape.feed_forward_length)
     beside = (2 if on_gpu else 5) * shape.embedding_length
-    mask = HALF * (context_tokens(flags) if context is None else context)
+    mask = HALF * (_context_tokens(flags) if context is None else context)
     return flags.batch_tokens * (FLOAT * (widest + beside) + mask)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from launcher.errors import ConfigError, ModelError
-from launcher.models.gguf_file import read_header
+from launcher.models.gguf_file import model_header
 from launcher.planning.candidates import PlanRequest
 from launcher.planning.memory import GIB, ModelWeights, Shape, weights_of
 from launcher.planning.quality import quality_order
@@ -52,7 +52,7 @@ def request_of(settings: Settings, flags: Collection[str], names: Sequence[str])
 def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> dict[str, ModelWeights]:
     """One backend's file at each quantisation: the user's own, else the cached one, else as published."""
     if local := settings.host.models.files.get(name):
-        own = weights_of(read_header(local))
+        own = weights_of(model_header(local))
         return dict.fromkeys(quantizations, own) if own else {}
     found = {one: _cached(settings.family, name, one) or _published(settings.family, one) for one in quantizations}
     return {quantization: weights for quantization, weights in found.items() if weights}
@@ -62,7 +62,7 @@ def _cached(family: FamilyFile, name: str, quantization: str) -> ModelWeights | 
     source = family.weights.models[name]
     path = try_to_load_from_cache(source.repo, source.file.format(quantization=quantization))
     with suppress(ModelError):  # a damaged file is reported when it is to be served
-        return weights_of(read_header(Path(path))) if isinstance(path, str) else None
+        return weights_of(model_header(Path(path))) if isinstance(path, str) else None
     return None
 
 

@@ -21,7 +21,7 @@ from launcher.supervision import probes
 from launcher.supervision.golden_check import GoldenCheck
 from launcher.supervision.start_progress import StartProgress
 
-POLL_S = 0.05
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Observer(Protocol):
     def ready(self) -> None: ...
 
 
-async def run(current: Callable[[], RunSpec], log: ChildLog, observer: Observer) -> NoReturn:
+async def run_server(current: Callable[[], RunSpec], log: ChildLog, observer: Observer) -> NoReturn:
     """Run one process from start to end; always ends by raising a ChildError, or by being cancelled.
 
     A run that was never ready raises StartError. `current` returns the spec: an equal one during the run, but its
@@ -130,7 +130,7 @@ class Child:
                 observer.loaded(loaded)
             if progress.stuck(time.monotonic(), used_s):
                 raise StartError(self._sentence(f"llama-server made no progress for {stall_s:g} s"))
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(_POLL_S)
 
     async def ended(self, kind: type[ChildError], when: str) -> ChildError:
         """Wait for its end; the error that says how and why it ended."""

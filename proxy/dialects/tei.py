@@ -20,8 +20,8 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-Side = Literal["left", "right"]  # in any case
-Direction = Annotated[Side, BeforeValidator(_lower, json_schema_input_type=Side)]
+_Side = Literal["left", "right"]  # in any case
+Direction = Annotated[_Side, BeforeValidator(_lower, json_schema_input_type=_Side)]
 
 
 class TeiBody(Wire):
@@ -90,12 +90,14 @@ def _type(status: int) -> ErrorType:
     return by_status.get(status, "Validation" if status < 500 else "Backend")
 
 
-DIALECT = Dialect(
-    paths=["/embed", "/"],
-    summary="Embed texts: text-embeddings-inference",
-    parse=parse,
-    body=TeiBody,
-    answer=TeiAnswer,
-    render_error=render_error,
-    error=TeiError,
+DIALECTS = (
+    Dialect(
+        paths=["/embed", "/"],
+        summary="Embed texts: text-embeddings-inference",
+        parse=parse,
+        body=TeiBody,
+        answer=TeiAnswer,
+        render_error=render_error,
+        error=TeiError,
+    ),
 )

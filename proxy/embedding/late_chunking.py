@@ -20,7 +20,7 @@ from proxy.tokens.tokenize import LARGE_TEXT
 from proxy.tokens.unicode_form import SHRINKS
 from proxy.types import Ids, Served
 
-START_S, LOADED_PER_S = 1.0, 500e6  # about how long an engine takes to start, and how many bytes of a model it loads
+_START_S, LOADED_PER_S = 1.0, 500e6  # about how long an engine takes to start, and how many bytes of a model it loads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ async def tokenize(chunks: Chunks, model: ServedModel, limit: int, *, truncate: 
     return TokenizedDocument(np.array(ids, dtype=np.int32), spans, failed)
 
 
-async def embed(
+async def embed_chunks(
     document: TokenizedDocument, model: ServedModel, by_token: ServedModel | None, caller: Caller
 ) -> Served:
     """The mean over each chunk's own tokens, computed the quicker way; `by_token` may be missing, or fail.
@@ -104,7 +104,7 @@ def _encode(
 
 def _speeds(model: ServedModel, by_token: ServedModel) -> chunk_means.Speeds:
     file = by_token.backend.settings.model_file
-    start_s = START_S + (file.stat().st_size / LOADED_PER_S if file and file.is_file() else 0.0)
+    start_s = _START_S + (file.stat().st_size / LOADED_PER_S if file and file.is_file() else 0.0)
     if by_token.report().state is State.READY:
         start_s = 0.0
     return chunk_means.Speeds(
@@ -115,10 +115,7 @@ def _speeds(model: ServedModel, by_token: ServedModel) -> chunk_means.Speeds:
 
 
 async def _by_token(document: TokenizedDocument, model: ServedModel, caller: Caller) -> Served:
-    async with model.admitted(len(document.ids)):
-        pass
-    outcome = await model.embed([document.ids], replace(caller, partial=False))
-    states = outcome.rows.reshape(len(document.ids), -1)
+    states = await model.token_states(document.ids, caller)
     return Served(chunk_means.means_of_states(document.spans, states), len(document.ids), document.failed)
 
 

@@ -9,15 +9,14 @@ from typing import Protocol
 import numpy as np
 
 from proxy.contract.family import Family
-from proxy.embedding.projection import PULL, NoProjector, Projection, load
+from proxy.embedding.projection import PULL, NoProjector, Projection, load_projections
 from proxy.errors import BackendError, BadVector, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.types import Ids, Matrix
 
-SAME_COSINE = (
-    0.999  # least cosine of one model's means from two processes, pooled there or here; other models are below
-)
+# Least cosine of one model's means from two processes, pooled there or here; other models are below.
+SAME_COSINE = 0.999
 MAX_TOKENS = 65536  # of one request: 33 MB of vectors, about 100 MB of JSON
 
 
@@ -42,10 +41,7 @@ class ModelStates:
     async def states(self, ids: Ids, caller: Caller) -> Matrix:
         """See TokenStates. Waits for a backend that starts on demand. BackendError also for states of another model."""
         try:
-            async with self.by_token.admitted(len(ids)):
-                pass
-            outcome = await self.by_token.embed([ids], replace(caller, partial=False))
-            states = self._per_token(outcome.rows, len(ids))
+            states = await self.by_token.token_states(ids, caller)
             if not self._verified:
                 await self._verify(ids, states, caller)
                 self._verified = True
@@ -53,12 +49,6 @@ class ModelStates:
             self._verified = False  # what starts there next may be another model
             raise
         return states
-
-    def _per_token(self, rows: Matrix, tokens: int) -> Matrix:
-        if rows.size % tokens:
-            name = self.by_token.backend.name
-            raise BackendError(f"backend {name} gave no state for each token: start it with --pooling none")
-        return rows.reshape(tokens, -1)
 
     async def _verify(self, ids: Ids, states: Matrix, caller: Caller) -> None:
         (own,) = (await self.model.embed([ids], replace(caller, partial=False))).rows.astype(np.float64)
@@ -148,7 +138,7 @@ class MultiVectors:
         if self._projections is None:
             if self.file is None:
                 raise NoProjector(f"is not set up here: {PULL}, and set multivector_file in the proxy's configuration")
-            self._projections = load(self.file, self.family)
+            self._projections = load_projections(self.file, self.family)
         return self._projections
 
 

@@ -47,7 +47,9 @@ class PreparedTexts:
     failed: dict[int, ProxyError]
 
 
-async def prepare(request: EmbedRequest, prefix: str, model: ServedModel, rules: PreparationRules) -> PreparedInputs:
+async def prepare_inputs(
+    request: EmbedRequest, prefix: str, model: ServedModel, rules: PreparationRules
+) -> PreparedInputs:
     """The token ids of every input as the model is to see it. Raises the first error unless the request is partial."""
     return await _Preparation(request, model, rules).ids(prefix)
 

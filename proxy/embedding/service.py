@@ -10,15 +10,14 @@ import numpy as np
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
-from proxy.embedding.preparation import PreparationRules, prepare, prepare_texts
+from proxy.embedding.preparation import PreparationRules, prepare_inputs, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.tokens.foreign_ids import Decode
-from proxy.types import EmbedRequest, EmbedResult, Ids, Provenance, Served
-from proxy.wire import encodings
+from proxy.types import EmbedRequest, EmbedResult, Ids, Matrix, Provenance, Served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,7 @@ class EmbedService:
             task=route.task,
             prefix=route.prefix,
             provenance=_made_by(model.provenance, token_embedder),
-            vectors=encodings.finish(served.rows, dimensions=dimensions, normalized=request.normalized),
+            vectors=finish(served.rows, dimensions=dimensions, normalized=request.normalized),
             tokens=served.tokens,
             failed=served.failed,
             lengths=served.lengths,
@@ -112,7 +111,7 @@ class EmbedService:
     ) -> tuple[dict[int, Ids], dict[int, ProxyError]]:
         """The token ids of each input, by index, and the errors of those that have none."""
         async with model.admitted(estimate(request.inputs)):
-            prepared = await prepare(request, route.prefix, model, self._rules)
+            prepared = await prepare_inputs(request, route.prefix, model, self._rules)
         _raise_if_all(prepared.failed, request)
         return prepared.ids, prepared.failed
 
@@ -129,7 +128,7 @@ class EmbedService:
             )
             document = await late_chunking.tokenize(chunks, model, self.limits.input_tokens, truncate=request.truncate)
         document = replace(document, failed={**document.failed, **prepared.failed})
-        return await late_chunking.embed(document, model, by_token, caller)
+        return await late_chunking.embed_chunks(document, model, by_token, caller)
 
     @property
     def _rules(self) -> PreparationRules:
@@ -148,6 +147,21 @@ class EmbedService:
         if request.dimensions is not None and not 1 <= request.dimensions <= self.limits.dimensions:
             message = f"must be from 1 to {self.limits.dimensions}"
             raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
+
+
+def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
+    """The first `dimensions` of each row, shape (n, dimensions), L2-normalised again if `normalized`.
+
+    A vector of zeros has no direction and stays as it is.
+    """
+    sliced = np.ascontiguousarray(raw[:, :dimensions])
+    if not normalized:
+        return sliced
+    norms = np.sqrt(np.einsum("ij,ij->i", sliced, sliced, dtype=np.float64))
+    norms[norms == 0] = 1
+    # In float64, rounded as it is written: no second matrix of twice the size.
+    np.divide(sliced, norms[:, None], out=(unit := np.empty_like(sliced)), casting="same_kind")
+    return unit
 
 
 def _made_by(provenance: Provenance, token_embedder: TokenEmbedder | None) -> Provenance:

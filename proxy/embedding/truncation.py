@@ -1,4 +1,7 @@
-"""Length limits: which part of an input can matter, and the errors of inputs that are too long or empty. Pure."""
+"""Length limits: which part of an input can matter, and the errors of inputs that are too long or empty. Pure.
+
+`preparation` cuts the inputs by these rules, `late_chunking` its documents.
+"""
 
 from collections.abc import Mapping, Sized
 

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from proxy.contract.family import Family
-from proxy.types import EmbedResult
 
 UNKNOWN = "unknown"
 
@@ -35,16 +34,3 @@ def space_of(digest: str, family: Family, backend: str) -> str:
     prefixes = {name: row.prefix for name, row in family.tasks.items() if row.backend == backend}
     rules = [digest, backend, "mean", family.unicode_normalization, prefixes]
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def headers(result: EmbedResult) -> dict[str, str]:
-    """The response headers that say what served a request. The prefix is JSON, because its last space matters."""
-    return {
-        "X-Trillama-Model": result.model,
-        "X-Trillama-Task": result.task,
-        "X-Trillama-Prefix": json.dumps(result.prefix),
-        "X-Trillama-Model-Digest": result.provenance.digest,
-        "X-Trillama-Quantization": result.provenance.quantization,
-        "X-Trillama-Engine": result.provenance.engine,
-        "X-Trillama-Vector-Space": result.provenance.space,
-    }

@@ -14,7 +14,7 @@ from proxy.errors import BackendLost, BackendUnavailable, BadVector
 from proxy.llama.client import LlamaClient
 from proxy.models.provenance import UNKNOWN, digest_of, space_of
 from proxy.models.rounding import RoundingCheck
-from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
+from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load_tokenizer
 from proxy.tokens.tokenize import LocalTokenizer, Tokenize
 from proxy.types import Ids, Provenance
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 # About eighty tokens: fewer would say little about the speed.
 KNOWN_TEXT = "Query: " + "what do llamas, alpacas, vicuñas and guanacos eat in the high Andes in winter? " * 4
-TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
+_TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class VerifiedBackend:
     rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
-async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
+async def verify_backend(backend: LlamaClient, family: Family) -> VerifiedBackend:
     """Verify the backend. Raises BackendError with what is wrong, or not there yet.
 
     The error is BackendLost only if the backend was up and ended meanwhile.
     """
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             await _check_up(backend)
             tokenizer = await _own_tokenizer(backend)
             tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _EngineTokenizer(backend)
@@ -108,7 +108,7 @@ class _EngineTokenizer:
 
 def _loaded(path: Path) -> Tokenizer | None:
     try:
-        return load(path)
+        return load_tokenizer(path)
     except UnsupportedTokenizer as error:
         log.warning("%s: %s: the engine tokenises every text", path, error)
         return None

@@ -9,7 +9,7 @@ import numpy as np
 from proxy.tokens.bpe import Tokenizer
 from proxy.types import Ids
 
-PART = 1_000_000  # characters processed at a time: tokenising them takes about 100 MB meanwhile
+_PART = 1_000_000  # characters processed at a time: tokenising them takes about 100 MB meanwhile
 LARGE_TEXT = 20_000  # characters from which tokenising is worth a thread: about 5 ms of the loop
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ async def in_parts(work: Callable[[Sequence[str]], list[T]], texts: Sequence[str
     """
     if sum(map(len, texts)) < large:
         return work(texts)
-    return [one for part in parts(texts, PART) for one in await asyncio.to_thread(work, part)]
+    return [one for part in parts(texts, _PART) for one in await asyncio.to_thread(work, part)]
 
 
 def parts(texts: Sequence[str], most: int) -> Iterator[list[str]]:

@@ -15,7 +15,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from launcher.engine.devices import read
+from launcher.engine.devices import read_devices
 from launcher.engine.discovery import Origin, probe
 from tests.support import serve as serving
 from tests.support.serve import Serve, trillama_serve
@@ -74,7 +74,7 @@ async def test_the_device_is_listed_with_its_memory_or_known_to_be_missing(
     env = {**os.environ, **device}
     if not present:
         Path(device["VK_ICD_FILENAMES"]).unlink()
-    found = await read(await probe((ENGINE,), Origin.CONFIGURED, env))
+    found = await read_devices(await probe((ENGINE,), Origin.CONFIGURED, env))
     assert found.has_gpu_backend
     assert [one.name for one in found.gpus] == ["Vulkan0"] * present
     assert all("llvmpipe" in one.description and one.total_bytes >= 2**30 for one in found.gpus)

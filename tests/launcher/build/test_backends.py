@@ -8,14 +8,14 @@ import pytest
 
 from launcher.build import backends
 from launcher.build.compilation import Task
-from launcher.engine.build_record import Backend, Order
+from launcher.engine.build_record import ComputeBackend, Order
 from launcher.errors import EngineBuildError
 from tests.support.toolchain import script
 
 CXX = shutil.which("c++")
 
 
-def order(backend: Backend = Backend.CPU, architectures: str = "") -> Order:
+def order(backend: ComputeBackend = ComputeBackend.CPU, architectures: str = "") -> Order:
     return Order(source="s", backend=backend, stock=False, architectures=architectures, instructions=())
 
 
@@ -57,7 +57,7 @@ def test_a_missing_compiler_is_named_with_its_package(machine: Path, lacking: st
 
 
 def test_vulkan_needs_glslc_current_headers_and_spirv(machine: Path) -> None:
-    wanted = order(Backend.VULKAN)
+    wanted = order(ComputeBackend.VULKAN)
     with pytest.raises(EngineBuildError, match="no glslc, which compiles the shaders: apt-get install glslc"):
         need(machine, wanted)
     script(machine / "sdk" / "bin" / "glslc", "")
@@ -74,7 +74,7 @@ def test_vulkan_needs_glslc_current_headers_and_spirv(machine: Path) -> None:
 
 
 def test_cuda_needs_nvcc_its_libraries_and_a_card_or_its_name(machine: Path) -> None:
-    wanted = order(Backend.CUDA)
+    wanted = order(ComputeBackend.CUDA)
     with pytest.raises(EngineBuildError, match="no nvcc: install NVIDIA's CUDA toolkit"):
         need(machine, wanted)
     compiler(machine, "nvcc")
@@ -86,13 +86,13 @@ def test_cuda_needs_nvcc_its_libraries_and_a_card_or_its_name(machine: Path) -> 
     header(machine, "cublas_v2.h")
     with pytest.raises(EngineBuildError, match=r"no NVIDIA GPU is to be seen here.*--cuda-arch 90 \(H100\)"):
         need(machine, wanted)
-    need(machine, order(Backend.CUDA, "90"))
+    need(machine, order(ComputeBackend.CUDA, "90"))
     script(machine / "dev" / "nvidia0", "")
     need(machine, wanted)
 
 
 def test_hip_needs_a_current_rocm(machine: Path) -> None:
-    wanted = order(Backend.HIP)
+    wanted = order(ComputeBackend.HIP)
     with pytest.raises(EngineBuildError, match=r"no hipcc: install AMD's ROCm 6.1 or newer"):
         need(machine, wanted)
     compiler(machine, "hipcc")
@@ -106,7 +106,7 @@ def test_hip_needs_a_current_rocm(machine: Path) -> None:
     header(machine, "hipblas/hipblas.h")
     need(machine, wanted)
     script(machine / "bin" / "hipconfig", 'case "$1" in -l) echo /opt/llvm/bin ;; -R) echo /opt/rocm ;; esac')
-    found = backends.environment(wanted, str(machine / "bin"))
+    found = backends.build_environment(wanted, str(machine / "bin"))
     assert found == {"HIPCXX": "/opt/llvm/bin/clang", "HIP_PATH": "/opt/rocm"}
 
 
@@ -114,10 +114,10 @@ def test_hip_needs_a_current_rocm(machine: Path) -> None:
     ("wanted", "expected"),
     [
         (order(), {"BUILD_SHARED_LIBS": "OFF"}),
-        (order(Backend.CUDA), {"GGML_CUDA": "ON", "CMAKE_CUDA_ARCHITECTURES": "native"}),
-        (order(Backend.CUDA, "80;90"), {"CMAKE_CUDA_ARCHITECTURES": "80;90", "GGML_CUDA_NCCL": "OFF"}),
-        (order(Backend.VULKAN), {"GGML_VULKAN": "ON"}),
-        (order(Backend.HIP), {"GGML_HIP": "ON"}),
+        (order(ComputeBackend.CUDA), {"GGML_CUDA": "ON", "CMAKE_CUDA_ARCHITECTURES": "native"}),
+        (order(ComputeBackend.CUDA, "80;90"), {"CMAKE_CUDA_ARCHITECTURES": "80;90", "GGML_CUDA_NCCL": "OFF"}),
+        (order(ComputeBackend.VULKAN), {"GGML_VULKAN": "ON"}),
+        (order(ComputeBackend.HIP), {"GGML_HIP": "ON"}),
     ],
 )
 def test_cmake_is_told_what_to_build_for(machine: Path, wanted: Order, expected: dict[str, str]) -> None:
@@ -147,7 +147,7 @@ def test_cuda_is_configured_for_the_toolkit_of_that_nvcc_and_the_driver_that_is_
         script(toolkit / "lib64" / "stubs" / "libcuda.so", "")
     script(machine / "bin" / "ldconfig", f"echo '1 libs found in cache'; echo '\t{loader}'")
     monkeypatch.setattr(os, "defpath", str(machine / "bin"))
-    found = backends.definitions(order(Backend.CUDA), str(machine / "bin"))
+    found = backends.definitions(order(ComputeBackend.CUDA), str(machine / "bin"))
     assert found["CUDAToolkit_ROOT"] == str(toolkit)
     names = {"CUDA_cuda_driver_LIBRARY", "GGML_CUDA_NO_VMM"}
     assert {name: value for name, value in found.items() if name in names} == expected

@@ -14,8 +14,8 @@ from launcher.build.build import Built, Wanted, build, order_here, up_to_date
 from launcher.build.patch import FLAG, LEAN, TILES
 from launcher.build.steps import Progress, parse_progress
 from launcher.engine import build_record
-from launcher.engine.build_record import Backend, Record
-from launcher.engine.discovery import Origin, find
+from launcher.engine.build_record import ComputeBackend, Record
+from launcher.engine.discovery import Origin, find_engine
 from launcher.errors import EngineBuildError
 from tests.support.machine import have
 from tests.support.toolchain import (
@@ -49,7 +49,7 @@ async def test_what_is_built_is_the_engine_that_is_found_next(build_cache: Path)
     expected = ["preparing", "downloading llama.cpp", "unpacking", "configuring", "compiling", "checking vectors"]
     assert steps == expected
     assert Progress(step="compiling", done=2, total=2) in seen
-    assert ((found := await find(None)).origin, found.argv) == (Origin.BUILT, (str(path),))
+    assert ((found := await find_engine(None)).origin, found.argv) == (Origin.BUILT, (str(path),))
 
 
 async def test_a_build_that_fails_tells_the_last_lines_and_leaves_the_engine_that_was_there(
@@ -95,7 +95,7 @@ async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same
     built = await build(Wanted(), seen.append)
     assert "its vectors are the same to the last bit" in built.note
     assert seen[-1] == Progress(step="checking vectors")
-    assert FLAG in (await find(None)).flags
+    assert FLAG in (await find_engine(None)).flags
     assert remains(build_cache) == INSTALLED
 
 
@@ -128,7 +128,7 @@ async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none
     fault = "the built engine dies of SIGILL on --version"
     assert f"; it does not use AMX: with AMX, {fault}; its vectors agree" in built.note
     assert remains(build_cache) == INSTALLED
-    record = build_record.read(built.path)
+    record = build_record.read_record(built.path)
     assert record is not None
     assert (record.note, record.missing_instructions({"avx512f"})) == (built.note, [])
 
@@ -139,7 +139,7 @@ async def test_it_is_up_to_date_on_the_same_processor_with_the_same_options(
     assert up_to_date(Wanted()) is None
     built = await build(Wanted(), ignore)
     assert up_to_date(Wanted()) == built
-    assert up_to_date(Wanted(backend=Backend.CUDA)) is None
+    assert up_to_date(Wanted(backend=ComputeBackend.CUDA)) is None
     assert up_to_date(Wanted(stock=True)) is None
     for others in ("avx512f", "avx512f amx_tile amx_int8 avx512_fp16"):  # one that lacks some, one that has more
         with monkeypatch.context() as moved:
@@ -168,7 +168,7 @@ def test_if_needed_builds_nothing_where_the_engine_is_up_to_date(tmp_path: Path)
     final = tmp_path / "engine" / "llama-server"
     script(final.with_name("built"), "")
     record = Record(order=order_here(Wanted()), processor="p", note="a note")
-    build_record.install(final.with_name("built"), final, record)
+    build_record.install_build(final.with_name("built"), final, record)
     done = trillama("engine", "build", "--if-needed", env=env)
     assert (done.code, done.out) == (0, f"{final} is up to date: a note\n")
 

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.build.compilation import Compiled, Task, compile_engine
 from launcher.build.steps import Progress, Steps
-from launcher.engine.build_record import Backend, Order
+from launcher.engine.build_record import ComputeBackend, Order
 from launcher.errors import EngineBuildError
 from tests.support.toolchain import DIES, faulty_cmake, quick_check
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def compiled_for(
-    folder: Path, *instructions: str, backend: Backend = Backend.CPU, cxxflags: str = ""
+    folder: Path, *instructions: str, backend: ComputeBackend = ComputeBackend.CPU, cxxflags: str = ""
 ) -> tuple[Compiled, list[str]]:
     """What is compiled on a processor with those instructions, and the steps."""
     seen: list[Progress] = []
@@ -51,16 +51,18 @@ async def test_what_is_miscompiled_is_compiled_again_without_amx(folder: Path, f
     assert [step for step in steps if "AMX" in step] == again
 
 
-async def test_where_it_dies_without_amx_too_both_are_said(folder: Path) -> None:
+async def test_where_it_dies_without_amx_too_both_are_reported(folder: Path) -> None:
     faulty_cmake(folder, DIES.format("--model"), unless="-mno-other")
     dies = "the built engine dies of SIGILL on Q8_0"
     with pytest.raises(EngineBuildError, match=f"^{dies}; compiled again without AMX: {dies}$"):
         await compiled_for(folder, "amx_tile")
 
 
-@pytest.mark.parametrize(("instruction", "backend"), [("avx512f", Backend.CPU), ("amx_tile", Backend.VULKAN)])
+@pytest.mark.parametrize(
+    ("instruction", "backend"), [("avx512f", ComputeBackend.CPU), ("amx_tile", ComputeBackend.VULKAN)]
+)
 async def test_where_amx_is_not_to_blame_nothing_is_compiled_again(
-    folder: Path, instruction: str, backend: Backend
+    folder: Path, instruction: str, backend: ComputeBackend
 ) -> None:
     faulty_cmake(folder, DIES.format("--version"), unless="-mno-amx-tile")
     with pytest.raises(EngineBuildError, match=r"dies of SIGILL on --version$"):

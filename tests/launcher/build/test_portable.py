@@ -28,12 +28,12 @@ def test_a_moved_folder_runs_with_its_own_libraries(tmp_path: Path) -> None:
     (toolkit / "libof.so.13").symlink_to("libof.so.13.1")
     own, rpath = (f"-L{toolkit}", "-l:libof.so.13"), f"-Wl,-rpath,$ORIGIN:{toolkit}"
     compile_c(built, "-o", "llama-server", *own, rpath, text="int of(void); int main(void) { return of(); }")
-    engine = portable.install(built, tmp_path / "out", RECORD)
+    engine = portable.install_folder(built, tmp_path / "out", RECORD)
     assert {path.name for path in engine.parent.iterdir()} == {"llama-server", "llama-server.json", "libof.so.13"}
     (tmp_path / "out").rename(tmp_path / "moved")
     (tmp_path / "toolkit").rename(tmp_path / "gone")
     assert subprocess.run((tmp_path / "moved" / "llama-server",), check=False).returncode == 7
-    assert build_record.read(tmp_path / "moved" / "llama-server") == RECORD
+    assert build_record.read_record(tmp_path / "moved" / "llama-server") == RECORD
 
 
 async def test_it_is_built_there_and_the_cache_folder_stays_as_it_was(build_cache: Path, tmp_path: Path) -> None:

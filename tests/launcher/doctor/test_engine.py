@@ -77,26 +77,26 @@ async def test_an_engine_that_would_be_faster_if_it_were_built_here(
 ) -> None:
     have(tmp_path, monkeypatch, flags)
     settings = settings_of(engine={"gpu_layers": 0})
-    found = await doctor_engine.build(replace(machine(settings), engine=engine_of(origin)))
+    found = await doctor_engine.chosen_engine(replace(machine(settings), engine=engine_of(origin)))
     assert found.level is level
     assert said in found.text
     assert found.fix == ("trillama engine build" if level is Level.WARN else "")
-    found = await doctor_engine.build(replace(machine(settings, CARD, backend=True), engine=engine_of(origin)))
+    found = await doctor_engine.chosen_engine(replace(machine(settings, CARD, backend=True), engine=engine_of(origin)))
     assert found.level is Level.OK  # the GPU computes
 
 
 @pytest.mark.parametrize(("left_out", "level"), [((), Level.WARN), (("amx_int8",), Level.OK)])
-async def test_a_built_engine_is_told_from_one_that_was_built_without_amx_for_a_reason(
+async def test_a_built_engine_is_told_apart_from_one_that_was_built_without_amx_for_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_out: tuple[str, ...], level: Level
 ) -> None:
     built_for = ("avx512f", *left_out)
     order = Order(source="s", stock=False, instructions=built_for)
     (tmp_path / "built").touch()
     record = Record(order=order, processor="p", left_out=left_out, note="n")
-    build_record.install(tmp_path / "built", tmp_path / "llama-server", record)
+    build_record.install_build(tmp_path / "built", tmp_path / "llama-server", record)
     have(tmp_path, monkeypatch, "avx512f amx_int8")
     engine = engine_of(Origin.BUILT, str(tmp_path / "llama-server"))
-    found = await doctor_engine.build(replace(machine(settings_of(engine={"gpu_layers": 0})), engine=engine))
+    found = await doctor_engine.chosen_engine(replace(machine(settings_of(engine={"gpu_layers": 0})), engine=engine))
     assert (found.level, "AMX" in found.text) == (level, level is Level.WARN)
 
 
@@ -105,7 +105,7 @@ async def test_an_engine_of_another_processor_fails_by_name(tmp_path: Path, monk
     (tmp_path / "engine").mkdir()
     (tmp_path / "built").touch()
     order = Order(source="s", stock=False, instructions=("amx_int8", "avx2"))
-    build_record.install(tmp_path / "built", built_path(), Record(order=order, processor="p", note="n"))
+    build_record.install_build(tmp_path / "built", built_path(), Record(order=order, processor="p", note="n"))
     have(tmp_path, monkeypatch, "avx2")
     lines = {line.name: line.finding for line in await examine(lambda: settings_of(demo=True), deep=False)}
     assert lines["engine"].level is Level.FAIL

@@ -6,10 +6,10 @@ import psutil
 import pytest
 
 from launcher.build.patch import FLAG
-from launcher.models.gguf_file import read_header
+from launcher.engine.device_list import MIB
+from launcher.models.gguf_file import model_header
 from launcher.planning.memory import (
     GIB,
-    MIB,
     Flags,
     ModelWeights,
     Need,
@@ -103,7 +103,7 @@ async def test_a_real_process_takes_what_is_said(tmp_path: Path, engine: str, n_
         pytest.skip(str(missing))
     tokens = 2048
     model = write_model(tmp_path / "wide.gguf", vocabulary=80_000, n_ff=n_ff)
-    weights = weights_of(read_header(model))
+    weights = weights_of(model_header(model))
     assert weights is not None
     assert weights.shape == Shape(
         layers=2, embedding_length=64, feed_forward_length=n_ff, kv_length=32, vocabulary=80_000

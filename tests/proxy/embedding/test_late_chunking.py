@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import pytest_asyncio
 
-from proxy.tokens.bpe import load
+from proxy.tokens.bpe import load_tokenizer
 from tests.support.client import embed, vectors_of
 from tests.support.families import only
 from tests.support.reference import Reference
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 def exact(path: Path, prefix: str, chunks: Sequence[str], limit: int = LIMIT) -> npt.NDArray[np.float64]:
     """The unit vectors by an independent forward pass: the mean over the tokens that end inside the chunk."""
-    ids, ends = load(path).encode_with_ends(prefix + "".join(chunks))
+    ids, ends = load_tokenizer(path).encode_with_ends(prefix + "".join(chunks))
     model = Reference(path)
     assert ids == model.encode(prefix + "".join(chunks))
     states, ends = model.states(ids[:limit]), ends[:limit]
@@ -74,7 +74,7 @@ async def test_one_text_is_the_mean_without_the_prefix(small: Stack) -> None:
     assert cosines(vector[None], exact(small.models["retrieval"], "Query: ", DINNER[:1])) >= 0.9999
 
 
-async def test_every_encoding_and_door_gives_the_same_vectors(small: Stack) -> None:
+async def test_every_encoding_and_dialect_gives_the_same_vectors(small: Stack) -> None:
     body = {"input": DINNER, "late_chunking": True, "task": "retrieval.passage", "dimensions": 32}
     expected = await embed(small, DINNER, task="retrieval.passage", late_chunking=True, dimensions=32)
     assert np.linalg.norm(expected, axis=1) == pytest.approx(1)
@@ -88,7 +88,7 @@ async def test_every_encoding_and_door_gives_the_same_vectors(small: Stack) -> N
 
 async def test_usage_counts_the_document_once(small: Stack) -> None:
     answer = await small.post({"input": DINNER, "task": "retrieval.query", "late_chunking": True})
-    ids, _ = load(small.models["retrieval"]).encode_with_ends("Query: " + "".join(DINNER))
+    ids, _ = load_tokenizer(small.models["retrieval"]).encode_with_ends("Query: " + "".join(DINNER))
     assert answer.json["usage"] == {"prompt_tokens": len(ids), "total_tokens": len(ids)}
 
 
@@ -122,12 +122,15 @@ async def test_many_chunks_are_computed_token_by_token(engine_kind: str, tmp_pat
         assert 'trillama_call_tokens_count{backend="code-tokens"} 1.0' in metrics
 
 
-async def test_without_the_second_engine_the_beginnings_do(engine_kind: str, tmp_path: Path) -> None:
+async def test_without_the_second_engine_prefixes_are_computed(engine_kind: str, tmp_path: Path) -> None:
     family, models = small_family(tmp_path)
     chunks = words(40)
     part = only(family, "code", tmp_path / "code.toml")
     nobody = {"code": {"url": f"unix://{tmp_path}/nobody.sock", "slots": 1, "batch_tokens": 2048}}
-    async with stack(engine_kind, {"code": models["code"]}, family=part, token_backends=nobody) as served:
+    served_by_one = stack(
+        engine_kind, {"code": models["code"]}, family=part, token_backends=nobody, unready=["code-tokens"]
+    )
+    async with served_by_one as served:
         vectors = await embed(served, chunks, task="code.passage", late_chunking=True)
     assert cosines(vectors, exact(models["code"], "Passage: ", chunks)).min() >= 0.9999
 
@@ -171,7 +174,7 @@ async def test_a_decomposed_accent_belongs_to_the_letter_before(small: Stack) ->
 async def test_a_document_that_is_too_long_is_refused_with_its_count(small: Stack) -> None:
     chunks = ["".join(words(100, seed)) for seed in range(4)]
     answer = await small.post({"input": chunks, "late_chunking": True, "task": "retrieval.query"})
-    ids, _ = load(small.models["retrieval"]).encode_with_ends("Query: " + "".join(chunks))
+    ids, _ = load_tokenizer(small.models["retrieval"]).encode_with_ends("Query: " + "".join(chunks))
     assert answer.status == 400
     assert answer.json["code"] == "INPUT_TOKEN_LIMIT_EXCEEDED"
     assert f"one document, of {len(ids)} tokens" in str(answer.json["detail"])

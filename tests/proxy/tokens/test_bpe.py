@@ -10,7 +10,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load
+from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load_tokenizer
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.reference import Reference
 from tests.support.tiny_models import add_tokenizer, write_model
@@ -54,7 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(model: Path) -> Tokenizer:
-    return load(model)
+    return load_tokenizer(model)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -86,7 +86,7 @@ async def test_odd_characters_split_as_in_the_engine(ours: Tokenizer, engine: Ll
 async def test_other_pre_tokenizers_have_the_engines_tokens(tmp_path: Path, engine_kind: str, pre: str) -> None:
     model = write_model(tmp_path / "model.gguf", pre=pre)
     async with llama_server(model, engine=engine_kind) as engine:
-        assert load(model).encode(PINNED_TEXTS) == [await engine.tokenize(text) for text in PINNED_TEXTS]
+        assert load_tokenizer(model).encode(PINNED_TEXTS) == [await engine.tokenize(text) for text in PINNED_TEXTS]
 
 
 @pytest.mark.parametrize(("add_bos", "add_eos"), [(True, False), (False, True), (True, True), (None, None)])
@@ -96,7 +96,10 @@ async def test_begin_and_end_are_added_as_the_file_says(
     for pre in ("qwen2", "llama-bpe"):  # without a word in the file, the second begins with BOS
         model = write_model(tmp_path / "model.gguf", pre=pre, add_bos=add_bos, add_eos=add_eos)
         async with llama_server(model, engine=engine_kind) as engine:
-            assert load(model).encode(["the fox", ""]) == [await engine.tokenize("the fox"), await engine.tokenize("")]
+            assert load_tokenizer(model).encode(["the fox", ""]) == [
+                await engine.tokenize("the fox"),
+                await engine.tokenize(""),
+            ]
 
 
 @given(text=TEXTS)
@@ -148,7 +151,7 @@ def test_another_kind_of_tokenizer_is_refused(tmp_path: Path, model: str, pre: s
     writer.write_kv_data_to_file()
     writer.close()
     with pytest.raises(UnsupportedTokenizer, match=reason):
-        load(tmp_path / "vocabulary.gguf")
+        load_tokenizer(tmp_path / "vocabulary.gguf")
 
 
 def test_a_file_cut_short_anywhere_before_its_weights_is_refused(model: Path, tmp_path: Path) -> None:
@@ -157,13 +160,13 @@ def test_a_file_cut_short_anywhere_before_its_weights_is_refused(model: Path, tm
     for length in (*range(40), *range(40, content.index(b"add_bos_token"), 499)):
         cut.write_bytes(content[:length])
         with pytest.raises(UnsupportedTokenizer):
-            load(cut)
+            load_tokenizer(cut)
 
 
 def test_a_missing_file_and_merges_of_another_vocabulary_are_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedTokenizer, match="No such file"):
-        load(tmp_path / "missing.gguf")
+        load_tokenizer(tmp_path / "missing.gguf")
     foreign = tmp_path / "foreign.gguf"
     foreign.write_bytes(model.read_bytes().replace(b"t h", b"t\x01h", 1).replace(b"h e", b"\x02 e"))
     with pytest.raises(UnsupportedTokenizer, match="do not fit"):
-        load(foreign)
+        load_tokenizer(foreign)

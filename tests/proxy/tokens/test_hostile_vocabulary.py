@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.contract.gguf import BadGGUF, read_header
-from proxy.tokens.bpe import UnsupportedTokenizer, load
+from proxy.tokens.bpe import UnsupportedTokenizer, load_tokenizer
 from tests.support.hostile_gguf import (
     ARRAY,
     FLOAT32,
@@ -65,13 +65,15 @@ ODD = {
 @pytest.mark.parametrize(("content", "words"), ODD.values(), ids=ODD.keys())
 def test_an_odd_vocabulary_is_refused_by_name(tmp_path: Path, content: bytes, words: str) -> None:
     with pytest.raises(UnsupportedTokenizer, match=words) as refused:
-        load(write(tmp_path / "m.gguf", content))
+        load_tokenizer(write(tmp_path / "m.gguf", content))
     assert len(str(refused.value)) < 500
 
 
 @pytest.mark.parametrize("content", LIES.values(), ids=LIES.keys())
 @pytest.mark.parametrize("wanted", [frozenset(), frozenset({"k"})], ids=["skipped", "wanted"])
-def test_a_lie_is_a_named_error_and_takes_no_memory(tmp_path: Path, content: bytes, wanted: frozenset[str]) -> None:
+def test_a_false_claim_is_a_named_error_and_takes_no_memory(
+    tmp_path: Path, content: bytes, wanted: frozenset[str]
+) -> None:
     path = write(tmp_path / "m.gguf", content)
     tracemalloc.start()
     try:
@@ -104,7 +106,7 @@ def test_any_vocabulary_is_taken_or_refused(tokens: list[str], merges: list[str]
     kinds = pair("tokenizer.ggml.token_type", ARRAY, array(INT32, len(types), struct.pack(f"<{len(types)}i", *types)))
     content = vocabulary(kinds, tokens=texts(*tokens), merges=texts(*merges))
     with tempfile.TemporaryDirectory() as folder, suppress(UnsupportedTokenizer):
-        tokenizer = load(write(Path(folder, "m.gguf"), content))
+        tokenizer = load_tokenizer(write(Path(folder, "m.gguf"), content))
         for ids in tokenizer.encode(["ab é \0", "".join(tokens)]):
             assert all(0 <= token < tokenizer.size for token in ids)
             tokenizer.decode(ids)
