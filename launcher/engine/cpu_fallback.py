@@ -12,7 +12,7 @@ from launcher.engine.discovery import Engine
 from launcher.errors import EngineError, StartError
 from launcher.settings.config import EngineSettings, Settings
 
-_FIX = "check it with `nvidia-smi` and `trillama doctor`, or set require_gpu = false under [engine]"
+_FIX = "check the driver (`nvidia-smi`, `vulkaninfo`) and `trillama doctor`, or set require_gpu = false under [engine]"
 FALLBACK = re.compile(r"no usable GPU found|failed to initialize CUDA|no CUDA-capable device")
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
@@ -30,7 +30,8 @@ def check_devices(settings: EngineSettings, devices: Devices, engine: Engine) ->
         return
     if not devices.has_gpu_backend:
         raise EngineError(
-            f"require_gpu = true, but {engine.name} computes on the CPU only: run `trillama engine build --cuda`"
+            f"require_gpu = true, but {engine.name} computes on the CPU only: "
+            "run `trillama engine build --cuda`, or with --vulkan or --hip"
         )
     raise StartError(f"{engine.name} finds no GPU, and would silently compute on the CPU: {_FIX}")
 

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.engine import build_record, discovery
 from launcher.engine.argv import REQUIRED_FLAGS
-from launcher.engine.build_record import Order, Record
+from launcher.engine.build_record import ComputeBackend, Order, Record
 from launcher.engine.discovery import Origin, built_path, find_engine, parse_flags, parse_version
 from launcher.errors import EngineError
 from launcher.host import processor
@@ -91,9 +91,11 @@ async def test_what_is_no_working_llama_server_is_refused(tmp_path: Path, body: 
         await find_engine(script(tmp_path / "other", body))
 
 
-def installed(path: Path, *, on: frozenset[str], left_out: tuple[str, ...] = (), cuda: bool = False) -> Path:
+def installed(
+    path: Path, *, on: frozenset[str], left_out: tuple[str, ...] = (), backend: ComputeBackend = ComputeBackend.CPU
+) -> Path:
     """An engine at `path` that `trillama engine build` made on a processor with those instructions."""
-    order = Order(source="s", cuda=cuda, stock=False, instructions=tuple(sorted(on)))
+    order = Order(source="s", backend=backend, stock=False, instructions=tuple(sorted(on)))
     record = Record(order=order, processor="Other Processor", left_out=left_out, note="a note")
     build_record.install_build(llama_server(path.with_name("built")), path, record)
     return path
@@ -106,7 +108,7 @@ async def test_an_engine_of_another_processor_is_refused_by_name_and_not_run(
     llama_server(tmp_path / "path" / "llama-server")  # which is not taken in its place
     place = tmp_path / ("mine/llama-server" if configured else "cache/engine/llama-server")
     place.parent.mkdir(parents=True)
-    path = installed(place, on=frozenset({"avx2", "avx512f", "amx_int8"}), cuda=True)
+    path = installed(place, on=frozenset({"avx2", "avx512f", "amx_int8"}), backend=ComputeBackend.CUDA)
     script(path, f"touch {tmp_path}/run")
     have(tmp_path, monkeypatch, "avx2")
     with pytest.raises(
