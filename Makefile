@@ -14,7 +14,7 @@ define install
 		esac; done
 endef
 
-.PHONY: demo serve test test-clients lint docs format bench clean
+.PHONY: demo serve test test-system test-clients test-vulkan lint docs format bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -23,11 +23,20 @@ demo: .venv/installed
 serve: .venv/installed
 	@exec $(BIN)/trillama serve $(ARGS)
 
-test: .venv/installed-dev
-	$(BIN)/pytest -n 3 --dist loadgroup --ignore tests/clients $(ARGS)
+PYTEST := $(BIN)/pytest -n 3 --dist loadgroup
+
+test: .venv/installed-dev # the proxy, the launcher's parts, the engine
+	$(PYTEST) --ignore tests/clients --ignore tests/system $(ARGS)
+
+test-system: .venv/installed-dev # the whole product as processes: starts, faults, reloads, an init system
+	$(PYTEST) tests/system $(ARGS)
 
 test-clients: .venv/installed-dev # real clients, in environments of their own: 1.5 GB, some minutes the first time
-	$(BIN)/pytest -n 3 --dist loadgroup tests/clients $(ARGS)
+	$(PYTEST) tests/clients $(ARGS)
+
+test-vulkan: .venv/installed-dev # a real GPU backend on Mesa's software device (docs/engine.md): a quarter of an hour the first time
+	$(BIN)/trillama engine build --vulkan --if-needed --out .venv/vulkan-engine
+	TRILLAMA_VULKAN_ENGINE=.venv/vulkan-engine/llama-server $(BIN)/pytest tests/system/test_vulkan.py $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

@@ -24,7 +24,7 @@ from launcher.terminal.signals import until_signal
 from launcher.terminal.streams import losing
 
 
-async def run(read: Callable[[], Settings], *, out: Terminal, err: Terminal) -> None:
+async def run_serve(read: Callable[[], Settings], *, out: Terminal, err: Terminal) -> None:
     """Serve the settings that `read` returns until SIGINT, SIGTERM or the end of its terminal, which end it in order.
 
     Any other SIGHUP reads the settings again. Raises LauncherError.

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
@@ -18,15 +19,16 @@ from launcher.fleet.listener import listen
 from launcher.host import processes
 from launcher.models import header_check, sources
 from launcher.models.sources import ModelFile
+from launcher.planning.memory import GIB
 from launcher.planning.request import AUTO
 from launcher.settings.config import LOOPBACK, Settings
+from launcher.settings.family import FamilyFile
 from launcher.settings.folders import LONGEST_BASE, fits_sockets, hub_cache, runtime_base, write_obstacle
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
 
 STALE_S = 60.0  # a younger folder may belong to a launcher that is just starting
 MIN_KEY = 16  # characters; a shorter key can be guessed by trying
-GIB = 2**30
 
 
 def named(settings: Settings) -> Settings:
@@ -63,7 +65,7 @@ async def runtime_folder(settings: Settings) -> Finding:
 async def stale_folders(settings: Settings) -> Finding:
     """Folders of a launcher that has ended: a small shell removes each, unless that was killed too."""
     base = settings.host.runtime_dir or runtime_base()
-    used = {word for one in processes.running(["cmdline"]) for word in one.info["cmdline"] or ()}
+    used = {word for one in processes.running_processes(["cmdline"]) for word in one.info["cmdline"] or ()}
     left = [path for path in base.glob("trillama-????????") if path.is_dir() and str(path) not in used]
     if stale := [path for path in left if _is_old_and_ours(path) and not _answers(path)]:
         return warn(f"{len(stale)} in {base}, of a launcher that has ended", shlex.join(("rm", "-r", *map(str, stale))))
@@ -98,18 +100,24 @@ async def disk(settings: Settings, _deep: bool) -> Finding:
     return fail(text, "make room, or set HF_HOME to a folder on another disk") if size > free else ok(text)
 
 
-async def model_files(settings: Settings, deep: bool) -> Finding:
+async def complete_model_files(settings: Settings, deep: bool) -> Finding:
     """Whether each file here is a complete GGUF of the family; with `deep`, also has the hub's SHA-256."""
     if settings.host.demo:
         return ok("the demo models are made when needed")
     family = settings.family
     here = {one.backend: path for one in _wanted(settings) if (path := _path(one))}
-    for backend, path in here.items():
-        own = backend in settings.host.models.files
+    loras = sources.lora_files(family, settings.host.models)
+    checks: list[tuple[ModelFile, str, Callable[[Path, FamilyFile], object]]] = [
+        *((one, "files", header_check.check_model) for one in _wanted(settings)),
+        *((one, "lora_files", header_check.check_lora) for one in loras),
+    ]
+    for one, setting, check in checks:
+        if (path := _path(one)) is None:
+            continue
         remove = shlex.join(("rm", str(path.resolve()), str(path)))
-        fix = f"correct files.{backend} under [models]" if own else f"{remove}  # it is downloaded again"
+        fix = f"correct {setting}.{one.backend} under [models]" if one.local else f"{remove}  # it is downloaded again"
         try:
-            header_check.check(path, family)
+            check(path, family)
         except LauncherError as error:
             return fail(str(error), fix)
         if deep and (damaged := await asyncio.to_thread(_damage, path)):

@@ -12,6 +12,7 @@ from launcher.models import header_check, sources
 from launcher.models.demo import demo_models
 from launcher.planning import sizing
 from launcher.settings.config import Settings
+from launcher.settings.family import Weights
 from launcher.settings.folders import LOGS, cache_dir, make_folder
 from launcher.supervision.deployment import Deployment
 from launcher.terminal.progress import Display
@@ -35,19 +36,20 @@ async def prepare(
     address, port = listener.getsockname()[:2]  # systemd's socket unit may differ from our configuration
     settings = settings.with_host(host=address, port=port)
     names = only or tuple(settings.family.weights.models)
-    found = await discovery.find(settings.host.engine.llama_server)
+    found = await discovery.find_engine(settings.host.engine.llama_server)
     argv.check_extra(settings.host.engine.extra_flags, found.flags)
     wanted = settings.host.engine
-    devices = await gpu.read(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
+    devices = await gpu.read_devices(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
     cpu_fallback.check_devices(wanted, devices, found)
     settings = cpu_fallback.adapt_gpu_layers(settings, devices)
     decision = sizing.decide(settings, found, devices, names, ours=ours)
     for note in (*decision.notes, *sizing.save_choices(settings, decision)):
         display.say(note)
     served = await files(decision.settings, names, display)
-    asked = settings.host.max_input_tokens
-    settings = header_check.bounded(decision.settings, served.headers.values(), asked)
-    if settings != decision.settings:
+    most = served.longest(settings.family.weights)
+    asked, hoped = settings.host.max_input_tokens, settings.max_input_tokens
+    settings = header_check.bounded(decision.settings, most, asked)
+    if settings.max_input_tokens < hoped and settings.max_input_tokens in most:
         display.say(f"the longest text is {settings.max_input_tokens} tokens: the model's file takes no longer ones")
     return Deployment(
         settings=profile.apply_saved(settings, found, devices, served.models, display.say),
@@ -70,6 +72,10 @@ class ServedFiles:
     loras: Mapping[str, Path] = field(default_factory=dict)
     headers: Mapping[str, Header] = field(default_factory=dict)
 
+    def longest(self, weights: Weights) -> list[int | None]:
+        """The longest text that each file takes, if its header says it."""
+        return [header_check.longest_text(header, weights) for header in self.headers.values()]
+
 
 async def files(settings: Settings, names: Sequence[str], display: Display) -> ServedFiles:
     """Each backend's model file and LoRA, downloaded, and checked against the family. Raises ModelError."""
@@ -84,7 +90,7 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> S
         if wanted.backend in names:
             loras[wanted.backend] = lora = await sources.locate_intact(wanted, report=display.downloading)
             header_check.check_lora(lora, family)
-    headers = {name: header_check.check(path, family) for name, path in paths.items()}
+    headers = {name: header_check.check_model(path, family) for name, path in paths.items()}
     for note in dict.fromkeys(header_check.left_out(header, family.weights) for header in headers.values()):
         if note:
             display.say(note)

@@ -6,8 +6,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from launcher.arrays import F32
 from launcher.errors import ModelError
-from launcher.multivector.safetensors import F32
 
 
 class LoraConfig(BaseModel):

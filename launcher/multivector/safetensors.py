@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from launcher.arrays import F32
 from launcher.errors import ModelError
 from launcher.hub.client import RemoteFile
 from launcher.multivector import byte_ranges
 
-F32 = NDArray[np.float32]
-Size = Annotated[int, Field(ge=0)]
+_Size = Annotated[int, Field(ge=0)]
 
 MAX_HEADER_BYTES = 16 * 2**20  # a quarter of a MiB is usual
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -36,8 +35,8 @@ class Tensor:
 
 class _Entry(BaseModel):
     dtype: str
-    shape: tuple[Size, ...]
-    data_offsets: tuple[Size, Size]
+    shape: tuple[_Size, ...]
+    data_offsets: tuple[_Size, _Size]
 
 
 _HEADER = TypeAdapter(dict[str, _Entry | dict[str, str]])  # `__metadata__` maps text to text
@@ -45,11 +44,11 @@ _HEADER = TypeAdapter(dict[str, _Entry | dict[str, str]])  # `__metadata__` maps
 
 def tensors(file: RemoteFile) -> dict[str, Tensor]:
     """Each tensor of the file by its name. Reads only the header. Raises ModelError."""
-    length = int.from_bytes(byte_ranges.read(file, 0, 8), "little")
+    length = int.from_bytes(byte_ranges.read_range(file, 0, 8), "little")
     if not 0 < length <= min(MAX_HEADER_BYTES, file.size - 8):
         raise ModelError(f"{file} is not a safetensors file: its header would have {length} bytes; name another file")
     try:
-        header = _HEADER.validate_json(byte_ranges.read(file, 8, length))
+        header = _HEADER.validate_json(byte_ranges.read_range(file, 8, length))
     except ValidationError as error:
         raise ModelError(f"{file}: its header is not that of a safetensors file; start again") from error
     entries = {name: entry for name, entry in header.items() if isinstance(entry, _Entry)}
@@ -66,7 +65,7 @@ def array(file: RemoteFile, tensor: Tensor) -> tuple[F32, bytes]:
             f"{tensor.name} in {file} has {tensor.length} bytes, which do not fit {tensor.shape} of {tensor.dtype}: "
             "the file is damaged, start again"
         )
-    content = byte_ranges.read(file, tensor.start, tensor.length)
+    content = byte_ranges.read_range(file, tensor.start, tensor.length)
     return as_float32(content, tensor.dtype).reshape(tensor.shape), content
 
 

@@ -14,9 +14,9 @@ MIN_TOKENS = 512  # llama-server's own default; less than a page is of no use
 class PlanRequest:
     """What a plan is asked for. `weights` has each backend's file at each quantisation, in the family's order.
 
-    `quantization` None leaves the choice to the plan: the classes of `quality`, best first. `fixed_tokens`: the length
-    is not to be changed; `wanted_tokens` is then the length hoped for, if it is another. `on_demand`: the backends that
-    the user wants to run on demand.
+    `quantization` None leaves the choice to the plan: the classes in `ranking`, best first; `by_size` says that nothing
+    but the files' sizes is known. `fixed_tokens`: the length is not to be changed; `wanted_tokens` is then the length
+    hoped for, if it is another. `on_demand`: the backends that the user wants to run on demand.
     """
 
     weights: Mapping[str, Mapping[str, ModelWeights]]
@@ -24,8 +24,10 @@ class PlanRequest:
     quantization: str | None
     tokens: int
     fixed_tokens: bool
+    slots: int
     gpu_layers: int
     logits: bool
+    by_size: bool = False
     on_demand: frozenset[str] = frozenset()
     wanted_tokens: int | None = None
 
@@ -99,11 +101,13 @@ def _lengths(request: PlanRequest) -> tuple[int, ...]:
 
 def needs_of(request: PlanRequest, candidate: Candidate) -> dict[str, Need]:
     """The memory that each backend needs."""
-    flags = Flags(batch_tokens=candidate.tokens, gpu_layers=request.gpu_layers, logits=request.logits)
+    flags = Flags(
+        batch_tokens=candidate.tokens, slots=request.slots, gpu_layers=request.gpu_layers, logits=request.logits
+    )
     return {name: need(files[candidate.quantization], flags) for name, files in request.weights.items()}
 
 
-def items_of(request: PlanRequest, candidate: Candidate) -> list[PackedItem]:
+def packed_items(request: PlanRequest, candidate: Candidate) -> list[PackedItem]:
     """What is loaded at once: the resident backends, and one place for all that take turns."""
     needs = needs_of(request, candidate)
     items = [PackedItem(names=(name,), need=needs[name]) for name in candidate.resident]
@@ -119,7 +123,7 @@ def items_of(request: PlanRequest, candidate: Candidate) -> list[PackedItem]:
 
 def assign(request: PlanRequest, room: DeviceRoom, candidate: Candidate) -> dict[str, Shares] | None:
     """Each backend's devices, or None if not everything fits; no devices means the CPU."""
-    items = items_of(request, candidate)
+    items = packed_items(request, candidate)
     if ram_needed([item.need for item in items], room) > room.ram:
         return None
     shares: Sequence[Shares] | None = [{} for _ in items]

@@ -54,6 +54,14 @@ class VectorRules(BaseModel):
     pooling: Pooling = "mean"
     causal: bool = True  # whether a token sees only those before it; `false`: it sees the whole text
     rope_scaling: RopeScaling | None = None  # for texts longer than the model was trained with
+    # what a whole vector gets before fewer `dimensions` are cut from it, as nomic-embed-text-v1.5's
+    sliced_after: Literal["layer_norm"] | None = None
+
+    @model_validator(mode="after")
+    def _sees_the_text(self) -> Self:
+        if self.pooling == "cls" and self.causal:
+            raise ValueError('pooling = "cls" needs causal = false: else the first token sees nothing of the text')
+        return self
 
 
 class TokenizerRules(Strict):

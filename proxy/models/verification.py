@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 # About eighty tokens: fewer would say little about the speed.
 KNOWN_TEXT = "Query: " + "what do llamas, alpacas, vicuñas and guanacos eat in the high Andes in winter? " * 4
-TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
+_TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +45,23 @@ class VerifiedBackend:
     rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
-async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
+async def verify_backend(backend: LlamaClient, family: Family) -> VerifiedBackend:
     """Verify the backend. Raises BackendError with what is wrong, or not there yet.
 
     The error is BackendLost only if the backend was up and ended meanwhile.
     """
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             await _check_up(backend)
+            properties = await backend.properties()
+            _check_context(backend, properties)
             tokenizer = await _own_tokenizer(backend, family.tokenizer.words)
             tokenize: Tokenize = (
                 _EngineTokenizer(backend) if isinstance(tokenizer, NoTokenizer) else LocalTokenizer(tokenizer)
             )
             special = await _special_tokens(backend, tokenize)
             speed = await _check_vector(backend, family, tokenize)
-            return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family), speed, special)
+            return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family, properties), speed, special)
     except TimeoutError as error:
         raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
 
@@ -69,6 +71,14 @@ async def _check_up(backend: LlamaClient) -> None:
         await backend.check()
     except BackendLost as error:
         raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
+
+
+def _check_context(backend: LlamaClient, properties: Mapping[str, str]) -> None:
+    """Raises BackendError if a text that fits the batch is too long for the engine, as where the model takes less."""
+    longest, batch = properties.get("n_ctx", ""), backend.settings.batch_tokens
+    if longest.isdecimal() and int(longest) < batch:
+        message = f"backend {backend.name} takes {longest} tokens of a text, less than its batch_tokens = {batch}"
+        raise BackendError(f"{message}: set batch_tokens and max_input_tokens = {longest}, or a larger --ctx-size")
 
 
 async def _special_tokens(backend: LlamaClient, tokenize: Tokenize) -> SpecialTokens:
@@ -93,8 +103,8 @@ async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize
     return len(ids) / seconds
 
 
-async def _provenance(backend: LlamaClient, family: Family) -> Provenance:
-    settings, properties = backend.settings, await backend.properties()
+async def _provenance(backend: LlamaClient, family: Family, properties: Mapping[str, str]) -> Provenance:
+    settings = backend.settings
     digest = await asyncio.to_thread(digest_of, settings.model_file) if settings.model_file else UNKNOWN
     lora = await asyncio.to_thread(digest_of, settings.lora_file) if settings.lora_file else None
     known = UNKNOWN not in {digest, lora}

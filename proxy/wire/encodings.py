@@ -1,4 +1,4 @@
-"""Pure numpy: raw vectors → the vectors and encodings that a client requested."""
+"""Pure numpy: vectors → the encodings that a client requested."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
@@ -11,21 +11,6 @@ from proxy.types import Encoding, Matrix
 
 Embedding = NDArray[np.float32] | list[int] | str
 Encoders = Mapping[Encoding, Callable[[Matrix], list[Embedding]]]
-
-
-def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
-    """The first `dimensions` of each row, shape (n, dimensions), L2-normalised again if `normalized`.
-
-    A vector of zeros has no direction and stays as it is.
-    """
-    sliced = np.ascontiguousarray(raw[:, :dimensions])
-    if not normalized:
-        return sliced
-    norms = np.sqrt(np.einsum("ij,ij->i", sliced, sliced, dtype=np.float64))
-    norms[norms == 0] = 1
-    # In float64, rounded as it is written: no second matrix of twice the size.
-    np.divide(sliced, norms[:, None], out=(unit := np.empty_like(sliced)), casting="same_kind")
-    return unit
 
 
 def encode(

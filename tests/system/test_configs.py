@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launcher.settings.config import load as load_host
-from proxy.contract.settings import load as load_proxy
+from proxy.contract.settings import load_proxy_settings as load_proxy
 from proxy.embedding.tasks import TaskTable
 
 CONFIGS = Path(__file__).parents[2] / "configs"

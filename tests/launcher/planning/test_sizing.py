@@ -37,20 +37,20 @@ def decided(settings: Settings, found: Devices) -> Decision:
     return plan_for(settings, request, found)
 
 
-def test_what_fits_is_served_as_it_is_set_without_a_word() -> None:
+def test_what_fits_is_served_as_it_is_set_without_a_message() -> None:
     settings = host("Q8_0", max_input_tokens=2048)
     decision = decided(settings, devices((24, 24)))
     assert (decision.settings, decision.notes) == (settings, ())
     assert {name: one.devices for name, one in decision.placements.items()} == dict.fromkeys(BACKENDS, ("CUDA0",))
 
 
-def test_auto_becomes_a_quantisation_and_is_said() -> None:
+def test_auto_becomes_a_quantisation_and_is_reported() -> None:
     decision = decided(host("auto"), devices((48, 48)))
     assert (decision.settings.host.models.quantization, decision.settings.max_input_tokens) == ("Q8_0", 8192)
     assert decision.notes == ("Q8_0 has the best published quality, within noise, of what fits",)
 
 
-def test_a_length_that_nobody_set_is_lowered_to_what_fits_and_said() -> None:
+def test_a_length_that_nobody_set_is_lowered_to_what_fits_and_reported() -> None:
     decision = decided(host(), devices((12, 12)))
     assert decision.settings.max_input_tokens == 1024
     assert decision.settings.host.models.quantization is None  # the family's own, as before
@@ -91,14 +91,34 @@ def test_the_engine_s_flag_decides_whether_logits_count() -> None:
         assert request.logits is logits
 
 
-def test_auto_without_published_figures_is_refused_by_name() -> None:
-    settings = host("auto")
-    weights = settings.family.weights.model_copy(update={"published": None})
-    bare = Settings(settings.host, settings.family.model_copy(update={"weights": weights}), settings.family_file)
-    with pytest.raises(ConfigError, match='"auto": jina-embeddings-v4 has no published figures'):
-        request_of(bare, frozenset(), BACKENDS)
-    named = bare.with_host(models=bare.host.models.model_copy(update={"quantization": None}))
+def test_auto_without_any_size_is_the_familys_quantisation_and_stays_it(engine: Engine, tmp_path: Path) -> None:
+    settings = without_figures(host("auto"))
+    for quantization in ("Q4_K_M", "Q8_0"):
+        decision = decide(settings, engine, devices((48, 48)), BACKENDS)
+        assert (decision.plan, decision.settings.host.models.quantization) == (None, quantization)
+        expected = f'quantization = "auto": {quantization}, because no file\'s size is known before one is here'
+        assert decision.notes == (expected,)
+        assert save_choices(settings, decision) == ()
+        kept = tmp_path / "cache/auto/jina-embeddings-v4.txt"
+        assert kept.read_text(encoding="utf-8") == quantization
+        kept.write_text("Q8_0", encoding="utf-8")
+    named = settings.with_host(models=settings.host.models.model_copy(update={"quantization": None}))
     assert request_of(named, frozenset(), BACKENDS) is None  # unknown sizes are not guessed
+
+
+def without_figures(settings: Settings) -> Settings:
+    changed = settings.family.weights.model_copy(update={"published": None, "shape": None})
+    family = settings.family.model_copy(update={"weights": changed})
+    return Settings(settings.host, family, settings.family_file)
+
+
+def test_a_text_is_at_most_what_the_files_take(engine: Engine, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "own.gguf", context=300)
+    files = {"files": dict.fromkeys(BACKENDS, str(model))}
+    settings = load(None, {"models": files, "engine": {"gpu_layers": 0}})
+    assert decide(settings, engine, devices(), BACKENDS).settings.max_input_tokens == 300
+    with pytest.raises(ConfigError, match="max_input_tokens = 512: the model's file takes texts of 300 tokens"):
+        decide(settings.with_host(max_input_tokens=512), engine, devices(), BACKENDS)
 
 
 def test_demo_models_are_not_planned() -> None:
@@ -175,7 +195,7 @@ def test_the_longest_text_is_remembered_until_models_or_machine_are_others(engin
     assert length(host(), 12) == 1024
 
 
-def test_a_length_that_cannot_be_kept_is_said(engine: Engine, tmp_path: Path) -> None:
+def test_a_length_that_cannot_be_kept_is_reported(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     decision = decide(host(), engine, devices((12, 12)), BACKENDS)
     (note,) = save_choices(host(), decision)

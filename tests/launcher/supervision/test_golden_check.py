@@ -1,4 +1,4 @@
-"""Ready means right: the canary knows the vectors of a file's first start, and when to be silent."""
+"""Ready means right: the golden check keeps the vectors of a first start, and is idle while the engine is busy."""
 
 import asyncio
 from dataclasses import replace
@@ -52,7 +52,7 @@ def test_whatever_changes_the_vectors_has_other_golden_vectors(tmp_path: Path) -
     lora.write_bytes(b"lora")
     rules = [
         VectorRules(),
-        VectorRules(pooling="cls"),
+        VectorRules(pooling="cls", causal=False),
         VectorRules(pooling="last"),
         VectorRules(rope_scaling=RopeScaling(type="yarn", freq_scale=0.5)),
         VectorRules(rope_scaling=RopeScaling(type="yarn", freq_scale=0.25)),

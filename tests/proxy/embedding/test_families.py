@@ -3,6 +3,7 @@
 The truth is llama.cpp's own: its pooling of the whole text, or the states of the text's tokens.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from itertools import pairwise
 
@@ -17,7 +18,7 @@ from proxy.types import Matrix
 from tests.support.client import embed
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.families import write_family
-from tests.support.stack import Stack, stack
+from tests.support.stack import Stack, proxy, stack
 from tests.support.tiny_models import write_model
 
 LIMIT = 64
@@ -37,7 +38,7 @@ async def last(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]
     tasks = {"passage": {"prefix": ""}, "query": QUERY}
     family = write_family(folder / "f.toml", {"architecture": "qwen3", "pooling": "last", "adds": ["eos"]}, tasks=tasks)
     family.write_text(family.read_text() + "[multivector]\ndimensions = 8\n")
-    projector.save(random_projector(), folder / "projector.npz")
+    projector.save_projector(random_projector(), folder / "projector.npz")
     file = str(folder / "projector.npz")
     async with stack(
         "embedded", {"tiny": model}, family=family, by_token=["tiny"], batch_tokens=LIMIT, multivector_file=file
@@ -50,17 +51,26 @@ async def encoder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sta
     """An encoder with rotary positions, EOS and mean pooling: as EuroBERT."""
     folder = tmp_path_factory.mktemp("encoder")
     model = write_model(folder / "m.gguf", architecture="eurobert", add_bos=True, add_eos=True)
-    family = write_family(folder / "f.toml", {"architecture": "eurobert", "causal": False})
+    family = write_family(
+        folder / "f.toml", {"architecture": "eurobert", "causal": False, "sliced_after": "layer_norm"}
+    )
     async with stack("embedded", {"tiny": model}, family=family, by_token=["tiny"], batch_tokens=LIMIT) as served:
         yield served
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def first(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """An encoder with learned positions that pools by its first token: as bge-m3."""
+    """An encoder with learned positions that pools by its first token, as bge-m3; the engine tokenises for it."""
     folder = tmp_path_factory.mktemp("first")
     model = write_model(
-        folder / "m.gguf", architecture="bert", kv_heads=4, context=LIMIT, add_bos=True, add_eos=True, pooling="cls"
+        folder / "m.gguf",
+        architecture="bert",
+        kv_heads=4,
+        context=LIMIT,
+        pre="falcon",
+        add_bos=True,
+        add_eos=True,
+        pooling="cls",
     )
     family = write_family(folder / "f.toml", {"architecture": "bert", "causal": False, "pooling": "cls"})
     async with stack("embedded", {"tiny": model}, family=family, batch_tokens=LIMIT) as served:
@@ -118,6 +128,13 @@ async def test_a_text_that_is_cut_keeps_the_models_own_tokens(families: dict[str
     assert cosines(vector[None], truth) >= 0.9999
     other = await served.engines["tiny"].embed([ids[:LIMIT]])
     assert cosines(vector[None], other) < 0.9999 or name != "last"
+
+
+async def test_a_shorter_vector_is_cut_from_the_layer_normalised_one(encoder: Stack) -> None:
+    whole = await embed(encoder, TEXTS)
+    centred = whole - whole.mean(axis=1, keepdims=True)
+    assert cosines(await embed(encoder, TEXTS, dimensions=16), centred[:, :16]).min() >= 0.9999
+    assert cosines(await embed(encoder, TEXTS, dimensions=64), whole).min() >= 0.9999
 
 
 async def test_chunks_of_an_encoder_are_the_means_of_their_tokens_in_the_document(encoder: Stack) -> None:
@@ -195,3 +212,13 @@ async def test_an_instruction_without_a_place_is_refused(last: Stack, body: dict
     errors = answer.json["errors"]
     assert isinstance(errors, list)
     assert (errors[0]["field"], reason in errors[0]["message"]) == ("instruction", True)
+
+
+async def test_an_engine_that_takes_shorter_texts_than_the_proxy_promises_is_not_served(first: Stack) -> None:
+    settings = {"url": first.engines["tiny"].url, "slots": 16, "batch_tokens": 2 * LIMIT}
+    config = {"family": str(first.models["tiny"].with_name("f.toml")), "backends": {"tiny": settings}}
+    async with proxy(config, wait=False) as url, asyncio.timeout(30):
+        told = f"takes {LIMIT} tokens of a text, less than its batch_tokens = {2 * LIMIT}: set"
+        served = Stack(url=url, models={}, engines={})
+        while told not in (await served.get("/ready")).body.decode():
+            await asyncio.sleep(0.05)

@@ -32,6 +32,7 @@ def test_whatever_changes_vectors_changes_the_id(tmp_path: Path) -> None:
         space_of("sha256:0", family(tmp_path), "tiny", lora="sha256:2"),
         space_of("sha256:0", family(tmp_path, {"pooling": "last"}), "tiny"),
         space_of("sha256:0", family(tmp_path, {"rope_scaling": {"type": "yarn", "freq_scale": 0.5}}), "tiny"),
+        space_of("sha256:0", family(tmp_path, {"sliced_after": "layer_norm"}), "tiny"),
         space_of("sha256:0", family(tmp_path, prefix="{instruction}"), "tiny"),
         space_of("sha256:0", family(tmp_path, instruction="find code"), "tiny"),
         space_of("sha256:0", family(tmp_path).model_copy(update={"unicode_normalization": "NFC"}), "tiny"),
