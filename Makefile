@@ -14,7 +14,7 @@ define install
 		esac; done
 endef
 
-.PHONY: demo serve test test-system test-clients lint docs format bench clean
+.PHONY: demo serve test test-system test-clients test-vulkan lint docs format bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -33,6 +33,10 @@ test-system: .venv/installed-dev # the whole product as processes: starts, fault
 
 test-clients: .venv/installed-dev # real clients, in environments of their own: 1.5 GB, some minutes the first time
 	$(PYTEST) tests/clients $(ARGS)
+
+test-vulkan: .venv/installed-dev # a real GPU backend on Mesa's software device (docs/engine.md): a quarter of an hour the first time
+	$(BIN)/trillama engine build --vulkan --if-needed --out .venv/vulkan-engine
+	TRILLAMA_VULKAN_ENGINE=.venv/vulkan-engine/llama-server $(BIN)/pytest tests/system/test_vulkan.py $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

@@ -15,8 +15,8 @@ from rich.table import Table
 from bench import answers, gateways, infinity, latency, throughput
 from bench.contenders import Host, busy_percent, described
 from bench.environments import REQUIREMENTS
-from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, Shape, made
-from bench.rows import Circumstances, Found, save
+from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, ModelShape, made
+from bench.rows import Circumstances, Found, save_results
 from launcher.engine import argv, discovery
 from launcher.engine.discovery import Engine, Origin
 from launcher.settings.folders import cache_dir
@@ -28,7 +28,7 @@ Measure = Callable[[Host, int], Awaitable[Found]]
 class Planned:
     """A measure, and the model that it uses."""
 
-    shape: Shape
+    shape: ModelShape
     measure: Measure
 
 
@@ -41,11 +41,11 @@ MEASURES = {
     "saturated-real": Planned(PROPORTIONS, throughput.saturated),
     "waits": Planned(BODY4, throughput.waits),
     "serialised": Planned(THIN, answers.serialised),
-    "memory": Planned(THIN, answers.memory),
+    "memory": Planned(THIN, answers.proxy_memory),
     "stress": Planned(SMALL, answers.stress),
     "gateways": Planned(THIN, gateways.gateways),
     "gateways-small": Planned(SMALL, gateways.gateways),
-    "infinity": Planned(BODY4, infinity.compared),
+    "infinity": Planned(BODY4, infinity.beside_infinity),
 }
 
 
@@ -82,12 +82,12 @@ def main() -> None:
             "busy": f"{busy:.0f}",
             "command": shlex.join(("python", "-m", "bench", name, *options)),
         }
-        save(name, found, circumstances)
+        save_results(name, found, circumstances)
         _print(found, console)
 
 
 async def _take(planned: Planned, arguments: argparse.Namespace) -> Found:
-    ours = await discovery.find(arguments.engine)
+    ours = await discovery.find_engine(arguments.engine)
     stock = await _stock(arguments.stock) if arguments.stock else ours
     files = made(planned.shape, cache_dir() / "bench" / "models")
     others = frozenset(arguments.others)

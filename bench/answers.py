@@ -5,7 +5,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 
 import numpy as np
@@ -16,16 +16,16 @@ from bench.hops import undressed
 from bench.rows import Found, Row, ratio
 from launcher.measure.loadgen import WORDS, RequestFailed, closed_loop, cut, summary, texts
 
-PAIRS, TEXTS = 8, 256
-CLIENTS, MEMORY_TEXTS = 64, 512
+_PAIRS, _TEXTS = 8, 256
+_CLIENTS, MEMORY_TEXTS = 64, 512
 STRESS_TEXTS = int(os.environ.get("STRESS_TEXTS", "10000"))  # the goal is about 100000: some ten minutes
 STRESS_POOL, STRESS_CLIENTS, STRESS_MOST = 3000, 32, 96
-SAME = 0.9999
+_SAME = 0.9999
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 async def serialised(host: Host, seed: int) -> Found:
-    """Requests of TEXTS short texts, by one client and by four: as JSON floats, and directly also as base64.
+    """Requests of _TEXTS short texts, by one client and by four: as JSON floats, and directly also as base64.
 
     The last is the most that can be gained: it writes no floats at all.
     """
@@ -36,7 +36,7 @@ async def serialised(host: Host, seed: int) -> Found:
         ways = {alone.name: (alone, "float"), ours.name: (ours, "float"), f"{alone.name}, base64": (alone, "base64")}
         for clients in (1, 4):
             runs: dict[str, list[_Run]] = {name: [] for name in ways}
-            for number in range(PAIRS // clients + 1):
+            for number in range(_PAIRS // clients + 1):
                 for name in ways if number % 2 else reversed(ways):
                     one, encoding = ways[name]
                     runs[name].append(await _answered(one, encoding, [seed, clients, number], clients))
@@ -67,7 +67,7 @@ def _compared(
     spent = ratio(*([one.processor_ms for one in runs] for runs in (ours, theirs)))
     return (
         Row(
-            measure=f"float-JSON answers, {TEXTS} texts a call, {clients} at once, vs directly",
+            measure=f"float-JSON answers, {_TEXTS} texts a call, {clients} at once, vs directly",
             goal="≥ 1.2",
             seen=f"{middle:.2f} ({least:.2f} to {most:.2f})",
             met=middle >= 1.2,
@@ -88,11 +88,11 @@ def _compared(
 
 
 async def _answered(one: Contender, encoding: str, seed: list[int], clients: int) -> _Run:
-    calls = cut(_distinct(np.random.default_rng(seed), CHARACTERS, 2, TEXTS * clients), TEXTS)
+    calls = cut(_distinct(np.random.default_rng(seed), CHARACTERS, 2, _TEXTS * clients), _TEXTS)
     before = one.processor_s()
     found = summary(await closed_loop(one.ask(encoding), calls, clients=clients))
     assert not found.failed
-    return _Run(found.texts_per_s, (one.processor_s() - before) / clients / TEXTS * 1e3)
+    return _Run(found.texts_per_s, (one.processor_s() - before) / clients / _TEXTS * 1e3)
 
 
 def _distinct(random: Generator, words: Sequence[str], each: int, count: int) -> Iterator[str]:
@@ -101,23 +101,23 @@ def _distinct(random: Generator, words: Sequence[str], each: int, count: int) ->
         yield " ".join(words[one // len(words) ** place % len(words)] for place in range(each))
 
 
-async def memory(host: Host, seed: int) -> Found:
-    """The proxy's resident memory while CLIENTS clients request MEMORY_TEXTS texts each, as floats."""
+async def proxy_memory(host: Host, seed: int) -> Found:
+    """The proxy's resident memory while _CLIENTS clients request MEMORY_TEXTS texts each, as floats."""
     async with trillama(host) as one:
         before = peak = resident_mib(one.pid)
-        calls = cut(_distinct(np.random.default_rng(seed), WORDS, 4, MEMORY_TEXTS * CLIENTS), MEMORY_TEXTS)
-        load = asyncio.create_task(closed_loop(one.ask("float"), calls, clients=CLIENTS))
+        calls = cut(_distinct(np.random.default_rng(seed), WORDS, 4, MEMORY_TEXTS * _CLIENTS), MEMORY_TEXTS)
+        load = asyncio.create_task(closed_loop(one.ask("float"), calls, clients=_CLIENTS))
         while not load.done():
             peak = max(peak, resident_mib(one.pid))
             await asyncio.sleep(0.02)
         found = summary(load.result())
     row = Row(
-        measure=f"proxy memory, {CLIENTS} clients x {MEMORY_TEXTS} texts",
+        measure=f"proxy memory, {_CLIENTS} clients x {MEMORY_TEXTS} texts",
         goal="≤ 200 MB",
         seen=f"{peak:.0f} MiB at most, {before:.0f} before; {found.failed} failed",
         met=peak * 2**20 <= 200e6 and not found.failed,
     )
-    return Found(model=host.made.shape.why, rows=(row,), figures={"trillama": found.as_dict()})
+    return Found(model=host.made.shape.why, rows=(row,), figures={"trillama": asdict(found)})
 
 
 async def stress(host: Host, seed: int) -> Found:
@@ -141,7 +141,7 @@ async def stress(host: Host, seed: int) -> Found:
                     failed += 1
                     continue
                 expected = np.array([truth[one] for one in sent_texts])
-                wrong += int((~(np.einsum("ij,ij->i", found, expected) > SAME)).sum())  # NaN is wrong too
+                wrong += int((~(np.einsum("ij,ij->i", found, expected) > _SAME)).sum())  # NaN is wrong too
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(STRESS_CLIENTS):

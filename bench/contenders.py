@@ -20,10 +20,10 @@ import orjson
 import psutil
 
 from bench.made import Made
+from launcher.arrays import F32
 from launcher.engine import argv as command
 from launcher.engine.discovery import Engine
 from launcher.measure.loadgen import Ask, RequestFailed, texts
-from launcher.measure.similarity import F32
 from launcher.processes.child import last_lines, running
 from tests.support.serve import trillama_serve
 from tests.support.stack import unused_port

@@ -14,7 +14,7 @@ REQUIREMENTS = {
 }
 
 
-async def environment(name: str) -> Path:
+async def virtual_environment(name: str) -> Path:
     """The program, installed on first use."""
     requirements, program = REQUIREMENTS[name]
     folder = cache_dir() / "bench" / name

@@ -12,16 +12,16 @@ import numpy as np
 import orjson
 
 from bench.contenders import Contender, Host, Program, defaults, direct, router, trillama, up
-from bench.environments import environment
+from bench.environments import virtual_environment
 from bench.rows import Found, Row
 from launcher.measure.loadgen import Summary, closed_loop, cut, summary, texts
 from tests.support.stack import unused_port
 
-ROUNDS, ROUND_S, CLIENTS = 3, 1.2, 8
+_ROUNDS, ROUND_S, _CLIENTS = 3, 1.2, 8
 
 
 async def gateways(host: Host, seed: int) -> Found:
-    """Requests of one short text by CLIENTS clients for ROUND_S, in turn; then by one client, for the latency."""
+    """Requests of one short text by _CLIENTS clients for ROUND_S, in turn; then by one client, for the latency."""
     notes: list[str] = []
     async with AsyncExitStack() as exits:
         alone = await exits.enter_async_context(direct(host))
@@ -31,14 +31,14 @@ async def gateways(host: Host, seed: int) -> Found:
         else:
             notes.append("nginx: not installed")
         if "litellm" in host.others:
-            program = await environment("litellm")
+            program = await virtual_environment("litellm")
             contenders.append(await exits.enter_async_context(_litellm(program, alone)))
         else:
             notes.append("LiteLLM's proxy: not asked for (--with litellm)")
         found: dict[str, list[tuple[Summary, Summary]]] = {one.name: [] for one in contenders}
-        for number in range(ROUNDS + 1):
+        for number in range(_ROUNDS + 1):
             for one in contenders if number % 2 else contenders[::-1]:
-                pair = [await _round(one, [seed, number, clients], clients) for clients in (1, CLIENTS)]
+                pair = [await _round(one, [seed, number, clients], clients) for clients in (1, _CLIENTS)]
                 found[one.name].append((pair[0], pair[1]))
     return _found(host, {name: runs[1:] for name, runs in found.items()}, notes)
 
@@ -57,7 +57,7 @@ def _found(host: Host, found: dict[str, list[tuple[Summary, Summary]]], notes: S
     ours = figures["trillama"]["requests_per_s"]
     rows = [
         Row(
-            measure=f"requests/s of one short text, {CLIENTS} clients, vs {name} ({host.made.shape.name})",
+            measure=f"requests/s of one short text, {_CLIENTS} clients, vs {name} ({host.made.shape.name})",
             goal="≥ 5" if name.startswith("LiteLLM") else "",
             seen=f"{ours / one['requests_per_s']:.2f}",
             met=ours >= 5 * one["requests_per_s"] if name.startswith("LiteLLM") else None,

@@ -18,13 +18,13 @@ from bench.contenders import PREFIX, Contender, Program, up
 from proxy.llama.unix_http import UnixHttpClient
 from tests.support.stack import unused_port
 
-KEEPALIVE_S = 3.0
+_KEEPALIVE_S = 3.0
 
 
 @asynccontextmanager
 async def undressed(ours: Contender) -> AsyncIterator[Contender]:
     """The same llama-server process on its socket: two processes of one engine may differ by a third."""
-    connector = aiohttp.UnixConnector(str(ours.engine), keepalive_timeout=KEEPALIVE_S)
+    connector = aiohttp.UnixConnector(str(ours.engine), keepalive_timeout=_KEEPALIVE_S)
     async with aiohttp.ClientSession(connector=connector) as session:
         yield replace(ours, name="its llama-server", url="http://llama-server", session=session, prefix=PREFIX, body={})
 
@@ -39,7 +39,7 @@ async def bare(ours: Contender) -> AsyncIterator[Contender]:
 
 
 async def _forward(socket: Path, port: int) -> None:
-    pipe = UnixHttpClient(str(socket), headers=b"Content-Type: application/json\r\n", keepalive_s=KEEPALIVE_S)
+    pipe = UnixHttpClient(str(socket), headers=b"Content-Type: application/json\r\n", keepalive_s=_KEEPALIVE_S)
 
     async def embeddings(request: web.Request) -> web.Response:
         reply = await pipe.post("/v1/embeddings", await request.read())

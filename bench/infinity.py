@@ -9,16 +9,16 @@ from pathlib import Path
 import orjson
 
 from bench.contenders import BATCH_TOKENS, SLOTS, Contender, Host, Program, direct, trillama, up
-from bench.environments import environment
+from bench.environments import virtual_environment
 from bench.rows import Found, Row, ratio
-from bench.throughput import Load, figures_of, rounds
+from bench.throughput import RoundLoad, figures_of, rounds
 from launcher.measure.loadgen import WORDS
 from tests.support.stack import unused_port
 
-LOAD = Load("mixed", 32, 16)
+LOAD = RoundLoad("mixed", 32, 16)
 
 
-async def compared(host: Host, seed: int) -> Found:
+async def beside_infinity(host: Host, seed: int) -> Found:
     """Mixed texts, one per request, by as many clients as there are slots."""
     if "infinity" not in host.others:
         return Found(model=host.made.shape.why, rows=(), notes=("Infinity: not asked for (--with infinity)",))
@@ -33,7 +33,7 @@ async def compared(host: Host, seed: int) -> Found:
 @asynccontextmanager
 async def infinity(host: Host) -> AsyncIterator[Contender]:
     """One process, with our batch size and all our cores."""
-    program, port = await environment("infinity"), unused_port()
+    program, port = await virtual_environment("infinity"), unused_port()
     folder = host.made.model.with_suffix(".torch")
     if not (folder / "tokenizer.json").exists():
         await _make(program.parent / "python", folder, host)

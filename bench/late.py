@@ -23,7 +23,7 @@ from tests.support.families import only
 from tests.support.stack import FAMILY_FILE, Stack, stack
 from tests.support.tiny_models import write_model
 
-WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "passages", "answer", "queries"]
+_WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "passages", "answer", "queries"]
 TOKENS_PER_WORD = 2.25  # of the tiny vocabulary, chosen to give too few tokens rather than too many
 
 
@@ -36,12 +36,10 @@ async def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[512, 2048])
     parser.add_argument("--chunks", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument(
-        "--most", type=int, default=30_000, help="tokens computed by beginnings; above it only the last chunk's cosine"
+        "--most", type=int, default=30_000, help="tokens computed by prefixes; above it only the last chunk's cosine"
     )
     given = parser.parse_args()
-    table = Table(
-        "tokens", "chunks", "ordinary, s", "beginnings, s", "ratio", "with tokens, s", "ratio", "worst cosine"
-    )
+    table = Table("tokens", "chunks", "ordinary, s", "prefixes, s", "ratio", "with tokens, s", "ratio", "worst cosine")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "code.gguf")
         write_model(file, dtype=given.dtype, layers=given.layers, n_embd=2048, heads=16, kv_heads=2, n_ff=2048)
@@ -60,16 +58,16 @@ async def main() -> None:
 
 async def _row(alone: Stack, both: Stack, tokens: int, chunks: int, *, whole: bool) -> list[str]:
     generator = random.Random(tokens * chunks)
-    words = [generator.choice(WORDS) + " " for _ in range(int(tokens / TOKENS_PER_WORD))]
+    words = [generator.choice(_WORDS) + " " for _ in range(int(tokens / TOKENS_PER_WORD))]
     document = ["".join(part) for part in np.array_split(np.array(words, dtype=object), chunks)]
     ordinary, _ = await _timed(both, ["".join(document)])
     with_tokens, exact = await _timed(both, document, late_chunking=True)
     counted = document if whole else ["".join(document[:-1]), document[-1]]
     seconds, vectors = await _timed(alone, counted, late_chunking=True)
     cosine = float(np.einsum("ij,ij->i", vectors, exact).min()) if whole else float(vectors[-1] @ exact[-1])
-    by_beginnings = [f"{seconds:.2f}", f"{seconds / ordinary:.2f}"] if whole else ["", ""]
+    by_prefixes = [f"{seconds:.2f}", f"{seconds / ordinary:.2f}"] if whole else ["", ""]
     quicker = [f"{with_tokens:.2f}", f"{with_tokens / ordinary:.2f}"]
-    return [f"{ordinary:.2f}", *by_beginnings, *quicker, f"{cosine:.7f}" + ("" if whole else " (last)")]
+    return [f"{ordinary:.2f}", *by_prefixes, *quicker, f"{cosine:.7f}" + ("" if whole else " (last)")]
 
 
 async def _timed(served: Stack, texts: Sequence[str], **fields: object) -> tuple[float, Matrix]:

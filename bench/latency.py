@@ -11,11 +11,12 @@ import numpy as np
 
 from bench.contenders import Contender, Host, direct, same_vectors, trillama
 from bench.hops import bare, undressed
+from bench.open_loop import arrivals, open_loop
 from bench.rows import Found, Row, ratio
-from launcher.measure.loadgen import Sample, arrivals, closed_loop, cut, open_loop, percentile, summary, texts
+from launcher.measure.loadgen import Sample, closed_loop, cut, percentile, summary, texts
 
-PAIRS = 300
-QUERIES_PER_S, BULK_TEXTS, WINDOWS, WINDOW_S = 5.0, 48, 3, 7.0
+_PAIRS = 300
+QUERIES_PER_S, BULK_TEXTS, WINDOWS, _WINDOW_S = 5.0, 48, 3, 7.0
 
 
 async def added(host: Host, seed: int) -> Found:
@@ -25,13 +26,13 @@ async def added(host: Host, seed: int) -> Found:
         await same_vectors(contenders)
         stream = texts(np.random.default_rng(seed), "short")
         taken: dict[str, list[float]] = {one.name: [] for one in contenders}
-        for number in range(PAIRS):
+        for number in range(_PAIRS):
             (text,) = islice(stream, 1)
             for place in range(len(contenders)):
                 one = contenders[(number + place) % len(contenders)]
                 await asyncio.sleep(0.01)
                 taken[one.name].append(await _timed(one, text))
-    warm = {name: column[PAIRS // 10 :] for name, column in taken.items()}
+    warm = {name: column[_PAIRS // 10 :] for name, column in taken.items()}
     added_ms, hop_ms = (_added_ms(warm[one.name], warm[alone.name]) for one in (ours, hop))
     rows = (
         Row(
@@ -112,12 +113,12 @@ def _latencies(one: _Seen) -> list[float]:
 
 
 async def _beside(one: Contender, seed: int, seen: _Seen) -> None:
-    """Queries beside bulk for WINDOW_S; bulk's speed is that of the requests begun within it."""
-    due = arrivals(np.random.default_rng(seed), per_s=QUERIES_PER_S, seconds=WINDOW_S)
+    """Queries beside bulk for _WINDOW_S; bulk's speed is that of the requests begun within it."""
+    due = arrivals(np.random.default_rng(seed), per_s=QUERIES_PER_S, seconds=_WINDOW_S)
     queries = cut(texts(np.random.default_rng([seed, 1]), "short"), 1)
     jobs = cut(texts(np.random.default_rng([seed, 2]), "medium"), BULK_TEXTS)
     async with asyncio.TaskGroup() as tasks:
-        indexing = tasks.create_task(closed_loop(one.ask(), jobs, clients=1, seconds=WINDOW_S))
+        indexing = tasks.create_task(closed_loop(one.ask(), jobs, clients=1, seconds=_WINDOW_S))
         await asyncio.sleep(0.5)
         seen.queries += await open_loop(one.ask(), queries, due)
     seen.bulk.append(summary(indexing.result()).tokens_per_s)

@@ -22,10 +22,10 @@ from launcher.build.patch import FLAG
 from tests.support.engine import LlamaServer, found_engine, llama_server
 from tests.support.tiny_models import write_model
 
-VOCABULARY = 151_936  # Qwen's own
-LAYERS, REAL_LAYERS = 4, 36
-SLOTS, BATCH_TOKENS = 16, 2048
-MIB = 2**20
+_VOCABULARY = 151_936  # Qwen's own
+_LAYERS, REAL_LAYERS = 4, 36
+_SLOTS, _BATCH_TOKENS = 16, 2048
+_MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ async def main() -> None:
     """Print one row per size of model."""
     parser = argparse.ArgumentParser(prog="python -m bench.lean", description=__doc__)
     parser.add_argument("--size", choices=list(SIZES), default="896", help="of a layer: its width")
-    parser.add_argument("--tokens", type=int, default=BATCH_TOKENS // 2, help="of a call, about")
+    parser.add_argument("--tokens", type=int, default=_BATCH_TOKENS // 2, help="of a call, about")
     parser.add_argument("--pairs", type=int, default=12, help="calls to each of the two")
     arguments = parser.parse_args()
     if FLAG not in (await found_engine("native")).flags:
@@ -64,13 +64,13 @@ async def main() -> None:
 def _model(path: Path, size: Size) -> Path:
     return write_model(
         path,
-        layers=LAYERS,
+        layers=_LAYERS,
         n_embd=size.n_embd,
         heads=size.heads,
         kv_heads=2,
         n_ff=size.n_ff,
         dtype="Q8_0",
-        vocabulary=VOCABULARY,
+        vocabulary=_VOCABULARY,
     )
 
 
@@ -87,8 +87,8 @@ async def _measure(model: Path, calls: Sequence[Sequence[Sequence[int]]]) -> tup
     """Stock and lean."""
     seconds: tuple[list[float], list[float]] = ([], [])
     async with (
-        llama_server(model, engine="native", slots=SLOTS, batch_tokens=BATCH_TOKENS, lean=False) as stock,
-        llama_server(model, engine="native", slots=SLOTS, batch_tokens=BATCH_TOKENS) as lean,
+        llama_server(model, engine="native", slots=_SLOTS, batch_tokens=_BATCH_TOKENS, lean=False) as stock,
+        llama_server(model, engine="native", slots=_SLOTS, batch_tokens=_BATCH_TOKENS) as lean,
     ):
         servers = (stock, lean)
         await _warm(servers)
@@ -111,14 +111,14 @@ async def _measure(model: Path, calls: Sequence[Sequence[Sequence[int]]]) -> tup
 async def _warm(servers: Sequence[LlamaServer]) -> None:
     """A full batch for each: from then on the buffer of results has its final size."""
     for server in servers:
-        await server.embed([[7] * (BATCH_TOKENS // SLOTS)] * SLOTS)
+        await server.embed([[7] * (_BATCH_TOKENS // _SLOTS)] * _SLOTS)
 
 
 def _calls(count: int, tokens: int) -> Iterator[list[list[int]]]:
     """Full slots of mixed lengths (most are short), about `tokens` tokens in all."""
     random = np.random.default_rng(1)
     for _ in range(count):
-        lengths = np.exp(random.uniform(np.log(4), np.log(1000), SLOTS))
+        lengths = np.exp(random.uniform(np.log(4), np.log(1000), _SLOTS))
         lengths = np.maximum(1, lengths * tokens / lengths.sum()).astype(int)
         yield [random.integers(0, 256, length).tolist() for length in lengths]
 
@@ -133,16 +133,16 @@ def _peak_rss(pid: int) -> int:
 def _show(size: Size, stock: Side, lean: Side) -> None:
     ratios = [a / b for a, b in zip(stock.seconds, lean.seconds, strict=True)]
     ratio, quartiles = statistics.median(ratios), statistics.quantiles(ratios, n=4)
-    all_layers = REAL_LAYERS / LAYERS
+    all_layers = REAL_LAYERS / _LAYERS
     table = Table(
         "layers", "stock, tok/s", "lean, tok/s", "ratio (quartiles)", f"at {REAL_LAYERS} layers", "peak RSS, MiB"
     )
     table.add_row(
-        f"{LAYERS} x {size.n_embd}",
+        f"{_LAYERS} x {size.n_embd}",
         *(f"{side.tokens / sum(side.seconds):.0f}" for side in (stock, lean)),
         f"{ratio:.2f} ({quartiles[0]:.2f} to {quartiles[2]:.2f})",
         f"{1 + (ratio - 1) / all_layers:.2f}",
-        f"{stock.peak_rss / MIB:.0f} -> {lean.peak_rss / MIB:.0f}",
+        f"{stock.peak_rss / _MIB:.0f} -> {lean.peak_rss / _MIB:.0f}",
     )
     Console(width=100).print(table)
 

@@ -13,7 +13,7 @@ QWEN_VOCABULARY = 151_936
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class ModelShape:
     """A model's sizes; `why` says in tables what it represents."""
 
     name: str
@@ -26,7 +26,7 @@ class Shape:
     dtype: DType
 
 
-MID4 = Shape(
+MID4 = ModelShape(
     name="mid4",
     why="compute-bound: 4 layers x 896, n_ff 4864, Qwen's 151,936 tokens, Q8_0",
     layers=4,
@@ -36,7 +36,7 @@ MID4 = Shape(
     vocabulary=QWEN_VOCABULARY,
     dtype="Q8_0",
 )
-BODY4 = Shape(
+BODY4 = ModelShape(
     name="body4",
     why="the body alone, as an engine without the output head computes it: 4 layers x 896, n_ff 4864, 640 tokens, Q8_0",
     layers=4,
@@ -46,7 +46,7 @@ BODY4 = Shape(
     vocabulary=640,
     dtype="Q8_0",
 )
-PROPORTIONS = Shape(
+PROPORTIONS = ModelShape(
     name="jina4",
     why="the proportions of the real one: 4 layers x 2048, n_ff 11008, 151,936 tokens, Q8_0",
     layers=4,
@@ -56,7 +56,7 @@ PROPORTIONS = Shape(
     vocabulary=QWEN_VOCABULARY,
     dtype="Q8_0",
 )
-THIN = Shape(
+THIN = ModelShape(
     name="thin",
     why="serialisation-bound: 1 layer x 2048, n_ff 256, 640 tokens, Q8_0",
     layers=1,
@@ -66,7 +66,7 @@ THIN = Shape(
     vocabulary=640,
     dtype="Q8_0",
 )
-SMALL = Shape(
+SMALL = ModelShape(
     name="small",
     why="2 layers x 64, n_ff 128, 640 tokens, F16",
     layers=2,
@@ -82,12 +82,12 @@ SMALL = Shape(
 class Made:
     """The files of a shape."""
 
-    shape: Shape
+    shape: ModelShape
     model: Path
     family: Path
 
 
-def made(shape: Shape, folder: Path) -> Made:
+def made(shape: ModelShape, folder: Path) -> Made:
     """The model and the family file of a shape in `folder`, written on first use."""
     folder.mkdir(parents=True, exist_ok=True)
     model, family = folder / f"{shape.name}.gguf", folder / f"{shape.name}.toml"

@@ -10,7 +10,7 @@ from bench.rows import Circumstances, Kept, others_of
 
 FOLDER = Path(__file__).parent
 QUIET_PERCENT = 15
-ABOUT = f"""
+_ABOUT = f"""
 ## How it was measured
 
 Written by `python -m bench.report` from `results.json`, which `python -m bench MEASURE …` fills. Each measure asks its
@@ -38,14 +38,14 @@ class Goal:
 
 def main() -> None:
     """Write both files beside the results."""
-    kept = rows.load()
+    kept = rows.load_results()
     (FOLDER / "RESULTS.md").write_text("\n".join(_lines(kept)) + "\n", encoding="utf-8")
     _plot(kept, FOLDER / "results.svg")
 
 
 def _lines(kept: Mapping[str, Kept]) -> Iterator[str]:
     yield from _summary(kept)
-    yield ABOUT
+    yield _ABOUT
     yield "| measure | goal | seen | met | others | command |"
     yield "|---|---|---|---|---|---|"
     for one in kept.values():

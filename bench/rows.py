@@ -69,11 +69,11 @@ class KeptFound(TypedDict):
     notes: list[str]
 
 
-def save(measure: str, found: Found, circumstances: Circumstances) -> None:
+def save_results(measure: str, found: Found, circumstances: Circumstances) -> None:
     """Replace the measure's last run, but keep what that one saw: nobody may choose among runs."""
-    kept: dict[str, object] = {**load()}
+    kept: dict[str, object] = {**load_results()}
     earlier: list[Earlier] = []
-    if before := load().get(measure):
+    if before := load_results().get(measure):
         run, seen = before["circumstances"], [row["seen"] for row in before["found"]["rows"]]
         earlier = [*before["earlier"], {"date": run["date"], "circumstances": others_of(run), "seen": seen}]
     kept[measure] = {"circumstances": circumstances, "found": found, "earlier": earlier}
@@ -85,7 +85,7 @@ def others_of(facts: Circumstances) -> str:
     return f"busy {facts['busy']} %" if "busy" in facts else f"load {facts.get('load', 'unknown')}"
 
 
-def load() -> dict[str, Kept]:
+def load_results() -> dict[str, Kept]:
     """Every measure's last run."""
     kept: dict[str, Kept] = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
     return kept

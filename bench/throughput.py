@@ -16,14 +16,14 @@ from bench.contenders import BATCH_TOKENS, SLOTS, Contender, Host, Start, direct
 from bench.rows import Found, Row, ratio
 from launcher.measure.loadgen import Summary, closed_loop, cut, summary, texts
 
-ROUNDS, ROUND_TEXTS, CLIENTS = 3, 48, 24
+_ROUNDS, ROUND_TEXTS, _CLIENTS = 3, 48, 24
 WAIT_TEXTS = 192
 
 
 async def saturated(host: Host, seed: int) -> Found:
     """The same mixed texts for each, one per request, by 1.5 times as many clients as slots; rounds in turn."""
     before = await _llama_bench(host)
-    found = await rounds(host, (direct, trillama), Load("mixed", ROUND_TEXTS, CLIENTS), seed)
+    found = await rounds(host, (direct, trillama), RoundLoad("mixed", ROUND_TEXTS, _CLIENTS), seed)
     limit = before and max(before, await _llama_bench(host) or 0.0)  # the machine's speed changes meanwhile
     names = list(found)
     theirs, ours = ([one.tokens_per_s for one in found[name]] for name in names)
@@ -59,7 +59,7 @@ async def saturated(host: Host, seed: int) -> Found:
 
 async def waits(host: Host, seed: int) -> Found:
     """Short texts, one per request, by four times as many clients as slots."""
-    found = await rounds(host, (direct, trillama), Load("short", WAIT_TEXTS, 4 * SLOTS), seed)
+    found = await rounds(host, (direct, trillama), RoundLoad("short", WAIT_TEXTS, 4 * SLOTS), seed)
     worst = {name: max(one.done.max_s / one.done.p50_s for one in runs) for name, runs in found.items()}
     theirs, ours = worst.values()
     row = Row(
@@ -72,7 +72,7 @@ async def waits(host: Host, seed: int) -> Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class RoundLoad:
     """One round: the number and kind of texts, one per request, and the number of clients."""
 
     kind: str
@@ -97,7 +97,7 @@ class Round:
         return self.processor_s / (self.done.tokens_per_s * self.done.seconds) * 1000
 
 
-async def rounds(host: Host, starts: Sequence[Start], load: Load, seed: int) -> dict[str, list[Round]]:
+async def rounds(host: Host, starts: Sequence[Start], load: RoundLoad, seed: int) -> dict[str, list[Round]]:
     """Each contender's rounds on the same texts; the order changes from round to round."""
     async with AsyncExitStack() as exits:
         up = [await exits.enter_async_context(start(host)) for start in starts]
@@ -105,13 +105,13 @@ async def rounds(host: Host, starts: Sequence[Start], load: Load, seed: int) -> 
         for one in up:
             await _round(one, replace(load, count=load.count // 4), seed)  # warm
         found: dict[str, list[Round]] = {one.name: [] for one in up}
-        for number in range(ROUNDS):
+        for number in range(_ROUNDS):
             for one in up if number % 2 else up[::-1]:
                 found[one.name].append(await _round(one, load, seed + 1 + number))
     return found
 
 
-async def _round(one: Contender, load: Load, seed: int) -> Round:
+async def _round(one: Contender, load: RoundLoad, seed: int) -> Round:
     requests = cut(islice(texts(np.random.default_rng(seed), load.kind), load.count), 1)
     before = one.processor_s()
     done = summary(await closed_loop(one.ask(), requests, clients=load.clients))

@@ -42,7 +42,7 @@ def _run() -> None:
 
     stderr = Terminal(stderr=True)
     try:
-        environment.check()
+        environment.check_environment()
         from launcher.cli.app import app  # noqa: PLC0415
 
         app()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from proxy.app import serving
 from proxy.contract.family import Family
-from proxy.contract.settings import ProxySettings, load
+from proxy.contract.settings import ProxySettings, load_proxy_settings
 from proxy.contract.settings_file import BadSettings
 from proxy.process import allocator, open_files
 from proxy.process.log_repeats import Repeats
@@ -37,7 +37,7 @@ def main() -> None:
     # A text is tokenised in microseconds: waking a thread pool costs more, and the engine needs the cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        settings, family = load(arguments.config)
+        settings, family = load_proxy_settings(arguments.config)
         asyncio.run(_run(settings, family, arguments.listen_fd, accepting=not arguments.take_over))
     except BadSettings as error:
         sys.exit(_fail(EX_CONFIG, str(error)))

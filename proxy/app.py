@@ -12,18 +12,18 @@ from proxy.contract.family import Family
 from proxy.contract.settings import BackendSettings, ProxySettings, TokenIds
 from proxy.dialects import jobs
 from proxy.edge import admission, body, middleware
+from proxy.edge.acceptor import Acceptor
 from proxy.edge.connections import Connections, Deadlines
-from proxy.edge.http_server import running
+from proxy.edge.http_server import running_server
 from proxy.edge.origins import Origins
-from proxy.edge.server import Server
 from proxy.embedding.multivector import MultiVectors
 from proxy.embedding.service import EmbedService, ServedLimits
 from proxy.embedding.tasks import TaskTable
 from proxy.embedding.token_states import ModelStates
 from proxy.http import admin, openapi, pages, routes
-from proxy.llama.client import LlamaClient, connect_as
+from proxy.llama.client import LlamaClient, connect
 from proxy.llama.token_client import TokenClient
-from proxy.models.cache import open_cache as opened_cache
+from proxy.models.cache import open_cache
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
 from proxy.process import open_files
@@ -47,25 +47,25 @@ async def serving(
     it answer the requests it has and set `stop`. On exit, waiting requests get 503, batches in flight get `drain_s` to
     finish, then the connections to the backends close.
     """
-    async with _service(config, family) as service, jobs.running(service.embed) as job_store:
+    async with _service(config, family) as service, jobs.running_jobs(service.embed) as job_store:
         app = _application(config, family, service, job_store)
         app[admission.ORIGINS] = await _origins(config)
-        async with running(app, _connections(config), config.drain_s) as runner:
-            server = Server(app, runner, listener, stop=stop)
+        async with running_server(app, _connections(config), config.drain_s) as runner:
+            acceptor = Acceptor(app, runner, listener, stop=stop)
             try:
                 async with (
-                    admin.admin_server(config.control, service.all_models, server),
+                    admin.admin_server(config.control, service.all_models, acceptor),
                     asyncio.TaskGroup() as tasks,
                 ):
                     if accepting:
-                        await server.accept()
-                    finishing = tasks.create_task(server.finish_when_asked())
+                        await acceptor.accept()
+                    finishing = tasks.create_task(acceptor.finish_when_asked())
                     yield
                     finishing.cancel()
             finally:
                 for model in service.all_models.values():
                     model.drain()
-                await server.stop_accepting()
+                await acceptor.stop_accepting()
 
 
 @asynccontextmanager
@@ -79,10 +79,10 @@ async def _service(config: ProxySettings, family: Family) -> AsyncIterator[Embed
     )
     shared = SharedSlot(asyncio.Lock()) if config.serial_backends else None
     async with AsyncExitStack() as stack:
-        cache = await stack.enter_async_context(opened_cache(config.cache_bytes, config.cache_file, family.dimensions))
+        cache = await stack.enter_async_context(open_cache(config.cache_bytes, config.cache_file, family.dimensions))
 
         async def served(kind: type[LlamaClient], name: str, settings: BackendSettings) -> ServedModel:
-            backend = await stack.enter_async_context(connect_as(kind, name, settings))
+            backend = await stack.enter_async_context(connect(kind, name, settings))
             return ServedModel(backend, family, waiting, shared, cache if kind is LlamaClient else None)
 
         models = {name: await served(LlamaClient, name, one) for name, one in config.backends.items()}
@@ -153,12 +153,12 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, j
         app.on_response_prepare.append(admission.add_cors_headers)
     app[middleware.API_KEYS] = config.api_keys
     app[middleware.STOPPING] = asyncio.Event()
-    app[middleware.ERROR_RENDERERS] = routes.ERROR_RENDERERS
+    app[middleware.ERROR_RENDERERS] = routes.RENDERERS_BY_PATH
     app[pages.SERVICE] = service
     app[routes.JOBS] = job_store
-    app[routes.BUDGET] = MemoryBudget(config.total_body_bytes)
-    app[routes.ANSWERS] = MemoryBudget(config.max_total_answer_bytes)
-    app[routes.BODIES] = body.BodyLimits(
+    app[routes.BODY_MEMORY] = MemoryBudget(config.total_body_bytes)
+    app[routes.RESPONSE_MEMORY] = MemoryBudget(config.max_total_answer_bytes)
+    app[routes.BODY_LIMITS] = body.BodyLimits(
         max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, min_rate=MIN_RATE
     )
     app[pages.FAMILY] = family
@@ -170,6 +170,6 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, j
         multivector=service.multivectors.served,
         needs_key=bool(config.api_keys),
     )
-    app[openapi.DOCUMENT] = openapi.document(routes.ROUTES, routes.DIALECTS, served)
+    app[openapi.DOCUMENT] = openapi.openapi_document(routes.ROUTES, routes.DIALECTS, served)
     app.add_routes(routes.ROUTES)
     return app

@@ -34,7 +34,7 @@ BATCH_SECONDS = Histogram(
 BATCH_TEXTS = Histogram(
     "trillama_call_texts", "Texts per batch", ("backend",), buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=REGISTRY
 )
-BATCH_TOKENS = Histogram(
+_BATCH_TOKENS = Histogram(
     "trillama_call_tokens",
     "Tokens per batch",
     ("backend",),
@@ -60,7 +60,7 @@ class QueueMeters:
         self.deduplicated = DEDUPLICATED.labels(backend)
         self._interactive, self._bulk = WAITED.labels(backend, "interactive"), WAITED.labels(backend, "bulk")
         self._seconds, self._texts, self._tokens = (
-            histogram.labels(backend) for histogram in (BATCH_SECONDS, BATCH_TEXTS, BATCH_TOKENS)
+            histogram.labels(backend) for histogram in (BATCH_SECONDS, BATCH_TEXTS, _BATCH_TOKENS)
         )
 
     def waited(self, seconds: float, *, interactive: bool) -> None:

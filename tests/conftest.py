@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share."""
+"""Fixtures that several folders share."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Who shares what is slow to start runs in one process: the tests of a stack, else those of a file."""
+    """Tests that share what is slow to start run in one process: those of a stack, else those of a file."""
     for item in items:
         assert isinstance(item, pytest.Function)
         kind = item.callspec.params.get("engine_kind", "") if hasattr(item, "callspec") else ""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from launcher.arrays import F32
 from launcher.build import check_models
-from launcher.build.check_models import F32
 from launcher.build.patch import FLAG
 from launcher.engine.discovery import Engine
 from launcher.errors import ChildError, EngineBuildError, Miscompiled, WrongAnswer
@@ -22,13 +22,13 @@ from launcher.settings.config import SupervisionSettings
 from launcher.settings.folders import runtime_base
 from launcher.supervision.standalone import Standalone, standalone
 
-SLOTS, BATCH_TOKENS = 8, 1024
+_SLOTS, _BATCH_TOKENS = 8, 1024
 # Tokens of each text in a batch: one text, the longest possible, and all sizes together, with all slots used or few.
-BATCHES = ((5,), (BATCH_TOKENS,), (1,), (1, 300, 17, 64, 2, 511, 33, 96), (128,) * SLOTS, (700, 1), (5,))
+BATCHES = ((5,), (_BATCH_TOKENS,), (1,), (1, 300, 17, 64, 2, 511, 33, 96), (128,) * _SLOTS, (700, 1), (5,))
 LEAST_COSINE = 0.995  # measured with AVX2, AVX-512 and AMX: 0.9990 to 1.0000, because activations are rounded too
 
 
-async def check(engine: Engine, folder: Path) -> float:
+async def check_engine(engine: Engine, folder: Path) -> float:
     """The least cosine between a vector and that of the same numbers in F32, over all QUANTIZATIONS.
 
     Raises Miscompiled if it is below LEAST_COSINE, a vector is not finite or the engine dies of SIGILL;
@@ -39,7 +39,7 @@ async def check(engine: Engine, folder: Path) -> float:
 
 
 async def _checked(engine: Engine, quantization: str, folder: Path) -> float:
-    model, in_f32 = await asyncio.to_thread(check_models.write, folder, quantization)
+    model, in_f32 = await asyncio.to_thread(check_models.write_model, folder, quantization)
     plain = replace(engine, flags=engine.flags - {FLAG})
     try:
         expected = await _vectors(plain, f"{quantization} in F32", in_f32)
@@ -77,8 +77,8 @@ async def _vectors(engine: Engine, name: str, model: Path) -> list[F32]:
         engine=engine,
         policy=SupervisionSettings(),
         runtime=runtime_base(),
-        slots=SLOTS,
-        batch_tokens=BATCH_TOKENS,
+        slots=_SLOTS,
+        batch_tokens=_BATCH_TOKENS,
         gpu_layers=99,
         threads=None,
     )

@@ -16,7 +16,6 @@ from gguf import GGMLQuantizationType as Kind
 
 from launcher.models.demo import add_tokenizer
 
-F32 = npt.NDArray[np.float32]
 Data = npt.NDArray[np.float32 | np.float16 | np.uint8]
 
 # Quantisation of a model's file → kinds of its matrices: all that llama.cpp has AMX kernels for.
@@ -28,7 +27,7 @@ QUANTIZATIONS: dict[str, tuple[Kind, ...]] = {
     "Q5_K_M": (Kind.Q5_K, Kind.Q6_K),
     "IQ4_XS": (Kind.IQ4_XS, Kind.Q5_K),
 }
-LAYERS, DIMENSIONS, UNITS, HEADS, KV_HEADS, CONTEXT, VOCABULARY = 3, 256, 1024, 4, 2, 32768, 260
+_LAYERS, _DIMENSIONS, _UNITS, _HEADS, _KV_HEADS, _CONTEXT, _VOCABULARY = 3, 256, 1024, 4, 2, 32768, 260
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ BY_BYTES = {
 }
 
 
-def write(folder: Path, quantization: str) -> tuple[Path, Path]:
+def write_model(folder: Path, quantization: str) -> tuple[Path, Path]:
     """Write a model of that quantisation, and one of the same numbers in F32. Blocks. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / f"{quantization}.gguf", folder / f"{quantization}-in-F32.gguf"
@@ -68,12 +67,12 @@ def write(folder: Path, quantization: str) -> tuple[Path, Path]:
 
 def _writer(path: Path) -> gguf.GGUFWriter:
     writer = gguf.GGUFWriter(path, "qwen2vl")
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(DIMENSIONS)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(UNITS)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
+    writer.add_context_length(_CONTEXT)
+    writer.add_embedding_length(_DIMENSIONS)
+    writer.add_block_count(_LAYERS)
+    writer.add_feed_forward_length(_UNITS)
+    writer.add_head_count(_HEADS)
+    writer.add_head_count_kv(_KV_HEADS)
     writer.add_rope_freq_base(1e6)
     writer.add_rope_dimension_sections([8, 12, 12, 0])  # of half a head, as in Qwen2-VL
     writer.add_layer_norm_rms_eps(1e-6)
@@ -89,22 +88,25 @@ def _tensors(kinds: Sequence[Kind], random: np.random.Generator) -> Iterator[tup
         yield name, kind, _matrix((rows, columns), kind, 1.5 / columns**0.5, random)
         if name.endswith(("attn_q.weight", "attn_k.weight", "attn_v.weight")):
             yield name.replace("weight", "bias"), Kind.F32, 0.3 * random.standard_normal(rows, np.float32)
-    for name in ("output_norm", *(f"blk.{layer}.{which}_norm" for layer in range(LAYERS) for which in ("attn", "ffn"))):
-        yield f"{name}.weight", Kind.F32, 1 + 0.2 * random.standard_normal(DIMENSIONS, np.float32)
+    for name in (
+        "output_norm",
+        *(f"blk.{layer}.{which}_norm" for layer in range(_LAYERS) for which in ("attn", "ffn")),
+    ):
+        yield f"{name}.weight", Kind.F32, 1 + 0.2 * random.standard_normal(_DIMENSIONS, np.float32)
 
 
 def _matrices() -> Iterator[tuple[str, int, int]]:
     """Name, rows and columns in numpy's order: a matrix maps `columns` inputs to `rows` outputs."""
-    keys = KV_HEADS * DIMENSIONS // HEADS
-    yield "token_embd.weight", VOCABULARY, DIMENSIONS
-    for layer in (f"blk.{number}" for number in range(LAYERS)):
-        yield f"{layer}.attn_q.weight", DIMENSIONS, DIMENSIONS
-        yield f"{layer}.attn_k.weight", keys, DIMENSIONS
-        yield f"{layer}.attn_v.weight", keys, DIMENSIONS
-        yield f"{layer}.attn_output.weight", DIMENSIONS, DIMENSIONS
-        yield f"{layer}.ffn_gate.weight", UNITS, DIMENSIONS
-        yield f"{layer}.ffn_up.weight", UNITS, DIMENSIONS
-        yield f"{layer}.ffn_down.weight", DIMENSIONS, UNITS
+    keys = _KV_HEADS * _DIMENSIONS // _HEADS
+    yield "token_embd.weight", _VOCABULARY, _DIMENSIONS
+    for layer in (f"blk.{number}" for number in range(_LAYERS)):
+        yield f"{layer}.attn_q.weight", _DIMENSIONS, _DIMENSIONS
+        yield f"{layer}.attn_k.weight", keys, _DIMENSIONS
+        yield f"{layer}.attn_v.weight", keys, _DIMENSIONS
+        yield f"{layer}.attn_output.weight", _DIMENSIONS, _DIMENSIONS
+        yield f"{layer}.ffn_gate.weight", _UNITS, _DIMENSIONS
+        yield f"{layer}.ffn_up.weight", _UNITS, _DIMENSIONS
+        yield f"{layer}.ffn_down.weight", _DIMENSIONS, _UNITS
 
 
 def _matrix(shape: tuple[int, int], kind: Kind, deviation: float, random: np.random.Generator) -> Data:

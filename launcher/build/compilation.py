@@ -5,14 +5,17 @@ compilers, hypervisors and llama.cpp itself get wrong. Without AMX the engine is
 """
 
 import os
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launcher.build.check import check
+from launcher.build import backends, portable
+from launcher.build.check import check_engine
 from launcher.build.steps import Progress, Steps
 from launcher.engine import argv
-from launcher.engine.build_record import Order
+from launcher.engine import devices as gpu
+from launcher.engine.build_record import ComputeBackend, Order
+from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine, Origin, probe
 from launcher.errors import EngineBuildError, EngineError, Miscompiled
 from launcher.host.cores import usable_cores
@@ -26,10 +29,11 @@ NO_AMX = " ".join(f"-mno-{name.replace('_', '-')}" for name in AMX)
 class Compiled:
     """An engine that may be installed: its vectors have at least `cosine` to those of the same numbers in F32.
 
-    `left_out` are instructions of this processor that it does not use, because of `fault`.
+    `devices` computed them. `left_out` are instructions of this processor that it does not use, because of `fault`.
     """
 
     engine: Engine
+    devices: Devices
     cosine: float
     left_out: tuple[str, ...] = ()
     fault: str = ""
@@ -39,40 +43,43 @@ class Compiled:
         return Path(self.engine.argv[0])
 
 
-async def compile_engine(source: Path, folder: Path, order: Order, steps: Steps) -> Compiled:
-    """Compile `source` in `folder`. Raises EngineBuildError if no engine that computes right comes of it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What to compile: `source` as `order` says, in `folder`; `shared`, as libraries for a folder that is moved."""
+
+    source: Path
+    folder: Path
+    order: Order
+    shared: bool = False
+
+    def definitions(self, path: str) -> Mapping[str, str]:
+        """cmake's definitions; the user's own (`order.cmake`) come after them."""
+        return {
+            "CMAKE_BUILD_TYPE": "Release",
+            "BUILD_SHARED_LIBS": "OFF",  # one file
+            "LLAMA_BUILD_TESTS": "OFF",
+            "LLAMA_BUILD_EXAMPLES": "OFF",
+            "LLAMA_BUILD_UI": "OFF",
+            "LLAMA_USE_PREBUILT_UI": "OFF",  # else cmake downloads one
+            "LLAMA_OPENSSL": "OFF",  # it listens on a UNIX socket only, and downloads nothing
+            **(portable.DEFINITIONS if self.shared else {}),
+            **backends.definitions(self.order, path),
+        }
+
+
+async def compile_engine(task: Task, steps: Steps) -> Compiled:
+    """Compile and check. Raises EngineBuildError if no engine that computes right comes of it."""
     try:
-        engine, cosine = await _attempt(source, folder / "build", order, steps)
+        return await _attempt(task, task.folder / "build", steps)
     except Miscompiled as error:
-        amx = tuple(name for name in order.instructions if name.startswith("amx"))
-        if not amx or order.cuda:  # if the GPU computes, AMX is not the cause
+        amx = tuple(name for name in task.order.instructions if name.startswith("amx"))
+        if not amx or task.order.backend is not ComputeBackend.CPU:  # if the GPU computes, AMX is not the cause
             raise
         try:
-            engine, cosine = await _attempt(source, folder / "build-without-amx", order, _without_amx(steps))
+            made = await _attempt(task, task.folder / "build-without-amx", _without_amx(steps))
         except EngineBuildError as second:
             raise EngineBuildError(f"{error}; compiled again without AMX: {second}") from second
-        return Compiled(engine=engine, cosine=cosine, left_out=amx, fault=str(error))
-    return Compiled(engine=engine, cosine=cosine)
-
-
-def nvcc(path: str) -> str | None:
-    """CUDA's compiler, which its installer does not put on PATH."""
-    return shutil.which("nvcc", path=os.pathsep.join((path, "/usr/local/cuda/bin")))
-
-
-def configuration(compiler: str | None) -> tuple[str, ...]:
-    """cmake's definitions; `compiler` is CUDA's, or None to build for the CPU alone."""
-    given = {
-        "CMAKE_BUILD_TYPE": "Release",
-        "BUILD_SHARED_LIBS": "OFF",  # one file, which can be moved
-        "LLAMA_BUILD_TESTS": "OFF",
-        "LLAMA_BUILD_EXAMPLES": "OFF",
-        "LLAMA_BUILD_UI": "OFF",
-        "LLAMA_USE_PREBUILT_UI": "OFF",  # else cmake downloads one
-        "LLAMA_OPENSSL": "OFF",  # it listens on a UNIX socket only, and downloads nothing
-        **({"GGML_CUDA": "ON", "CMAKE_CUDA_COMPILER": compiler} if compiler else {}),
-    }
-    return tuple(f"-D{name}={value}" for name, value in given.items())
+        return replace(made, left_out=amx, fault=str(error))
 
 
 def _without_amx(steps: Steps) -> Steps:
@@ -81,16 +88,18 @@ def _without_amx(steps: Steps) -> Steps:
     return replace(steps, env={**steps.env, **given}, suffix=" without AMX")
 
 
-async def _attempt(source: Path, build: Path, order: Order, steps: Steps) -> tuple[Engine, float]:
-    """An engine, and its least cosine. Raises Miscompiled, or another EngineBuildError."""
-    configure = ("-S", str(source), "-B", str(build), "-G", "Ninja")
-    compiler = nvcc(os.environ.get("PATH", os.defpath)) if order.cuda else None
-    await steps.run("configuring", "cmake", *configure, *configuration(compiler))
+async def _attempt(task: Task, build: Path, steps: Steps) -> Compiled:
+    """Raises Miscompiled, or another EngineBuildError."""
+    given = (f"-D{name}={value}" for name, value in task.definitions(steps.env["PATH"]).items())
+    configure = ("-S", str(task.source), "-B", str(build), "-G", "Ninja")
+    await steps.run("configuring", "cmake", *configure, *given, *task.order.cmake)
     jobs = str(usable_cores())  # ninja's default counts cores that we may not use
-    await steps.run("compiling", "cmake", "--build", str(build), "--target", "llama-server", "--parallel", jobs)
+    programs = portable.programs(task.source) if task.shared else portable.PROGRAMS[:1]
+    await steps.run("compiling", "cmake", "--build", str(build), "--parallel", jobs, "--target", *programs)
     engine = await _probe(build / "bin" / "llama-server")
     steps.report(Progress(step="checking vectors"))
-    return engine, await check(engine, build / "check")
+    cosine = await check_engine(engine, build / "check")
+    return Compiled(engine=engine, devices=await gpu.read_devices(engine), cosine=cosine)
 
 
 async def _probe(binary: Path) -> Engine:

@@ -10,7 +10,7 @@ from pathlib import Path
 from launcher.errors import EngineBuildError
 from launcher.processes.child import last_lines, running
 
-GRACE_S = 2.0
+_GRACE_S = 2.0
 REPORT_INTERVAL_S = 0.2
 
 
@@ -23,7 +23,7 @@ class Progress:
     total: int | None = None
 
 
-Report = Callable[[Progress], None]
+ReportProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Steps:
 
     env: Mapping[str, str]
     log: Path
-    report: Report
+    report: ReportProgress
     suffix: str = ""
 
     async def run(self, step: str, *argv: str) -> None:
@@ -40,7 +40,7 @@ class Steps:
         step += self.suffix
         self.log.write_bytes(b"")
         self.report(Progress(step=step))
-        async with running(argv, env=self.env, grace_s=GRACE_S, output=self.log) as process:
+        async with running(argv, env=self.env, grace_s=_GRACE_S, output=self.log) as process:
             while process.returncode is None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(REPORT_INTERVAL_S):

@@ -59,7 +59,7 @@ def serve_(
 ) -> None:
     """Start three llama-servers and the proxy, and serve until Ctrl-C."""
     read = partial(settings_of, config, demo=demo, tiny=tiny, overrides={"host": host, "port": port})
-    asyncio.run(serve.run(read, out=stdout, err=stderr))
+    asyncio.run(serve.run_serve(read, out=stdout, err=stderr))
 
 
 @app.command("proxy", epilog=EXIT_CODES)
@@ -88,7 +88,7 @@ def embed(
         raise ArgumentError("--format npy writes binary data, and standard output is a terminal: add > vectors.npy")
     texts = given_texts(text or [], file or [], sys.stdin)
     call = oneshot.EmbedCall(texts=texts, task=task, dimensions=dimensions)
-    session = oneshot.run(settings_of(config, demo=demo, tiny=tiny), call, url=url, api_key=api_key, err=stderr)
+    session = oneshot.run_embed(settings_of(config, demo=demo, tiny=tiny), call, url=url, api_key=api_key, err=stderr)
     answer = asyncio.run(until_signal(session))
     if answer is None:
         raise typer.Exit(130)
@@ -113,8 +113,8 @@ def plan(
     ] = None,
 ) -> None:
     """Show what fits into the memory, and why: quantisation, devices, longest text."""
-    memory = plan_cli.memory_of(vram, ram)
-    plan_cli.show(settings_of(config, demo=demo, tiny=tiny), memory, stdout)
+    memory = plan_cli.given_memory(vram, ram)
+    plan_cli.show_plan(settings_of(config, demo=demo, tiny=tiny), memory, stdout)
 
 
 @app.command("doctor", epilog=EXIT_CODES)
@@ -126,17 +126,17 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
 ) -> None:
     """Check all that serving needs. Each line is ok, warn or fail with its fix. Exits with 1 if a check fails."""
-    fine = report.show(partial(settings_of, config, demo=demo, tiny=tiny), stdout, deep=deep, as_json=as_json)
+    fine = report.show_findings(partial(settings_of, config, demo=demo, tiny=tiny), stdout, deep=deep, as_json=as_json)
     raise typer.Exit(0 if fine else 1)
 
 
-app.command("compare", epilog=compare_cli.EPILOG)(compare_cli.compare)
-app.command("bench", epilog=bench_cli.EPILOG)(bench_cli.bench)
-app.command("tune", epilog=tune_cli.EPILOG)(tune_cli.tune)
+app.command("compare", epilog=compare_cli.COMPARE_EPILOG)(compare_cli.compare)
+app.command("bench", epilog=bench_cli.BENCH_EPILOG)(bench_cli.bench)
+app.command("tune", epilog=tune_cli.TUNE_EPILOG)(tune_cli.tune)
 for command in (running.status, running.logs, running.restart, running.reload):
     app.command(epilog=EXIT_CODES)(command)
 
 
-app.add_typer(models.app, name="models")
+app.add_typer(models.models_app, name="models")
 app.add_typer(engine_app, name="engine")
 app.add_typer(service_app, name="service")

@@ -39,7 +39,7 @@ class EmbedAnswer:
         return file.getvalue()
 
 
-async def run(
+async def run_embed(
     settings: Settings, call: EmbedCall, *, url: str | None, api_key: str | None, err: Terminal
 ) -> EmbedAnswer:
     """Send the call. Raises LauncherError with the server's own message if it is rejected."""

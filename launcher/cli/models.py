@@ -24,18 +24,18 @@ from launcher.terminal.options import ConfigFile, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
-EPILOG = """
+MODELS_EPILOG = """
 Exit codes: 0 done; 1 other failure; 2 wrong arguments; 66 a file is damaged, in use, missing or unavailable;
 75 the hub is unreachable, or the disk is full; 78 wrong configuration; 130 stopped before it was done.
 """
 
-app = typer.Typer(help="The model files: here and on the hub.", no_args_is_help=True, epilog=EPILOG)
+models_app = typer.Typer(help="The model files: here and on the hub.", no_args_is_help=True, epilog=MODELS_EPILOG)
 
 Quantization = Annotated[str | None, typer.Argument(help="E.g. Q8_0 [default: the config's].")]
 Backends = Annotated[list[str] | None, typer.Option("--backend", help="Only this model; may be repeated.")]
 
 
-@app.command("list", epilog=EPILOG)
+@models_app.command("list", epilog=MODELS_EPILOG)
 def list_(
     config: ConfigFile = None,
     remote: Annotated[bool, typer.Option("--remote/--local", help="Ask the hub too, or look only here.")] = True,
@@ -70,7 +70,7 @@ def list_(
         stderr.say(f"what the hub offers is not known: {reason}")
 
 
-@app.command("pull", epilog=EPILOG)
+@models_app.command("pull", epilog=MODELS_EPILOG)
 def pull_(
     quantization: Quantization = None,
     backend: Backends = None,
@@ -93,14 +93,14 @@ def pull_(
         stderr.say(f"{size}licence of the models: {settings.family.licence}")
     display = Display(stderr)
     with display.live():
-        done = asyncio.run(until_signal(pull.run(settings.family, plan, display.downloading)))
+        done = asyncio.run(until_signal(pull.run_pull(settings.family, plan, display.downloading)))
     if done is None:
         raise typer.Exit(130)
     for name, path in done.items():
         stdout.say(f"{name}: {path}")
 
 
-@app.command("verify", epilog=EPILOG)
+@models_app.command("verify", epilog=MODELS_EPILOG)
 def verify(config: ConfigFile = None) -> None:
     """Read every file again and compare it with the hub's SHA-256; needs no network."""
     settings = _settings(config)
@@ -119,7 +119,7 @@ def verify(config: ConfigFile = None) -> None:
         raise ModelError(f"{damaged} file{'s' if damaged > 1 else ''} not as expected: run the commands above")
 
 
-@app.command("remove", epilog=EPILOG)
+@models_app.command("remove", epilog=MODELS_EPILOG)
 def remove(
     quantization: Quantization = None,
     backend: Backends = None,
@@ -143,7 +143,7 @@ def remove(
         stdout.say(f"{amount(size):>9}  {path}")
     if not yes and not (sys.stdin.isatty() and typer.confirm("Remove them?")):
         raise LauncherError("nothing was removed: add --yes to remove them")
-    removed = cache.remove(files, partials)
+    removed = cache.remove_cached(files, partials)
     for partial in removed.busy:
         stdout.say(f"{partial.backend}: its download runs in another process and was left alone")
     stdout.say(f"{amount(removed.freed_bytes)} freed")
@@ -160,11 +160,11 @@ def _settings(config: Path | None) -> Settings:
 def _pull_projector(settings: Settings, *, only: bool) -> None:
     if not only:
         raise ArgumentError("--multivector downloads no model: leave out the quantisation and --backend")
-    path = projector.find_cached(settings.family)
+    path = projector.cached_projector(settings.family)
     if path is None:
         stderr.say(f"licence of the models: {settings.family.licence}")
-        path = projector.path_of(settings.family)
-        projector.save(projector.fetch(settings.family), path)
+        path = projector.projector_path(settings.family)
+        projector.save_projector(projector.fetch_projector(settings.family), path)
     stdout.say(f"multivector: {path}")
 
 
@@ -182,7 +182,7 @@ def _verified(name: str, path: Path, sha256: str | None, settings: Settings, fix
         if sha256 not in (found, None):
             stdout.say(f"DAMAGED  {name}  {path}: SHA-256 {found}, not {sha256}; fix it with: {fix}")
             return False
-        header_check.check(path, settings.family)
+        header_check.check_model(path, settings.family)
     except ModelError as error:
         stdout.say(f"WRONG    {name}  {error}; fix it with: {fix}")
         return False

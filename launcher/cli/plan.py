@@ -11,14 +11,14 @@ from rich.table import Table
 from launcher.engine import devices as gpu
 from launcher.engine import discovery
 from launcher.engine.cpu_fallback import adapt_gpu_layers
-from launcher.engine.device_list import Device
+from launcher.engine.device_list import MIB, Device
 from launcher.engine.devices import Devices
 from launcher.errors import ArgumentError, ConfigError, NotEnoughMemory
 from launcher.models.demo import demo_models
 from launcher.planning import choices
 from launcher.planning.candidates import DeviceRoom, PlanRequest
 from launcher.planning.choices import Length
-from launcher.planning.memory import GIB, MIB
+from launcher.planning.memory import GIB
 from launcher.planning.placement import Plan, place
 from launcher.planning.request import request_of
 from launcher.planning.shortage import missing_bytes, readable_size
@@ -27,7 +27,7 @@ from launcher.printable import Terminal
 from launcher.settings.config import Settings
 from launcher.settings.folders import cache_dir
 
-UNITS = {"G": GIB, "M": MIB}
+_UNITS = {"G": GIB, "M": MIB}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class GivenMemory:
 REAL = GivenMemory(vram=None, ram=None)
 
 
-def memory_of(vram: str | None, ram: str | None) -> GivenMemory:
+def given_memory(vram: str | None, ram: str | None) -> GivenMemory:
     """Parse the two options. Raises ArgumentError."""
     return GivenMemory(
         vram=None if vram is None else () if vram == "none" else tuple(_size("--vram", one) for one in vram.split(",")),
@@ -52,10 +52,10 @@ def memory_of(vram: str | None, ram: str | None) -> GivenMemory:
     )
 
 
-def show(settings: Settings, memory: GivenMemory, out: Terminal) -> None:
+def show_plan(settings: Settings, memory: GivenMemory, out: Terminal) -> None:
     """Print the plan for that memory. Raises NotEnoughMemory, after printing what each quantisation lacks."""
-    found = asyncio.run(discovery.find(settings.host.engine.llama_server))
-    real = asyncio.run(gpu.read(found))
+    found = asyncio.run(discovery.find_engine(settings.host.engine.llama_server))
+    real = asyncio.run(gpu.read_devices(found))
     if memory.vram is None:
         settings = adapt_gpu_layers(settings, real)
     settings = _with_demo_files(settings)
@@ -102,7 +102,7 @@ def _size(option: str, text: str) -> int:
         raise ArgumentError(
             f"{option}: {text!r} is not a size: write 8G or 8192M{', for each GPU, with commas' * (option == '--vram')}"
         )
-    return round(float(found[1]) * UNITS[found[2].upper()])
+    return round(float(found[1]) * _UNITS[found[2].upper()])
 
 
 def _with_demo_files(settings: Settings) -> Settings:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launcher.control.client import find
+from launcher.control.client import find_running
 from launcher.control.status import BackendView, View
 from launcher.errors import ArgumentError, NotRunning
 from launcher.fleet.address import Target, target
@@ -36,14 +36,14 @@ COLOURS = {
     BackendState.FAILED: "red",
 }
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
-Url = Annotated[str | None, typer.Option(help="The one at that address on this machine, e.g. localhost:8081.")]
+RunningConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
+LocalUrl = Annotated[str | None, typer.Option(help="The one at that address on this machine, e.g. localhost:8081.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
 
 
 def status(
-    config: ConfigFile = None,
-    url: Url = None,
+    config: RunningConfigFile = None,
+    url: LocalUrl = None,
     port: Port = None,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Continue until Ctrl-C.")] = False,
@@ -53,7 +53,7 @@ def status(
     if watch:
         asyncio.run(until_signal(_watch(settings, chosen)))
         return
-    view = asyncio.run(find(settings, chosen)).view
+    view = asyncio.run(find_running(settings, chosen)).view
     if json:
         stdout.print_json(view.model_dump_json(), ensure_ascii=True)  # foreign text is kept, as escapes
     else:
@@ -64,15 +64,15 @@ def status(
 
 def restart(
     backend: Annotated[list[str] | None, typer.Argument(help="Which, e.g. code [default: all, one by one].")] = None,
-    config: ConfigFile = None,
-    url: Url = None,
+    config: RunningConfigFile = None,
+    url: LocalUrl = None,
     port: Port = None,
 ) -> None:
     """Restart backends, one after the other, while the others serve."""
     _run(_restart(load(config), target(url, port), backend or []))
 
 
-def reload(config: ConfigFile = None, url: Url = None, port: Port = None) -> None:
+def reload(config: RunningConfigFile = None, url: LocalUrl = None, port: Port = None) -> None:
     """Read the configuration again; only what it changes is restarted (SIGHUP does the same)."""
     _run(_reload(load(config), target(url, port)))
 
@@ -82,8 +82,8 @@ def logs(
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 20,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue until Ctrl-C.")] = False,
     earlier: Annotated[int, typer.Option(min=0, help="N: the N-th run before this one.")] = 0,
-    config: ConfigFile = None,
-    url: Url = None,
+    config: RunningConfigFile = None,
+    url: LocalUrl = None,
     port: Port = None,
 ) -> None:
     """Show what the llama-servers wrote: only errors, one file per run."""
@@ -100,7 +100,7 @@ def logs(
 async def _logs(settings: Settings, chosen: Target | None) -> tuple[Path, list[str]]:
     """The log folder and backends of the running one; else those of one that this user would start."""
     try:
-        view = (await find(settings, chosen)).view
+        view = (await find_running(settings, chosen)).view
     except NotRunning:
         if chosen:
             raise
@@ -122,7 +122,7 @@ def _run(asking: Coroutine[None, None, View]) -> None:
 
 
 async def _restart(settings: Settings, chosen: Target | None, backends: Sequence[str]) -> View:
-    running = await find(settings, chosen)
+    running = await find_running(settings, chosen)
     view, there = running.view, [one.name for one in running.view.backends]
     for name in [_known(name, there) for name in backends or settings.family.weights.models]:
         view = await running.tell(f"/backends/{name}/restart")
@@ -130,13 +130,13 @@ async def _restart(settings: Settings, chosen: Target | None, backends: Sequence
 
 
 async def _reload(settings: Settings, chosen: Target | None) -> View:
-    return await (await find(settings, chosen)).tell("/reload")
+    return await (await find_running(settings, chosen)).tell("/reload")
 
 
 async def _watch(settings: Settings, chosen: Target | None) -> None:
     with Live(console=stdout, auto_refresh=False) as live:
         while True:
-            live.update(_page((await find(settings, chosen)).view), refresh=True)
+            live.update(_page((await find_running(settings, chosen)).view), refresh=True)
             await asyncio.sleep(REFRESH_S)
 
 

@@ -38,7 +38,7 @@ _COSINES = (
 )
 
 
-async def run(read: Callable[[], Settings], *, out: Terminal, err: Terminal) -> None:
+async def run_serve(read: Callable[[], Settings], *, out: Terminal, err: Terminal) -> None:
     """Serve the settings that `read` returns until SIGINT, SIGTERM or the end of its terminal, which end it in order.
 
     Any other SIGHUP reads the settings again. Raises LauncherError.

@@ -11,7 +11,7 @@ from launcher.errors import ConfigError, ServiceError
 from launcher.settings.config import Settings, load
 from launcher.systemd import systemctl, units
 from launcher.systemd.systemctl import Manager
-from launcher.systemd.units import SERVICE, SOCKET, Installation
+from launcher.systemd.units import SERVICE_UNIT, SOCKET_UNIT, Installation
 from launcher.terminal.options import stdout
 
 LOG_LINES = 10
@@ -24,7 +24,7 @@ configuration, or files that the service could not read.
 service_app = typer.Typer(help="Run as a systemd service.", no_args_is_help=True, epilog=SERVICE_EXIT_CODES)
 
 User = Annotated[bool, typer.Option("--user", help="A service of your own, not the system's.")]
-ConfigFile = Annotated[
+ServiceConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config", help="[default: /etc/trillama/host.toml, with --user ~/.config/trillama/host.toml, if it exists]"
@@ -37,7 +37,11 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite a unit that some
 
 @service_app.command(epilog=SERVICE_EXIT_CODES)
 def install(
-    user: User = False, config: ConfigFile = None, socket: Socket = False, dry_run: DryRun = False, force: Force = False
+    user: User = False,
+    config: ServiceConfigFile = None,
+    socket: Socket = False,
+    dry_run: DryRun = False,
+    force: Force = False,
 ) -> None:
     """Write the unit, enable it and start it; an earlier one of ours is replaced."""
     file = _config_file(config, user)
@@ -59,7 +63,7 @@ def install(
     if (taken := systemctl.foreign(folder)) and not force:
         raise ServiceError(f"{folder / taken[0]} was written by something else: remove it, or use --force")
     _remove(folder, manager)
-    systemctl.write(folder, texts)
+    systemctl.write_units(folder, texts)
     for arguments in _start(tuple(texts)):
         manager.tell(*arguments)
     stdout.say(f"installed and starting: {', '.join(str(folder / name) for name in texts)}")
@@ -84,21 +88,21 @@ def uninstall(user: User = False, dry_run: DryRun = False) -> None:
     stdout.say(f"removed: {', '.join(str(folder / name) for name in found)}")
 
 
-@service_app.command(epilog=SERVICE_EXIT_CODES)
-def status(user: User = False) -> None:
+@service_app.command("status", epilog=SERVICE_EXIT_CODES)
+def service_status(user: User = False) -> None:
     """Show whether it runs, since when, its own status, and its last log lines."""
     manager = Manager(user)
     manager.check()
-    shown = manager.show(SERVICE)
+    shown = manager.show(SERVICE_UNIT)
     active = shown.get("ActiveState") == "active"
     if shown.get("LoadState") == "not-found":
         stdout.say("trillama.service is not installed: trillama service install")
         raise typer.Exit(NOT_ACTIVE)
     stdout.say(_described(shown))
-    socket = manager.show(SOCKET)
+    socket = manager.show(SOCKET_UNIT)
     if socket.get("LoadState") == "loaded":
         stdout.say(f"socket: {socket.get('ActiveState')} at {socket.get('Listen', '?')}")
-    stdout.say(manager.log(SERVICE, LOG_LINES).rstrip())
+    stdout.say(manager.log(SERVICE_UNIT, LOG_LINES).rstrip())
     stdout.say(f"more: journalctl {'--user-unit' if user else '--unit'} trillama")
     if not active:
         raise typer.Exit(NOT_ACTIVE)

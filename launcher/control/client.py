@@ -36,7 +36,7 @@ class Running:
         return view
 
 
-async def find(settings: Settings, target: Target | None) -> Running:
+async def find_running(settings: Settings, target: Target | None) -> Running:
     """The trillama on this machine that is meant: `target`, else the one on the settings' port, else the only one.
 
     Raises NotRunning if none that this user may control runs, or if several do.

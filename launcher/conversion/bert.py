@@ -12,8 +12,9 @@ import gguf
 from gguf import GGMLQuantizationType, LlamaFileType, TokenType
 from pydantic import BaseModel, Field, ValidationError
 
+from launcher.arrays import F32
 from launcher.conversion import safetensors
-from launcher.conversion.safetensors import F32, InMemoryFile
+from launcher.conversion.safetensors import InMemoryFile
 from launcher.errors import ModelError
 
 CONVERSION_VERSION = 1  # part of what decides whether a file is made again: raise it with any change to the content

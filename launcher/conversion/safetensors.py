@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from launcher.arrays import F32
 from launcher.errors import ModelError
 
-F32 = NDArray[np.float32]
-Size = Annotated[int, Field(ge=0)]
+_Size = Annotated[int, Field(ge=0)]
 
 MAX_HEADER_BYTES = 16 * 2**20  # a quarter of a MiB is usual
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -65,8 +64,8 @@ class Tensor:
 
 class _Entry(BaseModel):
     dtype: str
-    shape: tuple[Size, ...]
-    data_offsets: tuple[Size, Size]
+    shape: tuple[_Size, ...]
+    data_offsets: tuple[_Size, _Size]
 
 
 _HEADER = TypeAdapter(dict[str, _Entry | dict[str, str]])  # `__metadata__` maps text to text

@@ -12,7 +12,7 @@ from launcher.errors import LauncherError
 from launcher.settings.config import Settings
 
 T = TypeVar("T")
-HOST: dict[str, Callable[[], Finding]] = {
+_HOST: dict[str, Callable[[], Finding]] = {
     "python": host.python,
     "packages": host.packages,
     "nvidia driver": host.nvidia_driver,
@@ -31,7 +31,7 @@ SETUP: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
     "exposure": setup.exposure,
 }
 ENGINE: dict[str, Callable[[Machine], Awaitable[Finding]]] = {
-    "engine": engine.build,
+    "engine": engine.chosen_engine,
     "flash attention": engine.flash_attention,
     "devices": engine.devices,
     "threads": engine.threads,
@@ -39,7 +39,7 @@ ENGINE: dict[str, Callable[[Machine], Awaitable[Finding]]] = {
 }
 FILES: dict[str, Callable[[Settings, bool], Awaitable[Finding]]] = {
     "disk": setup.disk,
-    "model files": setup.model_files,
+    "model files": setup.complete_model_files,
 }
 
 
@@ -56,7 +56,7 @@ async def examine(load: Callable[[], Settings], *, deep: bool) -> list[CheckLine
 
     `deep` reads every model file completely, for its SHA-256. Raises nothing.
     """
-    lines = [await _line(name, _as_async(check)) for name, check in HOST.items()]
+    lines = [await _line(name, _as_async(check)) for name, check in _HOST.items()]
     read: list[Settings] = []
 
     async def configuration() -> Finding:
@@ -78,8 +78,8 @@ async def _engine_lines(settings: Settings) -> list[CheckLine]:
     found: list[Machine] = []
 
     async def find() -> Finding:
-        one = await discovery.find(settings.host.engine.llama_server)
-        found.append(Machine(settings=settings, engine=one, devices=await devices.read(one)))
+        one = await discovery.find_engine(settings.host.engine.llama_server)
+        found.append(Machine(settings=settings, engine=one, devices=await devices.read_devices(one)))
         return ok("")
 
     line = await _line("engine", find)

@@ -19,7 +19,7 @@ from launcher.planning.sizing import decide, unified_note
 from launcher.settings.config import Settings
 
 BUILD = "trillama engine build"
-BUILD_CUDA = f"{BUILD} --cuda"
+BUILD_FOR = {"NVIDIA": f"{BUILD} --cuda", "AMD": f"{BUILD} --vulkan"}
 # By a processor's instructions, the largest gain first. Measured with Q8_0, 4 layers x 896, on two cores.
 GAINS = {
     "amx_int8": "this processor has AMX, with which an engine built here is about 4 times as fast",
@@ -40,7 +40,7 @@ class Machine:
         return self.settings.host.engine.gpu_layers > 0
 
 
-async def build(machine: Machine) -> Finding:
+async def chosen_engine(machine: Machine) -> Finding:
     """Which engine, which optional flags it knows, and whether one built here would be faster."""
     known = [flag for flag in ("--no-logits-for-embeddings", "--fit") if flag in machine.engine.flags]
     text = f"{machine.engine.origin} llama.cpp {machine.engine.version}, which knows {', '.join(known) or 'no extras'}"
@@ -55,7 +55,7 @@ async def build(machine: Machine) -> Finding:
 
 def _gain(engine: Engine, here: frozenset[str]) -> str | None:
     """What an engine built for the instructions `here` would gain; None if it was built for them."""
-    record = build_record.read(Path(engine.argv[0])) if engine.origin is Origin.BUILT else None
+    record = build_record.read_record(Path(engine.argv[0])) if engine.origin is Origin.BUILT else None
     if record is None and engine.origin is not Origin.EMBEDDED:
         return None  # the processor it was built for is unknown
     built_for = record.order.instructions if record else ()
@@ -82,13 +82,15 @@ async def devices(machine: Machine) -> Finding:
     if not machine.wants_gpu:
         return ok("gpu_layers = 0: the CPU computes")
     if machine.devices.has_gpu_backend:
-        fix = f"export LD_LIBRARY_PATH={wsl.LIBRARIES}  # Windows' driver" if wsl.wsl() else "nvidia-smi"
+        ask = "vulkaninfo --summary" if host.pci_gpus() == ["AMD"] else "nvidia-smi"
+        fix = f"export LD_LIBRARY_PATH={wsl.LIBRARIES}  # Windows' driver" if wsl.wsl() else ask
         return fail(
             "the engine can use a GPU but finds none, so the CPU would compute without notice",
             f"{fix}  # repair the driver, or set gpu_layers = 0 under [engine]",
         )
     if built_in := host.pci_gpus():
-        return warn(f"a GPU is installed ({', '.join(built_in)}) that this engine cannot use", BUILD_CUDA)
+        fix = next(command for vendor, command in BUILD_FOR.items() if vendor in built_in)
+        return warn(f"a GPU is installed ({', '.join(built_in)}) that this engine cannot use", fix)
     return ok("there is no GPU: the CPU computes")
 
 

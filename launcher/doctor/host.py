@@ -19,7 +19,7 @@ MIN_OPEN_FILES = 1024
 PCI = Path("/sys/bus/pci/devices")
 VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD"}
 DISPLAY_CLASS = "0x03"  # PCI class of VGA and 3D controllers
-UNITS = (
+_UNITS = (
     Path("/etc/systemd/system/trillama.service"),
     Path("/usr/lib/systemd/system/trillama.service"),
     Path("~/.config/systemd/user/trillama.service"),
@@ -103,7 +103,7 @@ def open_files() -> Finding:
 
 def systemd() -> Finding:
     """Whether a unit is installed, which is optional."""
-    here = [str(path) for path in UNITS if _is_file(path)]
+    here = [str(path) for path in _UNITS if _is_file(path)]
     return ok(f"installed: {', '.join(here)}" if here else "no unit is installed: it runs when you start it")
 
 

@@ -14,7 +14,7 @@ from launcher.settings.config import Settings
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
-def show(load: Callable[[], Settings], out: Terminal, *, deep: bool, as_json: bool) -> bool:
+def show_findings(load: Callable[[], Settings], out: Terminal, *, deep: bool, as_json: bool) -> bool:
     """Print a line for each check; True if none failed. `load` reads the configuration."""
     lines = asyncio.run(examine(load, deep=deep))
     if as_json:

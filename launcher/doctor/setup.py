@@ -18,6 +18,7 @@ from launcher.host import processes
 from launcher.host.disk import free_bytes
 from launcher.models import header_check, sources
 from launcher.models.sources import ModelFile
+from launcher.planning.memory import GIB
 from launcher.planning.request import AUTO
 from launcher.settings.config import LOOPBACK, Settings
 from launcher.settings.family import FamilyFile
@@ -27,7 +28,6 @@ from launcher.supervision.deployment import url_of
 
 STALE_S = 60.0  # a younger folder may belong to a launcher that is just starting
 MIN_KEY = 16  # characters; a shorter key can be guessed by trying
-GIB = 2**30
 
 
 def named(settings: Settings) -> Settings:
@@ -64,7 +64,7 @@ async def runtime_folder(settings: Settings) -> Finding:
 async def stale_folders(settings: Settings) -> Finding:
     """Folders of a launcher that has ended: a small shell removes each, unless that was killed too."""
     base = settings.host.runtime_dir or runtime_base()
-    used = {word for one in processes.running(["cmdline"]) for word in one.info["cmdline"] or ()}
+    used = {word for one in processes.running_processes(["cmdline"]) for word in one.info["cmdline"] or ()}
     left = [path for path in base.glob("trillama-????????") if path.is_dir() and str(path) not in used]
     if stale := [path for path in left if _is_old_and_ours(path) and not _answers(path)]:
         return warn(f"{len(stale)} in {base}, of a launcher that has ended", shlex.join(("rm", "-r", *map(str, stale))))
@@ -105,7 +105,7 @@ def _room(what: str, gib: float, folder: Path, moved_by: str) -> Finding:
     return fail(text, f"make room, or set {moved_by} to a folder on another disk") if gib > free else ok(text)
 
 
-async def model_files(settings: Settings, deep: bool) -> Finding:
+async def complete_model_files(settings: Settings, deep: bool) -> Finding:
     """Whether each file here is a complete GGUF of the family; with `deep`, also has the hub's SHA-256."""
     if settings.host.demo:
         return ok("the made-up models are made when needed")
@@ -113,7 +113,7 @@ async def model_files(settings: Settings, deep: bool) -> Finding:
     here = {one.backend: path for one in _wanted(settings) if (path := sources.find_here(one))}
     loras = sources.lora_files(family, settings.host.models)
     checks: list[tuple[ModelFile, str, Callable[[Path, FamilyFile], object]]] = [
-        *((one, "files", header_check.check) for one in _wanted(settings)),
+        *((one, "files", header_check.check_model) for one in _wanted(settings)),
         *((one, "lora_files", header_check.check_lora) for one in loras),
     ]
     for one, setting, check in checks:

@@ -14,7 +14,7 @@ from launcher.errors import ConfigError, EngineError
 from launcher.settings.config import FlashAttention
 from proxy.contract.family import Pooling, RopeScaling
 
-FLAG = re.compile(r"--?[A-Za-z]")  # a negative number is a value
+_FLAG = re.compile(r"--?[A-Za-z]")  # a negative number is a value
 
 # Every engine must know these: without one it would not start, or would return wrong vectors.
 REQUIRED_FLAGS = frozenset(
@@ -109,7 +109,7 @@ class ServerSpec:
 
 def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
     """Raises ConfigError for a user's flag that is reserved, or that the engine does not know."""
-    for flag in (word.split("=")[0] for word in flags if FLAG.match(word)):
+    for flag in (word.split("=")[0] for word in flags if _FLAG.match(word)):
         if flag in RESERVED_FLAGS or flag.endswith(PRESETS):
             raise ConfigError(
                 f"[engine] extra_flags: {flag} is set by trillama itself; docs/configuration.md has its settings"
@@ -133,7 +133,7 @@ def argv(engine: EngineCommand, spec: ServerSpec) -> tuple[str, ...]:
     Raises EngineError if the engine lacks a flag that this model's vectors need.
     """
     own = tuple(_of_the_model(spec))
-    if lacking := [flag for flag in own if FLAG.match(flag) and flag not in engine.flags]:
+    if lacking := [flag for flag in own if _FLAG.match(flag) and flag not in engine.flags]:
         raise EngineError(f"{spec.name}: this llama-server has no {lacking[0]}, which the model needs: use a newer one")
     return (
         *engine.argv,

@@ -12,7 +12,7 @@ from launcher.engine.discovery import Engine
 from launcher.errors import EngineError, StartError
 from launcher.settings.config import EngineSettings, Settings
 
-FIX = "check it with `nvidia-smi` and `trillama doctor`, or set require_gpu = false under [engine]"
+_FIX = "check the driver (`nvidia-smi`, `vulkaninfo`) and `trillama doctor`, or set require_gpu = false under [engine]"
 FALLBACK = re.compile(r"no usable GPU found|failed to initialize CUDA|no CUDA-capable device")
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
@@ -30,9 +30,10 @@ def check_devices(settings: EngineSettings, devices: Devices, engine: Engine) ->
         return
     if not devices.has_gpu_backend:
         raise EngineError(
-            f"require_gpu = true, but {engine.name} computes on the CPU only: run `trillama engine build --cuda`"
+            f"require_gpu = true, but {engine.name} computes on the CPU only: "
+            "run `trillama engine build --cuda`, or with --vulkan or --hip"
         )
-    raise StartError(f"{engine.name} finds no GPU, and would silently compute on the CPU: {FIX}")
+    raise StartError(f"{engine.name} finds no GPU, and would silently compute on the CPU: {_FIX}")
 
 
 def adapt_gpu_layers(settings: Settings, devices: Devices) -> Settings:
@@ -50,7 +51,7 @@ def find_fallback(lines: Iterable[str]) -> str | None:
     """The sign of a CPU fallback in an engine's output, with the fix; None if there is none."""
     for line in lines:
         if FALLBACK.search(line):
-            return f"the engine computes on the CPU ({line.strip()}): {FIX}"
+            return f"the engine computes on the CPU ({line.strip()}): {_FIX}"
         if (found := OFFLOADED.search(line)) and int(found[1]) < int(found[2]):
             return f"only {found[1]} of {found[2]} layers are on the GPU: set gpu_layers = {found[2]} under [engine]"
     return None

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 MIB = 2**20
 # `  NAME: DESCRIPTION (TOTAL MiB, FREE MiB free)`, from common_print_available_devices of llama.cpp.
 ROW = re.compile(r"^ +([A-Za-z]+)(\d*): (.*) \((\d+) MiB, (\d+) MiB free\)\s*$", re.MULTILINE)
-# `ggml_vulkan: 0 = NAME (DRIVER) | uma: 1 | …`: whether the device uses the host's memory.
-UMA = re.compile(r"^ggml_vulkan: (\d+) = .*\| uma: ([01])\b", re.MULTILINE)
+# `ggml_vulkan: 0 = NAME (DRIVER) | uma: 1 | …`, behind a time or not: whether the device uses the host's memory.
+UMA = re.compile(r"^(?:[\d.]+ \w )?ggml_vulkan: (\d+) = .*\| uma: ([01])\b", re.MULTILINE)
 # Of several backends that list a card, the first of these is used: the vendor's own before the general ones.
 BACKENDS = ("CUDA", "ROCm", "HIP", "MUSA", "CANN", "SYCL", "MTL", "Metal", "Vulkan", "OpenCL")
 NO_GPU = re.compile(r"llvmpipe|lavapipe|swiftshader|softpipe|basic render", re.IGNORECASE)  # software rendering
 # Words that one backend has in a card's name and another has not.
 NOISE = frozenset("r tm c nvidia amd ati intel corporation inc graphics gpu card series device".split())  # noqa: SIM905
-ALIKE = 0.1  # of a card's memory: backends differ by the part that the driver reserves
+_ALIKE = 0.1  # of a card's memory: backends differ by the part that the driver reserves
 INTEGRATED = re.compile(
     r"""
     (u?hd|iris(\(r\))?(\ (plus|pro|xe))?)\ graphics(?!.*\bmax\b)  # Intel's, except Iris Xe MAX, which is a card
@@ -62,13 +62,14 @@ class _Row:
     integrated: bool | None  # None: unknown from its name
 
 
-def parse_devices(text: str) -> Listed:
-    """The GPUs in the output of `--list-devices`, both streams.
+def parse_devices(text: str, *, software: bool = False) -> Listed:
+    """The GPUs in the output of `--list-devices`, both streams. `software`: a processor that draws counts, too.
 
     A card that several backends list counts once, for the first of BACKENDS; several cards of one kind stay separate.
     As in llama.cpp, an integrated GPU counts only if there is no other kind, and then only one of them.
     """
-    cards = _cards(sorted(_rows(text), key=lambda row: _rank(row.backend)))
+    rows = (row for row in _rows(text) if software or not NO_GPU.search(row.device.description))
+    cards = _cards(sorted(rows, key=lambda row: _rank(row.backend)))
     integrated = sorted((one for one in cards if one.integrated), key=lambda one: -one.total_bytes)
     own_memory = tuple(one for one in cards if not one.integrated)
     return Listed(own_memory, tuple(integrated[:1])) if own_memory else Listed(tuple(integrated[:1]), ())
@@ -77,7 +78,7 @@ def parse_devices(text: str) -> Listed:
 def _rows(text: str) -> Iterator[_Row]:
     shared = {f"Vulkan{number}": found == "1" for number, found in UMA.findall(text)}
     for backend, number, description, total, free in ROW.findall(text):
-        if not int(total) or NO_GPU.search(description):  # an accelerator like BLAS has no memory
+        if not int(total):  # an accelerator like BLAS
             continue
         device = Device(
             name=backend + number,
@@ -125,7 +126,7 @@ def _merged(card: Sequence[_Row]) -> Device:
 
 
 def _one_card(one: Device, other: Device) -> bool:
-    alike = abs(one.total_bytes - other.total_bytes) <= ALIKE * max(one.total_bytes, other.total_bytes)
+    alike = abs(one.total_bytes - other.total_bytes) <= _ALIKE * max(one.total_bytes, other.total_bytes)
     words, others = _words(one.description), _words(other.description)
     return alike and (words <= others or others <= words)
 

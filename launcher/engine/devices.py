@@ -6,17 +6,25 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import psutil
 
+from launcher.engine import build_record
+from launcher.engine.build_record import ComputeBackend
 from launcher.engine.device_list import Device, parse_devices
 from launcher.engine.discovery import Engine, ask
 from launcher.host.cgroups import PROC, memory_limits
 
-POLL_S = 0.5
+_POLL_S = 0.5
 # What a GPU backend of ggml writes on stderr: that it found devices, or failed to, or was loaded from a file.
 BACKEND_SIGNS = re.compile(r"ggml_(cuda|hip|vulkan|vk|sycl|metal|musa|cann|opencl)|loaded (?!CPU|BLAS|RPC)\w+ backend")
+# How such a message begins in a program that contains the backend. Vulkan without a driver writes none.
+BUILT_IN = re.compile(rb"ggml_(cuda_init|vulkan|sycl_init|metal_init|musa_init|cann_init|opencl): ")
+TALKATIVE = ("--verbosity", "5")  # else llama.cpp says neither that there is no device, nor whose memory one has
+# Whoever sets it names the devices to use, and the only way to a software device in llama.cpp is to name it.
+NAMED_DEVICES = "GGML_VK_VISIBLE_DEVICES"
 BACKEND_FILES = re.compile(r"libggml-(cuda|hip|vulkan|sycl|metal|musa|cann|opencl)\b")
 
 
@@ -44,17 +52,19 @@ class Devices:
         return self.listed and not self.gpus and not self.has_gpu_backend
 
 
-async def read(engine: Engine) -> Devices:
+async def read_devices(engine: Engine) -> Devices:
     """The devices that the engine lists, in its own environment. Raises EngineError if that fails."""
     if "--list-devices" not in engine.flags:
-        return Devices(gpus=(), ram=host_memory(), has_gpu_backend=_has_backend_file(engine))
-    text = await ask(engine.argv, "--list-devices", engine.env, engine.name)
-    found = parse_devices(text)
+        return Devices(
+            gpus=(), ram=host_memory(), has_gpu_backend=await asyncio.to_thread(_built_for_gpu, Path(engine.argv[0]))
+        )
+    text = await ask((*engine.argv, *TALKATIVE), "--list-devices", engine.env, engine.name)
+    found = parse_devices(text, software=NAMED_DEVICES in engine.env)
     built_in = bool(found.used) or BACKEND_SIGNS.search(text) is not None
     return Devices(
         gpus=found.used,
         ram=host_memory(),
-        has_gpu_backend=built_in or _has_backend_file(engine),
+        has_gpu_backend=built_in or await asyncio.to_thread(_built_for_gpu, Path(engine.argv[0])),
         unused=found.unused,
         listed=True,
     )
@@ -73,10 +83,10 @@ async def wait_until_free(engine: Engine, needed: Mapping[str, int], timeout_s: 
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             while True:
-                free = {one.name: one.free_bytes for one in (await read(engine)).gpus}
+                free = {one.name: one.free_bytes for one in (await read_devices(engine)).gpus}
                 if all(free.get(name, 0) >= bytes_ for name, bytes_ in needed.items()):
                     return
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(_POLL_S)
 
 
 def host_memory(proc: Path = PROC) -> Device:
@@ -97,7 +107,15 @@ def _ram() -> tuple[int, int]:
     return memory.total, memory.available
 
 
-def _has_backend_file(engine: Engine) -> bool:
-    """Whether a GPU backend is a file beside the program, as in llama.cpp's own releases."""
-    folder = Path(engine.argv[0]).resolve().parent
-    return any(BACKEND_FILES.match(path.name) for path in folder.glob("libggml-*"))
+def _built_for_gpu(program: Path) -> bool:
+    """Whether its record says so, a GPU backend is in it, or a file beside it, as in llama.cpp's own releases."""
+    record = build_record.read_record(program)
+    if record is not None and record.order.backend is not ComputeBackend.CPU:
+        return True
+    if any(BACKEND_FILES.match(path.name) for path in program.resolve().parent.glob("libggml-*")):
+        return True
+    try:
+        with program.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            return BUILT_IN.search(content) is not None
+    except (OSError, ValueError):  # it cannot be read, or is empty
+        return False

@@ -20,7 +20,7 @@ from launcher.settings.folders import cache_dir, noexec
 
 PROBE_TIMEOUT_S = 60.0  # a CUDA engine on a cold disk takes seconds to print its version
 ELSEWHERE = "set TRILLAMA_CACHE to a folder on another disk, and build it there"
-FIX = "run `trillama engine build`, or set llama_server under [engine] to a newer one"
+_FIX = "run `trillama engine build`, or set llama_server under [engine] to a newer one"
 
 
 class Origin(StrEnum):
@@ -46,7 +46,7 @@ class Engine:
         return _name(self.argv, self.origin)
 
 
-async def find(configured: Path | None) -> Engine:
+async def find_engine(configured: Path | None) -> Engine:
     """The first that exists of: configured, built by `trillama engine build`, on PATH, embedded.
 
     Only that one is tried: if it cannot be used, EngineError says what it lacks and what to do, so that nobody gets
@@ -77,10 +77,10 @@ async def probe(argv: tuple[str, ...], origin: Origin, env: Mapping[str, str]) -
         raise EngineError(foreign)
     version = parse_version(await ask(argv, "--version", env, name))
     if version is None:
-        raise EngineError(f"{name} does not print a version as llama-server does: is it one? {_capital(FIX)}")
+        raise EngineError(f"{name} does not print a version as llama-server does: is it one? {_capital(_FIX)}")
     flags = parse_flags(await ask(argv, "--help", env, name))
     if missing := sorted(command.REQUIRED_FLAGS - flags):
-        raise EngineError(f"{name} (version {version}) lacks {', '.join(missing)}: it is too old; {FIX}")
+        raise EngineError(f"{name} (version {version}) lacks {', '.join(missing)}: it is too old; {_FIX}")
     return Engine(argv=argv, version=version, flags=flags, origin=origin, env=env)
 
 
@@ -102,16 +102,16 @@ async def ask(argv: tuple[str, ...], flag: str, env: Mapping[str, str], name: st
     try:
         code, text = await _output((*argv, flag), env)
     except TimeoutError as error:  # also an OSError, so it comes first
-        raise EngineError(f"{name} {flag} gave no answer in {PROBE_TIMEOUT_S:g} s; {FIX}") from error
+        raise EngineError(f"{name} {flag} gave no answer in {PROBE_TIMEOUT_S:g} s; {_FIX}") from error
     except OSError as error:
         forbidden = error.errno == errno.EACCES and noexec(Path(argv[0]).parent)
-        fix = f"no program may run on its disk (noexec): {ELSEWHERE}" if forbidden else FIX
+        fix = f"no program may run on its disk (noexec): {ELSEWHERE}" if forbidden else _FIX
         raise EngineError(f"{name} cannot be run: {error.strerror}; {fix}") from error
     if code in SIGILL_CODES:
         raise EngineError(f"{name} {flag} {ending(code)}", returncode=code)
     if code != 0:
         last = "\n".join(text.strip().splitlines()[-5:]) or "nothing"
-        raise EngineError(f"{name} {flag} ended with {code}; {FIX}. Its output:\n{last}")
+        raise EngineError(f"{name} {flag} ended with {code}; {_FIX}. Its output:\n{last}")
     return text
 
 

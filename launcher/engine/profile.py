@@ -42,13 +42,13 @@ class Profile(Strict):
     tokens_per_s: dict[str, float]
 
 
-def path_of(settings: Settings) -> Path:
+def profile_path(settings: Settings) -> Path:
     """The file of these settings' profile."""
     name = f"{settings.family.name}{'-demo' if settings.host.demo else ''}.toml"
     return cache_dir() / "tune" / name
 
 
-def write(profile: Profile, path: Path) -> None:
+def write_profile(profile: Profile, path: Path) -> None:
     """Write it atomically. Raises OSError."""
     with disk.atomic_file(path) as unfinished:
         unfinished.write_text(tomli_w.dumps(profile.model_dump(exclude_none=True)), encoding="utf-8")
@@ -58,7 +58,7 @@ def apply_saved(
     settings: Settings, engine: Engine, devices: Devices, models: Mapping[str, Path], say: Callable[[str], None]
 ) -> Settings:
     """The settings with their profile, for fields that the host's file does not set; `say` gets the reason if not."""
-    path = path_of(settings)
+    path = profile_path(settings)
     try:
         profile = Profile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError:
@@ -72,10 +72,10 @@ def apply_saved(
     if other := [name for name in ProfileOrigin.model_fields if getattr(profile.origin, name) != getattr(now, name)]:
         say(f"`trillama tune` measured another {' and '.join(other)}: its result is ignored; tune again")
         return settings
-    return apply(settings, profile)
+    return applied(settings, profile)
 
 
-def apply(settings: Settings, profile: Profile) -> Settings:
+def applied(settings: Settings, profile: Profile) -> Settings:
     """The settings with a profile's values in place of defaults. Pure."""
     engine = settings.host.engine
     changes = {name: getattr(profile, name) for name in TUNED if name not in engine.model_fields_set}

@@ -14,10 +14,10 @@ from launcher.proxies.admin import ProxyAdmins
 from launcher.proxies.handover import ProxyHandover
 from launcher.settings.folders import runtime_base
 from launcher.supervision import probes
-from launcher.supervision.backend import Backend, BackendState, Report, Status
+from launcher.supervision.backend import Backend, BackendState, ReportStatus, Status
 from launcher.supervision.deployment import Deployment
 
-POLL_S = 0.05
+_POLL_S = 0.05
 HANGS_S = 1.0  # /health is answered within milliseconds beside the largest batch
 
 
@@ -29,7 +29,7 @@ class Fleet:
     proxy has and they have not: it started with them paused, and they stay so until they are restarted.
     """
 
-    def __init__(self, deployment: Deployment, folder: Path, report: Report) -> None:
+    def __init__(self, deployment: Deployment, folder: Path, report: ReportStatus) -> None:
         self.deployment = deployment
         self.folder = folder
         self._report = report
@@ -73,7 +73,7 @@ class Fleet:
     async def ready(self) -> None:
         """Wait until every backend answers through the proxy, except failed ones as long as another answers."""
         while not await self._answers():  # noqa: ASYNC110 # other processes set no event
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(_POLL_S)
 
     @property
     def troubled(self) -> list[Status]:
@@ -185,7 +185,7 @@ class Fleet:
         return all(states.get(name) or name in troubled for name in self.backends)
 
 
-async def serve(deployment: Deployment, report: Report, session: Callable[[Fleet], Awaitable[None]]) -> None:
+async def serve(deployment: Deployment, report: ReportStatus, session: Callable[[Fleet], Awaitable[None]]) -> None:
     """Run the set for as long as `session` lasts; it starts immediately and may wait for `Fleet.ready`.
 
     A child that ends or goes wrong is restarted while the others serve. Raises ConfigError or StartError if the proxy

@@ -37,10 +37,10 @@ async def prepare(
     address, port = listener.getsockname()[:2]  # systemd's socket unit may differ from our configuration
     settings = settings.with_host(host=address, port=port)
     names = only or tuple(settings.family.weights.models)
-    found = await discovery.find(settings.host.engine.llama_server)
+    found = await discovery.find_engine(settings.host.engine.llama_server)
     argv.check_extra(settings.host.engine.extra_flags, found.flags)
     wanted = settings.host.engine
-    devices = await gpu.read(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
+    devices = await gpu.read_devices(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
     cpu_fallback.check_devices(wanted, devices, found)
     settings = cpu_fallback.adapt_gpu_layers(settings, devices)
     decision = sizing.decide(settings, found, devices, names, ours=ours)
@@ -104,7 +104,7 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> S
         if wanted.backend in names:
             loras[wanted.backend] = lora = await sources.locate_intact(wanted, report=display.downloading)
             header_check.check_lora(lora, family)
-    headers = {name: header_check.check(path, family) for name, path in paths.items()}
+    headers = {name: header_check.check_model(path, family) for name, path in paths.items()}
     for note in dict.fromkeys(header_check.left_out(header, family.weights) for header in headers.values()):
         if note:
             display.say(note)

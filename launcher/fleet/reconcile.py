@@ -10,7 +10,7 @@ from launcher.settings.config import BackendOptions
 from launcher.supervision.backend import Backend, BackendState
 from launcher.supervision.deployment import Deployment
 
-POLL_S = 0.25
+_POLL_S = 0.25
 Act = Callable[[str], Coroutine[None, None, None]]
 Do = Callable[[str, Act], None]
 RESIDENT = frozenset({BackendState.STARTING, BackendState.READY, BackendState.BACKOFF})
@@ -45,7 +45,7 @@ async def reconcile(fleet: Reconcilable) -> None:
                 running[name] = tasks.create_task(act(name))
 
         while True:
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(_POLL_S)
             if fleet.maybe_paused or any(one.spec.on_demand for one in fleet.backends.values()):
                 _act(fleet, await fleet.proxy_admins.queues(), do)
 

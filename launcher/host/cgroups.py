@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROC = Path("/proc/self")
-NO_LIMIT = 2**60  # bytes; version 1 writes a number near 2^63 for no limit
+_NO_LIMIT = 2**60  # bytes; version 1 writes a number near 2^63 for no limit
 
 
 def cpu_quota(proc: Path = PROC) -> float | None:
@@ -101,7 +101,7 @@ def _limit(file: Path) -> int | None:
         found = _number(file)
     except (OSError, ValueError):
         return None
-    return found if 0 <= found < NO_LIMIT else None
+    return found if 0 <= found < _NO_LIMIT else None
 
 
 def _used(group: Path) -> int:

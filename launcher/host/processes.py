@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import psutil
 
 
-def running(facts: Sequence[str] = ()) -> Iterator[psutil.Process]:
+def running_processes(facts: Sequence[str] = ()) -> Iterator[psutil.Process]:
     """Each process, with these psutil attributes in `info`; none if /proc is empty or unreadable."""
     try:
         yield from psutil.process_iter(list(facts))

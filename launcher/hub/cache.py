@@ -120,10 +120,10 @@ def sha256_of(path: Path) -> str:
 def pids_using(path: Path) -> tuple[int, ...]:
     """The processes whose command line names this file: llama-servers that serve it, ours or not."""
     target = path.resolve()
-    return tuple(process.pid for process in processes.running() if target in _paths_on_command_line(process))
+    return tuple(process.pid for process in processes.running_processes() if target in _paths_on_command_line(process))
 
 
-def remove(files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]) -> Removed:
+def remove_cached(files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]) -> Removed:
     """Delete them from the cache, except a download that another process is running.
 
     Raises ModelError, before anything is deleted, for a file that a process serves; NotWritten for files that remain.

@@ -11,7 +11,7 @@ from launcher.hub.cache import quantization_in
 from launcher.hub.client import SHA256, HubRequest, check_client, translate_errors
 from launcher.settings.family import FamilyFile, HubFile
 
-TIMEOUT_S = 10.0
+_TIMEOUT_S = 10.0
 LARGEST = 2**50  # bytes; a larger size is not believed
 
 
@@ -28,7 +28,7 @@ class Offer:
 def offered(family: FamilyFile, backends: Iterable[str]) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
     """The hub's files for those backends, largest first; and why some are missing, each reason once.
 
-    Blocks, for at most TIMEOUT_S if the hub is unreachable.
+    Blocks, for at most _TIMEOUT_S if the hub is unreachable.
     """
     found: list[Offer] = []
     reasons: dict[str, None] = {}
@@ -50,7 +50,7 @@ def offers(backend: str, source: HubFile) -> tuple[Offer, ...]:
         HubRequest(repo=source.repo, object="the list of files", verb="see", otherwise="or try again later")
     ):
         check_client()
-        info = HfApi().model_info(source.repo, files_metadata=True, timeout=TIMEOUT_S)
+        info = HfApi().model_info(source.repo, files_metadata=True, timeout=_TIMEOUT_S)
         found = tuple(
             Offer(backend=backend, quantization=quantization, bytes=_size(file), sha256=_sha256(file))
             for file in info.siblings or ()

@@ -10,15 +10,15 @@ import aiohttp
 import numpy as np
 import orjson
 
+from launcher.arrays import F32
 from launcher.errors import LauncherError
 from launcher.measure.loadgen import LENGTHS, RequestFailed, Summary, Texts, closed_loop, cut, summary, text, texts
-from launcher.measure.similarity import F32
 
 CONCURRENCY = (1, 8, 32)
-PROBES = 8  # texts sent at each number of clients: other requests must not change their vectors
-SAME = 0.9999
+_PROBES = 8  # texts sent at each number of clients: other requests must not change their vectors
+_SAME = 0.9999
 MAX_OVERRUN = 4  # times a cell's time until the requests in flight are answered; slower cells are left out
-WORDS = 100
+_WORDS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +118,8 @@ async def measure(client: BenchClient, load: Load, report: Callable[[str], None]
 async def _tokens_per_word(client: BenchClient) -> float:
     """The length of a word in tokens: vocabularies differ, and to the demo models a token is a byte."""
     random = np.random.default_rng(0)
-    some, more = [await client.ask([text(random, count)]) for count in (WORDS, 2 * WORDS)]
-    return max(0.25, (more - some) / WORDS)
+    some, more = [await client.ask([text(random, count)]) for count in (_WORDS, 2 * _WORDS)]
+    return max(0.25, (more - some) / _WORDS)
 
 
 async def _cell(client: BenchClient, load: Load, kind: str, clients: int, speed: float) -> Cell:
@@ -128,7 +128,7 @@ async def _cell(client: BenchClient, load: Load, kind: str, clients: int, speed:
     needs_s = clients * tokens / speed if speed else 0.0
     if needs_s > MAX_OVERRUN * load.seconds:
         return Cell(kind=kind, clients=clients, tokens_per_text=tokens, summary=None, needs_s=needs_s)
-    probes = list(islice(texts(np.random.default_rng(load.seed), kind, load.tokens_per_word), PROBES))
+    probes = list(islice(texts(np.random.default_rng(load.seed), kind, load.tokens_per_word), _PROBES))
     client.watched |= set(probes)
     rest = texts(np.random.default_rng([load.seed, clients]), kind, load.tokens_per_word)
     found = await closed_loop(client.ask, cut(chain(probes, rest), 1), clients=clients, seconds=load.seconds)
@@ -147,9 +147,9 @@ def _faults(client: BenchClient) -> tuple[str, ...]:
     faults = [f"a request failed: {one}" for one in sorted(client.failed)]
     if client.unfinite:
         faults.append(f"{client.unfinite} vectors were zero or not finite: see `trillama status` and the logs")
-    if client.worst < SAME:
+    if client.worst < _SAME:
         faults.append(
-            f"a text's vector depends on other requests: cosine {client.worst:.5f}, expected {SAME}; "
+            f"a text's vector depends on other requests: cosine {client.worst:.5f}, expected {_SAME}; "
             "run `trillama doctor`"
         )
     return tuple(faults)

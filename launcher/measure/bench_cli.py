@@ -16,7 +16,7 @@ from launcher.settings.config import Settings
 from launcher.terminal.options import ApiKey, ConfigFile, Demo, Tiny, Url, settings_of, stderr, stdout
 from launcher.terminal.signals import until_signal
 
-EPILOG = """
+BENCH_EPILOG = """
 Exit codes: 0 measured, and every vector was right; 1 a request failed, or a vector was wrong; 2 wrong arguments; 66 a
 model file is missing or wrong; 69 no usable llama-server, or nothing answers at --url; 75 it does not start; 78 wrong
 configuration; 130 stopped before it was done.

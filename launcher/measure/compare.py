@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from launcher.arrays import F32
 from launcher.errors import CorpusError, ModelError
 from launcher.measure import similarity
 from launcher.measure.corpus import Corpus, CorpusText
-from launcher.measure.similarity import F32, Comparison, Vectors
+from launcher.measure.similarity import Comparison, Vectors
 from launcher.models import header_check, sources
-from launcher.models.gguf_file import read_header
+from launcher.models.gguf_file import model_header
 from launcher.settings.family import FamilyFile, Weights
 from launcher.supervision.standalone import Standalone, StandaloneEmbedder, standalone
 
-Report = Callable[[str, int, int], None]  # a model's name, and how many of all texts have their vector
+ReportTexts = Callable[[str, int, int], None]  # a model's name, and how many of all texts have their vector
 
 
 def check_pair(a: Path, b: Path, weights: Weights) -> None:
@@ -80,7 +81,7 @@ def batch_tokens(corpus: Corpus, most: int) -> int:
     return min(most, max(1024, longest + 16))
 
 
-async def compare(run: Standalone, files: Mapping[str, Path], corpus: Corpus, report: Report) -> Comparison:
+async def compare_models(run: Standalone, files: Mapping[str, Path], corpus: Corpus, report: ReportTexts) -> Comparison:
     """Embed a corpus (see `as_trained`) with each of the two files, one after the other, and compare the vectors.
 
     Raises CorpusError for a text that is too long, ChildError for an engine that does not start or gives wrong vectors.
@@ -96,7 +97,9 @@ async def compare(run: Standalone, files: Mapping[str, Path], corpus: Corpus, re
     return similarity.compared(*sides, paired=corpus.paired)
 
 
-async def _embed(embedder: StandaloneEmbedder, run: Standalone, texts: Sequence[CorpusText], report: Report) -> F32:
+async def _embed(
+    embedder: StandaloneEmbedder, run: Standalone, texts: Sequence[CorpusText], report: ReportTexts
+) -> F32:
     """The texts' vectors, (n, dimensions), rows of unit length."""
     report(embedder.name, 0, len(texts))
     ids = [await embedder.token_ids(text.text) for text in texts]
@@ -115,5 +118,5 @@ async def _embed(embedder: StandaloneEmbedder, run: Standalone, texts: Sequence[
 
 
 def _shape(path: Path) -> tuple[str, int]:
-    header = read_header(path)
+    header = model_header(path)
     return str(header.metadata.get("general.architecture")), header_check.vector_length(header)

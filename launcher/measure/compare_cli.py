@@ -25,7 +25,7 @@ from launcher.terminal.options import ConfigFile, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
-EPILOG = """
+COMPARE_EPILOG = """
 Exit codes: 0 go; 1 no-go; 2 wrong arguments; 65 the corpus cannot be used; 66 a model file is missing or wrong;
 69 no usable llama-server; 70 the engine ended or gave wrong vectors; 75 it did not start; 78 wrong configuration;
 130 stopped before it was done.
@@ -56,7 +56,7 @@ def compare(
         raise ArgumentError(
             f"--backend {backend}: no such model; there are {', '.join(settings.family.weights.models)}"
         )
-    given = corpus.read(texts) if texts else corpus.built_in()
+    given = corpus.read_corpus(texts) if texts else corpus.built_in()
     done = asyncio.run(until_signal(_run(settings, backend, (a, b), given)))
     if done is None:
         raise typer.Exit(130)
@@ -83,9 +83,9 @@ async def _run(
     files = {"A": a, "B": b}
     texts = comparing.as_trained(given, settings.family, backend)
     most = comparing.batch_tokens(texts, settings.max_input_tokens)
-    found = await discovery.find(settings.host.engine.llama_server)
+    found = await discovery.find_engine(settings.host.engine.llama_server)
     if settings.host.engine.gpu_layers:
-        settings = cpu_fallback.adapt_gpu_layers(settings, await devices.read(found))
+        settings = cpu_fallback.adapt_gpu_layers(settings, await devices.read_devices(found))
     run = replace(_standalone(settings.host, most, found), rules=settings.family.weights, lora=lora)
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         lines: dict[str, TaskID] = {}
@@ -97,7 +97,7 @@ async def _run(
                 lines[name] = progress.add_task(f"{name}: {files[name].name}", total=total)
             progress.update(lines[name], completed=done)
 
-        return files, await comparing.compare(run, files, texts, report)
+        return files, await comparing.compare_models(run, files, texts, report)
 
 
 def _standalone(host: HostConfig, batch_tokens: int, found: Engine) -> Standalone:

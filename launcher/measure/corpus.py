@@ -36,7 +36,7 @@ def built_in() -> Corpus:
     )
 
 
-def read(path: Path) -> Corpus:
+def read_corpus(path: Path) -> Corpus:
     """A text per line, UTF-8, each both query and document; empty lines are left out. Raises CorpusError."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a text may have U+2028

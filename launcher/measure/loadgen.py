@@ -1,14 +1,12 @@
-"""Load generator for an embeddings server: reproducible texts and times from a seed, and the measured latencies.
+"""Load generator for an embeddings server: reproducible texts from a seed, and the measured latencies.
 
-Closed loop: N clients, each with one request at a time. Open loop: requests are sent when they are due, whether or not
-earlier ones have been answered, and latency counts from the due time: a server that stalls cannot hide it by slowing
-its clients down (coordinated omission).
+Closed loop: N clients, each with one request at a time.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
@@ -59,10 +57,6 @@ class Summary:
     p99_s: float
     max_s: float
 
-    def as_dict(self) -> dict[str, float]:
-        """For JSON."""
-        return asdict(self)
-
 
 def lengths(random: Generator, kind: str, count: int) -> list[int]:
     """Random token counts for `count` texts of a kind of LENGTHS."""
@@ -80,16 +74,6 @@ def texts(random: Generator, kind: str, tokens_per_word: float = 1.0) -> Iterato
     """An endless stream of texts of a kind of LENGTHS."""
     while True:
         yield from (text(random, one, tokens_per_word) for one in lengths(random, kind, 64))
-
-
-def arrivals(random: Generator, *, per_s: float, seconds: float) -> list[float]:
-    """Due times of a Poisson process, in seconds from its start, up to `seconds`."""
-    found: list[float] = []
-    at = float(random.exponential(1 / per_s))
-    while at < seconds:
-        found.append(at)
-        at += float(random.exponential(1 / per_s))
-    return found
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -127,7 +111,7 @@ async def closed_loop(ask: Ask, requests: Iterator[Texts], *, clients: int, seco
 
     async def client() -> None:
         while (now := time.perf_counter()) < end and (texts := next(requests, None)) is not None:
-            found.append(await _timed(ask, texts, now))
+            found.append(await timed(ask, texts, now))
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(clients):
@@ -135,22 +119,8 @@ async def closed_loop(ask: Ask, requests: Iterator[Texts], *, clients: int, seco
     return found
 
 
-async def open_loop(ask: Ask, requests: Iterator[Texts], due: Sequence[float]) -> list[Sample]:
-    """Send a request at each of those times, in seconds from now, however many are in flight."""
-    found: list[Sample] = []
-    start = time.perf_counter()
-
-    async def one(texts: Texts, at: float) -> None:
-        found.append(await _timed(ask, texts, at))
-
-    async with asyncio.TaskGroup() as tasks:
-        for at, texts in zip(due, requests, strict=False):
-            await asyncio.sleep(start + at - time.perf_counter())
-            tasks.create_task(one(texts, start + at))
-    return found
-
-
-async def _timed(ask: Ask, texts: Texts, due: float) -> Sample:
+async def timed(ask: Ask, texts: Texts, due: float) -> Sample:
+    """Send one request that was due then, and wait for its answer."""
     tokens, failed = 0, ""
     try:
         tokens = await ask(texts)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
+from launcher.arrays import F32
 
 TOP = 10
 MAX_QUERIES = 1000  # more add no information and take long: 1000 rankings of 100,000 documents take half a minute

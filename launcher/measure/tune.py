@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from launcher.arrays import F32
 from launcher.errors import ChildError
 from launcher.measure.compare import batches
 from launcher.measure.loadgen import LENGTHS, lengths, text
-from launcher.measure.similarity import F32
 from launcher.settings.config import FlashAttention
 from launcher.supervision.standalone import Standalone, StandaloneEmbedder, standalone
 
-SLOTS = (1, 4, 8, 16, 32)
-BATCHES = (512, 1024, 2048)
-SAME = 0.999  # other settings use other kernels, which may change a text's vector by this much
+_SLOTS = (1, 4, 8, 16, 32)
+_BATCHES = (512, 1024, 2048)
+_SAME = 0.999  # other settings use other kernels, which may change a text's vector by this much
 GAIN = 1.03  # a smaller one is noise
 LOAD_PART = 0.5  # of the time, for starting engines and warming them up
 MOST_TEXTS, MOST_S = 128, 3.0  # of one kind for one setting
@@ -56,7 +56,7 @@ class TuneOutcome:
     left_out: tuple[Setting, ...]
 
 
-Measure = Callable[[Setting], Awaitable[Measured]]
+MeasureSetting = Callable[[Setting], Awaitable[Measured]]
 
 
 def gain(new: Measured, old: Measured) -> float:
@@ -72,7 +72,7 @@ def axes(first: Setting, *, physical: int, usable: int) -> tuple[tuple[Setting, 
     flash: tuple[FlashAttention, ...] = ("auto", "on", "off")
     threads = (physical, usable) if physical != usable else ()  # the engine itself chooses the physical ones
     found = (
-        [replace(first, slots=slots) for slots in SLOTS],
+        [replace(first, slots=slots) for slots in _SLOTS],
         [replace(first, flash_attention=one) for one in flash],
         [replace(first, threads=count) for count in threads],
     )
@@ -85,7 +85,9 @@ def moved(best: Setting, first: Setting, tried: Setting) -> Setting:
     return replace(best, **changes)
 
 
-async def search(first: Setting, axes: Sequence[Sequence[Setting]], measure: Measure, until_s: float) -> TuneOutcome:
+async def search(
+    first: Setting, axes: Sequence[Sequence[Setting]], measure: MeasureSetting, until_s: float
+) -> TuneOutcome:
     """Try each axis from the best setting so far. A better one must still be better when that best is measured again.
 
     `until_s`, a time of time.monotonic(), is when no further measurement is begun; the first always is.
@@ -149,7 +151,7 @@ class Bench:
             speeds[kind] = sum(map(len, ids)) / (time.perf_counter() - started_s)
             vectors: F32 = np.concatenate(rows)
             worst = min(worst, _least_cosine(vectors, self._first.setdefault(kind, vectors)))
-        if worst < SAME:
+        if worst < _SAME:
             reason = f"its vectors are not those of the first setting (cosine {worst:.4f})"
             return Measured(setting=setting, tokens_per_s=speeds, worst_cosine=worst, dropped=reason)
         return Measured(setting=setting, tokens_per_s=speeds, worst_cosine=worst)
@@ -186,4 +188,4 @@ def kind_seconds(minutes: float, settings: int) -> float:
 
 def smaller_batches(best: Setting) -> Iterable[Setting]:
     """The same with a smaller physical batch. It serves only shorter texts, so it is advice and no profile."""
-    return [replace(best, batch_tokens=size) for size in BATCHES if size < best.batch_tokens]
+    return [replace(best, batch_tokens=size) for size in _BATCHES if size < best.batch_tokens]

@@ -33,7 +33,7 @@ from launcher.terminal.options import ConfigFile, Demo, Tiny, settings_of, stder
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
-EPILOG = """
+TUNE_EPILOG = """
 Exit codes: 0 measured; 1 other failure, e.g. trillama serves here already; 2 wrong arguments; 66 a model file is
 missing or wrong; 69 no usable llama-server; 70 the engine does not work with the settings as they are; 75 the memory is
 too small; 78 wrong configuration; 130 stopped before it was done.
@@ -113,8 +113,8 @@ async def _prepared(
     settings: Settings, backend: str, display: Display
 ) -> tuple[Settings, Standalone, Path, profile.ProfileOrigin]:
     """What would be served, as `launcher.fleet.prepare` decides it, for one backend."""
-    found = await discovery.find(settings.host.engine.llama_server)
-    devices = await gpu.read(found) if settings.host.engine.gpu_layers else gpu.without_gpus()
+    found = await discovery.find_engine(settings.host.engine.llama_server)
+    devices = await gpu.read_devices(found) if settings.host.engine.gpu_layers else gpu.without_gpus()
     settings = cpu_fallback.adapt_gpu_layers(settings, devices)
     asked = settings.host.max_input_tokens
     decision = sizing.decide(settings, found, devices, (backend,))
@@ -187,8 +187,8 @@ def _keep(settings: Settings, best: Profile, *, write: bool) -> None:
     if not write:
         stderr.say("nothing was written: with --write `trillama serve` will use the best of these")
         return
-    path = profile.path_of(settings)
-    profile.write(best, path)
+    path = profile.profile_path(settings)
+    profile.write_profile(best, path)
     fixed = [name for name in profile.TUNED if name in settings.host.engine.model_fields_set]
     ignored = f"; {' and '.join(fixed)} under [engine] stay as they are set" if fixed else ""
     stderr.say(f"{path}: `trillama serve` uses it from now on{ignored}")

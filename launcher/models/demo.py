@@ -19,29 +19,27 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import numpy.typing as npt
 from gguf import GGMLQuantizationType, TokenType
 
+from launcher.arrays import F32
 from launcher.host import disk
 
-F32 = npt.NDArray[np.float32]
-
-VERSION = 1  # part of the file names: raise it with any change to the content
+_VERSION = 1  # part of the file names: raise it with any change to the content
 SEEDS = {"retrieval": 1, "code": 2, "text-matching": 3}
 
-DIMENSIONS, CONTEXT, HEADS, KV_HEADS, HEAD_SIZE = 2048, 32768, 16, 2, 128
+_DIMENSIONS, _CONTEXT, _HEADS, _KV_HEADS, HEAD_SIZE = 2048, 32768, 16, 2, 128
 GRAM = 4  # letters
-UNITS = 1504  # one dimension each, from 0 on: a truncated vector keeps its share; a multiple of 32, as Q8_0 requires
+_UNITS = 1504  # one dimension each, from 0 on: a truncated vector keeps its share; a multiple of 32, as Q8_0 requires
 CONSTANT = 1535  # this dimension holds LOUD, which outweighs all others, so that RMS norms divide by 1
 LETTERS = 1536  # from here on, GRAM one-hots
-LOUD = DIMENSIONS**0.5
+LOUD = _DIMENSIONS**0.5
 FREQUENCY_BASE = 4.0  # high frequencies only: the next position must differ clearly
 ATTENTION = 6.0  # length of each pair of numbers in queries and keys: other positions get e^-33 of the weight
 GATE = 16.0  # a unit is on at +GATE / 2, off at -GATE / 2 and below
 LOUDNESS = 0.03  # of a unit: a gram has length 4.6, small against LOUD
 BACKGROUND = 0.001  # of a letter, in each unit's dimension, so that no text has a zero vector
 
-END, PREFIXES, SPACES = "<|endoftext|>", ("Query:", "Passage:"), "ĠĠ"
+END, _PREFIXES, SPACES = "<|endoftext|>", ("Query:", "Passage:"), "ĠĠ"
 OTHER = HEAD_SIZE - 1  # the position of everything that is not part of a word
 
 
@@ -51,7 +49,7 @@ def demo_models(folder: Path) -> dict[str, Path]:
     20 MB each, 2048 dimensions, the architecture of jina-embeddings-v4. Blocks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {backend: folder / f"demo-v{VERSION}-{backend}.gguf" for backend in SEEDS}
+    paths = {backend: folder / f"demo-v{_VERSION}-{backend}.gguf" for backend in SEEDS}
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for backend, path in paths.items():
@@ -78,12 +76,12 @@ def _describe(writer: gguf.GGUFWriter) -> None:
     writer.add_name("trillama demo (shared words only, not meaning)")
     writer.add_description("Made by trillama to try it out: texts are near when they share words or parts of words.")
     writer.add_license("MIT")
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(DIMENSIONS)
+    writer.add_context_length(_CONTEXT)
+    writer.add_embedding_length(_DIMENSIONS)
     writer.add_block_count(1)
-    writer.add_feed_forward_length(UNITS)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
+    writer.add_feed_forward_length(_UNITS)
+    writer.add_head_count(_HEADS)
+    writer.add_head_count_kv(_KV_HEADS)
     writer.add_rope_freq_base(FREQUENCY_BASE)
     writer.add_rope_dimension_sections([16, 24, 24, 0])  # as in Qwen2-VL; a text's positions are the same in all
     writer.add_layer_norm_rms_eps(1e-6)
@@ -91,11 +89,11 @@ def _describe(writer: gguf.GGUFWriter) -> None:
 
 def add_tokenizer(writer: gguf.GGUFWriter) -> None:
     """Bytes, one merge (llama.cpp requires one), the prefixes as tokens without meaning, and the end token."""
-    tokens = [*_alphabet(), SPACES, *PREFIXES, END]
+    tokens = [*_alphabet(), SPACES, *_PREFIXES, END]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.NORMAL] * 257 + [TokenType.USER_DEFINED] * len(PREFIXES) + [TokenType.CONTROL])
+    writer.add_token_types([TokenType.NORMAL] * 257 + [TokenType.USER_DEFINED] * len(_PREFIXES) + [TokenType.CONTROL])
     writer.add_token_merges(["Ġ Ġ"])
     writer.add_bos_token_id(tokens.index(END))
     writer.add_eos_token_id(tokens.index(END))
@@ -120,19 +118,19 @@ def _place(byte: int) -> int:
 
 def _tensors(random: np.random.Generator) -> Iterator[tuple[str, F32]]:
     """Name and values, (rows, columns) in numpy's order: a matrix maps `columns` inputs to `rows` outputs."""
-    shown = np.zeros(DIMENSIONS, np.float32)
-    shown[:UNITS] = 1.0
+    shown = np.zeros(_DIMENSIONS, np.float32)
+    shown[:_UNITS] = 1.0
     yield "token_embd.weight", _embeddings()
     yield "output_norm.weight", shown
-    yield "blk.0.attn_norm.weight", np.ones(DIMENSIONS, np.float32)
-    yield "blk.0.ffn_norm.weight", np.ones(DIMENSIONS, np.float32)
+    yield "blk.0.attn_norm.weight", np.ones(_DIMENSIONS, np.float32)
+    yield "blk.0.ffn_norm.weight", np.ones(_DIMENSIONS, np.float32)
     yield from _attention(random)
     yield from _grams(random)
 
 
 def _embeddings() -> F32:
-    places = np.array([*map(_place, range(256)), *[OTHER] * (2 + len(PREFIXES))])
-    embeddings = np.zeros((len(places), DIMENSIONS), np.float32)
+    places = np.array([*map(_place, range(256)), *[OTHER] * (2 + len(_PREFIXES))])
+    embeddings = np.zeros((len(places), _DIMENSIONS), np.float32)
     embeddings[np.arange(len(places)), LETTERS + places] = 1.0
     embeddings[:, CONSTANT] = LOUD
     return embeddings
@@ -141,33 +139,33 @@ def _embeddings() -> F32:
 def _attention(random: np.random.Generator) -> Iterator[tuple[str, F32]]:
     half = HEAD_SIZE // 2
     turn = FREQUENCY_BASE ** -(np.arange(half) / half)  # radians by which RoPE turns each pair of numbers per position
-    queries = np.zeros((HEADS, 2, half), np.float32)
+    queries = np.zeros((_HEADS, 2, half), np.float32)
     for back in range(GRAM):
         queries[back] = ATTENTION * np.stack((np.cos(back * turn), -np.sin(back * turn)))
-    keys = np.zeros((KV_HEADS, 2, half), np.float32)
+    keys = np.zeros((_KV_HEADS, 2, half), np.float32)
     keys[:, 0] = ATTENTION
     for name, bias in (("q", queries), ("k", keys)):
-        yield f"blk.0.attn_{name}.weight", np.zeros((bias.size, DIMENSIONS), np.float32)
+        yield f"blk.0.attn_{name}.weight", np.zeros((bias.size, _DIMENSIONS), np.float32)
         yield f"blk.0.attn_{name}.bias", bias.reshape(-1)
-    values = np.zeros((KV_HEADS * HEAD_SIZE, DIMENSIONS), np.float32)
+    values = np.zeros((_KV_HEADS * HEAD_SIZE, _DIMENSIONS), np.float32)
     values[:HEAD_SIZE, LETTERS : LETTERS + HEAD_SIZE] = np.eye(HEAD_SIZE)
-    output = np.zeros((DIMENSIONS, HEADS * HEAD_SIZE), np.float32)
+    output = np.zeros((_DIMENSIONS, _HEADS * HEAD_SIZE), np.float32)
     copied = np.arange(HEAD_SIZE, GRAM * HEAD_SIZE)  # head h writes the h-th one-hot; the embedding is number 0
     output[LETTERS + copied, copied] = 1.0
-    output[:UNITS, :HEAD_SIZE] = BACKGROUND * random.standard_normal((UNITS, HEAD_SIZE))
+    output[:_UNITS, :HEAD_SIZE] = BACKGROUND * random.standard_normal((_UNITS, HEAD_SIZE))
     yield "blk.0.attn_v.weight", values
     yield "blk.0.attn_v.bias", np.zeros(len(values), np.float32)
     yield "blk.0.attn_output.weight", output
 
 
 def _grams(random: np.random.Generator) -> Iterator[tuple[str, F32]]:
-    sets = random.integers(0, 2, (UNITS, GRAM, HEAD_SIZE)).astype(np.float32)
+    sets = random.integers(0, 2, (_UNITS, GRAM, HEAD_SIZE)).astype(np.float32)
     sets[:, : GRAM - 1, OTHER] = -GRAM  # only the first letter of a gram may be the space before a word
-    gate = np.zeros((UNITS, DIMENSIONS), np.float32)
-    gate[:, LETTERS:] = GATE * sets.reshape(UNITS, -1)
+    gate = np.zeros((_UNITS, _DIMENSIONS), np.float32)
+    gate[:, LETTERS:] = GATE * sets.reshape(_UNITS, -1)
     gate[:, CONSTANT] = GATE * (0.5 - GRAM) / LOUD
-    up = np.zeros((UNITS, DIMENSIONS), np.float32)
-    up[:, LETTERS:] = random.choice([-1.0, 1.0], (UNITS, GRAM * HEAD_SIZE))
+    up = np.zeros((_UNITS, _DIMENSIONS), np.float32)
+    up[:, LETTERS:] = random.choice([-1.0, 1.0], (_UNITS, GRAM * HEAD_SIZE))
     yield "blk.0.ffn_gate.weight", gate
     yield "blk.0.ffn_up.weight", up
-    yield "blk.0.ffn_down.weight", LOUDNESS * np.eye(DIMENSIONS, UNITS, dtype=np.float32)
+    yield "blk.0.ffn_down.weight", LOUDNESS * np.eye(_DIMENSIONS, _UNITS, dtype=np.float32)

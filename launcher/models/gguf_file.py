@@ -6,7 +6,7 @@ from launcher.errors import DamagedFile, ModelError
 from proxy.contract import gguf
 
 
-def read_header(path: Path) -> gguf.Header:
+def model_header(path: Path) -> gguf.Header:
     """The header of the file. Raises DamagedFile if it is not a GGUF file, ModelError if we cannot read it."""
     try:
         return gguf.read_header(path)

@@ -13,7 +13,7 @@ from launcher.settings.config import Settings
 from launcher.settings.family import FamilyFile, Weights
 from proxy.contract.gguf import Header, Value
 
-POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}  # LLAMA_POOLING_TYPE_…; 0 is none
+POOLING_TYPES = {1: "mean", 2: "cls", 3: "last", 4: "rank"}  # LLAMA_POOLING_TYPE_…; 0 is none
 # Graphs that are never causal; all others are, unless the header says that they are not.
 NEVER_CAUSAL = frozenset({"gemma-embedding", "dream", "llada", "llada-moe", "rnd1"})
 # What a tokenizer adds unless the header says otherwise, by `tokenizer.ggml.model`, or by `pre` for byte-level BPE.
@@ -25,7 +25,7 @@ WORD_PIECE = frozenset({"bos", "sep"})  # whatever the header says
 ANOTHER = "give a file of this family, or name another `family` in the configuration"
 
 
-def check(path: Path, family: FamilyFile) -> Header:
+def check_model(path: Path, family: FamilyFile) -> Header:
     """The header of a complete file that agrees with its family. Raises ModelError with what contradicts."""
     header = check_complete(path)
     check_size(path, header, architecture=family.weights.architecture, dimensions=family.dimensions)
@@ -97,7 +97,7 @@ def bounded(settings: Settings, longest: Iterable[int | None], asked: int | None
 
 def _contradictions(header: Header, weights: Weights) -> Iterator[str]:
     said = _own(header, "pooling_type")
-    pooling = POOLING.get(said) if isinstance(said, int) else None
+    pooling = POOLING_TYPES.get(said) if isinstance(said, int) else None
     if pooling == "rank":
         yield "it is a reranker, which has no vectors: give the file of an embedding model"
     elif pooling not in {None, weights.pooling}:

@@ -9,7 +9,7 @@ from launcher.host.disk import amount, free_bytes
 from launcher.hub.cache import bytes_present
 from launcher.hub.listing import Offer, offered
 from launcher.models import header_check, sources
-from launcher.models.sources import ModelFile, Report
+from launcher.models.sources import ModelFile, ReportBytes
 from launcher.settings.config import ModelSettings
 from launcher.settings.family import FamilyFile
 from launcher.settings.folders import hub_cache
@@ -56,7 +56,7 @@ def plan_pull(
     return PullPlan(here=here, missing=missing, own=own, loras=needed_loras, bytes=needed)
 
 
-async def run(family: FamilyFile, planned: PullPlan, report: Report) -> dict[str, Path]:
+async def run_pull(family: FamilyFile, planned: PullPlan, report: ReportBytes) -> dict[str, Path]:
     """Fetch what is missing, one file after the other, and check all. Returns the paths, without the user's own files.
 
     If cancelled, partial downloads stay. Raises ModelError.
@@ -65,7 +65,7 @@ async def run(family: FamilyFile, planned: PullPlan, report: Report) -> dict[str
     for file in (*planned.here, *planned.missing):
         thorough = file in planned.here  # a new download is verified anyway
         paths[file.backend] = path = await sources.locate_intact(file, report=report, thorough=thorough)
-        header_check.check(path, family)
+        header_check.check_model(path, family)
     for lora in planned.loras:
         paths[f"{lora.backend} LoRA"] = path = await sources.locate_intact(lora, report=report)
         header_check.check_lora(path, family)

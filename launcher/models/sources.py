@@ -15,14 +15,14 @@ from launcher.errors import DamagedFile, ModelError
 from launcher.hub.cache import CachedFile, cached_files, sha256_of
 from launcher.hub.cache_entry import find_cached, sha256_in_name
 from launcher.hub.download import fetch
-from launcher.models.gguf_file import read_header
+from launcher.models.gguf_file import model_header
 from launcher.settings.config import ModelSettings
 from launcher.settings.family import FamilyFile, HubFile
 from proxy.contract.gguf import Header
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[str, int, int], None]  # a backend's name, bytes done, bytes in all
+ReportBytes = Callable[[str, int, int], None]  # a backend's name, bytes done, bytes in all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def lora_files(family: FamilyFile, settings: ModelSettings) -> tuple[ModelFile, 
     )
 
 
-async def locate(file: ModelFile, *, report: Report, damaged: bool = False) -> Path:
+async def locate(file: ModelFile, *, report: ReportBytes, damaged: bool = False) -> Path:
     """The user's own file as it is; else from the cache, where the hub's is downloaded, or another made, if missing.
 
     `report(backend, bytes done, bytes in all)` is called on the event loop as bytes arrive. Returns at once when
@@ -132,7 +132,7 @@ async def locate(file: ModelFile, *, report: Report, damaged: bool = False) -> P
         stop.set()
 
 
-async def locate_intact(file: ModelFile, *, report: Report, thorough: bool = False) -> Path:
+async def locate_intact(file: ModelFile, *, report: ReportBytes, thorough: bool = False) -> Path:
     """What `locate` finds, checked to be complete; a damaged file of the hub's is fetched again, once.
 
     `thorough` also verifies its SHA-256, which reads all of it. Raises ModelError.
@@ -156,7 +156,7 @@ async def locate_intact(file: ModelFile, *, report: Report, thorough: bool = Fal
 
 def check_complete(path: Path) -> Header:
     """The header of a GGUF that is as long as its header says. Raises DamagedFile, ModelError."""
-    header = read_header(path)
+    header = model_header(path)
     if header.file_bytes < header.needed_bytes:
         raise DamagedFile(
             f"{path}: cut off: {header.file_bytes} bytes of {header.needed_bytes}; delete it and start again, or copy "

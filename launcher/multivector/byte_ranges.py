@@ -31,19 +31,19 @@ class RangedFile:
         return self.file.size
 
     def read(self, start: int, length: int) -> bytes:
-        return read(self.file, start, length)
+        return read_range(self.file, start, length)
 
     def __str__(self) -> str:
         return str(self.file)
 
 
-def find(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
+def find_remote(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
     """The file at that commit, by default the newest. Blocks. Raises ModelError with the next step."""
     with translate_errors(_request(repo, name)):
         return client.find(repo, name, commit=commit)
 
 
-def read(file: RemoteFile, start: int, length: int) -> bytes:
+def read_range(file: RemoteFile, start: int, length: int) -> bytes:
     """Those bytes of the file and no others: if a server would send all of it, the connection is closed.
 
     Blocks. Raises ModelError with the next step, also for a range outside the file or a short answer.

@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from launcher.conversion.safetensors import F32
+from launcher.arrays import F32
 from launcher.errors import ModelError
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from launcher.arrays import F32
 from launcher.conversion import safetensors
-from launcher.conversion.safetensors import F32, Tensor
+from launcher.conversion.safetensors import Tensor
 from launcher.errors import ConfigError, ModelError, NotWritten
 from launcher.host.disk import amount, free_bytes
 from launcher.hub.client import RemoteFile
@@ -53,18 +54,18 @@ class _Source:
 
     def read_file(self, name: str) -> bytes:
         """All of a small file."""
-        file = byte_ranges.find(self.repo, name, commit=self.commit)
+        file = byte_ranges.find_remote(self.repo, name, commit=self.commit)
         self.commit = file.commit
         if file.size > MAX_JSON_BYTES:
             raise ModelError(
                 f"{file} has {file.size} bytes, which is too large for what it should be: correct the family file"
             )
         self.files[name] = file, {}
-        return byte_ranges.read(file, 0, file.size)
+        return byte_ranges.read_range(file, 0, file.size)
 
     def tensor(self, name: str, filename: str) -> F32:
         if filename not in self.files:
-            file = byte_ranges.find(self.repo, filename, commit=self.commit)
+            file = byte_ranges.find_remote(self.repo, filename, commit=self.commit)
             self.files[filename] = file, safetensors.tensors(RangedFile(file))
         file, tensors = self.files[filename]
         if name not in tensors:
@@ -74,14 +75,14 @@ class _Source:
         return values
 
 
-def path_of(family: FamilyFile) -> Path:
+def projector_path(family: FamilyFile) -> Path:
     """The file of the family's projector."""
     return cache_dir() / "multivector" / f"{family.name}.npz"
 
 
-def find_cached(family: FamilyFile) -> Path | None:
+def cached_projector(family: FamilyFile) -> Path | None:
     """The file of the family's projector, if it exists and is complete."""
-    path, layout = path_of(family), _layout(family)
+    path, layout = projector_path(family), _layout(family)
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             shapes = {file[f"weight.{backend}"].shape for backend in family.weights.models}
@@ -91,7 +92,7 @@ def find_cached(family: FamilyFile) -> Path | None:
     return path if complete else None
 
 
-def fetch(family: FamilyFile) -> Projector:
+def fetch_projector(family: FamilyFile) -> Projector:
     """The projector, merged for each backend of the family. Blocks. Raises ModelError, ConfigError."""
     layout = _layout(family)
     source = _Source(layout.repo)
@@ -116,7 +117,7 @@ def fetch(family: FamilyFile) -> Projector:
     return Projector(weights, bias, _about(family, source, config.scale))
 
 
-def save(projector: Projector, path: Path) -> None:
+def save_projector(projector: Projector, path: Path) -> None:
     """Write it atomically. Raises NotWritten."""
     try:
         _write(projector, path)

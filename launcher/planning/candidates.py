@@ -107,7 +107,7 @@ def needs_of(request: PlanRequest, candidate: Candidate) -> dict[str, Need]:
     return {name: need(files[candidate.quantization], flags) for name, files in request.weights.items()}
 
 
-def items_of(request: PlanRequest, candidate: Candidate) -> list[PackedItem]:
+def packed_items(request: PlanRequest, candidate: Candidate) -> list[PackedItem]:
     """What is loaded at once: the resident backends, and one place for all that take turns."""
     needs = needs_of(request, candidate)
     items = [PackedItem(names=(name,), need=needs[name]) for name in candidate.resident]
@@ -123,7 +123,7 @@ def items_of(request: PlanRequest, candidate: Candidate) -> list[PackedItem]:
 
 def assign(request: PlanRequest, room: DeviceRoom, candidate: Candidate) -> dict[str, Shares] | None:
     """Each backend's devices, or None if not everything fits; no devices means the CPU."""
-    items = items_of(request, candidate)
+    items = packed_items(request, candidate)
     if ram_needed([item.need for item in items], room) > room.ram:
         return None
     shares: Sequence[Shares] | None = [{} for _ in items]

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from launcher.settings.folders import cache_dir
 from proxy.contract.family import Positive, Strict
 
-ALIKE = 0.02  # of a device's memory: an update of driver or kernel changes what it reserves
+_ALIKE = 0.02  # of a device's memory: an update of driver or kernel changes what it reserves
 
 
 class Length(Strict):
@@ -28,7 +28,7 @@ class Length(Strict):
         return (
             served == self.served
             and totals.keys() == self.totals.keys()
-            and all(abs(size - self.totals[name]) <= ALIKE * size for name, size in totals.items())
+            and all(abs(size - self.totals[name]) <= _ALIKE * size for name, size in totals.items())
         )
 
 
@@ -48,7 +48,7 @@ def length(family: str) -> Length | None:
         return None
 
 
-def save(family: str, chosen: str | None, longest: Length | None) -> None:
+def write_choices(family: str, chosen: str | None, longest: Length | None) -> None:
     """Store both choices, if they were made; each file is replaced atomically. Raises OSError."""
     if chosen is not None and chosen != quantization(family):
         _write(_quantization_file(family), chosen)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from launcher.engine.argv import LEAN_ARCHITECTURES, context_tokens
+from launcher.engine.device_list import MIB
 from proxy.contract.gguf import Header, Omitted, Value
 
-MIB, GIB = 2**20, 2**30
+GIB = 2**30
 FLOAT, HALF = 4, 2  # bytes of a computed number, and of one in the KV cache or the attention mask
 
 # Of the process itself: code, the CUDA context and libraries, and their workspace, which is larger for F16.

@@ -7,7 +7,7 @@ from itertools import product
 from launcher.planning.memory import Need
 
 SPLIT_MARGIN = 0.1  # of a model, on each card: layers are not divided, and the last card also gets the output matrix
-ALIKE = 1.1  # assignments that differ by less count as equally fast
+_ALIKE = 1.1  # assignments that differ by less count as equally fast
 
 Shares = Mapping[str, float]  # by device: its share of a model; they sum to 1
 
@@ -22,7 +22,7 @@ def pack(needs: Sequence[Need], rooms: Mapping[str, int]) -> list[Shares] | None
     if not fitting:
         return None
     fastest = min(_slowest(rooms, way) for way in fitting)
-    good = [way for way in fitting if _slowest(rooms, way) <= fastest * ALIKE]
+    good = [way for way in fitting if _slowest(rooms, way) <= fastest * _ALIKE]
     best = max(good, key=lambda way: (len(set(way)), sorted(_left(needs, rooms, way).values())))
     return [{name: 1.0} for name in best]
 

@@ -9,7 +9,7 @@ from launcher.engine.argv import LEAN_ARCHITECTURES
 from launcher.errors import ModelError
 from launcher.hub.listing import offered
 from launcher.models import header_check, sources
-from launcher.models.gguf_file import read_header
+from launcher.models.gguf_file import model_header
 from launcher.planning import choices
 from launcher.planning.candidates import PlanRequest
 from launcher.planning.memory import ENCODERS, GIB, Layer, ModelWeights, Shape, weights_of
@@ -20,7 +20,7 @@ from launcher.settings.family import FamilyFile
 AUTO = "auto"
 UNQUANTIZED = frozenset({"F32", "F16", "BF16"})
 
-Weights = Mapping[str, Mapping[str, ModelWeights]]  # of each backend, by quantisation
+WeightsByBackend = Mapping[str, Mapping[str, ModelWeights]]  # of each backend, by quantisation
 
 
 def request_of(settings: Settings, flags: Collection[str], names: Sequence[str]) -> PlanRequest | None:
@@ -60,7 +60,7 @@ def request_of(settings: Settings, flags: Collection[str], names: Sequence[str])
     )
 
 
-def _sizes(weights: Weights) -> dict[str, int]:
+def _sizes(weights: WeightsByBackend) -> dict[str, int]:
     """The bytes of all backends' files together, of each quantisation that all of them have."""
     common = set.intersection(*(set(of) for of in weights.values()))
     return {quantization: sum(of[quantization].file_bytes for of in weights.values()) for quantization in common}
@@ -99,7 +99,7 @@ def _cached(family: FamilyFile, name: str, quantization: str) -> ModelWeights | 
 
 
 def _read(family: FamilyFile, path: Path) -> ModelWeights | None:
-    header = read_header(path)
+    header = model_header(path)
     weights = weights_of(header)
     return weights and replace(weights, longest=header_check.longest_text(header, family.weights))
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from launcher.engine.device_list import MIB
 from launcher.planning.candidates import (
     Candidate,
     DeviceRoom,
@@ -9,10 +10,10 @@ from launcher.planning.candidates import (
     adapt,
     assign,
     candidates,
-    items_of,
+    packed_items,
     ram_needed,
 )
-from launcher.planning.memory import GIB, MIB
+from launcher.planning.memory import GIB
 from launcher.planning.packing import overflow
 
 
@@ -45,12 +46,12 @@ def explain_shortage(request: PlanRequest, room: DeviceRoom) -> str:
 
 
 def _missing(request: PlanRequest, room: DeviceRoom, candidate: Candidate) -> int:
-    needs = [item.need for item in items_of(request, candidate)]
+    needs = [item.need for item in packed_items(request, candidate)]
     return max(0, ram_needed(needs, room) - room.ram, overflow(needs, room.gpus) if request.gpu_layers else 0)
 
 
 def _total(request: PlanRequest, candidate: Candidate) -> tuple[int, int]:
-    needs = [item.need for item in items_of(request, candidate)]
+    needs = [item.need for item in packed_items(request, candidate)]
     return sum(one.vram for one in needs), sum(one.ram for one in needs)
 
 

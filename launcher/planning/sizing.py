@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from launcher.engine.device_list import Device
+from launcher.engine.device_list import MIB, Device
 from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine
 from launcher.errors import NotEnoughMemory
 from launcher.planning import choices
 from launcher.planning.candidates import MIN_TOKENS, DeviceRoom, PlanRequest
 from launcher.planning.choices import Length
-from launcher.planning.memory import MIB
 from launcher.planning.placement import Placement, Plan, place
 from launcher.planning.request import AUTO, request_of
 from launcher.settings.config import Settings
@@ -77,7 +76,7 @@ def save_choices(settings: Settings, decision: Decision) -> tuple[str, ...]:
     """Make the next start choose the same. Returns a note if that fails: this start can serve all the same."""
     quantization = decision.quantization
     try:
-        choices.save(settings.family.name, quantization, decision.length)
+        choices.write_choices(settings.family.name, quantization, decision.length)
     except OSError as error:
         what = f"the choice of {quantization}" if quantization else "the length of the longest text"
         fix = "quantization under [models], and max_input_tokens" if quantization else "max_input_tokens"

@@ -10,7 +10,7 @@ from launcher.proxies.admin import ProxyAdmin
 from launcher.proxies.process import ProxyProcess
 from launcher.supervision.deployment import Deployment
 
-POLL_S = 0.05
+_POLL_S = 0.05
 VERIFY_S = 120.0  # for the new proxy to read the vocabularies and to verify every backend
 
 Paused = Callable[[], Collection[str]]
@@ -100,7 +100,7 @@ class ProxyHandover:
                 while not await _has_caught_up(new, old):
                     if new.ended.is_set():
                         raise StartError(f"the new proxy did not take over: {new.fault}")
-                    await asyncio.sleep(POLL_S)
+                    await asyncio.sleep(_POLL_S)
         except TimeoutError:
             raise StartError(f"the new proxy did not get ready within {VERIFY_S:g} s") from None
 

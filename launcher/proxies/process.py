@@ -14,7 +14,7 @@ import trillama
 from launcher.errors import ConfigError, StartError
 from launcher.processes.child import running
 from launcher.proxies.admin import ProxyAdmin, QueueState
-from launcher.proxies.settings import settings_of
+from launcher.proxies.settings import proxy_settings
 from launcher.settings.config import SupervisionSettings
 from launcher.settings.folders import write_error
 from launcher.supervision import probes
@@ -23,7 +23,7 @@ from launcher.supervision.deployment import Deployment
 
 log = logging.getLogger(__name__)
 
-START_S = 30.0  # to load Python and our packages
+_START_S = 30.0  # to load Python and our packages
 MAX_STARTS = 3  # of a proxy that exits before it was ever up: what it lacks will not be there a fourth time
 
 
@@ -52,7 +52,7 @@ class ProxyProcess:
 
     def serves(self, deployment: Deployment) -> bool:
         """Whether a proxy for that deployment would have the same settings."""
-        mine, other = (settings_of(one, self._folder) for one in (self.deployment, deployment))
+        mine, other = (proxy_settings(one, self._folder) for one in (self.deployment, deployment))
         return mine == other and self._family == deployment.settings.family_file.read_bytes()
 
     async def keep(self) -> None:
@@ -116,9 +116,9 @@ class ProxyProcess:
             return await probes.watch(process, self._probe, self._policy)
 
     def _policy(self) -> SupervisionSettings:
-        """The deployment's, but with at least START_S to start: a slow machine needs that to load Python."""
+        """The deployment's, but with at least _START_S to start: a slow machine needs that to load Python."""
         policy = self.deployment.settings.host.supervision
-        return policy.model_copy(update={"stall_s": max(policy.stall_s, START_S)})
+        return policy.model_copy(update={"stall_s": max(policy.stall_s, _START_S)})
 
     async def _probe(self) -> bool:
         up = bool(await self.queues())
@@ -127,7 +127,7 @@ class ProxyProcess:
 
     def _write(self) -> None:
         """Write its settings and its copy of the family file."""
-        settings = settings_of(self.deployment, self._folder, self._paused()).model_copy(
+        settings = proxy_settings(self.deployment, self._folder, self._paused()).model_copy(
             update={"family": self._family_file, "control": self.admin.socket}
         )
         self._family_file.write_bytes(self._family)

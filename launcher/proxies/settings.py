@@ -3,13 +3,13 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from launcher.multivector.projector import path_of
+from launcher.multivector.projector import projector_path
 from launcher.settings.family import BY_TOKEN
 from launcher.supervision.deployment import Deployment, socket_of
 from proxy.contract.settings import BackendSettings, ProxySettings
 
 
-def settings_of(deployment: Deployment, folder: Path, paused: Collection[str] = ()) -> ProxySettings:
+def proxy_settings(deployment: Deployment, folder: Path, paused: Collection[str] = ()) -> ProxySettings:
     """The settings of a proxy in front of the deployment's llama-servers, whose sockets are in `folder`.
 
     It starts with those in `paused` paused. Its copy of the family file and its control socket are of one process:
@@ -20,7 +20,7 @@ def settings_of(deployment: Deployment, folder: Path, paused: Collection[str] = 
     # Cores compute one batch faster than three at a time.
     given.setdefault("serial_backends", not (host.engine.gpu_layers and deployment.devices.gpus))
     if family.multivector and not host.demo:  # the original's projector does not fit the demo models
-        given.setdefault("multivector_file", path_of(family))
+        given.setdefault("multivector_file", projector_path(family))
     token_level = {name: name + BY_TOKEN for name in deployment.models if name + BY_TOKEN in deployment.processes}
     return ProxySettings(
         **given,

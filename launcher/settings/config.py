@@ -13,11 +13,10 @@ from launcher.settings.credentials import api_keys
 from launcher.settings.family import BY_TOKEN, FamilyFile
 from proxy.contract import settings_file
 from proxy.contract.family import Positive, Strict
-from proxy.contract.settings import ProxyOptions, ProxySettings
+from proxy.contract.settings import ProxyOptions, ProxySettings, Seconds
 from proxy.contract.settings_file import LocalPath, home_path
 
 T = TypeVar("T", bound=BaseModel)
-Seconds = Annotated[float, Field(gt=0)]
 FlashAttention = Literal["auto", "on", "off"]
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -66,7 +65,7 @@ class SupervisionSettings(Strict):
     """When a process counts as stuck or dead, and when it is restarted; `[supervision]` in the host's file."""
 
     grace_s: Seconds = 10.0  # from SIGTERM to a stronger signal
-    stall_s: Seconds = 120.0  # a start that reads no more of its model for so long is stuck
+    stall_s: Seconds = 120.0  # a start that loads nothing for so long is stuck; 5 times as long if it computes
     probe_interval_s: Seconds = 5.0  # between two probes of `/health`
     max_misses: Positive = 3  # so many failed probes in a row end a backend
     canary_interval_s: Seconds = 60.0  # between two checks of the vectors, while idle
@@ -217,13 +216,13 @@ def _family_path(family: str, beside: Path | None) -> Path:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        return settings_file.read(path)
+        return settings_file.read_toml(path)
     except settings_file.BadSettings as error:
         raise ConfigError(str(error)) from error
 
 
 def _validated(model: type[T], given: Mapping[str, object], where: Path | str) -> T:
     try:
-        return settings_file.validated(model, given, where)
+        return settings_file.validated_settings(model, given, where)
     except settings_file.BadSettings as error:
         raise ConfigError(str(error)) from error

@@ -7,7 +7,7 @@ from launcher.errors import ConfigError
 WHOLE_NUMBERS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 
 
-def check() -> None:
+def check_environment() -> None:
     """Raises ConfigError naming the variable. Call it before anything imports huggingface_hub."""
     for name in WHOLE_NUMBERS:
         if not (value := os.environ.get(name, "0").strip()).isdecimal():

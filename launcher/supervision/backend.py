@@ -15,7 +15,7 @@ from launcher.errors import ChildError, EngineError, StartError
 from launcher.processes.child_log import ChildLog
 from launcher.settings.config import SupervisionSettings
 from launcher.supervision.scope import Scope
-from launcher.supervision.server_run import RunSpec, run
+from launcher.supervision.server_run import RunSpec, run_server
 
 
 class BackendState(StrEnum):
@@ -43,7 +43,7 @@ class Status:
     cause: str = ""
 
 
-Report = Callable[[Status], None]  # called at each change of state, and repeatedly while a model is loading
+ReportStatus = Callable[[Status], None]  # called at each change of state, and repeatedly while a model is loading
 
 
 def restart_delay(policy: SupervisionSettings, failures: int, *, was_ready: bool) -> float | None:
@@ -61,7 +61,7 @@ def restart_delay(policy: SupervisionSettings, failures: int, *, was_ready: bool
 class Backend:
     """Keeps one llama-server serving. `restart`, `change`, `wake` and `sleep` may be called at any time, by anyone."""
 
-    def __init__(self, spec: RunSpec, *, log: ChildLog, report: Report) -> None:
+    def __init__(self, spec: RunSpec, *, log: ChildLog, report: ReportStatus) -> None:
         self.spec = spec
         self.log = log
         self.status = Status(name=spec.placement.name, since=time.time())
@@ -151,7 +151,7 @@ class Backend:
                 self._change(BackendState.STARTING, pid=None, loaded=0.0)  # it counts as resident from here on
                 await devices.wait_until_free(self.spec.engine, self.spec.memory, self.spec.policy.memory_wait_s)
             self._ran = True
-            await run(lambda: self.spec, self.log, self)
+            await run_server(lambda: self.spec, self.log, self)
         except (OSError, EngineError) as error:
             raise StartError(f"{self.spec.placement.name}: llama-server cannot be run: {error}") from error
 

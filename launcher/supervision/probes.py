@@ -11,14 +11,14 @@ from launcher.settings.config import SupervisionSettings
 
 Probe = Callable[[], Awaitable[bool]]
 
-TIMEOUT = aiohttp.ClientTimeout(total=2)
+_TIMEOUT = aiohttp.ClientTimeout(total=2)
 
 
 async def backend_up(socket: Path) -> bool:
     """Whether the llama-server on this socket has loaded its model (/health answers 200)."""
     try:
         async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=TIMEOUT) as session,
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=_TIMEOUT) as session,
             session.get("http://llama-server/health") as response,
         ):
             return response.status == 200
@@ -29,7 +29,7 @@ async def backend_up(socket: Path) -> bool:
 async def proxy_up(url: str) -> bool:
     """Whether the proxy at `url` is alive (/health answers 200)."""
     try:
-        async with aiohttp.ClientSession(timeout=TIMEOUT) as session, session.get(f"{url}/health") as response:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, session.get(f"{url}/health") as response:
             return response.status == 200
     except (aiohttp.ClientError, OSError, TimeoutError):
         return False
@@ -38,7 +38,7 @@ async def proxy_up(url: str) -> bool:
 async def backends_ready(url: str) -> dict[str, bool] | None:
     """Which backends of the proxy at `url` would serve a request now. None if no proxy answers."""
     try:
-        async with aiohttp.ClientSession(timeout=TIMEOUT) as session, session.get(f"{url}/ready") as response:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, session.get(f"{url}/ready") as response:
             backends = orjson.loads(await response.read())["backends"]
             return {name: state == "ready" for name, state in backends.items()}
     except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):

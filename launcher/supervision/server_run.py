@@ -19,8 +19,9 @@ from launcher.processes.child_log import ChildLog
 from launcher.settings.config import SupervisionSettings
 from launcher.supervision import probes
 from launcher.supervision.golden_check import GoldenCheck
+from launcher.supervision.start_progress import StartProgress
 
-POLL_S = 0.05
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class Observer(Protocol):
     def ready(self) -> None: ...
 
 
-async def run(current: Callable[[], RunSpec], log: ChildLog, observer: Observer) -> NoReturn:
+async def run_server(current: Callable[[], RunSpec], log: ChildLog, observer: Observer) -> NoReturn:
     """Run one process from start to end; always ends by raising a ChildError, or by being cancelled.
 
     A run that was never ready raises StartError. `current` returns the spec: an equal one during the run, but its
@@ -119,17 +120,17 @@ class Child:
     process: asyncio.subprocess.Process
 
     async def until_up(self, stall_s: float, observer: Observer) -> None:
-        """Wait for /health 200 while the model loads. Raises StartError if nothing was loaded for `stall_s`."""
-        loaded, progress = 0.0, time.monotonic()
+        """Wait for /health 200 while the model loads. Raises StartError if it is stuck."""
+        progress = StartProgress(stall_s=stall_s, since_s=time.monotonic())
         while not await probes.backend_up(self.placement.socket):
             if self.process.returncode is not None:
                 raise await self.ended(StartError, "while starting")
-            if (now := self._loaded()) > loaded:
-                loaded, progress = now, time.monotonic()
+            loaded, used_s = self._usage()
+            if progress.advance(time.monotonic(), loaded, used_s):
                 observer.loaded(loaded)
-            if time.monotonic() - progress > stall_s:
+            if progress.stuck(time.monotonic(), used_s):
                 raise StartError(self._sentence(f"llama-server made no progress for {stall_s:g} s"))
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(_POLL_S)
 
     async def ended(self, kind: type[ChildError], when: str) -> ChildError:
         """Wait for its end; the error that says how and why it ended."""
@@ -144,13 +145,14 @@ class Child:
                 return await self.ended(ChildExited, when)
         return ChildExited(self._sentence(f"llama-server broke off {when}"))
 
-    def _loaded(self) -> float:
-        """The part of the model file that the process has in memory, in steps of 1 %."""
+    def _usage(self) -> tuple[float, float]:
+        """The part of the model file that the process has in memory, in steps of 1 %, and the CPU seconds it used."""
         try:
-            resident = psutil.Process(self.process.pid).memory_info().rss
+            process = psutil.Process(self.process.pid)
+            resident, times = process.memory_info().rss, process.cpu_times()
         except psutil.Error:
-            return 0.0
-        return min(0.99, round(resident / self.placement.model.stat().st_size, 2))
+            return 0.0, 0.0
+        return min(0.99, round(resident / self.placement.model.stat().st_size, 2)), times.user + times.system
 
     def _sentence(self, what: str) -> str:
         line = self.log.telling or "it wrote nothing"

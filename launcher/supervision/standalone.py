@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
+from launcher.arrays import F32
 from launcher.engine.argv import ServerSpec
 from launcher.engine.discovery import Engine
 from launcher.errors import ChildError, WrongAnswer
@@ -21,8 +21,7 @@ from launcher.settings.folders import LOGS, make_folder
 from launcher.supervision.server_run import started as start
 from proxy.contract.family import VectorRules
 
-F32 = NDArray[np.float32]
-TIMEOUT = aiohttp.ClientTimeout(total=600)  # for a full batch on the slowest host that is of any use
+_TIMEOUT = aiohttp.ClientTimeout(total=600)  # for a full batch on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +93,7 @@ async def standalone(run: Standalone, name: str, model: Path) -> AsyncIterator[S
         async with start(run.engine, placement, run.policy, log, _Unobserved()) as child:
             # A new connection per request: llama-server closes one after 5 s or 100 requests, whatever is in flight.
             connector = aiohttp.UnixConnector(str(placement.socket), force_close=True)
-            session = aiohttp.ClientSession("http://llama-server", connector=connector, timeout=TIMEOUT)
+            session = aiohttp.ClientSession("http://llama-server", connector=connector, timeout=_TIMEOUT)
             try:
                 async with session:
                     yield StandaloneEmbedder(name, session)

@@ -80,7 +80,7 @@ def foreign(folder: Path) -> tuple[str, ...]:
     return tuple(name for name in UNITS if os.path.lexists(folder / name) and name not in ours(folder))
 
 
-def write(folder: Path, texts: Mapping[str, str]) -> None:
+def write_units(folder: Path, texts: Mapping[str, str]) -> None:
     """Write the units, each one atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

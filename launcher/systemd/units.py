@@ -17,8 +17,8 @@ from launcher.settings.folders import home
 MARK = (
     "# Written by `trillama service install`, which will overwrite it: put changes into a drop-in (`systemctl edit`)."
 )
-SERVICE, SOCKET = "trillama.service", "trillama.socket"
-UNITS = (SERVICE, SOCKET)
+SERVICE_UNIT, SOCKET_UNIT = "trillama.service", "trillama.socket"
+UNITS = (SERVICE_UNIT, SOCKET_UNIT)
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 # by ProtectHome= and PrivateTmp=
 SYSTEM_ONLY = re.compile(r"^# System only.*\n(?:.+\n)+\n?", re.MULTILINE)
 
@@ -36,16 +36,16 @@ class Installation:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of its units."""
-        return UNITS if self.listen else (SERVICE,)
+        return UNITS if self.listen else (SERVICE_UNIT,)
 
 
 def units(installation: Installation) -> dict[str, str]:
     """Each unit's text by its name. Raises ConfigError for a path that cannot be written in a unit."""
     folder = configs_dir() / "systemd"
     templates = {name: (folder / name).read_text(encoding="utf-8") for name in installation.names}
-    texts = {SERVICE: _service(templates[SERVICE], installation)}
+    texts = {SERVICE_UNIT: _service(templates[SERVICE_UNIT], installation)}
     if installation.listen:
-        texts[SOCKET] = with_setting(templates[SOCKET], "ListenStream", installation.listen)
+        texts[SOCKET_UNIT] = with_setting(templates[SOCKET_UNIT], "ListenStream", installation.listen)
     return {name: f"{MARK}\n{text[text.index('[Unit]') :]}" for name, text in texts.items()}
 
 
@@ -70,7 +70,7 @@ def with_setting(text: str, name: str, value: str) -> str:
     return changed
 
 
-def quoted(argument: str) -> str:
+def systemd_quoted(argument: str) -> str:
     """One word of a command line as systemd reads it (systemd.service(5), "Command lines")."""
     if not argument.isprintable():
         raise ConfigError(f"{argument!r} cannot be written in a unit: give the file a name without control characters")
@@ -114,11 +114,11 @@ def obstacle(path: Path) -> str | None:
 def _service(template: str, installation: Installation) -> str:
     config = ("--config", str(installation.config)) if installation.config else ()
     command = (str(installation.python), "-P", "-m", "launcher", "serve", *config)
-    text = with_setting(template, "ExecStart", " ".join(quoted(word) for word in command))
+    text = with_setting(template, "ExecStart", " ".join(systemd_quoted(word) for word in command))
     if installation.api_keys:
         text = with_setting(text, "LoadCredential", "api_keys:%E/trillama/api_keys")
     if installation.listen:
-        text = with_setting(with_setting(text, "Requires", SOCKET), "Sockets", SOCKET)
+        text = with_setting(with_setting(text, "Requires", SOCKET_UNIT), "Sockets", SOCKET_UNIT)
     if installation.user:
         text = with_setting(SYSTEM_ONLY.sub("", text), "WantedBy", "default.target")
     return text

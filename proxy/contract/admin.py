@@ -10,7 +10,7 @@ class State(StrEnum):
     READY = "ready"
     LOADING = "loading"
     RECOVERING = "recovering"
-    PAUSED = "held"
+    PAUSED = "held"  # its first name, as a launcher that is still running may read it
     DOWN = "down"
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from proxy.contract.family import Family, Positive, Strict
-from proxy.contract.settings_file import BadSettings, LocalPath, read, validated
+from proxy.contract.settings_file import BadSettings, LocalPath, read_toml, validated_settings
 
 Seconds = Annotated[float, Field(gt=0)]
-Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s*A-Z]+)$")]  # as a browser writes it
+PageOrigin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s*A-Z]+)$")]  # as a browser writes it
 HostName = Annotated[str, Field(pattern=r"^(\*|[^\s/:*]+)$")]
 
 
@@ -23,10 +23,7 @@ class TokenIds(StrEnum):
 
 
 class BackendSettings(Strict):
-    """One llama-server. `slots` and `batch_tokens` are its `--parallel` and `--ubatch-size`.
-
-    `on_demand`: it is started by the first request. `lock` is a file that all proxies in front of it share.
-    """
+    """One llama-server."""
 
     url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]  # `http://…`, `https://…` or `unix:///…`
     slots: Positive = 4  # its `--parallel`
@@ -69,7 +66,7 @@ class ProxyOptions(Strict):
     # of a silent connection; longer than nginx and load balancers keep theirs: 60 s
     keepalive_timeout_s: Seconds = 65.0
     send_timeout_s: Seconds = 30.0  # for an answer that is not read; a second more for each 16 KiB that wait
-    cors_origins: tuple[Origin, ...] = ()  # pages that may use the server from a browser; `*`: any
+    cors_origins: tuple[PageOrigin, ...] = ()  # pages that may use the server from a browser; `*`: any
     # without keys: names that the server is reached by, other than private ones; `*`: any
     allowed_hosts: tuple[HostName, ...] = ()
     # of one backend's queue; beyond it 429. Roughly what a fast GPU computes within `request_timeout_s`
@@ -129,11 +126,11 @@ class ProxySettings(ProxyOptions):
         return self
 
 
-def load(path: Path) -> tuple[ProxySettings, Family]:
+def load_proxy_settings(path: Path) -> tuple[ProxySettings, Family]:
     """The settings in `path` and the family they name. Raises BadSettings."""
-    config = validated(ProxySettings, read(path), path)
+    config = validated_settings(ProxySettings, read_toml(path), path)
     family_file = path.parent / config.family
-    family = validated(Family, read(family_file), family_file)
+    family = validated_settings(Family, read_toml(family_file), family_file)
     try:
         config.check(family)
         family.check_backends(config.backends.keys())

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 T = TypeVar("T", bound=BaseModel)
 
 # pydantic's messages name Python's types; a TOML file has lists and tables.
-MESSAGES = {
+_MESSAGES = {
     "missing": "is missing",
     "tuple_type": "must be a list",
     "list_type": "must be a list",
@@ -35,7 +35,7 @@ class BadSettings(Exception):
     """A setting is missing, unknown or contradicts another; the message names file and field."""
 
 
-def read(path: Path) -> dict[str, object]:
+def read_toml(path: Path) -> dict[str, object]:
     """The file's content, without the byte order mark that editors on Windows write. Raises BadSettings."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, object]:
         raise BadSettings(f"{path}: not valid TOML: {error}") from error
 
 
-def validated(model: type[T], given: Mapping[str, object], where: Path | str) -> T:
+def validated_settings(model: type[T], given: Mapping[str, object], where: Path | str) -> T:
     """The settings. Raises BadSettings with every fault, named as in the file `where`."""
     try:
         return model.model_validate(given)
@@ -96,7 +96,7 @@ def _message(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         return _unknown(str(fault["loc"][-1]), sorted(_names(model, fault["loc"][:-1])))
     message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return MESSAGES.get(fault["type"], message)
+    return _MESSAGES.get(fault["type"], message)
 
 
 def _unknown(name: str, known: list[str]) -> str:

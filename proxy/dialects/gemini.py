@@ -15,7 +15,7 @@ from proxy.wire.answer_models import Floats
 from proxy.wire.dialect import Dialect, Dimensions, ParsedRequest, RenderedError, TaskName, Wire, validated
 
 CONFIG = ("embedContentConfig", "embed_content_config")
-DOCUMENT = ("RETRIEVAL_DOCUMENT", "retrieval.passage")
+_DOCUMENT = ("RETRIEVAL_DOCUMENT", "retrieval.passage")
 UNSPECIFIED = ("TASK_TYPE_UNSPECIFIED", "UNSPECIFIED")
 STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -165,7 +165,7 @@ def _request_of(wires: list[GeminiBody], title: str) -> EmbedRequest:
     """The EmbedRequest of one or several bodies. `title` is that field's name, for an error."""
     first = wires[0]
     for index, wire in enumerate(wires):
-        if wire.title and first.task not in DOCUMENT:
+        if wire.title and first.task not in _DOCUMENT:
             raise invalid(title.format(index), "is for the taskType RETRIEVAL_DOCUMENT only", given=wire.title)
     return EmbedRequest(
         inputs=[wire.text for wire in wires], task=first.task, dimensions=first.dimensions, truncate=first.truncate

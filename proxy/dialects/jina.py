@@ -95,7 +95,7 @@ class EmbeddingsBody(Wire):
 def parse(body: object) -> ParsedRequest:
     """The request in a body of Jina's or OpenAI's client. Raises Invalid with every fault found."""
     wire = validated(EmbeddingsBody, body)
-    request = request_of(wire)
+    request = embed_request(wire)
     if wire.output_dtype == "float":
         return ParsedRequest(request, lambda result: render(result, request.encodings))
     bits = (Encoding(wire.output_dtype),)
@@ -103,7 +103,7 @@ def parse(body: object) -> ParsedRequest:
     return ParsedRequest(request, lambda result: render(result, bits, encoders))
 
 
-def request_of(wire: EmbeddingsBody) -> EmbedRequest:
+def embed_request(wire: EmbeddingsBody) -> EmbedRequest:
     """The body as an EmbedRequest."""
     inputs, refused = parted(wire.inputs)
     return EmbedRequest(
@@ -146,17 +146,19 @@ def render(
     }
 
 
-DIALECT = Dialect(
-    paths=(
-        "/v1/embeddings",
-        "/embeddings",
-        "/v2/{endpoint}/openai/v1/embeddings",  # RunPod's
-        "/openai/deployments/{model}/embeddings",  # Azure's, with any `api-version`
-        "/openai/v1/embeddings",
-        "/v1beta/openai/embeddings",  # Gemini's
+DIALECTS = (
+    Dialect(
+        paths=(
+            "/v1/embeddings",
+            "/embeddings",
+            "/v2/{endpoint}/openai/v1/embeddings",  # RunPod's
+            "/openai/deployments/{model}/embeddings",  # Azure's, with any `api-version`
+            "/openai/v1/embeddings",
+            "/v1beta/openai/embeddings",  # Gemini's
+        ),
+        summary="Embed texts: the API of Jina and of OpenAI",
+        parse=parse,
+        body=EmbeddingsBody,
+        answer=EmbeddingsAnswer,
     ),
-    summary="Embed texts: the API of Jina and of OpenAI",
-    parse=parse,
-    body=EmbeddingsBody,
-    answer=EmbeddingsAnswer,
 )

@@ -166,7 +166,7 @@ class Jobs:
 
 
 @contextlib.asynccontextmanager
-async def running(embed: Embed, bounds: Bounds | None = None) -> AsyncIterator[Jobs]:
+async def running_jobs(embed: Embed, bounds: Bounds | None = None) -> AsyncIterator[Jobs]:
     """Run jobs for the duration of the block; on exit, unfinished ones are cancelled."""
     async with asyncio.TaskGroup() as tasks:
         jobs = Jobs(embed, tasks, bounds or Bounds())

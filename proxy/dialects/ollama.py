@@ -120,13 +120,13 @@ def tags(family: str, models: Mapping[str, Provenance], modified: datetime) -> d
     return {"models": [{**_row(family, *model), **since} for model in models.items()]}
 
 
-def running(family: str, models: Mapping[str, Provenance], tokens: int) -> dict[str, object]:
+def running_models(family: str, models: Mapping[str, Provenance], tokens: int) -> dict[str, object]:
     """The body of `/api/ps`. The proxy does not know whether a model is in RAM or VRAM."""
     about = {"expires_at": NEVER, "size_vram": 0, "context_length": tokens}
     return {"models": [{**_row(family, *model), **about} for model in models.items()]}
 
 
-def shown(family: Family, row: Route, made: Provenance, tokens: int, modified: datetime) -> dict[str, object]:
+def model_details(family: Family, row: Route, made: Provenance, tokens: int, modified: datetime) -> dict[str, object]:
     """The body of `/api/show` for a model whose texts may have `tokens` tokens."""
     return {
         "license": family.licence,

@@ -103,7 +103,7 @@ def parse(body: object) -> ParsedRequest:
 
 def parse_job(body: object) -> ParsedRequest:
     """`/run`: the request, rendered as the job's `output`. Raises Invalid."""
-    request = replace(jina.request_of(validated(RunBody, body).input), default_task=DEFAULT_TASK)
+    request = replace(jina.embed_request(validated(RunBody, body).input), default_task=DEFAULT_TASK)
     encodings = request.encodings  # not the request itself: a job keeps its renderer, which must not keep the texts
     return ParsedRequest(request, lambda result: jina.render(result, encodings, encode.BITS_PACKED_BASE64))
 
@@ -133,6 +133,8 @@ def _ms(seconds: float) -> int:
 
 
 PREFIXES = ("", "/v2/{endpoint}")  # as the worker itself serves it, and as RunPod's API does
+STATUS_PATHS = [prefix + "/status/{id}" for prefix in PREFIXES]
+CANCEL_PATHS = [prefix + "/cancel/{id}" for prefix in PREFIXES]
 DIALECTS = (
     Dialect(
         paths=[prefix + "/runsync" for prefix in PREFIXES],

@@ -16,15 +16,15 @@ from proxy.wire.dialect import Dialect, Dimensions, Inputs, ParsedRequest, Rende
 ErrorType = Literal["Validation", "Overloaded", "Unhealthy", "Backend"]
 
 
-POOLING = {"last": "last_token"}  # TEI's own name, where it is another
+POOLING_NAMES = {"last": "last_token"}  # TEI's own name, where it is another
 
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-Side = Literal["left", "right"]  # in any case
-Direction = Annotated[Side, BeforeValidator(_lower, json_schema_input_type=Side)]
+_Side = Literal["left", "right"]  # in any case
+Direction = Annotated[_Side, BeforeValidator(_lower, json_schema_input_type=_Side)]
 
 
 class TeiBody(Wire):
@@ -80,7 +80,7 @@ def info(model: str, made: Provenance, *, tokens: int, items: int) -> dict[str, 
         "model_id": model,
         "model_sha": made.digest.removeprefix("sha256:"),
         "model_dtype": made.quantization,
-        "model_type": {"embedding": {"pooling": POOLING.get(made.pooling, made.pooling)}},
+        "model_type": {"embedding": {"pooling": POOLING_NAMES.get(made.pooling, made.pooling)}},
         "max_input_length": tokens,
         "max_client_batch_size": items,
         "auto_truncate": False,
@@ -93,12 +93,14 @@ def _type(status: int) -> ErrorType:
     return by_status.get(status, "Validation" if status < 500 else "Backend")
 
 
-DIALECT = Dialect(
-    paths=["/embed", "/"],
-    summary="Embed texts: text-embeddings-inference",
-    parse=parse,
-    body=TeiBody,
-    answer=TeiAnswer,
-    render_error=render_error,
-    error=TeiError,
+DIALECTS = (
+    Dialect(
+        paths=["/embed", "/"],
+        summary="Embed texts: text-embeddings-inference",
+        parse=parse,
+        body=TeiBody,
+        answer=TeiAnswer,
+        render_error=render_error,
+        error=TeiError,
+    ),
 )

@@ -1,4 +1,4 @@
-"""Admission of requests: connections and their deadlines, hosts and origins, keys, bodies.
+"""Admission of requests: connections and their deadlines, hosts and origins, API keys, bodies.
 
 Owns the listening socket and every client's connection. Never knows what a request asks for.
 """

@@ -16,7 +16,7 @@ from proxy.quoting import quoted
 
 ORIGINS = web.AppKey("origins", Origins)
 LOOKUP_S = 1.0  # for this machine's full name; usually it is in /etc/hosts
-RETRY_AFTER_S = 2
+_RETRY_AFTER_S = 2
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Allow-Headers": "*, Authorization",  # the star does not include Authorization
@@ -29,7 +29,7 @@ PREFLIGHT = {
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Raises Crowded, BadRequest, ForeignHost, ForeignOrigin or ExpectationFailed; answers a browser's preflight."""
     if not connection_of(request).admitted and request.path not in PROBES:
-        raise Crowded("too many connections: try again later, or keep fewer open", retry_after_s=RETRY_AFTER_S)
+        raise Crowded("too many connections: try again later, or keep fewer open", retry_after_s=_RETRY_AFTER_S)
     origins, headers = request.app[ORIGINS], request.headers
     for host in {request.host, headers.get("Host", request.host)}:  # two if the request line names another host
         origins.check(request.method, host, headers)

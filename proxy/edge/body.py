@@ -37,7 +37,7 @@ class BodyLimits:
             raise BodyTooLarge(f"the body is larger than {self.max_bytes} bytes: send fewer texts at a time")
 
 
-async def read(request: web.Request, room: Reservation, limits: BodyLimits) -> bytes:
+async def read_body(request: web.Request, room: Reservation, limits: BodyLimits) -> bytes:
     """The whole body, inflated, its bytes counted in `room`.
 
     Raises UnsupportedEncoding, BodyTooLarge and Crowded, before reading if the headers suffice; TooSlow; NotJson if the

@@ -14,7 +14,7 @@ from proxy.process.open_files import SPARE
 
 BATCH = 16  # when full, one in so many connections is closed at once: each search scans all of them
 RETRY_SEARCH_S = 0.05  # after a search that found none to close
-GRACE_S = 1.0  # a connection is not closed so early in a phase: its data may be under way
+_GRACE_S = 1.0  # a connection is not closed so early in a phase: its data may be under way
 SWEEP_S = 1.0
 
 
@@ -109,7 +109,7 @@ class ConnectionGroup:
         if not self.full or now < self.search_after:
             return []
         some = max(1, len(self.members) // BATCH)
-        found = first_to_close(self.members, some, now - GRACE_S)
+        found = first_to_close(self.members, some, now - _GRACE_S)
         if not found and self.overfull:
             found = first_to_close(self.members, some, now)
         if not found:

@@ -17,7 +17,7 @@ from aiohttp.streams import StreamReader
 
 from proxy import metrics
 from proxy.edge.connections import Connections, Phase, peer_of
-from proxy.edge.middleware import render_error
+from proxy.edge.middleware import render_common_error
 from proxy.errors import BadRequest, HeadTooLarge, ProxyError, TooSlow
 from proxy.quoting import shown
 
@@ -28,7 +28,7 @@ HEAD_BYTES = 64 * 2**10  # of a whole head; aiohttp limits only its lines: 128 o
 READ_BYTES = 64 * 2**10  # about how much is buffered of a connection before a handler reads it
 MAX_DISCARDED = 2**20  # bytes of a body that are still read from a refused client: most send all before they read
 UNREAD_S = 1.0  # a response left unread for this long may lose its memory to another
-LINGER_S = 1.0  # for a refused client to finish sending, or to read the error, before the connection is reset
+_LINGER_S = 1.0  # for a refused client to finish sending, or to read the error, before the connection is reset
 
 
 class HttpConnection(web.RequestHandler):
@@ -40,7 +40,7 @@ class HttpConnection(web.RequestHandler):
             loop=asyncio.get_running_loop(),
             access_log=SILENT,
             auto_decompress=False,  # `proxy.edge.body` does it, after the key was checked
-            lingering_time=LINGER_S,
+            lingering_time=_LINGER_S,
             read_bufsize=READ_BYTES,
         )
         self._connections = connections
@@ -116,7 +116,7 @@ class HttpConnection(web.RequestHandler):
         self.enter(Phase.BODY if unread_body else Phase.IDLE)
         if unread_body and _remaining(request) > MAX_DISCARDED:
             self._stop_reading()
-            await asyncio.sleep(LINGER_S)
+            await asyncio.sleep(_LINGER_S)
             self.force_close()
         return done
 
@@ -152,7 +152,7 @@ class HttpConnection(web.RequestHandler):
             self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         self.enter(Phase.IDLE)
         self._stop_reading()
-        self._loop.call_later(LINGER_S, self.give_up)
+        self._loop.call_later(_LINGER_S, self.give_up)
 
     def _stop_reading(self) -> None:
         """Read nothing more from a connection that is about to be closed.
@@ -185,4 +185,4 @@ def _bad_head(error: HttpProcessingError) -> ProxyError:
 def _body(error: ProxyError) -> bytes:
     """The common error body, counted in the metrics here, as no handler does it without a request."""
     metrics.REQUESTS.labels("unknown", error.status).inc()
-    return orjson.dumps(render_error(error, uuid.uuid4().hex).body)
+    return orjson.dumps(render_common_error(error, uuid.uuid4().hex).body)

@@ -18,7 +18,9 @@ EXPECTED = web.RequestKey("expected", str)  # the request's `Expect`
 
 
 @asynccontextmanager
-async def running(app: web.Application, connections: Connections, drain_s: float) -> AsyncIterator[web.ServerRunner]:
+async def running_server(
+    app: web.Application, connections: Connections, drain_s: float
+) -> AsyncIterator[web.ServerRunner]:
     """Run the application over our connections; on exit, requests have `drain_s`, then all connections are closed."""
     inner = web.AppRunner(app)
     await inner.setup()

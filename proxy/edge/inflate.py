@@ -4,10 +4,10 @@ import zlib
 from collections.abc import Iterator
 
 ENCODINGS = ("gzip", "deflate")
-SLICE = 2**20  # bytes that one step produces at most: a few milliseconds
+SLICE_BYTES = 2**20  # bytes that one step produces at most: a few milliseconds
 MAX_MEMBERS = 1024  # of one gzip body; each has a cost of its own, so many tiny ones are an attack
 
-GZIP, ZLIB, RAW = 31, 15, -15  # zlib's wbits
+GZIP, ZLIB, _RAW = 31, 15, -15  # zlib's wbits
 
 
 class BadData(Exception):
@@ -23,11 +23,11 @@ class Inflater:
         self._members = 0
 
     def inflate(self, data: bytes) -> Iterator[bytes]:
-        """Inflate `data` lazily, in parts of at most SLICE bytes. Raises BadData."""
+        """Inflate `data` lazily, in parts of at most SLICE_BYTES. Raises BadData."""
         while data:
             stream = self._open(data)
             try:
-                yield stream.decompress(data, SLICE)
+                yield stream.decompress(data, SLICE_BYTES)
             except zlib.error as error:
                 raise BadData(f"it is not {self._encoding}") from error
             data = stream.unused_data if stream.eof else stream.unconsumed_tail
@@ -40,7 +40,7 @@ class Inflater:
     def _open(self, data: bytes) -> "zlib._Decompress":
         """The stream that `data` belongs to; a gzip body may have several in sequence."""
         if self._stream is None:
-            self._stream = zlib.decompressobj(ZLIB if data[0] & 0x0F == zlib.DEFLATED else RAW)
+            self._stream = zlib.decompressobj(ZLIB if data[0] & 0x0F == zlib.DEFLATED else _RAW)
         elif self._stream.eof:
             self._members += 1
             if self._encoding != "gzip" or self._members >= MAX_MEMBERS:

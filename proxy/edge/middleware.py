@@ -125,10 +125,10 @@ def _renderer(request: web.Request) -> ErrorRenderer:
     """The renderer of the route's errors; of an unknown path or method, that of the paths beside it."""
     renderers, resource = request.app[ERROR_RENDERERS], request.match_info.route.resource
     names = [resource.canonical] if resource else [request.path, f"/{request.path.strip('/').partition('/')[0]}/"]
-    return next((renderers[name] for name in names if name in renderers), render_error)
+    return next((renderers[name] for name in names if name in renderers), render_common_error)
 
 
-def render_error(error: ProxyError, request_id: str) -> RenderedError:
+def render_common_error(error: ProxyError, request_id: str) -> RenderedError:
     """The common error body: `detail` is a flat string for Weaviate and Dify, `error` is for OpenAI's SDK."""
     body: dict[str, object] = {
         "detail": error.message,

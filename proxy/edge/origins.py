@@ -15,7 +15,7 @@ from proxy.errors import BadRequest, ForeignHost, ForeignOrigin
 from proxy.quoting import quoted
 
 # An address in brackets, or a name (with underscores, as containers have them); perhaps a port.
-HOST = re.compile(r"(?:\[([0-9a-f:.]+)(?:%[\w.~-]+)?\]|([\w.-]*[\w-])\.?)(?::\d{0,5})?", re.ASCII | re.IGNORECASE)
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)(?:%[\w.~-]+)?\]|([\w.-]*[\w-])\.?)(?::\d{0,5})?", re.ASCII | re.IGNORECASE)
 # Not in the public DNS: RFC 6761, RFC 6762 with its appendix G, RFC 8375; `internal` is reserved by ICANN.
 PRIVATE = ("localhost", "local", "home.arpa", "intranet", "internal", "private", "corp", "home", "lan")
 MAX_HOST = 300  # characters of a Host: names have 253 at most
@@ -27,7 +27,7 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 @lru_cache(maxsize=256)  # clients have few, and each request has one
 def host_of(header: str) -> str | None:
     """The name or address in a `Host` header, in lower case; None if it is neither."""
-    found = HOST.fullmatch(header) if len(header) <= MAX_HOST else None
+    found = _HOST.fullmatch(header) if len(header) <= MAX_HOST else None
     return (found[1] or found[2]).lower() if found else None
 
 

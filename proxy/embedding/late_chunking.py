@@ -12,7 +12,7 @@ from proxy.contract.family import UnicodeForm, VectorRules
 from proxy.embedding import chunk_means
 from proxy.embedding.chunk_means import Document, Span
 from proxy.embedding.token_states import ModelStates
-from proxy.embedding.truncation import MARGIN, at_least, cut, kept
+from proxy.embedding.truncation import MARGIN, at_least, cut_ids, kept
 from proxy.errors import BackendError, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
@@ -21,7 +21,7 @@ from proxy.tokens.tokenize import LARGE_TEXT
 from proxy.tokens.unicode_form import SHRINKS
 from proxy.types import Ids, Served
 
-START_S, LOADED_PER_S = 1.0, 500e6  # about how long an engine takes to start, and how many bytes of a model it loads
+_START_S, LOADED_PER_S = 1.0, 500e6  # about how long an engine takes to start, and how many bytes of a model it loads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Chunks:
         return len(self.prefix) + sum(map(len, self.texts))
 
 
-def check(rules: VectorRules, *, has_states: bool) -> None:
+def check_possible(rules: VectorRules, *, has_states: bool) -> None:
     """Raises Invalid if a chunk has no exact vector with this model, or with what computes it here.
 
     The mean over a chunk's tokens is what the model's own pooling makes of them only if that is a mean. Where a token
@@ -76,11 +76,13 @@ async def tokenize(chunks: Chunks, model: ServedModel, limit: int, *, truncate: 
     spans = chunk_means.within(found, own)
     dropped = [index for index in range(document.chunks) if index not in spans]
     failed = {index: _dropped(index, limit) if found[index] else _empty(index) for index in dropped}
-    return TokenizedDocument(np.asarray(cut(ids, limit, special), dtype=np.int32), spans, failed)
+    return TokenizedDocument(np.asarray(cut_ids(ids, limit, special), dtype=np.int32), spans, failed)
 
 
-async def embed(document: TokenizedDocument, model: ServedModel, states: ModelStates | None, caller: Caller) -> Served:
-    """The mean over each chunk's own tokens, computed the quicker way of those that `check` allows.
+async def embed_chunks(
+    document: TokenizedDocument, model: ServedModel, states: ModelStates | None, caller: Caller
+) -> Served:
+    """The mean over each chunk's own tokens, computed the quicker way of those that `check_possible` allows.
 
     `states` may be missing for a causal model, or fail. Raises the first error of a chunk, unless the caller is partial
     and some chunk has none; Invalid if a chunk is too short for the engine's rounding; otherwise like
@@ -128,7 +130,7 @@ def _encode(
 def _speeds(states: ModelStates) -> chunk_means.Speeds:
     model, by_token = states.model, states.by_token
     file = by_token.backend.settings.model_file
-    start_s = START_S + (file.stat().st_size / LOADED_PER_S if file and file.is_file() else 0.0)
+    start_s = _START_S + (file.stat().st_size / LOADED_PER_S if file and file.is_file() else 0.0)
     if by_token.report().state is State.READY:
         start_s = 0.0
     return chunk_means.Speeds(

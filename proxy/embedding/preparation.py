@@ -47,7 +47,9 @@ class PreparedTexts:
     failed: dict[int, ProxyError]
 
 
-async def prepare(request: EmbedRequest, prefix: str, model: ServedModel, rules: PreparationRules) -> PreparedInputs:
+async def prepare_inputs(
+    request: EmbedRequest, prefix: str, model: ServedModel, rules: PreparationRules
+) -> PreparedInputs:
     """The token ids of every input as the model is to see it. Raises the first error unless the request is partial."""
     return await _Preparation(request, model, rules).ids(prefix)
 
@@ -95,7 +97,9 @@ class _Preparation:
             self._fail_too_long(truncation.too_long(inputs, limit))
         self._fail({index: truncation.empty(index) for index, ids in inputs.items() if not len(ids)})
         left = {index: ids for index, ids in inputs.items() if index not in self._failed}
-        return PreparedInputs({index: truncation.cut(ids, limit, special) for index, ids in left.items()}, self._failed)
+        return PreparedInputs(
+            {index: truncation.cut_ids(ids, limit, special) for index, ids in left.items()}, self._failed
+        )
 
     def _unread(self, inputs: Mapping[int, Ids]) -> dict[int, ProxyError]:
         """The errors of texts that were cut before as many tokens as are to be kept."""

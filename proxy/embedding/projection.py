@@ -54,7 +54,7 @@ class Projection:
         return hashlib.sha256(f"{space} {self.digest}".encode()).hexdigest()[:16]
 
 
-def load(file: Path, family: Family) -> Mapping[str, Projection]:
+def load_projections(file: Path, family: Family) -> Mapping[str, Projection]:
     """The projection of each backend of the family, by its name.
 
     The file is `launcher.multivector.projector`'s: `weight.BACKEND` and `bias`, float32. Raises NoProjector if it is

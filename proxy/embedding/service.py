@@ -11,7 +11,7 @@ from proxy.contract.family import VectorRules
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
-from proxy.embedding.preparation import PreparationRules, prepare, prepare_texts
+from proxy.embedding.preparation import PreparationRules, prepare_inputs, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.embedding.token_states import ModelStates
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
@@ -20,7 +20,8 @@ from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.tokens.foreign_ids import Decode
 from proxy.types import EmbedRequest, EmbedResult, Ids, Matrix, Provenance, Served
-from proxy.wire import encodings
+
+LAYER_NORM_EPSILON = 1e-5  # torch's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,14 +117,14 @@ class EmbedService:
     ) -> tuple[dict[int, Ids], dict[int, ProxyError]]:
         """The token ids of each input, by index, and the errors of those that have none."""
         async with model.admitted(estimate(request.inputs)):
-            prepared = await prepare(request, route.prefix, model, self._rules)
+            prepared = await prepare_inputs(request, route.prefix, model, self._rules)
         _raise_if_all(prepared.failed, request)
         return prepared.ids, prepared.failed
 
     async def _embed_document(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
         """One vector for each input, as the chunks of one document."""
         model, states = self.models[route.backend], self.states.get(route.backend)
-        late_chunking.check(model.rules, has_states=states is not None)
+        late_chunking.check_possible(model.rules, has_states=states is not None)
         tokens = estimate(request.inputs)
         async with model.admitted(tokens if states else chunk_means.cost(tokens, len(request.inputs))):
             prepared = await prepare_texts(request, model, self._rules)
@@ -134,7 +135,7 @@ class EmbedService:
             )
             document = await late_chunking.tokenize(chunks, model, self.limits.input_tokens, truncate=request.truncate)
         document = replace(document, failed={**document.failed, **prepared.failed})
-        return await late_chunking.embed(document, model, states, caller)
+        return await late_chunking.embed_chunks(document, model, states, caller)
 
     @property
     def _rules(self) -> PreparationRules:
@@ -157,8 +158,30 @@ class EmbedService:
 
 def _finished(rows: Matrix, dimensions: int, rules: VectorRules, *, normalized: bool) -> Matrix:
     if rules.sliced_after == "layer_norm" and dimensions < rows.shape[1]:
-        rows = encodings.layer_normalized(rows)
-    return encodings.finish(rows, dimensions=dimensions, normalized=normalized)
+        rows = _layer_normalized(rows)
+    return finish(rows, dimensions=dimensions, normalized=normalized)
+
+
+def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
+    """The first `dimensions` of each row, shape (n, dimensions), L2-normalised again if `normalized`.
+
+    A vector of zeros has no direction and stays as it is.
+    """
+    sliced = np.ascontiguousarray(raw[:, :dimensions])
+    if not normalized:
+        return sliced
+    norms = np.sqrt(np.einsum("ij,ij->i", sliced, sliced, dtype=np.float64))
+    norms[norms == 0] = 1
+    # In float64, rounded as it is written: no second matrix of twice the size.
+    np.divide(sliced, norms[:, None], out=(unit := np.empty_like(sliced)), casting="same_kind")
+    return unit
+
+
+def _layer_normalized(rows: Matrix) -> Matrix:
+    """Each row with mean 0 and variance 1, as torch's `layer_norm`."""
+    exact = rows.astype(np.float64)
+    spread = np.sqrt(exact.var(axis=1, keepdims=True) + LAYER_NORM_EPSILON)
+    return np.asarray((exact - exact.mean(axis=1, keepdims=True)) / spread, dtype=np.float32)
 
 
 def _made_by(provenance: Provenance, token_embedder: TokenEmbedder | None) -> Provenance:

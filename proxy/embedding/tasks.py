@@ -1,4 +1,4 @@
-"""The family's table: model and task as the caller wrote them to backend and prefix. Checked when it is built."""
+"""The family's table: model and task as the caller wrote them to backend and prefix."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Route:
 class TaskTable:
     """Every name a caller may use for a model or a task, resolved once at start.
 
-    The names were checked when the settings were read: see `proxy.contract.settings`.
+    The names were checked when the settings were read: see `proxy.contract.family`.
     """
 
     def __init__(
@@ -55,11 +55,6 @@ class TaskTable:
     def task_names(self) -> list[str]:
         """Every name of a task, with aliases."""
         return list(self._routes)
-
-    @property
-    def model_names(self) -> list[str]:
-        """Every name of the model, with those that contain a task."""
-        return list(self._models)
 
     def has_model(self, name: str) -> bool:
         return name in self._models

@@ -37,10 +37,7 @@ class ModelStates:
     async def states(self, ids: Ids, caller: Caller) -> Matrix:
         """See TokenStates. Waits for a backend that starts on demand. BackendError also for states of another model."""
         try:
-            async with self.by_token.admitted(len(ids)):
-                pass
-            outcome = await self.by_token.embed([ids], replace(caller, partial=False))
-            states = self._per_token(outcome.rows, len(ids))
+            states = await self.by_token.token_states(ids, caller)
             if not self._verified:
                 await self._verify(ids, states, caller)
                 self._verified = True
@@ -48,12 +45,6 @@ class ModelStates:
             self._verified = False  # what starts there next may be another model
             raise
         return states
-
-    def _per_token(self, rows: Matrix, tokens: int) -> Matrix:
-        if rows.size % tokens:
-            name = self.by_token.backend.name
-            raise BackendError(f"backend {name} gave no state for each token: start it with --pooling none")
-        return rows.reshape(tokens, -1)
 
     async def _verify(self, ids: Ids, states: Matrix, caller: Caller) -> None:
         (own,) = (await self.model.embed([ids], replace(caller, partial=False))).rows.astype(np.float64)

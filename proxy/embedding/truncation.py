@@ -1,4 +1,7 @@
-"""Length limits: which part of an input can matter, and the errors of inputs that are too long or empty. Pure."""
+"""Length limits: which part of an input can matter, and the errors of inputs that are too long or empty. Pure.
+
+`preparation` cuts the inputs by these rules, `late_chunking` its documents.
+"""
 
 from collections.abc import Mapping, Sized
 
@@ -39,7 +42,7 @@ def too_long(inputs: Mapping[int, Ids], limit: int) -> dict[int, str]:
     return {index: f"{len(ids)} tokens" for index, ids in inputs.items() if len(ids) > limit}
 
 
-def cut(ids: Ids, limit: int, special: SpecialTokens) -> Ids:
+def cut_ids(ids: Ids, limit: int, special: SpecialTokens) -> Ids:
     """At most `limit` tokens: the text's first ones, between the special tokens that the model has around every text.
 
     Without the last of these, a model that pools by the last token gives the vector of an arbitrary one.

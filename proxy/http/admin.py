@@ -1,5 +1,8 @@
 """The launcher's admin API, on a UNIX socket: the status of the queues, pausing one, handing over to another proxy.
 
+`lanes` in these paths are the backends' queues. The paths keep their first names, because a launcher that runs while
+its files are updated starts the new proxy.
+
 - `GET /lanes`: a BackendLoad for each backend.
 - `POST /lanes/{name}/hold`: send it nothing more; responds once nothing is in flight there. Requests for it wait. The
   body, a text, is the reason given to those that time out.
@@ -15,17 +18,19 @@ from pathlib import Path
 import orjson
 from aiohttp import web
 
-from proxy.edge.server import Server
+from proxy.edge.acceptor import Acceptor
 from proxy.models.served_model import ServedModel
 
 
 @asynccontextmanager
-async def admin_server(socket: Path | None, models: Mapping[str, ServedModel], server: Server) -> AsyncIterator[None]:
+async def admin_server(
+    socket: Path | None, models: Mapping[str, ServedModel], acceptor: Acceptor
+) -> AsyncIterator[None]:
     """Serve the admin API on the socket for the duration of the block; without a socket, do nothing."""
     if socket is None:
         yield
         return
-    runner = web.AppRunner(_application(models, server), access_log=None, shutdown_timeout=0)
+    runner = web.AppRunner(_application(models, acceptor), access_log=None, shutdown_timeout=0)
     await runner.setup()
     try:
         socket.unlink(missing_ok=True)  # left by an earlier proxy
@@ -35,7 +40,7 @@ async def admin_server(socket: Path | None, models: Mapping[str, ServedModel], s
         await runner.cleanup()
 
 
-def _application(models: Mapping[str, ServedModel], server: Server) -> web.Application:
+def _application(models: Mapping[str, ServedModel], acceptor: Acceptor) -> web.Application:
     def named(request: web.Request) -> ServedModel:
         name = request.match_info["name"]
         if name not in models:
@@ -55,11 +60,11 @@ def _application(models: Mapping[str, ServedModel], server: Server) -> web.Appli
         return web.Response()
 
     async def accept(_: web.Request) -> web.Response:
-        await server.accept()
+        await acceptor.accept()
         return web.Response()
 
     async def finish(_: web.Request) -> web.Response:
-        await server.finish()
+        await acceptor.finish()
         return web.Response()
 
     app = web.Application()

@@ -22,24 +22,24 @@ Described = tuple[type[BaseModel], Literal["validation", "serialization"]]
 DOCUMENT: web.AppKey[Mapping[str, object]] = web.AppKey("document", Mapping)
 
 SCHEMAS = "#/components/schemas/"
-JOBS = [prefix + path for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")]
+JOB_PATHS = [*runpod.STATUS_PATHS, *runpod.CANCEL_PATHS]
 ANSWERS: Mapping[str, type[BaseModel]] = {
     **dict.fromkeys(pages.LISTS, ModelsAnswer),
-    **dict.fromkeys(JOBS, runpod.RunAnswer),
+    **dict.fromkeys(JOB_PATHS, runpod.RunAnswer),
     "/health": HealthAnswer,
     "/ready": ReadyAnswer,
 }
 PAGE_BODIES: Mapping[str, type[BaseModel]] = {"/api/show": ollama.OllamaShowBody, "/api/pull": ollama.OllamaPullBody}
 PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
-    **dict.fromkeys(JOBS, runpod.FailedAnswer),
+    **dict.fromkeys(JOB_PATHS, runpod.FailedAnswer),
     **dict.fromkeys(["/api/tags", "/api/ps", "/api/version", *PAGE_BODIES], ollama.OllamaError),
     **dict.fromkeys(["/", "/info"], tei.TeiError),
 }
-JSON = ("application/json",)
+_JSON = ("application/json",)
 TYPES: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(["/", "/metrics"], ("text/plain",)),
     "/docs": ("text/html",),
-    "/api/pull": ("application/x-ndjson", *JSON),
+    "/api/pull": ("application/x-ndjson", *_JSON),
 }
 ERRORS = {
     400: "The body is not JSON, a text is too long, or the model is not served.",
@@ -91,7 +91,9 @@ class ServedFacts:
     needs_key: bool
 
 
-def document(routes: Sequence[web.RouteDef], dialects: Sequence[Dialect], served: ServedFacts) -> dict[str, object]:
+def openapi_document(
+    routes: Sequence[web.RouteDef], dialects: Sequence[Dialect], served: ServedFacts
+) -> dict[str, object]:
     """The document of a server with those routes, tasks and models."""
     schemas = _schemas(dialects)
     by_path = {("POST", path): one for one in dialects for path in one.paths}
@@ -183,7 +185,7 @@ def _page(route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue]) -> dict[s
     said = re.sub("^`[A-Z]+ [^`]+`[:,] ", "", (route.handler.__doc__ or "").partition("\n")[0])
     answer, error = ANSWERS.get(route.path), PAGE_ERRORS.get(route.path, ErrorAnswer)
     content = {"schema": _ref(answer)} if answer else {}
-    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(route.path, JSON), content)}
+    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(route.path, _JSON), content)}
     responses = {"200": answered, **{str(status): _error(status, error) for status in (403, 417, 429, 500)}}
     described: dict[str, object] = {"summary": said[:1].upper() + said[1:], "responses": responses}
     if body := PAGE_BODIES.get(route.path):

@@ -47,7 +47,7 @@ async def ollama_running(request: web.Request) -> web.StreamResponse:
     loaded = [name for name, row in rows.items() if models[row.backend].report().state is State.READY]
     made = {name: made for name, made in _made(request).items() if name in loaded}
     tokens = request.app[SERVICE].limits.input_tokens
-    return await send(request, ollama.running(request.app[FAMILY].name, made, tokens))
+    return await send(request, ollama.running_models(request.app[FAMILY].name, made, tokens))
 
 
 async def ollama_show(request: web.Request, body: object) -> web.StreamResponse:
@@ -55,7 +55,7 @@ async def ollama_show(request: web.Request, body: object) -> web.StreamResponse:
     service = request.app[SERVICE]
     row = service.tasks.route(ollama.name_of(validated(ollama.OllamaShowBody, body).model), None)
     made, tokens = service.models[row.backend].provenance, service.limits.input_tokens
-    return await send(request, ollama.shown(request.app[FAMILY], row, made, tokens, _started()))
+    return await send(request, ollama.model_details(request.app[FAMILY], row, made, tokens, _started()))
 
 
 async def ollama_pull(request: web.Request, body: object) -> web.StreamResponse:

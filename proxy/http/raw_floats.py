@@ -9,13 +9,13 @@ from aiohttp import web
 from proxy.http.negotiation import preferred
 from proxy.types import EmbedResult
 
-JSON, RAW, NPY = "application/json", "application/octet-stream", "application/x-npy"
+_JSON, RAW, NPY = "application/json", "application/octet-stream", "application/x-npy"
 
 
 def preferred_type(accept: str) -> str | None:
     """The raw type that an Accept header prefers; None where it prefers JSON, or has no preference."""
-    best = preferred(accept, (JSON, RAW, NPY))
-    return None if best == JSON else best
+    best = preferred(accept, (_JSON, RAW, NPY))
+    return None if best == _JSON else best
 
 
 def response(kind: str, result: EmbedResult, headers: Mapping[str, str]) -> web.Response:

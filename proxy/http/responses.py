@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,8 +14,10 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-LARGE = 64 * 2048  # floats: about 1.6 MB of JSON, 3 ms
-SLICE = 16 * 2048  # about a millisecond in all
+from proxy.types import EmbedResult
+
+LARGE_FLOATS = 64 * 2048  # floats: about 1.6 MB of JSON, 3 ms
+SLICE_FLOATS = 16 * 2048  # about a millisecond in all
 CHARACTERS_PER_FLOAT = 16  # base64 is only copied, which takes a sixteenth of the time or less
 
 Rows = Sequence[object]
@@ -36,6 +39,20 @@ async def send(
             await response.write(part)
         await response.write_eof()
     return response
+
+
+def provenance_headers(result: EmbedResult) -> dict[str, str]:
+    """The response headers that say what served a request. The prefix is JSON, because its last space matters."""
+    return {
+        "X-Trillama-Model": result.model,
+        "X-Trillama-Task": result.task,
+        "X-Trillama-Prefix": json.dumps(result.prefix),
+        "X-Trillama-Model-Digest": result.provenance.digest,
+        "X-Trillama-Quantization": result.provenance.quantization,
+        "X-Trillama-Engine": result.provenance.engine,
+        "X-Trillama-Pooling": result.provenance.pooling,
+        "X-Trillama-Vector-Space": result.provenance.space,
+    }
 
 
 async def slices(skeleton: object, large: Mapping[str, Rows]) -> AsyncIterator[bytes]:
@@ -69,8 +86,8 @@ async def _row(row: object) -> AsyncIterator[bytes]:
 
 
 def _without_large(value: object, large: dict[str, Rows]) -> object:
-    """The value, in which a unique placeholder replaces each list of more than LARGE floats; `large` gets the list."""
-    if isinstance(value, list) and any(floats > LARGE for floats in accumulate(map(_floats, value))):
+    """The value, in which a unique placeholder replaces each list of more than LARGE_FLOATS; `large` gets the list."""
+    if isinstance(value, list) and any(floats > LARGE_FLOATS for floats in accumulate(map(_floats, value))):
         name = uuid.uuid4().hex
         large[name] = value
         return name
@@ -80,10 +97,10 @@ def _without_large(value: object, large: dict[str, Rows]) -> object:
 
 
 def _sliced(rows: Rows) -> Iterator[slice]:
-    """Slices of rows with about SLICE floats together, or of one row that has more."""
+    """Slices of rows with about SLICE_FLOATS together, or of one row that has more."""
     start = floats = 0
     for row, here in enumerate(map(_floats, rows)):
-        if row > start and floats + here > SLICE:
+        if row > start and floats + here > SLICE_FLOATS:
             yield slice(start, row)
             start, floats = row, 0
         floats += here

@@ -20,8 +20,7 @@ from proxy.edge.middleware import CLIENT, SUMMARY, Handler
 from proxy.errors import Invalid, invalid
 from proxy.http import docs, openapi, pages, raw_floats
 from proxy.http.pages import FAMILY, SERVICE
-from proxy.http.responses import send
-from proxy.models import provenance
+from proxy.http.responses import provenance_headers, send
 from proxy.models.admission import estimate
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.types import EmbedRequest, EmbedResult
@@ -30,17 +29,17 @@ from proxy.wire.dialect import Dialect, ErrorRenderer, Parse, ParsedRequest
 
 T = TypeVar("T")
 JOBS = web.AppKey("jobs", Jobs)
-BUDGET = web.AppKey("budget", MemoryBudget)
-ANSWERS = web.AppKey("answers", MemoryBudget)
-BODIES = web.AppKey("bodies", body.BodyLimits)
-FLOAT = 4  # bytes
+BODY_MEMORY = web.AppKey("body_memory", MemoryBudget)
+RESPONSE_MEMORY = web.AppKey("response_memory", MemoryBudget)
+BODY_LIMITS = web.AppKey("body_limits", body.BodyLimits)
+FLOAT_BYTES = 4
 
 
 def embed_handler(parse: Parse) -> Handler:
     """Handler of a dialect: returns the vectors in its shape, or as raw floats if the client prefers those."""
 
     async def embed(request: web.Request) -> web.StreamResponse:
-        with request.app[BUDGET].room() as room:
+        with request.app[BODY_MEMORY].room() as room:
             parsed = await _parsed_request(request, parse, room)
             raw = raw_floats.preferred_type(",".join(request.headers.getall("Accept", ())))
             if raw and parsed.request.multivector:
@@ -56,7 +55,7 @@ async def _embedded(request: web.Request, parsed: ParsedRequest, raw: str | None
     # Raw floats cannot carry the errors of single inputs.
     result = await request.app[SERVICE].embed(replace(parsed.request, partial=False) if raw else parsed.request)
     asyncio.get_running_loop().call_soon(_observe, request, result)  # after the response is sent
-    headers = provenance.headers(result)
+    headers = provenance_headers(result)
     if raw:
         return raw_floats.response(raw, result, headers)
     return await send(request, parsed.render(result), headers=headers)
@@ -67,7 +66,7 @@ def job_handler(parse: Parse) -> Handler:
 
     async def submit(request: web.Request) -> web.StreamResponse:
         jobs = request.app[JOBS]
-        with request.app[BUDGET].room() as room:
+        with request.app[BODY_MEMORY].room() as room:
             try:
                 parsed = await _parsed_request(request, parse, room)
             except Invalid as error:
@@ -82,7 +81,7 @@ def with_body(page: pages.Page) -> Handler:
 
     @functools.wraps(page)
     async def answer(request: web.Request) -> web.StreamResponse:
-        with request.app[BUDGET].room() as room:
+        with request.app[BODY_MEMORY].room() as room:
             return await page(request, await _parsed_body(request, lambda given: given, room))
 
     return answer
@@ -105,14 +104,14 @@ async def _parsed_request(request: web.Request, parse: Parse, room: Reservation)
 
 
 async def _parsed_body(request: web.Request, parse: Callable[[object], T], room: Reservation) -> T:
-    read = await body.read(request, room, request.app[BODIES])
+    read = await body.read_body(request, room, request.app[BODY_LIMITS])
     return await json_body.parsed(read, parse, request.app[SERVICE].limits.items)
 
 
 @contextmanager
 def _response_memory(request: web.Request, size: int) -> Iterator[None]:
     """Reserve memory for a response's vectors until it is sent. Raises Crowded."""
-    with request.app[ANSWERS].room() as room:
+    with request.app[RESPONSE_MEMORY].room() as room:
         room.grow(size)
         with room.used_by(connection_of(request)):
             yield
@@ -121,8 +120,8 @@ def _response_memory(request: web.Request, size: int) -> Iterator[None]:
 def _size(request: EmbedRequest, family: Family) -> int:
     """About how many bytes the vectors take while they are computed: with all dimensions, whatever was requested."""
     if not request.multivector or not family.multivector:
-        return len(request.inputs) * family.dimensions * FLOAT
-    return estimate(request.inputs) * family.multivector.dimensions * FLOAT
+        return len(request.inputs) * family.dimensions * FLOAT_BYTES
+    return estimate(request.inputs) * family.multivector.dimensions * FLOAT_BYTES
 
 
 def _with_headers(request: web.Request, parsed: ParsedRequest) -> ParsedRequest:
@@ -157,7 +156,7 @@ def _seconds(given: str) -> float:
 
 
 async def _job_response(request: web.Request, job: Job) -> web.StreamResponse:
-    return await send(request, runpod.state_of(job), headers=provenance.headers(job.result) if job.result else None)
+    return await send(request, runpod.state_of(job), headers=provenance_headers(job.result) if job.result else None)
 
 
 def _observe(request: web.Request, result: EmbedResult) -> None:
@@ -167,10 +166,10 @@ def _observe(request: web.Request, result: EmbedResult) -> None:
 
 
 DIALECTS: Sequence[Dialect] = (
-    jina.DIALECT,
+    *jina.DIALECTS,
     *runpod.DIALECTS,
     *ollama.DIALECTS,
-    tei.DIALECT,
+    *tei.DIALECTS,
     *cohere.DIALECTS,
     *gemini.DIALECTS,
 )
@@ -180,8 +179,8 @@ ROUTES: Sequence[web.RouteDef] = (
         for one in DIALECTS
         for path in one.paths
     ),
-    *(web.get(prefix + "/status/{id}", job_status) for prefix in runpod.PREFIXES),
-    *(web.post(prefix + "/cancel/{id}", cancel_job) for prefix in runpod.PREFIXES),
+    *(web.get(path, job_status) for path in runpod.STATUS_PATHS),
+    *(web.post(path, cancel_job) for path in runpod.CANCEL_PATHS),
     web.get("/", pages.ollama_root),
     web.get("/api/tags", pages.ollama_tags),
     web.get("/api/ps", pages.ollama_running),
@@ -199,9 +198,9 @@ ROUTES: Sequence[web.RouteDef] = (
 )
 
 # The error renderer of a route, or of unknown paths below a prefix; all others use the common error body.
-ERROR_RENDERERS: Mapping[str, ErrorRenderer] = {
+RENDERERS_BY_PATH: Mapping[str, ErrorRenderer] = {
     **{path: one.render_error for one in DIALECTS if one.render_error for path in one.paths},
-    **{prefix + path: runpod.render_error for prefix in runpod.PREFIXES for path in ("/status/{id}", "/cancel/{id}")},
+    **dict.fromkeys((*runpod.STATUS_PATHS, *runpod.CANCEL_PATHS), runpod.render_error),
     **dict.fromkeys(("/api/tags", "/api/ps", "/api/show", "/api/pull", "/api/version", "/api/"), ollama.render_error),
     "/v1beta/": gemini.render_error,
     "/info": tei.render_error,

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-POLL_S = 0.002  # only while another process has it
+_POLL_S = 0.002  # only while another process has it
 
 
 class BatchLock:
@@ -49,6 +49,6 @@ async def _locked(file: BinaryIO) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            await asyncio.sleep(POLL_S)  # not in a thread: a waiting thread cannot be cancelled
+            await asyncio.sleep(_POLL_S)  # not in a thread: a waiting thread cannot be cancelled
         else:
             return

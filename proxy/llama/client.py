@@ -19,8 +19,8 @@ from proxy.llama.unix_http import NeedsFullClient, NotListening, Reply, UnixHttp
 from proxy.types import Ids, Matrix, ModelSize
 
 # llama-server closes an idle connection after 5 s; ours must be closed before (one reset in 300 seen otherwise).
-KEEPALIVE_S = 3.0
-RETRY_AFTER_S = 2
+_KEEPALIVE_S = 3.0
+_RETRY_AFTER_S = 2
 RAW_BASE64 = b'"encoding_format":"base64","embd_normalize":-1}'
 QUICK = aiohttp.ClientTimeout(total=2)  # for what the server answers while a batch runs
 
@@ -145,33 +145,31 @@ class LlamaClient:
             raise self._down(error, BackendLost) from error
 
     def _down(self, error: Exception, kind: type[BackendUnavailable]) -> BackendUnavailable:
-        return kind(f"backend {self.name} is down: {type(error).__name__}", retry_after_s=RETRY_AFTER_S)
+        return kind(f"backend {self.name} is down: {type(error).__name__}", retry_after_s=_RETRY_AFTER_S)
 
     async def _raise_for(self, status: int, content: bytes) -> None:
         if status == 200:
             return
         if status == 503:
-            raise BackendLoading(f"backend {self.name} is loading its model", retry_after_s=RETRY_AFTER_S)
+            raise BackendLoading(f"backend {self.name} is loading its model", retry_after_s=_RETRY_AFTER_S)
         raise BackendError(f"backend {self.name} answered {status}: {content[:200].decode(errors='replace')}")
 
 
 B = TypeVar("B", bound=LlamaClient)
 
 
-def connect(name: str, settings: BackendSettings) -> AbstractAsyncContextManager[LlamaClient]:
-    """A client of the backend for the block; the backend need not be up yet."""
-    return connect_as(LlamaClient, name, settings)
-
-
 @asynccontextmanager
-async def connect_as(kind: type[B], name: str, settings: BackendSettings) -> AsyncIterator[B]:
-    """A client of that kind; see `connect`."""
+async def connect(kind: type[B], name: str, settings: BackendSettings) -> AsyncIterator[B]:
+    """A client of that kind for the block; the backend need not be up yet."""
     url = urlsplit(settings.url)
     connector: aiohttp.BaseConnector
     if url.scheme == "unix":
-        connector, base = aiohttp.UnixConnector(url.path, limit=8, keepalive_timeout=KEEPALIVE_S), "http://llama-server"
+        connector, base = (
+            aiohttp.UnixConnector(url.path, limit=8, keepalive_timeout=_KEEPALIVE_S),
+            "http://llama-server",
+        )
     else:
-        connector, base = aiohttp.TCPConnector(limit=8, keepalive_timeout=KEEPALIVE_S), settings.url.rstrip("/")
+        connector, base = aiohttp.TCPConnector(limit=8, keepalive_timeout=_KEEPALIVE_S), settings.url.rstrip("/")
     headers = {"Content-Type": "application/json"}
     if settings.api_key:
         headers["Authorization"] = f"Bearer {settings.api_key}"
@@ -186,7 +184,7 @@ async def connect_as(kind: type[B], name: str, settings: BackendSettings) -> Asy
 
 def _unix_client(socket: str, headers: Mapping[str, str]) -> UnixHttpClient:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return UnixHttpClient(socket, headers=lines.encode("latin-1"), keepalive_s=KEEPALIVE_S)
+    return UnixHttpClient(socket, headers=lines.encode("latin-1"), keepalive_s=_KEEPALIVE_S)
 
 
 def _matrix(answer: object, count: int) -> Matrix:

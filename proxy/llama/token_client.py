@@ -27,7 +27,7 @@ class TokenClient(LlamaClient):
         rows = []
         for ids in inputs:
             packed = await self.send([orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY)])
-            rows.append(self.read(packed, 1).reshape(len(ids), -1).mean(axis=0, dtype=np.float64))
+            rows.append(states_of(self.read(packed, 1), len(ids), self.name).mean(axis=0, dtype=np.float64))
         return np.array(rows, dtype=np.float32)
 
     async def send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
@@ -43,6 +43,13 @@ class TokenClient(LlamaClient):
     def read(self, answer: bytes, count: int) -> Matrix:
         """The result of `send` as one row for each of `count` texts: (1, tokens * n_embd)."""
         return np.frombuffer(answer, dtype="<f4").reshape(count, -1)
+
+
+def states_of(rows: Matrix, tokens: int, backend: str) -> Matrix:
+    """A text's row as one state for each of its tokens, (tokens, n_embd). Raises BackendError if it does not fit."""
+    if rows.size % tokens:
+        raise BackendError(f"backend {backend} gave no state for each token: start it with --pooling none")
+    return rows.reshape(tokens, -1)
 
 
 def _packed(answer: bytes) -> bytes:

@@ -8,7 +8,7 @@ from proxy.scheduling.dispatcher import Dispatcher
 from proxy.types import Input
 
 CHARACTERS_PER_TOKEN = 4  # about, in prose; tokens are counted exactly later
-DECAY = 0.99  # weight that earlier counts keep at each request, so that about a hundred count
+_DECAY = 0.99  # weight that earlier counts keep at each request, so that about a hundred count
 
 
 class Admission:
@@ -62,8 +62,8 @@ class Admission:
 
     def counted(self, estimated: int, tokens: int) -> None:
         """Texts with that estimate have so many tokens."""
-        self._estimated = DECAY * self._estimated + estimated
-        self._counted = DECAY * self._counted + tokens
+        self._estimated = _DECAY * self._estimated + estimated
+        self._counted = _DECAY * self._counted + tokens
 
 
 def estimate(inputs: Sequence[Input]) -> int:

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from proxy.contract.family import Family
-from proxy.types import EmbedResult
 
 UNKNOWN = "unknown"
 
@@ -47,17 +46,3 @@ def space_of(digest: str, family: Family, backend: str, *, lora: str | None = No
     if used := {name: rule for name, rule in optional.items() if rule}:
         rules.append(used)
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def headers(result: EmbedResult) -> dict[str, str]:
-    """The response headers that say what served a request. The prefix is JSON, because its last space matters."""
-    return {
-        "X-Trillama-Model": result.model,
-        "X-Trillama-Task": result.task,
-        "X-Trillama-Prefix": json.dumps(result.prefix),
-        "X-Trillama-Model-Digest": result.provenance.digest,
-        "X-Trillama-Quantization": result.provenance.quantization,
-        "X-Trillama-Engine": result.provenance.engine,
-        "X-Trillama-Pooling": result.provenance.pooling,
-        "X-Trillama-Vector-Space": result.provenance.space,
-    }

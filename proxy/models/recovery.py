@@ -8,10 +8,10 @@ from proxy.contract.family import Family
 from proxy.errors import BackendError, BackendLoading, BackendLost
 from proxy.llama.client import LlamaClient
 from proxy.models.readiness import Readiness
-from proxy.models.verification import VerifiedBackend, verify
+from proxy.models.verification import VerifiedBackend, verify_backend
 from proxy.scheduling.dispatcher import Dispatcher
 
-POLL_S = 0.2
+_POLL_S = 0.2
 
 
 class RecoveryLoop:
@@ -66,7 +66,7 @@ class RecoveryLoop:
         while self._resumed.is_set():
             try:
                 async with asyncio.timeout(None) as self._verifying:
-                    verified = await verify(self._backend, self._family)
+                    verified = await verify_backend(self._backend, self._family)
             except TimeoutError:
                 return None  # it was paused meanwhile
             except BackendError as error:
@@ -74,7 +74,7 @@ class RecoveryLoop:
                     self._dispatcher.suspects.ended_without()
                 if self._resumed.is_set():
                     self._readiness.enter(self._readiness.state, error)
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(_POLL_S)
             else:
                 return verified if self._resumed.is_set() else None
             finally:

@@ -12,7 +12,7 @@ from proxy.types import Ids, Matrix
 log = logging.getLogger(__name__)
 
 TOKEN = 64  # one that every vocabulary has; a letter in most
-LENGTHS = (17, 67, 251)  # the first needs fillers; no powers of two, whose 1/n no format rounds
+ROUNDING_LENGTHS = (17, 67, 251)  # the first needs fillers; no powers of two, whose 1/n no format rounds
 
 
 class RoundingCheck:
@@ -32,7 +32,7 @@ class RoundingCheck:
         """
         async with self._measuring:
             if self._error is None:
-                lengths = [n for n in LENGTHS if n <= longest]
+                lengths = [n for n in ROUNDING_LENGTHS if n <= longest]
                 outcome = await embed([[TOKEN] * n for n in lengths])
                 self._error = rounding_error(outcome.rows)
                 log.info("backend %s: means are exact to %.1e", name, self._error)
@@ -40,7 +40,7 @@ class RoundingCheck:
 
 
 def rounding_error(rows: Matrix) -> float:
-    """How far the engine's means are from the true ones, relative; `rows` are one token repeated, LENGTHS times.
+    """How far the engine's means are from the true ones, relative; `rows`: one token repeated, ROUNDING_LENGTHS times.
 
     Each token of such a text sees nothing but itself: all states are equal, and so would be all exact means.
     """

@@ -10,7 +10,7 @@ from proxy.contract.admin import BackendLoad, State
 from proxy.contract.family import Family
 from proxy.errors import BackendLoading, invalid
 from proxy.llama.client import LlamaClient
-from proxy.llama.token_client import TokenClient
+from proxy.llama.token_client import TokenClient, states_of
 from proxy.models.admission import Admission, estimate
 from proxy.models.cache import Cache, cached
 from proxy.models.provenance import UNKNOWN
@@ -22,7 +22,7 @@ from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome
 from proxy.tokens.gguf_tokenizer import Tokenizer
 from proxy.tokens.special import SpecialTokens
-from proxy.types import Ids, Provenance
+from proxy.types import Ids, Matrix, Provenance
 
 
 class ServedModel:
@@ -119,6 +119,16 @@ class ServedModel:
             if self._cache is None or space == UNKNOWN or exclusive:
                 return await compute(inputs)
             return await cached(self._cache, space, inputs, compute, lambda: self._recovery.verified is verified)
+
+    async def token_states(self, ids: Ids, caller: Caller) -> Matrix:
+        """The state of each token of a text, (tokens, n_embd), from a backend with `--pooling none`.
+
+        Waits for one that starts on demand. Raises what `embed` raises, and BackendError for anything but states.
+        """
+        async with self.admitted(len(ids)):
+            pass  # the text has its ids already: there is nothing to do before it is queued
+        rows = (await self.embed([ids], replace(caller, partial=False))).rows
+        return states_of(rows, len(ids), self.backend.name)
 
     async def check(self) -> None:
         """Return if it would serve a request now. Raises BackendError with the reason if not."""

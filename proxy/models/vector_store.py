@@ -21,7 +21,7 @@ from proxy.types import Vector
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-VERSION = 2  # of the schema; the first had no checksums
+_VERSION = 2  # of the schema; the first had no checksums
 VECTOR = "CREATE TABLE vector (key BLOB PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL, used INTEGER)"
 WITHOUT_DIGEST = b"CREATE TABLE vector (key BLOB PRIMARY KEY, value BLOB NOT NULL, used INTEGER NOT NULL)"
 DROP = "DELETE FROM vector WHERE key IN (SELECT key FROM vector ORDER BY used LIMIT 64) RETURNING length(value)"
@@ -177,7 +177,7 @@ class VectorStore:
         tables = dict(connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         kind = (version, tables.get(b"vector"))
-        if tables and kind not in [(VERSION, VECTOR.encode()), (0, WITHOUT_DIGEST)]:
+        if tables and kind not in [(_VERSION, VECTOR.encode()), (0, WITHOUT_DIGEST)]:
             raise Unusable("it is not a cache of this version")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -186,9 +186,9 @@ class VectorStore:
             log.warning("cache_file = %s: from an earlier version, without checksums: emptied", self._path)
             connection.execute("DROP TABLE vector")
             connection.execute("VACUUM")
-        if kind[0] != VERSION:
+        if kind[0] != _VERSION:
             with _transaction(connection):
-                for statement in (VECTOR, "CREATE INDEX by_use ON vector (used)", f"PRAGMA user_version = {VERSION}"):
+                for statement in (VECTOR, "CREATE INDEX by_use ON vector (used)", f"PRAGMA user_version = {_VERSION}"):
                     connection.execute(statement)
         self._count(connection)
         self._shrink(connection)

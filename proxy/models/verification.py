@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 # About eighty tokens: fewer would say little about the speed.
 KNOWN_TEXT = "Query: " + "what do llamas, alpacas, vicuñas and guanacos eat in the high Andes in winter? " * 4
-TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
+_TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class VerifiedBackend:
     rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
-async def verify(backend: LlamaClient, family: Family) -> VerifiedBackend:
+async def verify_backend(backend: LlamaClient, family: Family) -> VerifiedBackend:
     """Verify the backend. Raises BackendError with what is wrong, or not there yet.
 
     The error is BackendLost only if the backend was up and ended meanwhile.
     """
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             await _check_up(backend)
             properties = await backend.properties()
             _check_context(backend, properties)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 MAX_REPEATS = 5
 WINDOW_S = 10.0
 MAX_KINDS = 256  # remembered at a time
-PREFIX = 60  # messages with the same first characters are similar
+_PREFIX = 60  # messages with the same first characters are similar
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Repeats(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        now, key = self._clock(), (record.name, str(record.msg)[:PREFIX])
+        now, key = self._clock(), (record.name, str(record.msg)[:_PREFIX])
         kind = self._kinds.get(key)
         if kind is None or now - kind.since > WINDOW_S:
             if kind and kind.count > MAX_REPEATS:

@@ -8,7 +8,7 @@ SPARE = 64  # connections beyond the limit: they get an error response, and prob
 OWN = 128  # files that are not clients' connections: llama-servers, the cache, logs
 BACKLOG = 1024
 MIN_CONNECTIONS = 16
-NO_LIMIT = 2**20  # stands for a missing limit
+_NO_LIMIT = 2**20  # stands for a missing limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,13 @@ def raise_limit() -> None:
     """Raise the soft limit on open files to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # some systems have another, lower limit
-        resource.setrlimit(resource.RLIMIT_NOFILE, (NO_LIMIT if hard == resource.RLIM_INFINITY else hard, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_NO_LIMIT if hard == resource.RLIM_INFINITY else hard, hard))
 
 
 def limit() -> int:
     """How many files this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return NO_LIMIT if soft == resource.RLIM_INFINITY else soft
+    return _NO_LIMIT if soft == resource.RLIM_INFINITY else soft
 
 
 def room(files: int) -> ConnectionRoom:

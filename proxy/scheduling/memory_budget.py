@@ -7,7 +7,7 @@ from typing import Protocol
 
 from proxy.errors import Crowded
 
-SMALL = 256  # a request of at most one part in so many of the budget is small
+_SMALL = 256  # a request of at most one part in so many of the budget is small
 LARGE_SHARE = 3 / 4  # of the budget, for large ones: a short text finds room beside all bulk
 RETRY_AFTER_S = 2
 
@@ -64,7 +64,7 @@ class Reservation:
     def grow(self, size: int) -> None:
         """Take that many more bytes. Raises Crowded if there are not enough."""
         budget = self.budget
-        small = self.size + size <= budget.total // SMALL
+        small = self.size + size <= budget.total // _SMALL
         if not budget.take(size, within=budget.total if small else budget.total * LARGE_SHARE):
             raise Crowded(
                 f"{budget.held} bytes are held for clients already: send this again later, or fewer at a time",

@@ -17,7 +17,7 @@ MAX_CONSECUTIVE = 2  # consecutive ends with the text alone make it poison
 MAX_FAILURES = 5  # ends with the text alone, consecutive or not, after which its request fails
 QUIET_S, LONGEST_QUIET_S = 3.0, 30.0  # how long an engine must live without a suspect before it is retried
 QUIET_PER_BATCH = 10  # and so many times its batch's duration: an end by chance would hit it once in so many
-FIRST_S, LONGEST_S = 600.0, 4 * 3600.0  # how long poison is refused: the first time, and at most
+FIRST_S, LONGEST_QUARANTINE_S = 600.0, 4 * 3600.0  # how long poison is refused: the first time, and at most
 KEPT = 4096
 KEPT_S = 24 * 3600.0
 
@@ -65,7 +65,7 @@ class Suspects:
 
         Infinite: it is quarantined.
         """
-        record = self._records.get(digest(ids))
+        record = self._records.get(text_digest(ids))
         if record is None:
             return None
         return math.inf if now < record.until else record.quiet_s
@@ -78,7 +78,7 @@ class Suspects:
         if len(self._computed) > KEPT:
             del self._computed[next(iter(self._computed))]
         if self._records:
-            self._records.pop(digest(ids), None)
+            self._records.pop(text_digest(ids), None)
 
     def ended_with(self, texts: Sequence[bytes], batch_s: float, now: float) -> list[Verdict]:
         """The engine ended, or did not answer, during a batch of these that takes about so long; a verdict for each.
@@ -117,14 +117,14 @@ class Suspects:
         else:
             record.consecutive += 1
         if record.consecutive >= MAX_CONSECUTIVE:
-            record.until = now + min(LONGEST_S, FIRST_S * 2.0**record.quarantines)
+            record.until = now + min(LONGEST_QUARANTINE_S, FIRST_S * 2.0**record.quarantines)
             record.quarantines += 1
             record.consecutive = MAX_CONSECUTIVE - 1  # after the quarantine, one failure is enough
             return Verdict.POISON
         return Verdict.GIVE_UP if record.failures >= MAX_FAILURES else Verdict.RETRY
 
     def _record(self, ids: bytes, now: float) -> Evidence:
-        key = digest(ids)
+        key = text_digest(ids)
         record = self._records.setdefault(key, Evidence())
         record.touched = now
         self._records.move_to_end(key)
@@ -133,6 +133,6 @@ class Suspects:
         return record
 
 
-def digest(ids: bytes) -> bytes:
+def text_digest(ids: bytes) -> bytes:
     """Identifies a text in a record and in the log."""
     return hashlib.blake2b(ids, digest_size=16).digest()

@@ -12,7 +12,7 @@ from proxy import metrics
 from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector, PoisonedInput, ProxyError
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import QueuedText
-from proxy.scheduling.quarantine import Suspects, Verdict, digest
+from proxy.scheduling.quarantine import Suspects, Verdict, text_digest
 from proxy.types import Matrix
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class ResultHandler:
             if text.exclusive:
                 self.queue.retry_after(text, now)
         elif verdict is Verdict.POISON:
-            digested = digest(text.ids).hex()
+            digested = text_digest(text.ids).hex()
             log.warning("backend %s: text %s of %d tokens is poison: quarantined", name, digested, text.tokens)
             metrics.QUARANTINED.labels(name).inc()
             self._fail(text, PoisonedInput)

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, field
 
-DECAY = 0.9  # weight that earlier batches keep at each new one, so that about twenty count
+_DECAY = 0.9  # weight that earlier batches keep at each new one, so that about twenty count
 GUESS = 1000.0  # tokens per second of an unknown backend
-LONGEST_S = 600
+LONGEST_RETRY_S = 600
 
 
 @dataclass(slots=True)
@@ -36,9 +36,9 @@ class Throughput:
     def record(self, tokens: int, seconds: float, turn_s: float = 0.0) -> None:
         """A batch of so many tokens took so long, and `turn_s` with the wait for its turn."""
         seconds = max(seconds, 1e-6)  # a clock may stand still
-        self.tokens = DECAY * self.tokens + tokens
-        self.seconds = DECAY * self.seconds + seconds
-        self.turns = DECAY * self.turns + max(seconds, turn_s)
+        self.tokens = _DECAY * self.tokens + tokens
+        self.seconds = _DECAY * self.seconds + seconds
+        self.turns = _DECAY * self.turns + max(seconds, turn_s)
         self.fastest = max(self.fastest, tokens / seconds)
         self.total += tokens
 
@@ -53,7 +53,7 @@ class RetrySchedule:
     _due: dict[int, int] = field(default_factory=dict)
 
     def book(self, now: float, tokens: int, *, queued: int, room: int, per_s: float) -> int:
-        """Whole seconds, from 1 to LONGEST_S, after which a request of so many tokens finds room.
+        """Whole seconds, from 1 to LONGEST_RETRY_S, after which a request of so many tokens finds room.
 
         `queued` tokens wait in a queue that holds `room`; a request that is larger needs an empty one.
         """
@@ -64,6 +64,6 @@ class RetrySchedule:
             level = max(0.0, level - per_s * (second - at)) + self._due[second]
             at = second
         seconds = math.ceil(at - start + max(0.0, level + min(tokens, room) - room) / per_s)
-        seconds = min(LONGEST_S, max(1, seconds))
+        seconds = min(LONGEST_RETRY_S, max(1, seconds))
         self._due[start + seconds] = self._due.get(start + seconds, 0) + tokens
         return seconds

@@ -19,7 +19,7 @@ from proxy.types import Input
 
 # tiktoken_ext/openai_public.py: the file's digest and special tokens; tiktoken/load.py: its name in tiktoken's cache.
 CACHED_AS = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
-SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
+CL100K_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 SPECIAL = {
     100257: b"<|endoftext|>",
     100258: b"<|fim_prefix|>",
@@ -27,7 +27,7 @@ SPECIAL = {
     100260: b"<|fim_suffix|>",
     100276: b"<|endofprompt|>",
 }
-FIX = "send text (LangChain: check_embedding_ctx_length=False)"
+_FIX = "send text (LangChain: check_embedding_ctx_length=False)"
 
 # Raises KeyError with the first id that the vocabulary does not have, Invalid if the server accepts no ids.
 Decode = Callable[[Sequence[int]], str]
@@ -54,13 +54,13 @@ def cl100k() -> Decode | None:
 
 def refuse(ids: Sequence[int]) -> str:
     """The decoder of a server that accepts no ids. Raises Invalid with the fix for the client."""
-    raise invalid("input", f"is token ids, and this server takes none: {FIX}", kind="unsupported", given=ids[:10])
+    raise invalid("input", f"is token ids, and this server takes none: {_FIX}", kind="unsupported", given=ids[:10])
 
 
 def _vocabulary(path: Path) -> bytes | None:
     """The content of the file, if it is the vocabulary."""
     content = path.read_bytes() if path.is_file() else b""
-    return content if hashlib.sha256(content).hexdigest() == SHA256 else None
+    return content if hashlib.sha256(content).hexdigest() == CL100K_SHA256 else None
 
 
 def _table(path: Path) -> dict[int, bytes]:
@@ -77,7 +77,7 @@ def _texts_of(inputs: Mapping[int, Input], decode: Decode) -> tuple[dict[int, st
         try:
             texts[index] = one if isinstance(one, str) else decode(one)
         except KeyError as error:
-            message = f"token id {error.args[0]} is not in the vocabulary that this server reads ids with: {FIX}"
+            message = f"token id {error.args[0]} is not in the vocabulary that this server reads ids with: {_FIX}"
             failed[index] = invalid(f"input.{index}", message, kind="out_of_range", given=error.args[0])
         except Invalid as error:
             failed[index] = error

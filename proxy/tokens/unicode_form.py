@@ -15,7 +15,7 @@ from proxy.contract.family import UnicodeForm
 
 PIECE = 2**16  # characters: 3 ms of the GIL, 20 if all of them are marks
 LONGEST_RUN = 2**16  # marks on one letter that are sorted together; Unicode's own Stream-Safe Text Format allows 30
-CONTEXT = 8  # characters before a border that can take part in composing the one after it
+_CONTEXT = 8  # characters before a border that can take part in composing the one after it
 SHRINKS = 4  # the form may make a text so many times shorter at most, in bytes of UTF-8
 
 _NORMALIZERS: Mapping[UnicodeForm, normalizers.Normalizer] = {"NFC": normalizers.NFC(), "NFKC": normalizers.NFKC()}
@@ -32,7 +32,7 @@ def normalized(text: str, form: UnicodeForm) -> str:
 def border(text: str, at: int, form: UnicodeForm) -> int:
     """The first place from `at` on where the text can be cut so that both parts can be normalised on their own."""
     last = min(len(text), at + LONGEST_RUN)
-    while 0 < at < last and _joins(text[max(0, at - CONTEXT) : at], text[at], form):
+    while 0 < at < last and _joins(text[max(0, at - _CONTEXT) : at], text[at], form):
         at += 1
     return at
 

@@ -97,10 +97,10 @@ def validated(model: type[T], body: object) -> T:
         raise Invalid(*_faults(error)) from error
 
 
-ENCODINGS = "'float', 'base64', 'binary' or 'ubinary'"
+_ENCODINGS = "'float', 'base64', 'binary' or 'ubinary'"
 ONE_ENCODING = {str(one): (one,) for one in Encoding}
 # The message for a fault, by pydantic's name of it; pydantic's own message for all others.
-MESSAGES = {
+_MESSAGES = {
     "missing": "is required",
     "value_error": "{error}",
     "literal_error": "must be {expected}, not {given}{meant}",
@@ -136,7 +136,7 @@ def _faults(error: ValidationError) -> list[Fault]:
 def _message(fault: ErrorDetails) -> str:
     context, given = fault.get("ctx", {}), fault["input"]
     expected = str(context.get("expected", ""))
-    return MESSAGES.get(fault["type"], "{default}").format(
+    return _MESSAGES.get(fault["type"], "{default}").format(
         default=fault["msg"],
         error=context.get("error", ""),
         expected=expected,
@@ -164,13 +164,13 @@ def _encodings_of(value: object) -> tuple[Encoding, ...]:
         return ONE_ENCODING[value]
     given = value if isinstance(value, list) else [value]
     if not given:
-        raise ValueError(f"must have at least 1 of {ENCODINGS}")
+        raise ValueError(f"must have at least 1 of {_ENCODINGS}")
     if len(given) > len(Encoding):
-        raise ValueError(f"has {len(given)} types, and there are {len(Encoding)}: {ENCODINGS}")
+        raise ValueError(f"has {len(given)} types, and there are {len(Encoding)}: {_ENCODINGS}")
     try:
         return tuple(dict.fromkeys(map(Encoding, given)))
     except ValueError:
-        raise PydanticCustomError("enum", "unknown", {"expected": ENCODINGS}) from None
+        raise PydanticCustomError("enum", "unknown", {"expected": _ENCODINGS}) from None
 
 
 class TextItem(TypedDict):

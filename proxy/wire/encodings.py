@@ -1,4 +1,4 @@
-"""Pure numpy: raw vectors → the vectors and encodings that a client requested."""
+"""Pure numpy: vectors → the encodings that a client requested."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
@@ -11,31 +11,6 @@ from proxy.types import Encoding, Matrix
 
 Embedding = NDArray[np.float32] | list[int] | str
 Encoders = Mapping[Encoding, Callable[[Matrix], list[Embedding]]]
-
-
-LAYER_NORM_EPSILON = 1e-5  # torch's
-
-
-def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
-    """The first `dimensions` of each row, shape (n, dimensions), L2-normalised again if `normalized`.
-
-    A vector of zeros has no direction and stays as it is.
-    """
-    sliced = np.ascontiguousarray(raw[:, :dimensions])
-    if not normalized:
-        return sliced
-    norms = np.sqrt(np.einsum("ij,ij->i", sliced, sliced, dtype=np.float64))
-    norms[norms == 0] = 1
-    # In float64, rounded as it is written: no second matrix of twice the size.
-    np.divide(sliced, norms[:, None], out=(unit := np.empty_like(sliced)), casting="same_kind")
-    return unit
-
-
-def layer_normalized(rows: Matrix) -> Matrix:
-    """Each row with mean 0 and variance 1, as torch's `layer_norm`."""
-    exact = rows.astype(np.float64)
-    spread = np.sqrt(exact.var(axis=1, keepdims=True) + LAYER_NORM_EPSILON)
-    return np.asarray((exact - exact.mean(axis=1, keepdims=True)) / spread, dtype=np.float32)
 
 
 def encode(

@@ -14,10 +14,10 @@ MEDIA = frozenset(
         *("video", "video_url", "audio", "audio_url", "input_audio", "multimodal_data"),
     }
 )
-TEXTS = ("text", "prompt_string")  # Jina's name and llama.cpp's
+_TEXTS = ("text", "prompt_string")  # Jina's name and llama.cpp's
 TEXT_TYPES = ("text", "input_text")  # of a part
 MAX_REFUSED = 4096  # refused inputs of a partial request; with more the request fails
-PART = 2**16  # ids that are checked together: the GIL is held meanwhile
+_PART = 2**16  # ids that are checked together: the GIL is held meanwhile
 SHAPES = 'must be a string, {"text": "…"}, {"content": [{"type": "text", "text": "…"}]} or token ids'
 
 
@@ -87,7 +87,7 @@ def _ids(value: Sequence[object]) -> Sequence[int] | None:
 
 
 def _all_int(value: Sequence[object]) -> TypeGuard[Sequence[int]]:
-    parts = (value[start : start + PART] for start in range(0, len(value), PART))
+    parts = (value[start : start + _PART] for start in range(0, len(value), _PART))
     return all(set(map(type, part)) == {int} for part in parts)
 
 
@@ -113,7 +113,7 @@ def _item(item: object) -> Input | Refused:
 
 def _object(one: dict[str, object]) -> str | Refused:
     if media := _media(one):
-        verb = "has" if any(isinstance(one.get(name), str) for name in TEXTS) else "is"
+        verb = "has" if any(isinstance(one.get(name), str) for name in _TEXTS) else "is"
         return _not_text(one, verb, media)
     match one:
         case {"text": str(), "content": [*_]}:

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 
 NULL: JsonSchemaValue = {"type": "null"}
-ABOUT = ("description", "default", "examples")
+_ABOUT = ("description", "default", "examples")
 
 
 def as_accepted(schema: JsonSchemaValue, fields: Mapping[str, FieldInfo]) -> JsonSchemaValue:
@@ -30,7 +30,7 @@ def as_accepted(schema: JsonSchemaValue, fields: Mapping[str, FieldInfo]) -> Jso
             required.append(names[0])
             continue
         properties[names[0]] = _or_null(own)
-        other = {key: value for key, value in own.items() if key not in ABOUT}
+        other = {key: value for key, value in own.items() if key not in _ABOUT}
         properties |= {name: _or_null({**other, "description": f"The same as `{names[0]}`."}) for name in names[1:]}
         if info.is_required():
             demands.append({"anyOf": [{"required": [name], "properties": {name: other}} for name in names]})
@@ -46,7 +46,7 @@ def _names(field: str, info: FieldInfo) -> list[str]:
 
 
 def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
-    about = {key: value for key, value in schema.items() if key in ABOUT}
-    kind = {key: value for key, value in schema.items() if key not in ABOUT}
+    about = {key: value for key, value in schema.items() if key in _ABOUT}
+    kind = {key: value for key, value in schema.items() if key not in _ABOUT}
     choices = kind["anyOf"] if kind.keys() == {"anyOf"} else [kind]
     return {**about, "anyOf": choices if NULL in choices else [*choices, NULL]}

@@ -92,7 +92,7 @@ def build_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python_with_ven
     monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path / "bin"), "/usr/bin", "/bin")))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    package(tmp_path, {"CMakeLists.txt": ""})
+    package(tmp_path, {})
     for tool in ("cc", "c++", "ninja"):
         script(tmp_path / "bin" / tool, "")
     cmake(tmp_path, compiling=COMPILE)

@@ -108,7 +108,7 @@ def tell() -> bool:
 
 
 def begin(fault: str) -> None:
-    """What goes wrong before it listens."""
+    """Faults before it listens."""
     if fault == "exits":
         sys.exit("error: out of something")
     if fault == "dies of SIGILL":

@@ -18,7 +18,7 @@ OUT_OF_REACH = "http://127.0.0.1:9"
 
 
 def home_env(hub: Hub, home: Path) -> dict[str, str]:
-    """The environment of a user of that hub who keeps everything below `home`."""
+    """The environment of a user of that hub with everything below `home`."""
     return {**hub.env(home), "TRILLAMA_CACHE": str(home / "trillama")}
 
 

@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 import tomllib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from launcher.processes.child import last_lines, running
 from launcher.supervision.probes import backends_ready
 from proxy.contract.family import Family
 from proxy.contract.settings import ProxySettings
-from proxy.contract.settings_file import read, validated
+from proxy.contract.settings_file import read_toml, validated_settings
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.tiny_models import write_model
 
@@ -89,7 +89,7 @@ async def raw_answer(url: str, headers: bytes, body: bytes = b"") -> bytes:
 
 def family_of(path: Path) -> Family:
     """The proxy's part of a family file."""
-    return validated(Family, read(path), path)
+    return validated_settings(Family, read_toml(path), path)
 
 
 def write_models(folder: Path) -> dict[str, Path]:
@@ -134,11 +134,13 @@ async def stack(
     family: Path = FAMILY_FILE,
     by_token: Sequence[str] = (),
     batch_tokens: int = BATCH_TOKENS,
+    unready: Collection[str] = (),
     **settings: object,
 ) -> AsyncIterator[Stack]:
     """Serve `models` by engines of that kind, with a proxy whose config has `settings` beside the required ones.
 
-    The models in `by_token` are served a second time, by an engine that gives the state of every token.
+    The models in `by_token` are served a second time, by an engine that gives the state of every token. The backends in
+    `unready` never become ready.
     """
     async with AsyncExitStack() as exits:
         engines = {
@@ -158,13 +160,15 @@ async def stack(
         config = {"family": str(family), "max_input_tokens": batch_tokens, "backends": backends, **settings}
         if twice:
             config["token_backends"] = twice
-        url = await exits.enter_async_context(proxy(config))
+        url = await exits.enter_async_context(proxy(config, unready=unready))
         yield Stack(url=url, models=models, engines=engines)
 
 
 @asynccontextmanager
-async def proxy(config: Mapping[str, object], *, wait: bool = True) -> AsyncIterator[str]:
-    """The proxy as a process for the block; yields its URL, when it is ready unless `wait` is false."""
+async def proxy(
+    config: Mapping[str, object], *, wait: bool = True, unready: Collection[str] = ()
+) -> AsyncIterator[str]:
+    """The proxy as a process for the block; yields its URL, if it is to `wait` when all but `unready` are ready."""
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:
         file, output, port = Path(folder, "proxy.toml"), Path(folder, "log"), unused_port()
         ProxySettings.model_validate({**config, "port": port})
@@ -172,7 +176,7 @@ async def proxy(config: Mapping[str, object], *, wait: bool = True) -> AsyncIter
         argv = (sys.executable, "-P", "-m", "proxy", "--config", str(file))
         async with running(argv, env=os.environ, grace_s=10, output=output) as process:
             url = f"http://127.0.0.1:{port}"
-            await _until(process, url, output, ready=wait)
+            await _until(process, url, output, unready if wait else None)
             yield url
 
 
@@ -181,10 +185,15 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def _until(process: asyncio.subprocess.Process, url: str, output: Path, *, ready: bool) -> None:
+async def _until(process: asyncio.subprocess.Process, url: str, output: Path, unready: Collection[str] | None) -> None:
+    """Wait until all backends but these are ready; with None until it answers."""
+
+    def done(states: Mapping[str, bool]) -> bool:
+        return unready is None or all(ready or name in unready for name, ready in states.items())
+
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
-            while (states := await backends_ready(url)) is None or (ready and not all(states.values())):
+            while (states := await backends_ready(url)) is None or not done(states):
                 assert process.returncode is None, f"the proxy ended: {last_lines(output, 20)}"
                 await asyncio.sleep(0.02)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""A way through to a real llama-server that counts its calls, and fails where it is told to, as llama.cpp will not."""
+"""Passes requests on to a real llama-server, counts them, and fails on demand in ways that llama.cpp will not."""
 
 import asyncio
 import base64

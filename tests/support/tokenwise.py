@@ -52,7 +52,7 @@ async def serving_tokenwise(folder: Path) -> AsyncIterator[Served]:
     family, models = small_family(folder)
     file = folder / "projector.npz"
     made = random_projector(family_of(family))
-    projector.save(made, file)
+    projector.save_projector(made, file)
     async with AsyncExitStack() as exits:
         model = models["retrieval"]
         pooled = await exits.enter_async_context(llama_server(model))

@@ -10,6 +10,7 @@ import pytest
 
 from launcher.build import check, check_models
 from launcher.build.patch import Patch
+from launcher.build.source import LLAMA
 from launcher.build.steps import Progress
 
 INSTALLED = {"llama-server", "llama-server.json"}
@@ -43,7 +44,7 @@ def package(folder: Path, sources: Mapping[str, str]) -> None:
         "PKG-INFO": "Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: 0.3.36\n",
         "pyproject.toml": PYPROJECT,
         "backend.py": BACKEND,
-        **{f"vendor/llama.cpp/{path}": text for path, text in sources.items()},
+        **{f"vendor/llama.cpp/{path}": text for path, text in (dict.fromkeys(LLAMA, "") | dict(sources)).items()},
     }
     with tarfile.open(folder / "llama_cpp_python-0.3.36.tar.gz", "w:gz") as archive:
         for name, text in texts.items():

@@ -6,7 +6,7 @@ are never the longest match, on the best path, or the next merge. `pin_tokens` w
 
 import json
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -164,7 +164,7 @@ def _bert(vocabulary: Original) -> dict[str, object]:
 
 
 def _t5(vocabulary: Original) -> dict[str, object]:
-    scores: Sequence[float] = vocabulary.scores or []
+    scores = np.array(vocabulary.scores, dtype=np.float32).tolist()  # as in the file: they decide between equal paths
     space = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True}
     blob = pybase64.b64encode(charsmap(vocabulary.charsmap or {})).decode()
     return {

@@ -38,7 +38,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Commands of a user who has nothing and reaches nothing."""
+    """Commands of a user without files, who reaches no server."""
     home = str(tmp_path_factory.mktemp("home"))
     names = ("HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "TRILLAMA_CACHE", "HF_HOME")
     with commands({**dict.fromkeys(names, home), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}) as run:

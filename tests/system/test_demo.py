@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from launcher.models.demo import demo_models
-from launcher.models.header_check import check
+from launcher.models.header_check import check_model
 from launcher.settings.config import configs_dir, load
 from tests.support.engine import LlamaServer, llama_server
 
@@ -55,7 +55,7 @@ def test_they_are_small_whole_files_of_the_family(demo: dict[str, Path]) -> None
     family = load(configs_dir() / "demo-tiny.toml").family
     assert demo.keys() == family.weights.models.keys()
     for path in demo.values():
-        check(path, family)
+        check_model(path, family)
         assert path.stat().st_size < 40e6
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from launcher.errors import PackageUnavailable
-from launcher.models.gguf_file import read_header
+from launcher.models.gguf_file import model_header
 from launcher.models.sources import locate, model_files
 from launcher.planning.memory import Flags, need, weights_of
 from launcher.terminal.options import settings_of
@@ -93,7 +93,7 @@ async def test_the_demo_knows_meaning_in_every_task_and_computes_the_original_s_
         np.testing.assert_allclose(golden[:, :5], list(GOLDEN.values()), atol=5e-4)
 
         model = next(minilm.glob("models/*-F16-*.gguf"))
-        weights = weights_of(read_header(model))
+        weights = weights_of(model_header(model))
         assert weights is not None
         await vectors(serve, "text-matching", [f"hot {number} " * 100 for number in range(16)])
         taken = psutil.Process(serve.child("minilm.sock").pid).memory_info().rss

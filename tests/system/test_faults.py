@@ -92,7 +92,7 @@ async def stopped(serve: Serve) -> None:
         ("dies of SIGILL", "an instruction that this processor does not have; run `trillama engine build`"),
     ],
 )
-async def test_a_child_that_is_never_right_is_tried_again_and_the_others_serve(
+async def test_a_child_that_never_passes_its_check_is_retried_while_the_others_serve(
     config: dict[str, object], fault: str, cause: str
 ) -> None:
     async with trillama_serve(config, ready=False, env={"FAULTY": f"code={fault}"}) as serve:
@@ -108,7 +108,7 @@ async def test_a_child_that_is_never_right_is_tried_again_and_the_others_serve(
         await stopped(serve)
 
 
-async def test_one_that_has_failed_too_often_is_tried_seldom_and_not_never(config: dict[str, object]) -> None:
+async def test_one_that_has_failed_too_often_is_still_retried_but_rarely(config: dict[str, object]) -> None:
     seldom = {**config["supervision"], "max_failures": 0, "failed_retry_s": 0.5}  # type: ignore[dict-item] # made above
     async with trillama_serve({**config, "supervision": seldom}, ready=False, env={"FAULTY": "code=exits"}) as serve:
         for _ in range(2):
@@ -136,7 +136,7 @@ async def test_a_child_that_is_killed_or_stopped_while_it_loads_is_tried_again(
         await stopped(serve)
 
 
-async def test_it_gives_up_and_says_why_when_none_is_ever_right(config: dict[str, object]) -> None:
+async def test_it_gives_up_and_says_why_when_none_ever_passes_its_check(config: dict[str, object]) -> None:
     policy = {**config["supervision"], "max_failures": 1}  # type: ignore[dict-item] # made above
     async with trillama_serve({**config, "supervision": policy}, ready=False, env={"FAULTY": "*=exits"}) as serve:
         assert await serve.ended() == 75

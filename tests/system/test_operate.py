@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import tomli_w
 
-from launcher.multivector.projector import save
+from launcher.multivector.projector import save_projector
 from tests.support.serve import Serve, quick_engine, trillama_serve
 from tests.support.stack import BACKENDS, family_of, small_family
 from tests.support.tokenwise import random_projector
@@ -60,7 +60,7 @@ async def test_multi_vectors_come_once_the_projector_is_fetched_from_a_second_ba
     async with trillama_serve({**family, "late_chunking": {"token_level": True}}) as serve:
         before = await multivectors(serve)
         made = random_projector(family_of(Path(str(family["family"]))))
-        save(made, Path(serve.env["TRILLAMA_CACHE"], "multivector", "jina-embeddings-v4.npz"))
+        save_projector(made, Path(serve.env["TRILLAMA_CACHE"], "multivector", "jina-embeddings-v4.npz"))
         after = await multivectors(serve)
     assert "run `trillama models pull --multivector`" in before
     answer = json.loads(after)
@@ -157,7 +157,7 @@ async def test_a_changed_family_file_counts_when_it_is_read_again_and_not_before
     file.write_text(text, encoding="utf-8")
     async with trillama_serve({**family, "family": str(file)}) as serve:
         file.write_text("tasks = 1", encoding="utf-8")
-        await serve.kill("proxy.toml")  # in the midst of an edit: it is started with what was read
+        await serve.kill("proxy.toml")  # in the middle of an edit: it is started with what was read
         await serve.until("the proxy exited")
         await until(serve, "code", 200)
         added = text.replace("[task_aliases]", '[task_aliases]\n"my-own" = "code.query"')

@@ -146,7 +146,7 @@ async def test_a_taken_port_is_reported_before_anything_starts(config: dict[str,
 
 
 @pytest.mark.parametrize("engine_kind", ["embedded"], indirect=True)
-async def test_serving_the_network_without_keys_is_said(config: dict[str, object]) -> None:
+async def test_serving_the_network_without_keys_is_reported(config: dict[str, object]) -> None:
     async with trillama_serve({**config, "host": "0.0.0.0"}) as serve:
         assert "anyone who reaches 0.0.0.0" in "".join(serve.output)
         assert serve.url in serve.output[-1]
@@ -179,7 +179,7 @@ async def test_of_two_starts_on_one_port_the_second_says_so(config: dict[str, ob
         ({"engine": {"llama_server": "/no/such/llama-server"}}, 69, "/no/such/llama-server"),
     ],
 )
-async def test_what_cannot_work_is_said_with_its_exit_code(
+async def test_what_cannot_work_is_reported_with_its_exit_code(
     config: dict[str, object], change: dict[str, object], code: int, message: str
 ) -> None:
     async with trillama_serve({**config, **change}, ready=False) as serve:

@@ -72,7 +72,7 @@ async def test_a_terminal_that_closes_ends_it_and_a_hangup_by_hand_does_not(conf
         await empty(serve.runtime)
 
 
-async def test_under_nohup_it_serves_on_without_its_terminal(config: dict[str, object]) -> None:
+async def test_under_nohup_it_keeps_serving_without_its_terminal(config: dict[str, object]) -> None:
     async with on_a_terminal(config, "nohup") as (serve, terminal):
         terminal.close()
         for _ in range(2):  # each says that it is started again, to nobody

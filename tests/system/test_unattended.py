@@ -89,12 +89,12 @@ async def test_those_that_do_not_fit_together_take_turns_on_the_gpu(config: dict
         await stopped(serve)
 
 
-async def test_damaged_golden_vectors_are_said_and_end_nothing(config: dict[str, object]) -> None:
+async def test_damaged_golden_vectors_are_reported_and_end_nothing(config: dict[str, object]) -> None:
     async with trillama_serve(config) as serve:
         golden = serve.logs / "golden" / f"{Path(config['models']['files']['code']).stem}-*.npy"  # type: ignore[index]
         (file,) = golden.parent.glob(golden.name)
         for kept in (np.ones((2, 64), np.float32), np.full((3, 64), np.nan, np.float32)):
-            np.save(file, kept)  # the canary looks at it while it is idle, and at each start
+            np.save(file, kept)  # the golden check reads it while the engine is idle, and at each start
             await serve.until(f"delete {file}")
             assert "code: backoff" in serve.output[-1]
             file.unlink()

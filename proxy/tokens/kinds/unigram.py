@@ -27,6 +27,7 @@ from proxy.tokens.kinds.vocabulary import (
 )
 
 _SPACE, _MASK = "▁", "<mask>"
+_UNKNOWN = "\U0010ffff"  # in no vocabulary: so <unk> becomes a text that has it again, with the "▁" before it
 
 
 def unigram(metadata: Mapping[str, Value]) -> BuiltTokenizer:
@@ -41,7 +42,9 @@ def unigram(metadata: Mapping[str, Value]) -> BuiltTokenizer:
         inner.normalizer = charsmap_normalizer(bytes(byte & 0xFF for byte in header.precompiled_charsmap))
     words = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always")
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words])
-    inner.decoder = decoders.Metaspace(replacement=_SPACE, prepend_scheme="always")
+    to_spaces = decoders.Metaspace(replacement=_SPACE, prepend_scheme="always")
+    unknown = decoders.Replace(pieces[header.unknown_token_id][0], _UNKNOWN)
+    inner.decoder = decoders.Sequence([unknown, to_spaces])
     inner.add_special_tokens(specials(pieces, lstrip=_MASK))
     # No longest: spaces and what the charsmap drops have no token, and unknown characters in a row have one.
     return BuiltTokenizer(inner=inner, before=before, after=after, longest=None)

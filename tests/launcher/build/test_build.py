@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from launcher.build.build import Built, build, order_here, require_compilers, up_to_date
+from launcher.build.build import Built, Wanted, build, order_here, up_to_date
 from launcher.build.patch import FLAG, LEAN, TILES
 from launcher.build.steps import Progress, parse_progress
 from launcher.engine import build_record
-from launcher.engine.build_record import Record
-from launcher.engine.discovery import Origin, find
+from launcher.engine.build_record import ComputeBackend, Record
+from launcher.engine.discovery import Origin, find_engine
 from launcher.errors import EngineBuildError
 from tests.support.machine import have
 from tests.support.toolchain import (
@@ -36,7 +35,7 @@ from tests.support.trillama import trillama
 
 async def test_what_is_built_is_the_engine_that_is_found_next(build_cache: Path) -> None:
     seen: list[Progress] = []
-    built = await build(cuda=False, stock=False, report=seen.append)
+    built = await build(Wanted(), seen.append)
     path = built.path
     assert re.fullmatch(
         r"stock llama.cpp \(it has no common/arg.cpp\): it computes logits that nobody reads; "
@@ -50,7 +49,7 @@ async def test_what_is_built_is_the_engine_that_is_found_next(build_cache: Path)
     expected = ["preparing", "downloading llama.cpp", "unpacking", "configuring", "compiling", "checking vectors"]
     assert steps == expected
     assert Progress(step="compiling", done=2, total=2) in seen
-    assert ((found := await find(None)).origin, found.argv) == (Origin.BUILT, (str(path),))
+    assert ((found := await find_engine(None)).origin, found.argv) == (Origin.BUILT, (str(path),))
 
 
 async def test_a_build_that_fails_tells_the_last_lines_and_leaves_the_engine_that_was_there(
@@ -59,7 +58,7 @@ async def test_a_build_that_fails_tells_the_last_lines_and_leaves_the_engine_tha
     script(build_cache / "engine" / "llama-server", "echo the old one")
     cmake(tmp_path, compiling="seq 30; echo server.cpp:1: error: no >&2; exit 2")
     with pytest.raises(EngineBuildError, match=r"^compiling failed with 2:\n12\n(.*\n)+30\nserver.cpp:1: error: no$"):
-        await build(cuda=False, stock=False, report=ignore)
+        await build(Wanted(), ignore)
     assert remains(build_cache) == {"llama-server"}
     assert "the old one" in (build_cache / "engine" / "llama-server").read_text()
 
@@ -68,7 +67,7 @@ async def test_what_was_built_but_does_not_run_is_not_installed(build_cache: Pat
     broken = COMPILE + 'echo \'#!/bin/sh\' >"$2/bin/llama-server"; echo exit 3 >>"$2/bin/llama-server"'
     cmake(tmp_path, compiling=broken)
     with pytest.raises(EngineBuildError, match=r"the built engine is unusable: .*--version ended with 3"):
-        await build(cuda=False, stock=False, report=ignore)
+        await build(Wanted(), ignore)
     assert remains(build_cache) == set()
 
 
@@ -93,17 +92,17 @@ async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same
 ) -> None:
     editable(tmp_path)
     seen: list[Progress] = []
-    built = await build(cuda=False, stock=False, report=seen.append)
+    built = await build(Wanted(), seen.append)
     assert "its vectors are the same to the last bit" in built.note
     assert seen[-1] == Progress(step="checking vectors")
-    assert FLAG in (await find(None)).flags
+    assert FLAG in (await find_engine(None)).flags
     assert remains(build_cache) == INSTALLED
 
 
 async def test_an_engine_whose_vectors_change_with_our_edit_is_not_installed(build_cache: Path, tmp_path: Path) -> None:
     editable(tmp_path, with_flag="--pooling last")
     with pytest.raises(EngineBuildError, match=rf"different vectors with {FLAG} on Q8_0, for texts of .*--stock"):
-        await build(cuda=False, stock=False, report=ignore)
+        await build(Wanted(), ignore)
     assert remains(build_cache) == set()
 
 
@@ -113,7 +112,7 @@ async def test_stock_has_no_edit_of_ours_but_the_one_against_the_compilers_fault
     package(tmp_path, texts_for(LEAN, TILES))
     copy = f'cp "$2/common/arg.cpp" "$2/{TILES.edits[0].path}" {tmp_path}; exit 0'
     cmake(tmp_path, configuring=copy, compiling=COMPILE)
-    built = await build(cuda=False, stock=True, report=ignore)
+    built = await build(Wanted(stock=True), ignore)
     assert built.note.startswith("stock llama.cpp (as requested)")
     assert "gcc's fault with AMX is worked around" in built.note
     assert FLAG not in (tmp_path / "arg.cpp").read_text()
@@ -125,11 +124,11 @@ async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none
     build_cache: Path, tmp_path: Path
 ) -> None:
     faulty_cmake(tmp_path, DIES.format("--version"), unless="-mno-amx-int8")
-    built = await build(cuda=False, stock=False, report=ignore)
+    built = await build(Wanted(), ignore)
     fault = "the built engine dies of SIGILL on --version"
     assert f"; it does not use AMX: with AMX, {fault}; its vectors agree" in built.note
     assert remains(build_cache) == INSTALLED
-    record = build_record.read(built.path)
+    record = build_record.read_record(built.path)
     assert record is not None
     assert (record.note, record.missing_instructions({"avx512f"})) == (built.note, [])
 
@@ -137,19 +136,29 @@ async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none
 async def test_it_is_up_to_date_on_the_same_processor_with_the_same_options(
     build_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert up_to_date(cuda=False, stock=False) is None
-    built = await build(cuda=False, stock=False, report=ignore)
-    assert up_to_date(cuda=False, stock=False) == built
-    assert up_to_date(cuda=True, stock=False) is None
-    assert up_to_date(cuda=False, stock=True) is None
+    assert up_to_date(Wanted()) is None
+    built = await build(Wanted(), ignore)
+    assert up_to_date(Wanted()) == built
+    assert up_to_date(Wanted(backend=ComputeBackend.CUDA)) is None
+    assert up_to_date(Wanted(stock=True)) is None
     for others in ("avx512f", "avx512f amx_tile amx_int8 avx512_fp16"):  # one that lacks some, one that has more
         with monkeypatch.context() as moved:
             have(tmp_path, moved, others)
-            assert up_to_date(cuda=False, stock=False) is None
+            assert up_to_date(Wanted()) is None
     have(tmp_path, monkeypatch, "amx_int8 avx512f amx_tile hypervisor")
-    assert up_to_date(cuda=False, stock=False) == built
+    assert up_to_date(Wanted()) == built
     built.path.unlink()
-    assert up_to_date(cuda=False, stock=False) is None
+    assert up_to_date(Wanted()) is None
+
+
+def test_an_engine_for_any_processor_needs_only_what_all_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    have(tmp_path, monkeypatch, "avx avx2 avx512f amx_tile fma")
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_LTO=ON '-DCMAKE_C_FLAGS=-O2 -g'")
+    native = order_here(Wanted())
+    assert native.cmake == ("-DGGML_LTO=ON", "-DCMAKE_C_FLAGS=-O2 -g")
+    assert native.instructions == ("amx_tile", "avx", "avx2", "avx512f", "fma")
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_NATIVE=OFF")
+    assert order_here(Wanted()).instructions == ("avx", "avx2", "fma")
 
 
 def test_if_needed_builds_nothing_where_the_engine_is_up_to_date(tmp_path: Path) -> None:
@@ -158,8 +167,8 @@ def test_if_needed_builds_nothing_where_the_engine_is_up_to_date(tmp_path: Path)
     assert (done.code, "there is no compiler" in done.err) == (70, True)
     final = tmp_path / "engine" / "llama-server"
     script(final.with_name("built"), "")
-    record = Record(order=order_here(cuda=False, stock=False), processor="p", note="a note")
-    build_record.install(final.with_name("built"), final, record)
+    record = Record(order=order_here(Wanted()), processor="p", note="a note")
+    build_record.install_build(final.with_name("built"), final, record)
     done = trillama("engine", "build", "--if-needed", env=env)
     assert (done.code, done.out) == (0, f"{final} is up to date: a note\n")
 
@@ -168,7 +177,7 @@ async def test_cancelling_ends_the_compilers_and_leaves_nothing(build_cache: Pat
     compiler = tmp_path / "compiler.pid"
     cmake(tmp_path, compiling=f"sleep 1000 & echo $! > {compiler}.new; mv {compiler}.new {compiler}; wait")
     async with asyncio.timeout(60):
-        building = asyncio.create_task(build(cuda=False, stock=False, report=ignore))
+        building = asyncio.create_task(build(Wanted(), ignore))
         await until(compiler.exists, building)
         building.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -183,34 +192,13 @@ async def test_a_second_build_is_refused_while_one_runs(build_cache: Path) -> No
         FileLock(build_cache / "engine" / ".lock"),
         pytest.raises(EngineBuildError, match=r"another build is running in .*engine: wait"),
     ):
-        await build(cuda=False, stock=False, report=ignore)
-
-
-@pytest.mark.parametrize(
-    ("present", "cuda", "said"),
-    [
-        (set(), False, r"no compiler cc: apt-get install build-essential"),
-        ({"cc"}, False, r"no compiler c\+\+: apt-get install build-essential"),
-        ({"cc", "c++"}, True, "no nvcc: install NVIDIA's CUDA toolkit"),
-    ],
-)
-def test_a_missing_compiler_is_named_with_its_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, present: set[str], cuda: bool, said: str
-) -> None:
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.delenv("CXX", raising=False)
-    for tool in present:
-        script(tmp_path / tool, "")
-    if cuda and shutil.which("nvcc", path="/usr/local/cuda/bin"):
-        pytest.skip("this machine has nvcc where NVIDIA installs it")
-    with pytest.raises(EngineBuildError, match=said):
-        require_compilers(str(tmp_path), cuda=cuda)
+        await build(Wanted(), ignore)
 
 
 async def test_without_a_compiler_nothing_is_written(build_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler -O3")
     with pytest.raises(EngineBuildError, match=r"no compiler no-such-compiler: .* or set \$CXX"):
-        await build(cuda=False, stock=False, report=ignore)
+        await build(Wanted(), ignore)
     assert not build_cache.exists()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from launcher.build import check_models
-from launcher.build.check import check
+from launcher.build.check import check_engine
 from launcher.build.check_models import QUANTIZATIONS
 from launcher.build.patch import FLAG
 from launcher.engine.discovery import Engine
@@ -25,13 +25,13 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_an_engine_that_computes_right_passes(engine_kind: str, tmp_path: Path) -> None:
-    assert 0.998 < await check(await found_engine(engine_kind), tmp_path) < 1
+    assert 0.998 < await check_engine(await found_engine(engine_kind), tmp_path) < 1
 
 
 async def test_an_engine_that_does_not_start_with_the_flag_does_not_serve(tmp_path: Path) -> None:
     engine = await found_engine("embedded")  # which does not know it
     with pytest.raises(EngineBuildError, match=rf"does not serve: Q4_K_M with {FLAG}: llama-server exited with 1"):
-        await check(replace(engine, flags=engine.flags | {FLAG}), tmp_path)
+        await check_engine(replace(engine, flags=engine.flags | {FLAG}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ async def test_an_engine_that_does_not_start_with_the_flag_does_not_serve(tmp_pa
         ),
     ],
 )
-async def test_an_engine_that_is_miscompiled_is_told_from_one_that_does_not_serve(
+async def test_an_engine_that_is_miscompiled_is_told_apart_from_one_that_does_not_serve(
     tmp_path: Path, fault: str, said: str
 ) -> None:
     with pytest.raises(Miscompiled, match=f"^the built engine {said}"):
-        await check(await faulty(tmp_path, fault), tmp_path)
+        await check_engine(await faulty(tmp_path, fault), tmp_path)
 
 
 async def faulty(folder: Path, fault: str) -> Engine:
@@ -64,7 +64,7 @@ def test_every_kernel_of_amx_gets_matrices_that_it_takes(
 ) -> None:
     """As `ggml/src/ggml-cpu/amx/amx.cpp` asks: rows a multiple of 32 in number and of a block in width."""
     monkeypatch.setattr(check_models, "QUANTIZATIONS", QUANTIZATIONS)
-    model, in_f32 = (gguf.GGUFReader(path) for path in check_models.write(tmp_path, quantization))
+    model, in_f32 = (gguf.GGUFReader(path) for path in check_models.write_model(tmp_path, quantization))
     layers = [tensor for tensor in model.tensors if tensor.name.startswith("blk.") and len(tensor.shape) == 2]
     assert {tensor.tensor_type for tensor in layers} == {*QUANTIZATIONS[quantization]}
     assert all(tensor.shape[0] % 256 == 0 and tensor.shape[1] % 32 == 0 for tensor in layers)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.build.compilation import Compiled, compile_engine, configuration
+from launcher.build.compilation import Compiled, Task, compile_engine
 from launcher.build.steps import Progress, Steps
-from launcher.engine.build_record import Order
+from launcher.engine.build_record import ComputeBackend, Order
 from launcher.errors import EngineBuildError
-from tests.support.toolchain import DIES, faulty_cmake, quick_check, script
+from tests.support.toolchain import DIES, faulty_cmake, quick_check
 
 FAULTS = [
     (DIES.format("--version"), "the built engine dies of SIGILL on --version"),
@@ -29,13 +29,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def compiled_for(
-    folder: Path, *instructions: str, cuda: bool = False, cxxflags: str = ""
+    folder: Path, *instructions: str, backend: ComputeBackend = ComputeBackend.CPU, cxxflags: str = ""
 ) -> tuple[Compiled, list[str]]:
     """What is compiled on a processor with those instructions, and the steps."""
     seen: list[Progress] = []
-    order = Order(source="s", cuda=cuda, stock=False, instructions=instructions)
+    order = Order(source="s", backend=backend, stock=False, instructions=instructions)
     env = {**os.environ, "CXXFLAGS": cxxflags}
-    made = await compile_engine(folder, folder, order, Steps(env=env, log=folder / "log", report=seen.append))
+    task = Task(source=folder, folder=folder, order=order)
+    made = await compile_engine(task, Steps(env=env, log=folder / "log", report=seen.append))
     return made, list(dict.fromkeys(progress.step for progress in seen))
 
 
@@ -50,21 +51,19 @@ async def test_what_is_miscompiled_is_compiled_again_without_amx(folder: Path, f
     assert [step for step in steps if "AMX" in step] == again
 
 
-async def test_where_it_dies_without_amx_too_both_are_said(folder: Path) -> None:
+async def test_where_it_dies_without_amx_too_both_are_reported(folder: Path) -> None:
     faulty_cmake(folder, DIES.format("--model"), unless="-mno-other")
     dies = "the built engine dies of SIGILL on Q8_0"
     with pytest.raises(EngineBuildError, match=f"^{dies}; compiled again without AMX: {dies}$"):
         await compiled_for(folder, "amx_tile")
 
 
-@pytest.mark.parametrize(("instruction", "cuda"), [("avx512f", False), ("amx_tile", True)])
-async def test_where_amx_is_not_to_blame_nothing_is_compiled_again(folder: Path, instruction: str, cuda: bool) -> None:
-    script(folder / "bin" / "nvcc", "")
+@pytest.mark.parametrize(
+    ("instruction", "backend"), [("avx512f", ComputeBackend.CPU), ("amx_tile", ComputeBackend.VULKAN)]
+)
+async def test_where_amx_is_not_to_blame_nothing_is_compiled_again(
+    folder: Path, instruction: str, backend: ComputeBackend
+) -> None:
     faulty_cmake(folder, DIES.format("--version"), unless="-mno-amx-tile")
     with pytest.raises(EngineBuildError, match=r"dies of SIGILL on --version$"):
-        await compiled_for(folder, instruction, cuda=cuda)
-
-
-def test_cuda_is_configured_with_the_compiler_that_was_found() -> None:
-    added = set(configuration("/usr/local/cuda/bin/nvcc")) - set(configuration(None))
-    assert added == {"-DGGML_CUDA=ON", "-DCMAKE_CUDA_COMPILER=/usr/local/cuda/bin/nvcc"}
+        await compiled_for(folder, instruction, backend=backend)

@@ -67,7 +67,7 @@ def test_a_source_without_the_file_stays_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("patch", [LEAN, TILES], ids=["LEAN", "TILES"])
-def test_each_of_ours_is_made_without_the_other_and_once(tmp_path: Path, patch: Patch) -> None:
+def test_each_of_our_edits_is_made_without_the_other_and_only_once(tmp_path: Path, patch: Patch) -> None:
     source = sources_for(tmp_path, patch)
     (other,) = {LEAN, TILES} - {patch}
     assert apply(other, source) == f"it has no {other.edits[0].path}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli.plan import memory_of
+from launcher.cli.plan import given_memory
 from launcher.errors import ArgumentError
 
 
@@ -55,11 +55,11 @@ async def test_the_demo_models_fit_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "8", "8X", "8G;24G", "-1G", "8G,"])
 def test_what_is_not_a_size_is_rejected_with_an_example(text: str) -> None:
     with pytest.raises(ArgumentError, match=r"--vram: .* is not a size: write 8G or 8192M, for each GPU"):
-        memory_of(text, None)
+        given_memory(text, None)
 
 
 def test_sizes_are_read_in_the_usual_spellings() -> None:
-    memory = memory_of("8G, 1.5GiB,512MB", "16g")
+    memory = given_memory("8G, 1.5GiB,512MB", "16g")
     assert (memory.vram, memory.ram) == ((8 << 30, 3 << 29, 512 << 20), 16 << 30)
-    assert memory_of("none", None).vram == ()
-    assert memory_of(None, None).vram is None
+    assert given_memory("none", None).vram == ()
+    assert given_memory(None, None).vram is None

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from launcher.control.client import find
+from launcher.control.client import find_running
 from launcher.control.status import BackendView, EngineView, View
 from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.errors import NotRunning
@@ -147,7 +147,7 @@ async def test_another_users_launcher_is_named_and_not_contacted(base: Path) -> 
     settings = load(None, {"runtime_dir": base})
     async with launcher(folder, view(base)) as asked:
         with pytest.raises(NotRunning, match=f"{folder} belongs to another user and was not contacted"):
-            await find(settings, None)
+            await find_running(settings, None)
         done = await ask(base, "status")
     assert (done.code, asked) == (69, [])
 
@@ -158,12 +158,12 @@ async def test_of_several_the_one_with_the_given_address_or_port_is_asked(base: 
     views = [view(base).model_copy(update={"url": f"http://127.0.0.1:{port}", "port": port}) for port in (8, 9)]
     async with launcher(folders[0], views[0]), launcher(folders[1], views[1]):
         for meant in (target("localhost:9/v1", None), target(None, 9)):
-            assert (await find(settings, meant)).view.port == 9
-        assert (await find(settings.with_host(port=8), None)).view.port == 8
+            assert (await find_running(settings, meant)).view.port == 9
+        assert (await find_running(settings.with_host(port=8), None)).view.port == 8
         with pytest.raises(NotRunning, match=r"several run here .*: name one with --url, --port"):
-            await find(settings, None)
+            await find_running(settings, None)
         with pytest.raises(NotRunning, match=r"no trillama runs here at port 7; there is http"):
-            await find(settings, target(None, 7))
+            await find_running(settings, target(None, 7))
         several = await ask(base, "restart", "cobol", "--port", "8")
     assert several.code == 2
     assert "there is no backend cobol; there are code" in several.err

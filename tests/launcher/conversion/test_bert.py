@@ -8,7 +8,7 @@ import pytest
 
 from launcher.conversion import bert
 from launcher.errors import ModelError
-from launcher.models.gguf_file import read_header
+from launcher.models.gguf_file import model_header
 from launcher.planning.memory import weights_of
 from tests.support.engine import llama_server
 from tests.support.tiny_bert import CONFIG, HEADS, POSITIONS, TOKENIZER, WIDTH, WORD_PIECE, tiny_bert
@@ -33,7 +33,7 @@ async def test_llama_cpp_computes_the_original_s_vectors(tmp_path: Path, quantiz
 
 
 def test_the_header_says_what_it_is_and_the_plan_knows_that_it_keeps_no_keys(tmp_path: Path) -> None:
-    header = read_header(write(tmp_path / "tiny.gguf", tiny_bert().files()))
+    header = model_header(write(tmp_path / "tiny.gguf", tiny_bert().files()))
     expected = {
         "general.architecture": "bert",
         "general.license": "MIT",

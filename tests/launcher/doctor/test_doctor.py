@@ -148,12 +148,12 @@ async def test_exposure(address: str, keys: list[str] | None, level: Level, said
 
 async def test_a_file_of_one_s_own_must_be_whole(demo: dict[str, Path], tmp_path: Path) -> None:
     files = {name: str(path) for name, path in demo.items()}
-    found = await setup.model_files(host(models={"files": files}), False)
+    found = await setup.complete_model_files(host(models={"files": files}), False)
     assert (found.level, found.text) == (Level.OK, "retrieval, code, text-matching here, headers checked")
     assert (await setup.disk(host(models={"files": files}), False)).text == "nothing has to be downloaded"
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(demo["code"].read_bytes()[:-100])
-    found = await setup.model_files(host(models={"files": {**files, "code": str(cut)}}), False)
+    found = await setup.complete_model_files(host(models={"files": {**files, "code": str(cut)}}), False)
     assert (found.level, found.fix) == (Level.FAIL, "correct files.code under [models]")
     assert "cut off" in found.text
 
@@ -166,7 +166,7 @@ async def test_damage_inside_a_file_of_the_hub_is_found_only_by_its_sha_256(
     blob.write_bytes(content)
     link.symlink_to(blob)
     settings = host(models={"files": {**{name: str(path) for name, path in demo.items()}, "code": str(link)}})
-    assert (await setup.model_files(settings, True)).level is Level.OK
+    assert (await setup.complete_model_files(settings, True)).level is Level.OK
     blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert (await setup.model_files(settings, False)).level is Level.OK
-    assert "damaged: its SHA-256 is" in (await setup.model_files(settings, True)).text
+    assert (await setup.complete_model_files(settings, False)).level is Level.OK
+    assert "damaged: its SHA-256 is" in (await setup.complete_model_files(settings, True)).text

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.doctor import engine as doctor_engine
+from launcher.doctor import host
 from launcher.doctor.checks import examine
 from launcher.doctor.engine import Machine
 from launcher.doctor.finding import Level
@@ -22,7 +23,7 @@ from tests.support.machine import have
 CARD = Device(name="CUDA0", description="a card", total_bytes=8 << 30, free_bytes=7 << 30)
 
 
-def host(**given: object) -> Settings:
+def settings_of(**given: object) -> Settings:
     return load(None, given)
 
 
@@ -44,9 +45,18 @@ def machine(settings: Settings, *gpus: Device, backend: bool = False, argv: tupl
     ],
 )
 async def test_devices(gpus: tuple[Device, ...], backend: bool, layers: int, level: Level, said: str) -> None:
-    found = await doctor_engine.devices(machine(host(engine={"gpu_layers": layers}), *gpus, backend=backend))
+    found = await doctor_engine.devices(machine(settings_of(engine={"gpu_layers": layers}), *gpus, backend=backend))
     assert found.level is level
     assert said in found.text
+
+
+@pytest.mark.parametrize(("cards", "option"), [(["AMD"], "--vulkan"), (["AMD", "NVIDIA"], "--cuda")])
+async def test_a_gpu_that_the_engine_cannot_use_names_the_build_for_it(
+    monkeypatch: pytest.MonkeyPatch, cards: list[str], option: str
+) -> None:
+    monkeypatch.setattr(host, "pci_gpus", lambda: cards)
+    found = await doctor_engine.devices(machine(load(None, {})))
+    assert (found.level, found.fix) == (Level.WARN, f"trillama engine build {option}")
 
 
 def engine_of(origin: Origin, path: str = "x") -> Engine:
@@ -66,27 +76,27 @@ async def test_an_engine_that_would_be_faster_if_it_were_built_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, origin: Origin, level: Level, said: str
 ) -> None:
     have(tmp_path, monkeypatch, flags)
-    settings = host(engine={"gpu_layers": 0})
-    found = await doctor_engine.build(replace(machine(settings), engine=engine_of(origin)))
+    settings = settings_of(engine={"gpu_layers": 0})
+    found = await doctor_engine.chosen_engine(replace(machine(settings), engine=engine_of(origin)))
     assert found.level is level
     assert said in found.text
     assert found.fix == ("trillama engine build" if level is Level.WARN else "")
-    found = await doctor_engine.build(replace(machine(settings, CARD, backend=True), engine=engine_of(origin)))
+    found = await doctor_engine.chosen_engine(replace(machine(settings, CARD, backend=True), engine=engine_of(origin)))
     assert found.level is Level.OK  # the GPU computes
 
 
 @pytest.mark.parametrize(("left_out", "level"), [((), Level.WARN), (("amx_int8",), Level.OK)])
-async def test_a_built_engine_is_told_from_one_that_was_built_without_amx_for_a_reason(
+async def test_a_built_engine_is_told_apart_from_one_that_was_built_without_amx_for_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_out: tuple[str, ...], level: Level
 ) -> None:
     built_for = ("avx512f", *left_out)
-    order = Order(source="s", cuda=False, stock=False, instructions=built_for)
+    order = Order(source="s", stock=False, instructions=built_for)
     (tmp_path / "built").touch()
     record = Record(order=order, processor="p", left_out=left_out, note="n")
-    build_record.install(tmp_path / "built", tmp_path / "llama-server", record)
+    build_record.install_build(tmp_path / "built", tmp_path / "llama-server", record)
     have(tmp_path, monkeypatch, "avx512f amx_int8")
     engine = engine_of(Origin.BUILT, str(tmp_path / "llama-server"))
-    found = await doctor_engine.build(replace(machine(host(engine={"gpu_layers": 0})), engine=engine))
+    found = await doctor_engine.chosen_engine(replace(machine(settings_of(engine={"gpu_layers": 0})), engine=engine))
     assert (found.level, "AMX" in found.text) == (level, level is Level.WARN)
 
 
@@ -94,10 +104,10 @@ async def test_an_engine_of_another_processor_fails_by_name(tmp_path: Path, monk
     monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path))
     (tmp_path / "engine").mkdir()
     (tmp_path / "built").touch()
-    order = Order(source="s", cuda=False, stock=False, instructions=("amx_int8", "avx2"))
-    build_record.install(tmp_path / "built", built_path(), Record(order=order, processor="p", note="n"))
+    order = Order(source="s", stock=False, instructions=("amx_int8", "avx2"))
+    build_record.install_build(tmp_path / "built", built_path(), Record(order=order, processor="p", note="n"))
     have(tmp_path, monkeypatch, "avx2")
-    lines = {line.name: line.finding for line in await examine(lambda: host(demo=True), deep=False)}
+    lines = {line.name: line.finding for line in await examine(lambda: settings_of(demo=True), deep=False)}
     assert lines["engine"].level is Level.FAIL
     assert "was built for another processor (p) and needs amx_int8" in lines["engine"].text
     assert "run `trillama engine build` here" in lines["engine"].text
@@ -105,7 +115,7 @@ async def test_an_engine_of_another_processor_fails_by_name(tmp_path: Path, monk
 
 async def test_a_gpu_that_shares_the_hosts_memory_is_reported() -> None:
     shared = replace(CARD, integrated=True)
-    alone = machine(host(), shared)
+    alone = machine(settings_of(), shared)
     assert "RAM too" in (await doctor_engine.devices(alone)).text
     beside = replace(alone, devices=replace(alone.devices, gpus=(CARD,), unused=(shared,)))
     assert "CUDA0 a card is not used: its memory is the host's" in (await doctor_engine.devices(beside)).text
@@ -113,15 +123,15 @@ async def test_a_gpu_that_shares_the_hosts_memory_is_reported() -> None:
 
 async def test_threads_without_a_core_are_a_warning() -> None:
     cores = os.cpu_count() or 1
-    assert (await doctor_engine.threads(machine(host()))).level is Level.OK
-    found = await doctor_engine.threads(machine(host(engine={"threads": cores + 1})))
+    assert (await doctor_engine.threads(machine(settings_of()))).level is Level.OK
+    found = await doctor_engine.threads(machine(settings_of(engine={"threads": cores + 1})))
     assert (found.level, f"threads = {cores + 1}" in found.text) == (Level.WARN, True)
 
 
 async def test_what_can_never_fit_fails_and_what_does_not_fit_now_warns() -> None:
     def of(free_mib: int, total_mib: int) -> Machine:
         gpu = Device(name="CUDA0", description="a card", total_bytes=total_mib * MIB, free_bytes=free_mib * MIB)
-        return machine(host(max_input_tokens=512), gpu)
+        return machine(settings_of(max_input_tokens=512), gpu)
 
     never, now, fits = [
         await doctor_engine.memory_plan(of(*sizes)) for sizes in ((900, 1000), (900, 24000), (24000,) * 2)

@@ -62,6 +62,12 @@ def test_a_card_counts_once_and_several_of_a_kind_stay_several(rows: str, used: 
     assert names(listed(rows)) == (used.split(), [], False)
 
 
+def test_a_processor_that_draws_counts_where_it_was_asked_for() -> None:
+    rows = listed("Vulkan0: llvmpipe (LLVM 20.1.2, 256 bits), 64000")
+    assert parse_devices(rows).used == ()
+    assert [one.name for one in parse_devices(rows, software=True).used] == ["Vulkan0"]
+
+
 @pytest.mark.parametrize(
     "integrated",
     [
@@ -113,11 +119,12 @@ def test_a_card_has_memory_of_its_own(card: str) -> None:
     assert names(listed(f"Vulkan0: {card}, 16000")) == (["Vulkan0"], [], False)
 
 
-def test_vulkan_s_own_word_on_its_memory_counts_more_than_a_name() -> None:
+@pytest.mark.parametrize("stamp", ["", "0.00.191.856 D "])
+def test_vulkan_s_own_word_on_its_memory_counts_more_than_a_name(stamp: str) -> None:
     rows = "Vulkan0: AMD Radeon Graphics, 24560\nVulkan1: Some New Thing, 48020"
     log = (
-        "ggml_vulkan: 0 = AMD Radeon Graphics (radv) | uma: 0 | fp16: 1 | warp size: 64\n"
-        "ggml_vulkan: 1 = Some New Thing (x) | uma: 1 | fp16: 1\n"
+        f"{stamp}ggml_vulkan: 0 = AMD Radeon Graphics (radv) | uma: 0 | fp16: 1 | warp size: 64\n"
+        f"{stamp}ggml_vulkan: 1 = Some New Thing (x) | uma: 1 | fp16: 1\n"
     )
     assert names(listed(rows, log)) == (["Vulkan0"], ["Vulkan1"], False)
 

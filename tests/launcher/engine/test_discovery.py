@@ -7,8 +7,8 @@ import pytest
 
 from launcher.engine import build_record, discovery
 from launcher.engine.argv import REQUIRED_FLAGS
-from launcher.engine.build_record import Order, Record
-from launcher.engine.discovery import Origin, built_path, find, parse_flags, parse_version
+from launcher.engine.build_record import ComputeBackend, Order, Record
+from launcher.engine.discovery import Origin, built_path, find_engine, parse_flags, parse_version
 from launcher.errors import EngineError
 from launcher.host import processor
 from tests.support.machine import have
@@ -38,11 +38,11 @@ def llama_server(path: Path, *, version: str = "1 (abc)", help_text: str = GOOD_
 
 async def test_the_order_is_configured_built_on_path(tmp_path: Path) -> None:
     on_path = llama_server(tmp_path / "path" / "llama-server", version="3 (path)")
-    assert ((found := await find(None)).origin, found.argv) == (Origin.PATH, (str(on_path),))
+    assert ((found := await find_engine(None)).origin, found.argv) == (Origin.PATH, (str(on_path),))
     llama_server(tmp_path / "cache" / "engine" / "llama-server", version="2 (built)")
-    assert ((found := await find(None)).origin, found.version) == (Origin.BUILT, "2 (built)")
+    assert ((found := await find_engine(None)).origin, found.version) == (Origin.BUILT, "2 (built)")
     configured = llama_server(tmp_path / "mine", version="1 (mine)")
-    assert ((found := await find(configured)).origin, found.version) == (Origin.CONFIGURED, "1 (mine)")
+    assert ((found := await find_engine(configured)).origin, found.version) == (Origin.CONFIGURED, "1 (mine)")
 
 
 async def test_a_bare_machine_gets_the_embedded_engine_even_beside_a_folder_of_our_name(
@@ -50,7 +50,7 @@ async def test_a_bare_machine_gets_the_embedded_engine_even_beside_a_folder_of_o
 ) -> None:
     script(tmp_path / "launcher" / "__init__.py", "raise SystemExit('this is not ours')")
     monkeypatch.chdir(tmp_path)
-    found = await find(None)
+    found = await find_engine(None)
     assert found.origin is Origin.EMBEDDED
     assert found.argv[0] == sys.executable
     assert found.flags >= REQUIRED_FLAGS | {"--fit", "--no-ui"}
@@ -58,7 +58,7 @@ async def test_a_bare_machine_gets_the_embedded_engine_even_beside_a_folder_of_o
 
 async def test_a_configured_engine_that_is_not_there_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"llama_server = .*/nowhere under \[engine\]: there is no such file"):
-        await find(tmp_path / "nowhere")
+        await find_engine(tmp_path / "nowhere")
 
 
 async def test_an_old_engine_on_path_is_refused_with_what_it_lacks_and_not_passed_over(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ async def test_an_old_engine_on_path_is_refused_with_what_it_lacks_and_not_passe
         EngineError,
         match=r"path/llama-server \(version 6000 \(old\)\) lacks --cache-ram, --kv-unified: .*trillama engine build",
     ):
-        await find(None)
+        await find_engine(None)
 
 
 @pytest.mark.parametrize(
@@ -88,14 +88,16 @@ async def test_an_old_engine_on_path_is_refused_with_what_it_lacks_and_not_passe
 )
 async def test_what_is_no_working_llama_server_is_refused(tmp_path: Path, body: str, said: str) -> None:
     with pytest.raises(EngineError, match=said):
-        await find(script(tmp_path / "other", body))
+        await find_engine(script(tmp_path / "other", body))
 
 
-def installed(path: Path, *, on: frozenset[str], left_out: tuple[str, ...] = (), cuda: bool = False) -> Path:
+def installed(
+    path: Path, *, on: frozenset[str], left_out: tuple[str, ...] = (), backend: ComputeBackend = ComputeBackend.CPU
+) -> Path:
     """An engine at `path` that `trillama engine build` made on a processor with those instructions."""
-    order = Order(source="s", cuda=cuda, stock=False, instructions=tuple(sorted(on)))
+    order = Order(source="s", backend=backend, stock=False, instructions=tuple(sorted(on)))
     record = Record(order=order, processor="Other Processor", left_out=left_out, note="a note")
-    build_record.install(llama_server(path.with_name("built")), path, record)
+    build_record.install_build(llama_server(path.with_name("built")), path, record)
     return path
 
 
@@ -106,7 +108,7 @@ async def test_an_engine_of_another_processor_is_refused_by_name_and_not_run(
     llama_server(tmp_path / "path" / "llama-server")  # which is not taken in its place
     place = tmp_path / ("mine/llama-server" if configured else "cache/engine/llama-server")
     place.parent.mkdir(parents=True)
-    path = installed(place, on=frozenset({"avx2", "avx512f", "amx_int8"}), cuda=True)
+    path = installed(place, on=frozenset({"avx2", "avx512f", "amx_int8"}), backend=ComputeBackend.CUDA)
     script(path, f"touch {tmp_path}/run")
     have(tmp_path, monkeypatch, "avx2")
     with pytest.raises(
@@ -114,7 +116,7 @@ async def test_an_engine_of_another_processor_is_refused_by_name_and_not_run(
         match=r"llama-server was built for another processor \(Other Processor\) and needs amx_int8, avx512f, which "
         r"this one \(Some Processor\) does not have: run `trillama engine build --cuda` here",
     ):
-        await find(path if configured else None)
+        await find_engine(path if configured else None)
     assert not (tmp_path / "run").exists()
 
 
@@ -124,26 +126,26 @@ async def test_an_engine_runs_where_all_that_it_uses_is_there_or_nothing_is_know
     (tmp_path / "cache" / "engine").mkdir(parents=True)
     path = installed(built_path(), on=frozenset({"avx512f", "amx_tile", "amx_int8"}), left_out=("amx_tile", "amx_int8"))
     have(tmp_path, monkeypatch, "avx2 avx512f gfni")
-    assert (await find(None)).origin is Origin.BUILT
+    assert (await find_engine(None)).origin is Origin.BUILT
     for unknown in ("", "{}", '{"order": 1}'):
         path.with_name("llama-server.json").write_text(unknown)
-        assert (await find(None)).origin is Origin.BUILT
+        assert (await find_engine(None)).origin is Origin.BUILT
     installed(path, on=frozenset({"avx10"}))
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "nowhere")  # no Linux
-    assert (await find(None)).origin is Origin.BUILT
+    assert (await find_engine(None)).origin is Origin.BUILT
 
 
 async def test_a_file_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
     path = llama_server(tmp_path / "engine")
     path.chmod(0o644)
     with pytest.raises(EngineError, match="cannot be run: Permission denied"):
-        await find(path)
+        await find_engine(path)
 
 
 async def test_an_engine_that_hangs_is_ended_and_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "PROBE_TIMEOUT_S", 0.1)
     with pytest.raises(EngineError, match=r"--version gave no answer in 0\.1 s"):
-        await find(script(tmp_path / "hangs", "while :; do :; done"))
+        await find_engine(script(tmp_path / "hangs", "while :; do :; done"))
 
 
 async def test_the_environment_is_cleaned_for_the_probe_and_for_what_comes_after(
@@ -153,7 +155,7 @@ async def test_the_environment_is_cleaned_for_the_probe_and_for_what_comes_after
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     path = llama_server(tmp_path / "engine")
     path.write_text(path.read_text().replace("#!/bin/sh", '#!/bin/sh\n[ -z "$LLAMA_ARG_MODEL" ] || exit 1'))
-    found = await find(path)
+    found = await find_engine(path)
     assert found.env["CUDA_VISIBLE_DEVICES"] == "1"
     assert "LLAMA_ARG_MODEL" not in found.env
 

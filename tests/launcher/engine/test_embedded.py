@@ -101,7 +101,7 @@ async def test_a_server_that_loads_its_model_dies_at_once(
     engine: Engine, placement: ServerSpec, tmp_path: Path, number: signal.Signals
 ) -> None:
     endless = tmp_path / "model.gguf"
-    os.mkfifo(endless)  # who opens it waits for a writer that never comes
+    os.mkfifo(endless)  # opening it waits for a writer that never comes
     async with started(engine, replace(placement, model=endless)) as process:
         await until(lambda: accepts(placement.socket))
         process.send_signal(number)
@@ -115,7 +115,7 @@ async def test_a_second_signal_ends_a_server_that_waits_for_its_clients(engine: 
         await until(lambda: is_processing(server))
         process.send_signal(signal.SIGTERM)
         await until(lambda: not accepts(placement.socket))
-        assert process.returncode is None  # trap T6: it waits for the clients, who wait for it
+        assert process.returncode is None  # trap T6: it waits for its clients, and they for it
         process.send_signal(signal.SIGTERM)
         assert await ended(process) != 0
         for client in clients:

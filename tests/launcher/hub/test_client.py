@@ -69,7 +69,7 @@ def test_whatever_the_client_raises_is_ours_with_its_code_and_next_step() -> Non
 
 
 @pytest.mark.parametrize("passed", [CancelledError(), NotRunning("ours")], ids=["stopped", "ours"])
-def test_what_is_ours_passes(passed: Exception) -> None:
+def test_our_own_errors_pass_unchanged(passed: Exception) -> None:
     with pytest.raises(type(passed)) as raised, translate_errors(HUB_REQUEST):
         raise passed
     assert raised.value is passed
@@ -98,7 +98,7 @@ def refused() -> LauncherError:
     "value", ["socks4://127.0.0.1:9", "ftp://proxy", "http://[::1", "http://proxy:port", "socks9h://user:secret@h:1"]
 )
 @pytest.mark.parametrize("name", ["ALL_PROXY", "https_proxy"])
-def test_a_proxy_that_is_none_is_named_by_its_variable(
+def test_an_invalid_proxy_is_named_by_its_variable(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)

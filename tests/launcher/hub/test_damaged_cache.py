@@ -44,7 +44,7 @@ def used(place: Place) -> int:
 
 
 @pytest.mark.parametrize("by", ["pull", "serve"])
-def test_a_content_that_lost_its_end_is_continued(place: Place, big: bytes, by: str) -> None:
+def test_a_truncated_file_is_continued(place: Place, big: bytes, by: str) -> None:
     place.put("code", "Q4_K_M", big)
     assert place.models(*PULL).code == 0
     blob = place.blob("code", "Q4_K_M")
@@ -55,7 +55,7 @@ def test_a_content_that_lost_its_end_is_continued(place: Place, big: bytes, by: 
     assert place.hub.downloads()[-1].range == f"bytes={11 * MIB}-"
 
 
-def test_a_content_of_another_length_or_none_is_fetched_again(place: Place, small: dict[str, bytes]) -> None:
+def test_a_file_of_another_length_or_none_is_fetched_again(place: Place, small: dict[str, bytes]) -> None:
     assert place.models(*PULL).code == 0
     blob = place.blob("code", "Q4_K_M")
     for spoilt in (bytes(len(small["code"])), b"", small["code"][:40], b"x" + small["code"][1:]):
@@ -66,7 +66,7 @@ def test_a_content_of_another_length_or_none_is_fetched_again(place: Place, smal
     assert place.halves() == []
 
 
-def test_what_rots_without_another_length_is_found_by_a_pull(place: Place, small: dict[str, bytes]) -> None:
+def test_corruption_that_keeps_the_length_is_found_by_a_pull(place: Place, small: dict[str, bytes]) -> None:
     assert place.models(*PULL).code == 0
     blob = place.blob("code", "Q4_K_M")
     with blob.open("r+b") as file:
@@ -77,7 +77,7 @@ def test_what_rots_without_another_length_is_found_by_a_pull(place: Place, small
     assert "is damaged: fetching it again" in done.err
 
 
-def test_a_half_that_is_damaged_costs_one_download_and_no_second_try(place: Place, small: dict[str, bytes]) -> None:
+def test_a_damaged_partial_download_costs_one_download_and_no_retry(place: Place, small: dict[str, bytes]) -> None:
     assert place.models(*PULL).code == 0
     blob = place.blob("code", "Q4_K_M")
     blob.write_bytes(b"?" * 100)
@@ -97,7 +97,7 @@ def test_without_a_network_the_damage_is_named_and_nothing_is_lost(place: Place,
     assert blob.stat().st_size == 100
 
 
-def test_a_cache_without_links_has_a_model_once_and_gives_it_back(place: Place, small: dict[str, bytes]) -> None:
+def test_a_cache_without_links_stores_a_model_once_and_frees_it(place: Place, small: dict[str, bytes]) -> None:
     with commands({**place.env, "HF_HUB_DISABLE_SYMLINKS": "1"}) as run:
 
         def models(*arguments: str) -> Done:
@@ -119,7 +119,7 @@ def test_a_cache_without_links_has_a_model_once_and_gives_it_back(place: Place, 
         assert used(place) < 200
 
 
-def test_a_reference_to_nothing_is_said_and_repaired_by_a_pull(place: Place) -> None:
+def test_a_dangling_reference_is_reported_and_repaired_by_a_pull(place: Place) -> None:
     assert place.models(*PULL).code == 0
     reference = next((place.home / "hub").glob(f"*{WEIGHTS['code']['repo'].split('/')[1]}/refs/main"))
     for damage in (b"0" * 40, b"\xff\xfe\x00", b""):

@@ -87,7 +87,7 @@ def test_a_file_is_downloaded_with_progress_and_found_without_network_from_then_
     assert (second.path, second.reports, len(hub.requests)) == (first.path, [], asked)
 
 
-def test_a_download_that_is_cut_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
+def test_a_download_that_is_cut_continues_where_it_was(hub: Hub, tmp_path: Path) -> None:
     hub.cut_after = 15 * MIB
 
     outcome = fetch(hub.env(tmp_path))
@@ -97,7 +97,7 @@ def test_a_download_that_is_cut_goes_on_where_it_was(hub: Hub, tmp_path: Path) -
     assert [request.range for request in hub.downloads()] == [None, f"bytes={10 * MIB}-"]
 
 
-def test_a_download_that_is_reset_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
+def test_a_download_that_is_reset_continues_where_it_was(hub: Hub, tmp_path: Path) -> None:
     hub.reset_after = 20 * MIB  # a reset takes what is still in the sockets with it
 
     outcome = fetch(hub.env(tmp_path))

@@ -38,7 +38,7 @@ def outside(place: Place) -> set[Path]:
 @pytest.mark.parametrize(
     "etag", ["../../../outside", "..", OUTSIDE, "a/b", "x" * 300, "abc", "A" * 64, "%2e%2e%2f", "a\\b"]
 )
-def test_an_etag_that_is_no_digest_is_no_path_and_is_said(place: Place, small: dict[str, bytes], etag: str) -> None:
+def test_an_etag_that_is_no_digest_is_no_path_and_is_reported(place: Place, small: dict[str, bytes], etag: str) -> None:
     place.hub.etag = etag
     before = outside(place)
     done = place.models(*PULL)
@@ -79,7 +79,7 @@ def test_a_name_that_leaves_the_repository_is_refused(name: str) -> None:
         find("owner/models", name)
 
 
-def test_a_body_without_end_ends_where_it_was_announced_to(place: Place, small: dict[str, bytes]) -> None:
+def test_an_endless_body_ends_at_its_announced_length(place: Place, small: dict[str, bytes]) -> None:
     place.hub.more_bytes = 30 * MIB
     done = place.models(*PULL)
     assert done.code == 75
@@ -88,7 +88,7 @@ def test_a_body_without_end_ends_where_it_was_announced_to(place: Place, small: 
 
 
 @pytest.mark.parametrize("claimed", [1, 10**6])
-def test_a_size_that_is_not_true_is_said(place: Place, claimed: int) -> None:
+def test_a_wrong_size_is_reported(place: Place, claimed: int) -> None:
     place.hub.claimed_bytes = claimed
     done = place.models(*PULL)
     assert done.code == 75
@@ -107,7 +107,7 @@ def test_a_range_from_another_place_is_found_and_fetched_again(place: Place, sma
     assert [one.range for one in place.hub.downloads()] == ["bytes=100-", None]
 
 
-def test_the_token_stays_with_the_hub_when_it_sends_elsewhere(place: Place) -> None:
+def test_the_token_stays_with_the_hub_when_it_redirects(place: Place) -> None:
     place.hub.elsewhere = True
     done = place.models(*PULL, HF_TOKEN=TOKEN)
     assert done.code == 0, done.err

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from launcher.errors import CorpusError, ModelError
 from launcher.measure.compare import as_trained, batch_tokens, batches, check_pair, prefixes
-from launcher.measure.corpus import Corpus, CorpusText, built_in, read
+from launcher.measure.corpus import Corpus, CorpusText, built_in, read_corpus
 from launcher.settings.config import load
 from tests.support.hub import Hub, running_hub
 from tests.support.serve import empty, gone
@@ -177,7 +177,7 @@ def test_a_corpus_that_is_none_is_refused(tmp_path: Path, content: bytes | None,
     if content is not None:
         (tmp_path / "corpus.txt").write_bytes(content)
     with pytest.raises(CorpusError, match=words):
-        read(tmp_path / "corpus.txt")
+        read_corpus(tmp_path / "corpus.txt")
 
 
 def test_a_quantisation_is_downloaded(folder: Path, hub: Hub, compare: Run) -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.arrays import F32
 from launcher.measure.similarity import (
-    F32,
     MAX_QUERIES,
     Thresholds,
     Vectors,

@@ -132,7 +132,7 @@ async def test_it_measures_and_the_next_start_uses_it(tmp_path: Path) -> None:
     assert "threads under [engine] stay as they are set" in done.err.replace("\n", " ")
     kept = Profile.model_validate(found["profile"])
     changed = kept.model_copy(update={"slots": 8, "threads": 1, "flash_attention": "off"})
-    profile.write(changed, tmp_path / "tune" / "jina-embeddings-v4.toml")
+    profile.write_profile(changed, tmp_path / "tune" / "jina-embeddings-v4.toml")
     async with trillama_serve(tomllib.loads(config.read_text(encoding="utf-8")), env=env) as served:
         line = " ".join(served.child("small-retrieval").cmdline())
     assert "--parallel 8" in line
@@ -167,7 +167,7 @@ def test_a_profile_of_something_else_is_left_out_with_a_line(
         flash_attention="on",
         tokens_per_s={},
     )
-    profile.write(kept, profile.path_of(settings))
+    profile.write_profile(kept, profile.profile_path(settings))
     lines: list[str] = []
     found = apply_saved(settings, engine, without_gpus(), {"retrieval": model}, lines.append).host.engine
     assert (found.slots, found.flash_attention) == ((16, "auto") if changed else (3, "on"))
@@ -179,7 +179,7 @@ def test_a_profile_of_something_else_is_left_out_with_a_line(
 def test_a_damaged_profile_is_left_out_with_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path))
     settings = load(None)
-    file = profile.path_of(settings)
+    file = profile.profile_path(settings)
     file.parent.mkdir(parents=True)
     file.write_text(tomli_w.dumps({"slots": 3}), encoding="utf-8")
     engine = Engine(argv=("e",), version="1", flags=frozenset(), origin=Origin.BUILT, env={})

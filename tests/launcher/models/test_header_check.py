@@ -11,14 +11,14 @@ from launcher.models import header_check
 from launcher.settings.config import Settings, load
 from launcher.settings.family import FamilyFile
 from proxy.contract.gguf import read_header
-from proxy.contract.settings_file import read, validated
+from proxy.contract.settings_file import read_toml, validated_settings
 from tests.support.families import write_family
 from tests.support.tiny_models import Architecture, write_model
 
 
 def family(folder: Path, architecture: str, **weights: object) -> FamilyFile:
     path = write_family(folder / "family.toml", {"architecture": architecture, **weights})
-    return validated(FamilyFile, read(path), path)
+    return validated_settings(FamilyFile, read_toml(path), path)
 
 
 def settings_of(folder: Path, **host: object) -> Settings:
@@ -51,7 +51,7 @@ def test_a_contradiction_is_refused(
 ) -> None:
     model = write_model(tmp_path / "m.gguf", architecture=architecture, kv_heads=4, context=64, **header)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=rf"m\.gguf: .*{reason}"):
-        header_check.check(model, family(tmp_path, architecture, **weights))
+        header_check.check_model(model, family(tmp_path, architecture, **weights))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_file_that_agrees_passes(
     tmp_path: Path, architecture: Architecture, header: dict[str, object], weights: dict[str, object]
 ) -> None:
     model = write_model(tmp_path / "m.gguf", architecture=architecture, kv_heads=4, context=64, **header)  # type: ignore[arg-type]
-    header_check.check(model, family(tmp_path, architecture, **weights))
+    header_check.check_model(model, family(tmp_path, architecture, **weights))
 
 
 def test_what_the_header_leaves_out_is_said(tmp_path: Path) -> None:

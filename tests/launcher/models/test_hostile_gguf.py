@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from launcher.errors import ModelError
 from launcher.measure.compare import _shape  # how `compare` reads a file that nobody checked yet
-from launcher.models.gguf_file import read_header
+from launcher.models.gguf_file import model_header
 from launcher.planning.memory import weights_of
 from proxy.contract.gguf import Header, Omitted, Value
 from tests.support.hostile_gguf import (
@@ -45,12 +45,12 @@ OURS = {
 
 
 @pytest.mark.parametrize("content", LIES.values(), ids=LIES.keys())
-def test_a_lie_is_a_named_error_and_takes_no_memory(tmp_path: Path, content: bytes) -> None:
+def test_a_false_claim_is_a_named_error_and_takes_no_memory(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path / "m.gguf", content)
     tracemalloc.start()
     try:
         with pytest.raises(ModelError, match=r"m\.gguf: .*(damaged|version)") as refused:
-            read_header(path)
+            model_header(path)
         assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
     finally:
         tracemalloc.stop()
@@ -60,12 +60,12 @@ def test_a_lie_is_a_named_error_and_takes_no_memory(tmp_path: Path, content: byt
 @pytest.mark.parametrize(("content", "words"), OURS.values(), ids=OURS.keys())
 def test_what_only_the_launcher_reads_is_looked_at(tmp_path: Path, content: bytes, words: str) -> None:
     with pytest.raises(ModelError, match=words):
-        read_header(write(tmp_path / "m.gguf", content))
+        model_header(write(tmp_path / "m.gguf", content))
 
 
 def test_offsets_and_sizes_beyond_any_file_are_a_file_that_is_cut_off(tmp_path: Path) -> None:
     content = gguf(ARCHITECTURE, tensors=tensor(4, DIMENSION * 4, offset=MANY), tensor_count=1)
-    header = read_header(write(tmp_path / "m.gguf", content))
+    header = model_header(write(tmp_path / "m.gguf", content))
     assert header.needed_bytes > 2**200 > header.file_bytes
 
 
@@ -104,5 +104,5 @@ def test_any_bytes_behind_the_magic_are_read_or_refused(data: st.DataObject) -> 
         content = gguf(body, pair_count=data.draw(counts), tensor_count=data.draw(counts))
         path = write(Path(folder, "m.gguf"), content)
         with suppress(ModelError):
-            weights_of(read_header(path))
+            weights_of(model_header(path))
             _shape(path)

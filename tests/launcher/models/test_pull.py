@@ -68,7 +68,7 @@ def test_a_damaged_download_is_refused(place: Place) -> None:
     assert ("code", "Q4_K_M", "missing") in place.local()
 
 
-def test_a_waiting_pull_goes_on_when_the_half_it_waits_for_is_thrown_away(place: Place, big: bytes) -> None:
+def test_a_waiting_pull_continues_when_the_partial_file_it_waits_for_is_deleted(place: Place, big: bytes) -> None:
     """The first finds its download damaged and removes it; what the second has open is then no file any more."""
     place.put("code", "Q4_K_M", big)
     place.hub.damaged = True

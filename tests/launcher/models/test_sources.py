@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.errors import ModelError
-from launcher.models.header_check import check
+from launcher.models.header_check import check_model
 from launcher.models.sources import ModelFile, locate, model_files
 from launcher.settings.config import ModelSettings, load
 from launcher.settings.family import HubFile
@@ -57,28 +57,28 @@ async def test_the_users_own_file_is_taken_as_it_is() -> None:
 
 
 def test_a_whole_file_of_the_family_passes(tmp_path: Path) -> None:
-    check(write_gguf(tmp_path / "m.gguf"), SMALL)
+    check_model(write_gguf(tmp_path / "m.gguf"), SMALL)
 
 
 def test_another_architecture_is_refused_with_both_names(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "m.gguf", architecture="qwen3")
     with pytest.raises(ModelError, match=r"m\.gguf: its architecture is qwen3, this family's is qwen2vl; give"):
-        check(model, SMALL)
+        check_model(model, SMALL)
 
 
 def test_another_embedding_length_is_refused_with_both_numbers(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "m.gguf", length=128)
     with pytest.raises(ModelError, match=r"its vectors have 128 dimensions, this family's have 2048; give"):
-        check(model, FAMILY)
+        check_model(model, FAMILY)
 
 
 @pytest.mark.parametrize("left", [1, 1000, 4000])
-def test_a_file_that_lacks_its_end_is_refused(tmp_path: Path, left: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, left: int) -> None:
     model = write_gguf(tmp_path / "m.gguf")
     whole = model.read_bytes()
     model.write_bytes(whole[: len(whole) - left])
     with pytest.raises(ModelError, match=rf"cut off: {len(whole) - left} bytes of {len(whole)}; delete it"):
-        check(model, SMALL)
+        check_model(model, SMALL)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_a_file_that_lacks_its_end_is_refused(tmp_path: Path, left: int) -> None
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "m.gguf").write_bytes(content)
     with pytest.raises(ModelError, match=words):
-        check(tmp_path / "m.gguf", SMALL)
+        check_model(tmp_path / "m.gguf", SMALL)
 
 
 @pytest.mark.parametrize("name", ["", "missing.gguf"])
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match=r"cannot be read: .*; check the path"):
-        check(tmp_path / name, SMALL)
+        check_model(tmp_path / name, SMALL)
 
 
 @given(st.data())
@@ -112,4 +112,4 @@ def test_a_damaged_header_passes_or_is_refused_and_never_crashes(data: st.DataOb
         content[at] ^= data.draw(st.integers(1, 255))
         model.write_bytes(content[: data.draw(st.integers(0, len(content)))])
         with suppress(ModelError):
-            check(model, SMALL)
+            check_model(model, SMALL)

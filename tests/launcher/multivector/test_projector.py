@@ -63,7 +63,7 @@ def test_pull_merges_each_task_as_numpy_does_and_reads_no_byte_that_it_does_not_
     assert all(request.range for request in place.hub.downloads())
 
 
-def test_the_hub_sends_us_on_to_another_host_and_the_token_stays_behind(place: Place, original: Checkpoint) -> None:
+def test_the_hub_redirects_to_another_host_which_does_not_get_the_token(place: Place, original: Checkpoint) -> None:
     place.hub.gated = place.hub.elsewhere = True
 
     done = place.models(*PULL, HF_TOKEN=TOKEN)

@@ -6,10 +6,10 @@ import psutil
 import pytest
 
 from launcher.build.patch import FLAG
-from launcher.models.gguf_file import read_header
+from launcher.engine.device_list import MIB
+from launcher.models.gguf_file import model_header
 from launcher.planning.memory import (
     GIB,
-    MIB,
     Flags,
     Layer,
     ModelWeights,
@@ -171,7 +171,7 @@ async def test_a_real_process_takes_what_is_said(tmp_path: Path, engine: str, n_
     """After one full batch the widest step is nearly all that there is: the logits, or the feed-forward network."""
     tokens = 2048
     model = write_model(tmp_path / "wide.gguf", vocabulary=80_000, n_ff=n_ff)
-    weights = weights_of(read_header(model))
+    weights = weights_of(model_header(model))
     assert weights is not None
     assert weights.shape == Shape(
         layers=(Layer(32), Layer(32)), embedding_length=64, feed_forward_length=n_ff, vocabulary=80_000
@@ -187,7 +187,7 @@ async def taken_is_said(model: Path, engine: str, tokens: int, *, logits: bool, 
             pytest.skip(f"the {engine} engine {'knows' if logits else 'does not know'} {FLAG}")
     except EngineMissing as missing:
         pytest.skip(str(missing))
-    weights = weights_of(read_header(model))
+    weights = weights_of(model_header(model))
     assert weights is not None
     async with llama_server(model, engine=engine, batch_tokens=tokens) as server:
         await server.embed([[5] * tokens])

@@ -109,7 +109,7 @@ def test_an_empty_host_is_refused_with_the_numbers(plan_request: PlanRequest) ->
 
 
 @given(requests, rooms)
-def test_what_is_said_to_lack_is_nothing_if_and_only_if_it_fits(plan_request: PlanRequest, room: DeviceRoom) -> None:
+def test_the_reported_shortage_is_zero_if_and_only_if_it_fits(plan_request: PlanRequest, room: DeviceRoom) -> None:
     assert readable_size(1) == "1 MiB"  # never 0.0 GiB
     for quantization in ("F16", "IQ1_S"):
         alone = replace(plan_request, quantization=quantization, fixed_tokens=True)

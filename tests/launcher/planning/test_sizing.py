@@ -37,20 +37,20 @@ def decided(settings: Settings, found: Devices) -> Decision:
     return plan_for(settings, request, found)
 
 
-def test_what_fits_is_served_as_it_is_set_without_a_word() -> None:
+def test_what_fits_is_served_as_it_is_set_without_a_message() -> None:
     settings = host("Q8_0", max_input_tokens=2048)
     decision = decided(settings, devices((24, 24)))
     assert (decision.settings, decision.notes) == (settings, ())
     assert {name: one.devices for name, one in decision.placements.items()} == dict.fromkeys(BACKENDS, ("CUDA0",))
 
 
-def test_auto_becomes_a_quantisation_and_is_said() -> None:
+def test_auto_becomes_a_quantisation_and_is_reported() -> None:
     decision = decided(host("auto"), devices((48, 48)))
     assert (decision.settings.host.models.quantization, decision.settings.max_input_tokens) == ("Q8_0", 8192)
     assert decision.notes == ("Q8_0 has the best published quality, within noise, of what fits",)
 
 
-def test_a_length_that_nobody_set_is_lowered_to_what_fits_and_said() -> None:
+def test_a_length_that_nobody_set_is_lowered_to_what_fits_and_reported() -> None:
     decision = decided(host(), devices((12, 12)))
     assert decision.settings.max_input_tokens == 1024
     assert decision.settings.host.models.quantization is None  # the family's own, as before
@@ -195,7 +195,7 @@ def test_the_longest_text_is_remembered_until_models_or_machine_are_others(engin
     assert length(host(), 12) == 1024
 
 
-def test_a_length_that_cannot_be_kept_is_said(engine: Engine, tmp_path: Path) -> None:
+def test_a_length_that_cannot_be_kept_is_reported(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     decision = decide(host(), engine, devices((12, 12)), BACKENDS)
     (note,) = save_choices(host(), decision)

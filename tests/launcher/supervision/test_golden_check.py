@@ -1,4 +1,4 @@
-"""Ready means right: the canary knows the vectors of a file's first start, and when to be silent."""
+"""Ready means right: the golden check keeps the vectors of a first start, and is idle while the engine is busy."""
 
 import asyncio
 from dataclasses import replace

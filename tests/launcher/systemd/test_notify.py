@@ -13,7 +13,7 @@ from tests.support.serve import quick_engine, trillama_serve
 from tests.support.stack import small_family
 
 
-async def test_ready_is_told_after_the_canaries_then_liveness_then_stopping(tmp_path: Path) -> None:
+async def test_ready_is_sent_after_the_golden_checks_then_liveness_then_stopping(tmp_path: Path) -> None:
     family, models = small_family(tmp_path)
     config: dict[str, object] = {
         "family": str(family),

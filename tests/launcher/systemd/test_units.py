@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from launcher.errors import ConfigError
 from launcher.settings.config import HostConfig
-from launcher.systemd.systemctl import foreign, ours, write
-from launcher.systemd.units import Installation, address, obstacle, quoted, unit_folder, units
+from launcher.systemd.systemctl import foreign, ours, write_units
+from launcher.systemd.units import Installation, address, obstacle, systemd_quoted, unit_folder, units
 
 SYSTEM = Installation(user=False, python=Path(sys.executable), config=Path("/etc/trillama/host.toml"))
 WITH_SOCKET = Installation(user=False, python=Path(sys.executable), listen="127.0.0.1:8080", api_keys=True)
@@ -31,7 +31,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("installation", [SYSTEM, WITH_SOCKET, USER], ids=["system", "with socket", "user"])
 def test_systemd_finds_no_fault_with_the_units(installation: Installation, tmp_path: Path) -> None:
-    write(tmp_path, units(installation))
+    write_units(tmp_path, units(installation))
     scope = "--user" if installation.user else "--system"
     verified = analyze("verify", scope, *(str(tmp_path / name) for name in installation.names))
     assert (verified.returncode, verified.stderr) == (0, "")
@@ -39,7 +39,7 @@ def test_systemd_finds_no_fault_with_the_units(installation: Installation, tmp_p
 
 @pytest.mark.parametrize("installation", [SYSTEM, WITH_SOCKET], ids=["system", "with socket"])
 def test_the_system_service_can_do_little(installation: Installation, tmp_path: Path) -> None:
-    write(tmp_path, units(installation))
+    write_units(tmp_path, units(installation))
     secured = analyze("security", "--offline=true", "--threshold=20", str(tmp_path / "trillama.service"))
     assert secured.returncode == 0, secured.stdout[-300:]
 
@@ -63,14 +63,14 @@ def test_a_unit_names_its_interpreter_and_configuration() -> None:
 @given(st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min_size=1))
 def test_a_quoted_word_is_one_word_again(word: str) -> None:
     """Undone as systemd.service(5) says; its quotes and backslashes are the shell's, as far as we use them."""
-    (split,) = shlex.split(quoted(word).replace("$$", "\0"))
+    (split,) = shlex.split(systemd_quoted(word).replace("$$", "\0"))
     assert split.replace("\0", "$").replace("%%", "%") == word
 
 
 @pytest.mark.parametrize("word", ["a\nExecStart=/bin/evil", "a\x00", "tab\t"])
 def test_a_word_that_would_break_the_unit_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="control characters"):
-        quoted(word)
+        systemd_quoted(word)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_what_the_services_user_cannot_read_is_found(tmp_path: Path) -> None:
     assert obstacle(Path("/etc/no-such")) == "/etc/no-such does not exist"
 
 
-def test_units_of_others_are_told_from_ours(tmp_path: Path) -> None:
-    write(tmp_path, units(SYSTEM))
+def test_units_of_others_are_told_apart_from_ours(tmp_path: Path) -> None:
+    write_units(tmp_path, units(SYSTEM))
     (tmp_path / "trillama.socket").write_text("[Socket]\nListenStream=1\n", encoding="utf-8")
     assert (ours(tmp_path), foreign(tmp_path)) == (("trillama.service",), ("trillama.socket",))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trillama.service", "trillama.socket"]

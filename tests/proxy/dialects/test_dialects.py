@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from proxy.http.routes import DIALECTS, ERROR_RENDERERS, ROUTES
+from proxy.http.routes import DIALECTS, RENDERERS_BY_PATH, ROUTES
 from tests.support.dialects import embeddings, expected, same
 from tests.support.stack import BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
@@ -43,8 +43,8 @@ def test_the_page_names_every_dialect() -> None:
 
 def test_every_error_body_of_a_dialect_belongs_to_a_route() -> None:
     routes = {route.path for route in ROUTES}
-    assert all(any(path.startswith(key) for path in routes) for key in ERROR_RENDERERS)
-    assert {key for key in ERROR_RENDERERS if not key.endswith("/")} <= routes
+    assert all(any(path.startswith(key) for path in routes) for key in RENDERERS_BY_PATH)
+    assert {key for key in RENDERERS_BY_PATH if not key.endswith("/")} <= routes
 
 
 @pytest.mark.parametrize("path", FIELDS)

@@ -38,7 +38,7 @@ async def last(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]
     tasks = {"passage": {"prefix": ""}, "query": QUERY}
     family = write_family(folder / "f.toml", {"architecture": "qwen3", "pooling": "last", "adds": ["eos"]}, tasks=tasks)
     family.write_text(family.read_text() + "[multivector]\ndimensions = 8\n")
-    projector.save(random_projector(), folder / "projector.npz")
+    projector.save_projector(random_projector(), folder / "projector.npz")
     file = str(folder / "projector.npz")
     async with stack(
         "embedded", {"tiny": model}, family=family, by_token=["tiny"], batch_tokens=LIMIT, multivector_file=file

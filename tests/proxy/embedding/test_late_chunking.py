@@ -74,7 +74,7 @@ async def test_one_text_is_the_mean_without_the_prefix(small: Stack) -> None:
     assert cosines(vector[None], exact(small.models["retrieval"], "Query: ", DINNER[:1])) >= 0.9999
 
 
-async def test_every_encoding_and_door_gives_the_same_vectors(small: Stack) -> None:
+async def test_every_encoding_and_dialect_gives_the_same_vectors(small: Stack) -> None:
     body = {"input": DINNER, "late_chunking": True, "task": "retrieval.passage", "dimensions": 32}
     expected = await embed(small, DINNER, task="retrieval.passage", late_chunking=True, dimensions=32)
     assert np.linalg.norm(expected, axis=1) == pytest.approx(1)
@@ -122,12 +122,15 @@ async def test_many_chunks_are_computed_token_by_token(engine_kind: str, tmp_pat
         assert 'trillama_call_tokens_count{backend="code-tokens"} 1.0' in metrics
 
 
-async def test_without_the_second_engine_the_beginnings_do(engine_kind: str, tmp_path: Path) -> None:
+async def test_without_the_second_engine_prefixes_are_computed(engine_kind: str, tmp_path: Path) -> None:
     family, models = small_family(tmp_path)
     chunks = words(40)
     part = only(family, "code", tmp_path / "code.toml")
     nobody = {"code": {"url": f"unix://{tmp_path}/nobody.sock", "slots": 1, "batch_tokens": 2048}}
-    async with stack(engine_kind, {"code": models["code"]}, family=part, token_backends=nobody) as served:
+    served_by_one = stack(
+        engine_kind, {"code": models["code"]}, family=part, token_backends=nobody, unready=["code-tokens"]
+    )
+    async with served_by_one as served:
         vectors = await embed(served, chunks, task="code.passage", late_chunking=True)
     assert cosines(vectors, exact(models["code"], "Passage: ", chunks)).min() >= 0.9999
 

@@ -18,6 +18,7 @@ from launcher.multivector import projector
 from proxy.dialects.jina import render
 from proxy.embedding.multivector import MAX_TOKENS, MultiVectors, TokenEmbedder
 from proxy.embedding.projection import Projection
+from proxy.embedding.service import finish
 from proxy.errors import BadVector, InputTooLong, Invalid, PoisonedInput, invalid
 from proxy.scheduling.entries import ANYBODY, Caller
 from proxy.types import EmbedResult, Encoding, Ids, Matrix, Provenance
@@ -143,7 +144,7 @@ async def test_the_pages_example_runs(tokenwise: Served) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_token_level_backend_of_another_model_is_found_out_and_one_that_is_gone_is_503(
+async def test_a_token_level_backend_of_another_model_one_that_is_gone_and_one_that_pools_are_reported(
     tokenwise: Served,
 ) -> None:
     own = tokenwise.config["token_backends"]
@@ -151,26 +152,24 @@ async def test_a_token_level_backend_of_another_model_is_found_out_and_one_that_
     config = {
         **tokenwise.config,
         "backends": dict.fromkeys(BACKENDS, tokenwise.other),
-        "token_backends": {**own, "retrieval": {**own["retrieval"], "url": "unix:///no.sock"}},
+        "token_backends": {
+            **own,
+            "retrieval": {**own["retrieval"], "url": "unix:///no.sock"},
+            "code": {**own["code"], "url": tokenwise.pooled.url},
+        },
     }
-    async with proxy(config, wait=False) as url:
+    async with proxy(config, unready=("retrieval-tokens", "code-tokens")) as url:
         served = Stack(url=url, models={}, engines={})
         async with asyncio.timeout(READY_TIMEOUT_S):
-            while await unready(served) != {"retrieval-tokens"}:
+            while b"start it with --pooling none" not in (await served.get("/ready")).body:
                 await asyncio.sleep(0.02)
         for task, status, said in (
             ("text-matching", 502, "has another model than its own backend"),
             ("retrieval", 503, "backend retrieval-tokens is"),
+            ("code.query", 503, "start it with --pooling none"),
         ):
             answer = await served.post({"input": "the quick brown fox", "return_multivector": True, "task": task})
             assert (answer.status, said in str(answer.json["detail"])) == (status, True), answer.body
-
-
-async def unready(served: Stack) -> set[str]:
-    """The backends that `/ready` says cannot serve now."""
-    states = (await served.get("/ready")).json["backends"]
-    assert isinstance(states, dict)
-    return {name for name, state in states.items() if state != "ready"}
 
 
 async def test_the_server_says_what_is_missing_and_reads_a_projector_that_came_later(tmp_path: Path) -> None:
@@ -182,7 +181,7 @@ async def test_the_server_says_what_is_missing_and_reads_a_projector_that_came_l
         served = Stack(url=url, models={}, engines={})
         body = {"input": "a", "return_multivector": True}
         missing = await served.post(body)
-        projector.save(random_projector(FAMILY), file)
+        projector.save_projector(random_projector(FAMILY), file)
         there = await served.post(body)
         document = (await served.get("/openapi.json")).json
     assert (missing.status, missing.json["code"]) == (422, "VALIDATION_ERROR")
@@ -199,9 +198,9 @@ async def test_the_server_says_what_is_missing_and_reads_a_projector_that_came_l
 def test_a_projector_that_is_not_the_familys_is_refused(tmp_path: Path, content: bytes | str, said: str) -> None:
     file = tmp_path / "projector.npz"
     if content == "other":
-        projector.save(random_projector(FAMILY.model_copy(update={"dimensions": 64})), file)
+        projector.save_projector(random_projector(FAMILY.model_copy(update={"dimensions": 64})), file)
     elif content == "half":
-        projector.save(random_projector(FAMILY), file)
+        projector.save_projector(random_projector(FAMILY), file)
         file.write_bytes(file.read_bytes()[:-5000])
     else:
         assert isinstance(content, bytes)
@@ -219,7 +218,7 @@ def test_a_family_without_multi_vectors_says_so() -> None:
 def test_a_projection_is_numpys_and_each_row_has_length_one_or_none(states: Matrix, weight: Matrix, zero: bool) -> None:
     if zero:
         states[2] = 0
-    made = encode.finish(projection(weight, [0, 0, 0]).vectors(states), dimensions=3, normalized=True)
+    made = finish(projection(weight, [0, 0, 0]).vectors(states), dimensions=3, normalized=True)
     exact = states.astype(np.float64) @ weight.T.astype(np.float64)
     for row, vector in zip(exact, made, strict=True):
         if (norm := np.linalg.norm(row)) > 1:

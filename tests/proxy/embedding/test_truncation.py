@@ -4,7 +4,7 @@ import pytest
 
 from proxy.contract.family import VectorRules
 from proxy.embedding import late_chunking, truncation
-from proxy.embedding.truncation import READ, cut
+from proxy.embedding.truncation import READ, cut_ids
 from proxy.errors import Invalid
 from proxy.tokens.special import SpecialTokens, special_tokens
 
@@ -20,7 +20,7 @@ from proxy.tokens.special import SpecialTokens, special_tokens
     ],
 )
 def test_the_models_own_tokens_are_kept(ids: list[int], special: SpecialTokens, kept: list[int]) -> None:
-    assert list(cut(ids, 4, special)) == kept
+    assert list(cut_ids(ids, 4, special)) == kept
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_late_chunking_is_for_means_that_can_be_computed(
     rules: VectorRules, has_states: bool, reason: str | None
 ) -> None:
     if reason is None:
-        late_chunking.check(rules, has_states=has_states)
+        late_chunking.check_possible(rules, has_states=has_states)
     else:
         with pytest.raises(Invalid, match=reason):
-            late_chunking.check(rules, has_states=has_states)
+            late_chunking.check_possible(rules, has_states=has_states)

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from proxy.http.responses import LARGE, SLICE, Rows, _without_large, slices
+from proxy.http.responses import LARGE_FLOATS, SLICE_FLOATS, Rows, _without_large, slices
 from tests.support.stack import Stack
 
 # Of a vector each, of bits, of base64, or of many vectors each: in all up to three times what is written at once.
 embeddings = st.sampled_from(
     [
-        (96, np.full(LARGE // 32, 0.5, np.float32)),
-        (20, [np.full(128, n, np.float32) for n in range(LARGE // 1024)]),
-        (300, [1, 2] * (LARGE // 200)),
-        (30, "x" * LARGE),
+        (96, np.full(LARGE_FLOATS // 32, 0.5, np.float32)),
+        (20, [np.full(128, n, np.float32) for n in range(LARGE_FLOATS // 1024)]),
+        (300, [1, 2] * (LARGE_FLOATS // 200)),
+        (30, "x" * LARGE_FLOATS),
     ]
 )
 rows = st.tuples(st.floats(0, 1), embeddings).map(
@@ -47,7 +47,7 @@ def test_the_slices_are_the_whole(body: object) -> None:
 
 
 def test_the_vectors_are_freed_once_written() -> None:
-    vectors = np.zeros((2 * LARGE // 2048, 2048), np.float32)
+    vectors = np.zeros((2 * LARGE_FLOATS // 2048, 2048), np.float32)
     held = weakref.ref(vectors)
     gc.disable()  # it would run much later in a large process: 64 responses of 512 vectors were 250 MB until then
     try:
@@ -80,11 +80,11 @@ async def test_other_tasks_run_between_two_slices(shape: Callable[[NDArray[np.fl
     body = {"data": shape(np.zeros((2048, 2048), np.float32))}
     await written(body)
     ticking.cancel()
-    assert turns >= 2048 * 2048 // SLICE
+    assert turns >= 2048 * 2048 // SLICE_FLOATS
 
 
 async def test_a_large_answer_has_its_id_and_headers_like_any(served: Stack) -> None:
-    texts = LARGE // 2048 + 1
+    texts = LARGE_FLOATS // 2048 + 1
     answer = await served.post({"input": [f"{n}" for n in range(texts)]}, **{"X-Request-ID": "mine"})
     assert answer.status == 200
     assert answer.headers["X-Request-ID"] == "mine"

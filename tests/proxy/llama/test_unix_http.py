@@ -113,7 +113,7 @@ async def test_calls_that_overlap_have_connections_of_their_own_few_of_them_and_
 async def backend(*connections: Sequence[bytes]) -> AsyncIterator[LlamaClient]:
     async with (
         scripted(*connections) as socket,
-        connect("x", BackendSettings(url=f"unix://{socket}")) as one,
+        connect(LlamaClient, "x", BackendSettings(url=f"unix://{socket}")) as one,
     ):
         yield one
 
@@ -131,11 +131,11 @@ async def test_a_stale_connection_is_tried_once_more() -> None:
         assert [await one.send([b"[1]"]) for _ in range(2)] == [b"hello"] * 2
 
 
-async def test_a_call_that_was_lost_is_told_from_one_that_was_not_taken() -> None:
+async def test_a_call_that_was_lost_is_told_apart_from_one_that_was_not_taken() -> None:
     async with backend([], []) as one:
         with pytest.raises(BackendLost):
             await one.send([b"[1]"])
-    async with connect("x", BackendSettings(url="unix:///nowhere")) as one:
+    async with connect(LlamaClient, "x", BackendSettings(url="unix:///nowhere")) as one:
         with pytest.raises(BackendUnavailable) as down:
             await one.send([b"[1]"])
     assert not isinstance(down.value, BackendLost)

@@ -1,4 +1,4 @@
-"""The cache: the same vectors, fewer calls; bounded; never another model's; and a file that fails loses nothing."""
+"""The cache: the same vectors with fewer batches; bounded; never another model's; a file that fails costs no answer."""
 
 import asyncio
 import hashlib
@@ -52,7 +52,9 @@ requests = st.lists(st.tuples(st.sampled_from("ab"), st.lists(texts, min_size=1,
 
 @given(requests, st.integers(1, 12))
 @settings(deadline=None, max_examples=40)
-def test_no_vector_is_wrong_however_many_ask_at_once(asked: list[tuple[str, list[list[int]]]], entries: int) -> None:
+def test_no_vector_is_wrong_however_many_requests_run_at_once(
+    asked: list[tuple[str, list[list[int]]]], entries: int
+) -> None:
     async def ask() -> None:
         async with open_cache(entries * ENTRY, None, DIMENSIONS) as cache:
             assert cache
@@ -87,7 +89,7 @@ async def test_what_was_computed_is_not_computed_again_and_the_oldest_makes_room
         assert model.computed == 251
 
 
-async def test_a_model_that_was_exchanged_meanwhile_leaves_nothing() -> None:
+async def test_a_model_that_was_replaced_meanwhile_leaves_nothing_in_the_cache() -> None:
     model = Model("a")
     async with open_cache(100 * ENTRY, None, DIMENSIONS) as cache:
         assert cache
@@ -269,7 +271,7 @@ async def test_files_are_for_their_user_alone(tmp_path: Path) -> None:
     assert modes == dict.fromkeys(["c.db", "c.db-wal", "c.db-shm"], 0o600)
 
 
-async def test_what_was_kept_with_more_bytes_is_given_back(tmp_path: Path) -> None:
+async def test_disk_space_of_a_larger_cache_is_freed(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     await kept(path, 2000)
     before = path.stat().st_size

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from proxy.contract.admin import State
 from proxy.contract.settings import BackendSettings
-from proxy.llama.client import connect
+from proxy.llama.client import LlamaClient, connect
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
 from proxy.models.verification import KNOWN_TEXT
@@ -43,7 +43,7 @@ async def poisoned(engine: LlamaServer, one: StandIn, fault: Fault) -> None:
     one.fault = lambda given: fault if given[-3:] == ids else None
 
 
-async def test_all_are_answered_when_the_engine_is_killed_in_the_midst_and_comes_back(tiny: Tiny) -> None:
+async def test_all_requests_are_answered_when_the_engine_is_killed_and_comes_back(tiny: Tiny) -> None:
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:
         socket = Path(folder, "e.sock")
         async with AsyncExitStack() as exits:
@@ -100,7 +100,7 @@ async def test_only_the_text_to_blame_gets_an_error(tiny: Tiny, fault: Fault) ->
         assert await metric(served, 'trillama_quarantined_total{backend="text-matching"}') == 1
 
 
-async def test_an_engine_that_gives_nan_for_everything_is_told_from_a_text_that_does(tiny: Tiny) -> None:
+async def test_an_engine_that_gives_nan_for_everything_is_told_apart_from_a_text_that_does(tiny: Tiny) -> None:
     async with stand_in(tiny.engine) as one, front(one.url, tiny.family, tiny.model) as served:
         one.wedged = True
         asked = asyncio.create_task(served.post({"input": "innocent"}))
@@ -114,7 +114,7 @@ async def test_an_engine_that_also_ends_at_its_verification_makes_no_text_suspec
     """With the text alone, then at the verification, then with the text alone once more: it is served after that."""
     async with stand_in(tiny.engine) as one, asyncio.TaskGroup() as tasks:
         settings = BackendSettings(url=one.url, batch_tokens=BATCH_TOKENS, model_file=tiny.model)
-        async with connect("sick", settings) as backend:
+        async with connect(LlamaClient, "sick", settings) as backend:
             waiting = WaitLimits(tokens=10_000, batch_s=60, start_s=60, recovery_s=60)
             model = ServedModel(backend, family_of(tiny.family), waiting)
             model.dispatcher.suspects.quiet_s = 0.01

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from proxy.errors import DeadlineExceeded
-from proxy.models.rounding import LENGTHS, RoundingCheck, rounding_error
+from proxy.models.rounding import ROUNDING_LENGTHS, RoundingCheck, rounding_error
 from proxy.scheduling.entries import Outcome
 from proxy.types import Ids
 
@@ -25,14 +25,14 @@ class Engine:
         return Outcome(np.ones((len(inputs), 4), dtype=np.float32), {})
 
 
-async def test_it_is_measured_once_for_all_who_ask_at_the_same_time() -> None:
+async def test_it_is_measured_once_for_concurrent_callers() -> None:
     check, engine = RoundingCheck(), Engine()
     engine.gate.set()
     assert await asyncio.gather(*(check.error("x", 4096, engine) for _ in range(5))) == [0.0] * 5
-    assert engine.asked == [list(LENGTHS)]
+    assert engine.asked == [list(ROUNDING_LENGTHS)]
 
 
-async def test_one_that_leaves_while_it_measures_leaves_it_to_the_next() -> None:
+async def test_a_caller_cancelled_while_it_measures_leaves_it_to_the_next() -> None:
     check, engine = RoundingCheck(), Engine()
     first, second, third = (asyncio.ensure_future(check.error("x", 100, engine)) for _ in range(3))
     while not engine.asked:
@@ -41,10 +41,10 @@ async def test_one_that_leaves_while_it_measures_leaves_it_to_the_next() -> None
     first.cancel()
     engine.gate.set()
     assert await third == 0.0
-    assert engine.asked == [[n for n in LENGTHS if n <= 100]] * 2
+    assert engine.asked == [[n for n in ROUNDING_LENGTHS if n <= 100]] * 2
 
 
-async def test_one_whose_time_is_over_leaves_it_to_the_next() -> None:
+async def test_a_caller_that_times_out_leaves_it_to_the_next() -> None:
     async def late(_: Sequence[Ids]) -> Outcome:
         raise DeadlineExceeded("too late")
 

@@ -10,8 +10,8 @@ import pytest_asyncio
 from proxy.contract.family import Family, TokenizerRules, Words
 from proxy.contract.settings import BackendSettings
 from proxy.errors import BackendError
-from proxy.llama.client import connect
-from proxy.models.verification import NoTokenizer, VerifiedBackend, verify
+from proxy.llama.client import LlamaClient, connect
+from proxy.models.verification import NoTokenizer, VerifiedBackend, verify_backend
 from proxy.tokens.gguf_tokenizer import Tokenizer
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.stack import FAMILY_FILE, family_of
@@ -39,8 +39,8 @@ def family(words: Words) -> Family:
 
 async def verified(engine: LlamaServer, words: Words, model_file: Path | None) -> VerifiedBackend:
     settings = BackendSettings(url=engine.url, model_file=model_file, batch_tokens=512)
-    async with connect("encoder", settings) as backend:
-        return await verify(backend, family(words))
+    async with connect(LlamaClient, "encoder", settings) as backend:
+        return await verify_backend(backend, family(words))
 
 
 async def test_the_originals_tokens_are_served_where_llama_cpp_makes_others(
@@ -88,8 +88,8 @@ async def test_the_originals_tokens_are_refused_by_name_where_they_cannot_be_rig
 
 async def test_a_vector_is_that_of_the_originals_tokens(engine: LlamaServer, model: Path) -> None:
     settings = BackendSettings(url=engine.url, model_file=model, batch_tokens=512)
-    async with connect("encoder", settings) as backend:
-        served = await verify(backend, family("original"))
+    async with connect(LlamaClient, "encoder", settings) as backend:
+        served = await verify_backend(backend, family("original"))
         vectors = await backend.embed(await served.tokenize([HANGUL]))
     ids = original("wordpiece").ids[texts().index(HANGUL)]
     assert vectors.tolist() == (await engine.embed([ids])).tolist()

@@ -48,7 +48,7 @@ def test_bulk_has_its_share_however_many_queries_come(query: int, length: int) -
         call = waiting.next_batch(0, interactive_lately=True)
         calls += 1
         had, total = had + tokens(call, bulk), total + tokens(call)
-    slots_are_the_limit = (SLOTS // 2) * length  # half of the texts of a call are all that it can be given
+    slots_are_the_limit = (SLOTS // 2) * length  # a batch gives it half of its texts at most
     assert had >= min(MIN_BULK_SHARE * total, calls * slots_are_the_limit / 2) - 2 * BATCH
     assert total - had >= 0.4 * total - 2 * BATCH or query * SLOTS < length
 
@@ -195,7 +195,7 @@ def test_a_long_request_is_done_although_short_ones_keep_coming(others: str) -> 
     while long.left:
         call()
         calls += 1
-        assert calls <= 3 * 50 * 9  # three times as many as with equal shares, for the short ones come faster so
+        assert calls <= 3 * 50 * 9  # three times as many as with equal shares: the short ones arrive faster
 
 
 def test_requests_of_a_key_are_done_one_after_another() -> None:
@@ -234,7 +234,7 @@ def test_new_keys_do_not_overtake_one_that_was_served_before() -> None:
     assert had >= 4 * BATCH  # one in each round, while more and more wait
 
 
-def test_a_request_that_goes_first_passes_those_of_its_own_key_and_takes_nothing_from_another() -> None:
+def test_a_request_marked_first_passes_those_of_its_own_key_and_takes_nothing_from_another() -> None:
     waiting = queue()
     of = {client: [enqueue(waiting, 5, client=client) for _ in range(20)] for client in "ab"}
     urgent = QueuedRequest(1, asyncio.Future(loop=CLOSED_LOOP), Caller(client="a", first=True))

@@ -56,7 +56,7 @@ def test_room_is_given_back_with_the_block_unless_it_was_moved() -> None:
     assert budget.held == 0
 
 
-def test_only_who_is_slow_loses_room_and_only_where_it_lacks() -> None:
+def test_only_slow_transfers_lose_room_and_only_when_it_is_needed() -> None:
     budget = MemoryBudget(1000)
     quick, slow, other = Sending(slow=False), Sending(slow=True), Sending(slow=True)
     with ExitStack() as exits:

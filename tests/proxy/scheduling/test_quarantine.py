@@ -10,7 +10,7 @@ import pytest
 
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import QueuedRequest, QueuedText, TokenizedText
-from proxy.scheduling.quarantine import FIRST_S, KEPT, LONGEST_QUIET_S, LONGEST_S, QUIET_S, Suspects, Verdict
+from proxy.scheduling.quarantine import FIRST_S, KEPT, LONGEST_QUARANTINE_S, LONGEST_QUIET_S, QUIET_S, Suspects, Verdict
 from tests.support.queued_requests import join, owners, queue
 
 BATCH_S, RESTART_S = 0.1, 1.0
@@ -71,7 +71,7 @@ def test_poison_is_refused_for_longer_each_time_and_has_one_try_between() -> Non
     suspects.ended_with([b"x"], BATCH_S, now)
     for sentence in range(8):
         assert suspects.ended_with([b"x"], BATCH_S, now) == [Verdict.POISON]
-        until = now + min(LONGEST_S, FIRST_S * 2**sentence)
+        until = now + min(LONGEST_QUARANTINE_S, FIRST_S * 2**sentence)
         assert suspects.quiet_before(b"x", until - 1) == math.inf
         assert suspects.quiet_before(b"x", until) == QUIET_S
         now = until

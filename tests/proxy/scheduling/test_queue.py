@@ -10,7 +10,7 @@ import pytest_asyncio
 from proxy.contract.admin import State
 from proxy.contract.settings import BackendSettings
 from proxy.errors import BackendLoading
-from proxy.llama.client import connect
+from proxy.llama.client import LlamaClient, connect
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
 from tests.support.stack import BATCH_TOKENS, Stack, family_of
@@ -22,7 +22,7 @@ SLOTS, SMALL_TOKENS = 16, BATCH_TOKENS // 4
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A proxy with two keys before a stand-in that counts its calls."""
+    """A proxy with two keys before a stand-in that counts its batches."""
 
     served: Stack
     one: StandIn
@@ -171,7 +171,7 @@ async def paused(tiny: Tiny) -> AsyncIterator[tuple[ServedModel, StandIn]]:
         settings = BackendSettings(
             url=one.url, slots=4, batch_tokens=BATCH_TOKENS, model_file=tiny.model, on_demand=True
         )
-        async with connect("demand", settings) as backend:
+        async with connect(LlamaClient, "demand", settings) as backend:
             waiting = WaitLimits(tokens=10_000, batch_s=60, start_s=0.5, recovery_s=60)
             model = ServedModel(backend, family_of(tiny.family), waiting)
             working = tasks.create_task(model.serve())

@@ -85,7 +85,7 @@ async def test_a_suspect_whose_request_is_cancelled_leaves_the_queue_at_once() -
         assert await firsts(dispatcher, [3]) == [3]
 
 
-async def test_a_text_that_an_ailing_engine_ends_with_again_and_again_is_given_up_not_quarantined() -> None:
+async def test_a_text_that_an_unstable_engine_ends_with_repeatedly_is_given_up_not_quarantined() -> None:
     engine = Engine(guilty=2, error=BackendLost("lost"))
     async with serving(engine) as dispatcher:
         asked = asyncio.ensure_future(dispatcher.embed([[2]]))

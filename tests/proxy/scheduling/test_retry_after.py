@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import Overloaded
 from proxy.models.admission import Admission, estimate
-from proxy.scheduling.throughput import GUESS, LONGEST_S, RetrySchedule, Throughput
+from proxy.scheduling.throughput import GUESS, LONGEST_RETRY_S, RetrySchedule, Throughput
 from tests.support.scripted import Engine, called, serving
 
 
@@ -36,8 +36,8 @@ def test_all_requests_rejected_at_once_find_room_when_they_come_back(
 ) -> None:
     schedule = RetrySchedule()
     told = [schedule.book(now, tokens, queued=room, room=room, per_s=per_s) for tokens in sizes]
-    assert all(1 <= seconds <= LONGEST_S for seconds in told)
-    if max(told) < LONGEST_S:
+    assert all(1 <= seconds <= LONGEST_RETRY_S for seconds in told)
+    if max(told) < LONGEST_RETRY_S:
         assert refused_again(told, sizes, room=room, per_s=per_s) == 0
         assert max(told) <= 2 + 2 * (room + sum(sizes)) / min(per_s, room), "no wait is needlessly long"
 

@@ -15,7 +15,7 @@ from anyio.from_thread import start_blocking_portal
 
 from proxy.contract.settings import BackendSettings
 from proxy.errors import BackendUnavailable
-from proxy.llama.client import connect
+from proxy.llama.client import LlamaClient, connect
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
 from tests.support.recording import Recorded, recorded
@@ -193,7 +193,7 @@ async def test_where_our_tokens_would_differ_the_engine_tokenises_and_the_log_sa
     texts = [*TEXTS.values(), "the 12345 foxes and the other"]
     expected = [await engine.tokenize(text) for text in texts]
     settings = BackendSettings(url=engine.url, model_file=path)
-    async with connect("code", settings) as backend, asyncio.TaskGroup() as group:
+    async with connect(LlamaClient, "code", settings) as backend, asyncio.TaskGroup() as group:
         model = ServedModel(backend, FAMILY, WaitLimits(tokens=1000, batch_s=60, start_s=0, recovery_s=0))
         working = group.create_task(model.serve())
         while await closed(model):

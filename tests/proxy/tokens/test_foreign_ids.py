@@ -22,7 +22,7 @@ TEXT = "Grüße aus Köln, 我们的模型 🎉 def embed(self): <|endoftext|>"
 def cl100k() -> Encoding:
     """tiktoken's own encoding, from the same file."""
     (path,) = [path for path in foreign_ids._places() if path.is_file()]  # noqa: SLF001 # where it is, is not for users
-    ranks = load_tiktoken_bpe(str(path), expected_hash=foreign_ids.SHA256)
+    ranks = load_tiktoken_bpe(str(path), expected_hash=foreign_ids.CL100K_SHA256)
     pattern = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s"""
     special = {token.decode(): number for number, token in foreign_ids.SPECIAL.items()}
     return Encoding("cl100k_base", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)

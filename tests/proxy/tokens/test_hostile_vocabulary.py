@@ -77,7 +77,9 @@ def test_an_odd_vocabulary_is_refused_by_name(tmp_path: Path, content: bytes, wo
 
 @pytest.mark.parametrize("content", LIES.values(), ids=LIES.keys())
 @pytest.mark.parametrize("wanted", [frozenset(), frozenset({"k"})], ids=["skipped", "wanted"])
-def test_a_lie_is_a_named_error_and_takes_no_memory(tmp_path: Path, content: bytes, wanted: frozenset[str]) -> None:
+def test_a_false_claim_is_a_named_error_and_takes_no_memory(
+    tmp_path: Path, content: bytes, wanted: frozenset[str]
+) -> None:
     path = write(tmp_path / "m.gguf", content)
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The listening socket of a running proxy: when it accepts connections, and how it hands over to another proxy."""
+"""When the proxy accepts connections on its listening socket, and how it hands over to another proxy."""
 
 import asyncio
 import socket
@@ -9,11 +9,11 @@ from aiohttp import web
 from proxy.edge import middleware
 from proxy.process import open_files
 
-LINGER_S = 0.5
+_LINGER_S = 0.5
 
 
-class Server:
-    """Serves `app`, which `runner` runs, on a listening socket that other proxies may share.
+class Acceptor:
+    """Accepts connections for `app`, which `runner` runs, on a listening socket that other proxies may share.
 
     `stop` is set when it has finished.
     """
@@ -53,14 +53,14 @@ class Server:
     async def stop_accepting(self) -> None:
         """Accept no more connections, and send `Connection: close` from now on.
 
-        Waits LINGER_S for requests on the connections accepted last: aiohttp would close them before those arrive.
+        Waits _LINGER_S for requests on the connections accepted last: aiohttp would close them before those arrive.
         """
         site, self._site = self._site, None
         if site:
             await site.stop()  # other proxies may share the socket: new connections wait in the kernel or reach them
         self._app[middleware.STOPPING].set()
         with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
+            async with asyncio.timeout(_LINGER_S):
                 await asyncio.sleep(0.02)  # a connection accepted just now is not in the list yet
                 while self._runner.server and self._runner.server.connections:  # noqa: ASYNC110 # as above
                     await asyncio.sleep(0.01)
