@@ -14,7 +14,7 @@ from rich.table import Table
 from launcher.errors import ArgumentError, ConfigError, LauncherError, ModelError
 from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache
-from launcher.hub.cache_entry import find_cached, sha256_in_name
+from launcher.hub.cache_entry import sha256_in_name
 from launcher.hub.listing import Offer, offered
 from launcher.models import header_check, inventory, pull, sources
 from launcher.models.inventory import InventoryRow
@@ -121,11 +121,9 @@ def verify(config: ConfigFile = None) -> None:
         found = _File(f"{backend} (your own)", path, None, header_check.check_model)
         damaged += not _verified(found, family, "copy the file again")
     for lora in sources.lora_files(family, settings.host.models):
-        if lora_path := lora.local or find_cached(lora.repo, lora.filename):
-            found = _File(f"{lora.backend} LoRA", lora_path, sha256_in_name(lora_path), header_check.check_lora)
-            damaged += not _verified(
-                found, family, "copy the file again" if lora.local else f"rm {lora_path.resolve()}"
-            )
+        if here := sources.find_here(lora):
+            found = _File(f"{lora.backend} LoRA", here, sha256_in_name(here), header_check.check_lora)
+            damaged += not _verified(found, family, "copy the file again" if lora.local else f"rm {here.resolve()}")
     if damaged:
         raise ModelError(f"{damaged} file{'s' if damaged > 1 else ''} not as expected: run the commands above")
 
