@@ -14,6 +14,7 @@ LauncherError                    1   anything not named below
 ├── ModelError                   66  a model file is missing, wrong or cannot be downloaded (EX_NOINPUT)
 │   ├── DamagedFile              66  it is truncated, or its content is wrong
 │   ├── HubUnreachable           75  the hub does not answer, or cannot serve us now (EX_TEMPFAIL)
+│   ├── PackageUnavailable       75  pip cannot fetch the package that a model is made from (EX_TEMPFAIL)
 │   └── NotWritten               75  the file cannot be written: disk full, read-only, no permission (EX_TEMPFAIL)
 └── ChildError                   70  a child process failed (EX_SOFTWARE)
     ├── StartError               75  it did not become ready: port taken, memory, a crash (EX_TEMPFAIL)
@@ -81,6 +82,10 @@ class DamagedFile(ModelError):
 
 
 class HubUnreachable(ModelError):
+    exit_code = 75
+
+
+class PackageUnavailable(ModelError):
     exit_code = 75
 
 

@@ -16,9 +16,10 @@ from proxy.edge.acceptor import Acceptor
 from proxy.edge.connections import Connections, Deadlines
 from proxy.edge.http_server import running_server
 from proxy.edge.origins import Origins
-from proxy.embedding.multivector import ModelStates, MultiVectors
+from proxy.embedding.multivector import MultiVectors
 from proxy.embedding.service import EmbedService, ServedLimits
 from proxy.embedding.tasks import TaskTable
+from proxy.embedding.token_states import ModelStates
 from proxy.http import admin, openapi, pages, routes
 from proxy.llama.client import LlamaClient, connect
 from proxy.llama.token_client import TokenClient
@@ -88,10 +89,10 @@ async def _service(config: ProxySettings, family: Family) -> AsyncIterator[Embed
         by_token = {
             name: await served(TokenClient, f"{name}-tokens", one) for name, one in config.token_backends.items()
         }
-        sources = {name: ModelStates(model, models[name]) for name, model in by_token.items()}
-        multivectors = MultiVectors(family, config.multivector_file, sources)
+        states = {name: ModelStates(model, models[name]) for name, model in by_token.items()}
+        multivectors = MultiVectors(family, config.multivector_file, states)
         limits, decode = _limits(config, family), _decode(config.token_ids)
-        service = EmbedService(table, models, limits, multivectors, decode, by_token)
+        service = EmbedService(table, models, limits, multivectors, decode, states)
         async with asyncio.TaskGroup() as tasks:
             serving_tasks = [tasks.create_task(model.serve(), name=name) for name, model in service.all_models.items()]
             try:

@@ -36,7 +36,7 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
-    """One request of any dialect. `task` and `role` are as the caller wrote them; None means absent.
+    """One request of any dialect. `task`, `role` and `instruction` are as the caller wrote them; None means absent.
 
     The inputs in `refused`, by index, are invalid: "" stands in their place. `default_task` is the dialect's task if
     none is given; None leaves it to the server. `partial`: an input that fails does not fail the others. `late`: the
@@ -49,6 +49,7 @@ class EmbedRequest:
     model: str | None = None
     task: str | None = None
     role: str | None = None
+    instruction: str | None = None
     default_task: str | None = None
     dimensions: int | None = None
     normalized: bool = True
@@ -71,12 +72,17 @@ class ModelSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What made a vector. Two vectors can be compared if and only if their `space` is the same."""
+    """What made a vector. Two vectors can be compared if and only if their `space` is the same.
+
+    `digest` is that of the model's file, `lora` that of its LoRA's, if it has one.
+    """
 
     digest: str
     quantization: str
     engine: str
     space: str
+    pooling: str
+    lora: str | None = None
     size: ModelSize = ModelSize()
 
 

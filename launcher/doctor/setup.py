@@ -5,23 +5,24 @@ import hashlib
 import os
 import re
 import shlex
-import shutil
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-
+from launcher.conversion.made import Recipe
 from launcher.doctor.finding import Finding, fail, ok, warn
 from launcher.errors import LauncherError, StartError
 from launcher.fleet.listener import listen
 from launcher.host import processes
-from launcher.models import sources
+from launcher.host.disk import free_bytes
+from launcher.models import header_check, sources
 from launcher.models.sources import ModelFile
 from launcher.planning.memory import GIB
 from launcher.planning.request import AUTO
 from launcher.settings.config import LOOPBACK, Settings
-from launcher.settings.folders import LONGEST_BASE, fits_sockets, hub_cache, runtime_base, write_obstacle
+from launcher.settings.family import FamilyFile
+from launcher.settings.folders import LONGEST_BASE, cache_dir, fits_sockets, hub_cache, runtime_base, write_obstacle
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
 
@@ -85,31 +86,43 @@ async def exposure(settings: Settings) -> Finding:
 async def disk(settings: Settings, _deep: bool) -> Finding:
     """Whether the disk has room for the files that are still to be downloaded."""
     if settings.host.demo:
-        return ok("the demo models take 20 MB")
-    missing = [one for one in _wanted(settings) if _path(one) is None]
+        return ok("the made-up models take 20 MB")
+    missing = [one for one in _wanted(settings) if sources.find_here(one) is None]
+    if packages := [one.origin.source.bytes for one in missing if isinstance(one.origin, Recipe)]:
+        # The package, what pip keeps of it, and the file that is made.
+        return _room(f"{len(packages)} packages", 3 * sum(packages) / GIB, cache_dir(), "TRILLAMA_CACHE")
     published, quantization = settings.family.weights.published, settings.host.models.quantization
     figures = published.quantizations.get(quantization or settings.family.weights.quantization) if published else None
     if not missing:
         return ok("nothing has to be downloaded")
-    cache = hub_cache()
-    free = shutil.disk_usage(next(one for one in (cache, *cache.parents) if one.exists())).free / GIB
     size = figures.file_gib * len(missing) if figures else 0.0
-    text = f"{len(missing)} files, {size:.1f} GiB in all, have to be downloaded; {cache} has {free:.1f} GiB free"
-    return fail(text, "make room, or set HF_HOME to a folder on another disk") if size > free else ok(text)
+    return _room(f"{len(missing)} files", size, hub_cache(), "HF_HOME")
+
+
+def _room(what: str, gib: float, folder: Path, moved_by: str) -> Finding:
+    free = free_bytes(folder) / GIB
+    text = f"{what}, {gib:.1f} GiB in all, have to be downloaded; {folder} has {free:.1f} GiB free"
+    return fail(text, f"make room, or set {moved_by} to a folder on another disk") if gib > free else ok(text)
 
 
 async def complete_model_files(settings: Settings, deep: bool) -> Finding:
     """Whether each file here is a complete GGUF of the family; with `deep`, also has the hub's SHA-256."""
     if settings.host.demo:
-        return ok("the demo models are made when needed")
+        return ok("the made-up models are made when needed")
     family = settings.family
-    here = {one.backend: path for one in _wanted(settings) if (path := _path(one))}
-    for backend, path in here.items():
-        own = backend in settings.host.models.files
+    here = {one.backend: path for one in _wanted(settings) if (path := sources.find_here(one))}
+    loras = sources.lora_files(family, settings.host.models)
+    checks: list[tuple[ModelFile, str, Callable[[Path, FamilyFile], object]]] = [
+        *((one, "files", header_check.check_model) for one in _wanted(settings)),
+        *((one, "lora_files", header_check.check_lora) for one in loras),
+    ]
+    for one, setting, check in checks:
+        if (path := sources.find_here(one)) is None:
+            continue
         remove = shlex.join(("rm", str(path.resolve()), str(path)))
-        fix = f"correct files.{backend} under [models]" if own else f"{remove}  # it is downloaded again"
+        fix = f"correct {setting}.{one.backend} under [models]" if one.local else f"{remove}  # it is downloaded again"
         try:
-            sources.check_file(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+            check(path, family)
         except LauncherError as error:
             return fail(str(error), fix)
         if deep and (damaged := await asyncio.to_thread(_damage, path)):
@@ -122,13 +135,6 @@ async def complete_model_files(settings: Settings, deep: bool) -> Finding:
 
 def _wanted(settings: Settings) -> tuple[ModelFile, ...]:
     return sources.model_files(settings.family, settings.host.models)
-
-
-def _path(wanted: ModelFile) -> Path | None:
-    if wanted.local is not None:
-        return wanted.local
-    cached = try_to_load_from_cache(wanted.repo, wanted.filename)
-    return Path(cached) if isinstance(cached, str) else None
 
 
 def _damage(path: Path) -> str | None:

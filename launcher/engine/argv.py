@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, EngineError
 from launcher.settings.config import FlashAttention
+from proxy.contract.family import Pooling, RopeScaling
 
 _FLAG = re.compile(r"--?[A-Za-z]")  # a negative number is a value
 
@@ -62,6 +63,9 @@ RESERVED_FLAGS = REQUIRED_FLAGS | frozenset(
     """.split()  # noqa: SIM905 # a table, grouped by subject
 )
 
+# Whose logits `--no-logits-for-embeddings` leaves out: the patch of `trillama engine build` has an edit for each.
+LEAN_ARCHITECTURES = ("qwen2vl", "qwen2", "qwen3")
+
 # Room for the golden texts and the proxy's check texts, at a token a byte; llama.cpp's contexts are multiples of 256.
 CHECK_TOKENS = 256
 
@@ -84,7 +88,7 @@ class ServerSpec:
 
     `socket` must end in `.sock`: only by this does llama-server tell a UNIX socket from an address. `devices` are
     llama.cpp's names (CUDA0); none means all that exist, its own default. `tensor_split` has the share of each device.
-    `pooling` "none" returns the state of every token.
+    `pooling` "none" returns the state of every token. `lora` is a LoRA that the weights get.
     """
 
     name: str
@@ -98,7 +102,9 @@ class ServerSpec:
     devices: tuple[str, ...] = ()
     tensor_split: tuple[float, ...] = ()
     extra_flags: tuple[str, ...] = ()
-    pooling: Literal["mean", "none"] = "mean"
+    pooling: Pooling | Literal["none"] = "mean"
+    rope_scaling: RopeScaling | None = None
+    lora: Path | None = None
 
 
 def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
@@ -122,11 +128,18 @@ def context_tokens(batch_tokens: int) -> int:
 
 
 def argv(engine: EngineCommand, spec: ServerSpec) -> tuple[str, ...]:
-    """The command that runs `spec` with `engine`, which must know REQUIRED_FLAGS."""
+    """The command that runs `spec` with `engine`, which must know REQUIRED_FLAGS.
+
+    Raises EngineError if the engine lacks a flag that this model's vectors need.
+    """
+    own = tuple(_of_the_model(spec))
+    if lacking := [flag for flag in own if _FLAG.match(flag) and flag not in engine.flags]:
+        raise EngineError(f"{spec.name}: this llama-server has no {lacking[0]}, which the model needs: use a newer one")
     return (
         *engine.argv,
         *_chosen(spec),
         *_guards(spec),
+        *own,
         *_optional(engine.flags),
         *spec.extra_flags,
     )
@@ -166,6 +179,14 @@ def _guards(spec: ServerSpec) -> Iterator[str]:
     yield "--metrics"
     yield from ("--verbosity", "1")  # errors only: any more logs three lines per text
     yield "--offline"
+
+
+def _of_the_model(spec: ServerSpec) -> Iterator[str]:
+    """What changes the vectors of some models."""
+    if spec.lora:
+        yield from ("--lora", str(spec.lora))
+    if spec.rope_scaling:
+        yield from ("--rope-scaling", spec.rope_scaling.type, "--rope-freq-scale", f"{spec.rope_scaling.freq_scale:g}")
 
 
 def _optional(flags: frozenset[str]) -> Iterator[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 POOLING = ("none", "mean", "cls", "last", "rank")
+ROPE_SCALING = ("none", "linear", "yarn")
 FLASH_ATTENTION = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}
 
 
@@ -56,6 +57,9 @@ class Options(argparse.Namespace):
     device: str | None
     tensor_split: list[float] | None
     threads: int
+    lora: str | None
+    rope_scaling: str | None
+    rope_freq_scale: float
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -158,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--tensor-split", type=_proportions, help="fraction of the model to offload to each device, comma-separated")
     add("--threads", type=int, default=physical_cores(), help="threads that compute (default: physical cores)")
     add("--threads-http", type=int, default=-1, help="threads that answer HTTP")
+    add("--lora", help="path of a LoRA adapter")
+    add("--rope-scaling", choices=ROPE_SCALING, help="RoPE frequency scaling method")
+    add("--rope-freq-scale", type=float, default=0.0, help="RoPE frequency scaling factor, 1/N for N times the context")
     add("--verbosity", type=int, default=3, help="1: errors, 2: warnings, 3: info")
     for flag in ("--embedding", "--kv-unified", "--metrics", "--no-ui", "--offline"):
         add(flag, action="store_true", help="as llama-server's")
@@ -196,6 +203,12 @@ def _params(options: Options) -> "CommonParams":
     params.n_gpu_layers = options.gpu_layers
     if options.tensor_split:
         params.tensor_split = options.tensor_split
+    if options.lora:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(options.lora, 1.0)]
+    if options.rope_scaling:
+        name = f"LLAMA_ROPE_SCALING_TYPE_{options.rope_scaling.upper()}"
+        params.rope_scaling_type = xllamacpp.llama_rope_scaling_type[name]
+    params.rope_freq_scale = options.rope_freq_scale
     params.fit_params = options.fit == "on"
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads

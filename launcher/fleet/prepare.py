@@ -3,17 +3,21 @@
 import asyncio
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.engine import argv, cpu_fallback, discovery, profile
 from launcher.engine import devices as gpu
-from launcher.models import sources
+from launcher.errors import ModelError
+from launcher.models import header_check, sources
 from launcher.models.demo import demo_models
 from launcher.planning import sizing
 from launcher.settings.config import Settings
+from launcher.settings.family import Weights
 from launcher.settings.folders import LOGS, cache_dir, make_folder
 from launcher.supervision.deployment import Deployment
 from launcher.terminal.progress import Display
+from proxy.contract.gguf import Header
 
 
 async def prepare(
@@ -42,12 +46,18 @@ async def prepare(
     decision = sizing.decide(settings, found, devices, names, ours=ours)
     for note in (*decision.notes, *sizing.save_choices(settings, decision)):
         display.say(note)
-    paths = await files(decision.settings, names, display)
+    served = await files(decision.settings, names, display)
+    most = served.longest(settings.family.weights)
+    asked, hoped = settings.host.max_input_tokens, settings.max_input_tokens
+    settings = header_check.bounded(decision.settings, most, asked)
+    if settings.max_input_tokens < hoped and settings.max_input_tokens in most:
+        display.say(f"the longest text is {settings.max_input_tokens} tokens: the model's file takes no longer ones")
     return Deployment(
-        settings=profile.apply_saved(decision.settings, found, devices, paths, display.say),
+        settings=profile.apply_saved(settings, found, devices, served.models, display.say),
         listener=listener,
         engine=found,
-        models=paths,
+        models=served.models,
+        loras=served.loras,
         placements=decision.placements,
         capacity=decision.capacity,
         devices=devices,
@@ -55,15 +65,47 @@ async def prepare(
     )
 
 
-async def files(settings: Settings, names: Sequence[str], display: Display) -> dict[str, Path]:
-    """Each backend's model file, downloaded and checked. Raises ModelError."""
+async def available_settings(settings: Settings, display: Display) -> Settings:
+    """The settings, or their fallback if they have one and a model of theirs cannot be fetched; says which and why."""
+    if settings.fallback is None:
+        return settings
+    try:
+        for wanted in sources.model_files(settings.family, settings.host.models):
+            await sources.locate(wanted, report=display.downloading)
+    except ModelError as error:
+        display.say(f"{settings.family.name} cannot be fetched, so made-up models are served instead: {error}")
+        return settings.fallback
+    return settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedFiles:
+    """The checked files of the backends, by their names. Demo models have no `headers`: they are made to fit."""
+
+    models: Mapping[str, Path]
+    loras: Mapping[str, Path] = field(default_factory=dict)
+    headers: Mapping[str, Header] = field(default_factory=dict)
+
+    def longest(self, weights: Weights) -> list[int | None]:
+        """The longest text that each file takes, if its header says it."""
+        return [header_check.longest_text(header, weights) for header in self.headers.values()]
+
+
+async def files(settings: Settings, names: Sequence[str], display: Display) -> ServedFiles:
+    """Each backend's model file and LoRA, downloaded, and checked against the family. Raises ModelError."""
     if settings.host.demo:
         made = await asyncio.to_thread(demo_models, cache_dir() / "demo")
-        return {name: made[name] for name in names}
-    family = settings.family
-    paths = {}
+        return ServedFiles(models={name: made[name] for name in names})
+    family, paths, loras = settings.family, dict[str, Path](), dict[str, Path]()
     for wanted in sources.model_files(family, settings.host.models):
         if wanted.backend in names:
-            paths[wanted.backend] = path = await sources.locate_intact(wanted, report=display.downloading)
-            sources.check_file(path, architecture=family.weights.architecture, dimensions=family.dimensions)
-    return paths
+            paths[wanted.backend] = await sources.locate_intact(wanted, report=display.downloading)
+    for wanted in sources.lora_files(family, settings.host.models):
+        if wanted.backend in names:
+            loras[wanted.backend] = lora = await sources.locate_intact(wanted, report=display.downloading)
+            header_check.check_lora(lora, family)
+    headers = {name: header_check.check_model(path, family) for name, path in paths.items()}
+    for note in dict.fromkeys(header_check.left_out(header, family.weights) for header in headers.values()):
+        if note:
+            display.say(note)
+    return ServedFiles(models=paths, loras=loras, headers=headers)

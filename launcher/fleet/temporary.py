@@ -9,7 +9,7 @@ from launcher.fleet import fleet as supervisor
 from launcher.fleet.address import server_url
 from launcher.fleet.fleet import Fleet
 from launcher.fleet.listener import listen
-from launcher.fleet.prepare import prepare
+from launcher.fleet.prepare import available_settings, prepare
 from launcher.printable import Terminal
 from launcher.settings.config import HostConfig, Settings
 from launcher.settings.family import FamilyFile
@@ -37,13 +37,10 @@ async def served(
 
 async def _started(settings: Settings, task: str | None, use: Callable[[str], Awaitable[T]], display: Display) -> T:
     """Start the one backend that the task needs and a proxy on a free port; both have ended when this returns."""
-    needed = _backend_of(settings.family, task)
-    settings = settings.with_host(
-        host="127.0.0.1",
-        port=0,
-        proxy=settings.host.proxy.model_copy(update={"log_level": "warning"}),
-        supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # for one call: no retry
-    )
+    _backend_of(settings.family, task)  # a wrong task is refused before anything is fetched
+    with display.live():
+        settings = await available_settings(settings, display)
+    settings, needed = _for_one_call(settings), _backend_of(settings.family, task)
     results: list[T] = []
     with listen(settings.host) as listener, display.live():
         deployment = await prepare(settings, listener, display, only=(needed,))
@@ -55,6 +52,15 @@ async def _started(settings: Settings, task: str | None, use: Callable[[str], Aw
 
         await supervisor.serve(deployment, display.status, ask)
     return results[0]
+
+
+def _for_one_call(settings: Settings) -> Settings:
+    return settings.with_host(
+        host="127.0.0.1",
+        port=0,
+        proxy=settings.host.proxy.model_copy(update={"log_level": "warning"}),
+        supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # for one call: no retry
+    )
 
 
 def _backend_of(family: FamilyFile, task: str | None) -> str:

@@ -19,15 +19,16 @@ from huggingface_hub import CachedFileInfo, CacheNotFound, HFCacheInfo, scan_cac
 from launcher.errors import ModelError, NotWritten
 from launcher.host import processes
 from launcher.hub.cache_entry import INCOMPLETE, blobs_of, find_cached, folder_of, sha256_in_name
-from launcher.settings.family import FamilyFile, ModelSource
+from launcher.settings.family import FamilyFile, HubFile
 from launcher.settings.folders import hub_cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedFile:
-    """A complete file in the cache. `sha256` is the hub's, None if the cache does not know it.
+    """A complete file in the cache. `sha256` is the one it was stored with, None if the cache does not know it.
 
     `current`: whether a start would use it; a file of an older revision of its repository only takes space.
+    `entry`: its place in the hub's cache; None for a file that was made here.
     """
 
     backend: str
@@ -35,11 +36,8 @@ class CachedFile:
     bytes: int
     sha256: str | None
     current: bool
-    entry: CachedFileInfo
-
-    @property
-    def path(self) -> Path:
-        return self.entry.file_path
+    path: Path
+    entry: CachedFileInfo | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +69,7 @@ def cached_files(family: FamilyFile) -> tuple[CachedFile, ...]:
     cache = _scanned()
     return tuple(
         sorted(
-            (one for backend, source in family.weights.models.items() for one in _of(backend, source, cache)),
+            (one for backend, source in family.weights.on_hub.items() for one in _of(backend, source, cache)),
             key=lambda one: (tuple(family.weights.models).index(one.backend), -one.bytes),
         )
     )
@@ -81,7 +79,7 @@ def stopped_downloads(family: FamilyFile) -> tuple[StoppedDownload, ...]:
     """Every partial download of the family, stopped or still running in another process."""
     return tuple(
         StoppedDownload(backend=backend, path=path, bytes=path.stat().st_size)
-        for backend, source in family.weights.models.items()
+        for backend, source in family.weights.on_hub.items()
         for path in sorted(blobs_of(source.repo).glob(f"*{INCOMPLETE}"))
     )
 
@@ -90,7 +88,7 @@ def describe_damage(family: FamilyFile) -> tuple[str, ...]:
     """A sentence for each repository of the family that `cached_files` skips because its cache is damaged."""
     sentences = list[str]()
     warnings = [str(warning) for warning in _scanned().warnings]
-    for source in family.weights.models.values():
+    for source in family.weights.on_hub.values():
         folder = folder_of(source.repo)
         dangling = [path for path in sorted(folder.glob("snapshots/*/*")) if path.is_symlink() and not path.exists()]
         sentences += [
@@ -103,7 +101,7 @@ def describe_damage(family: FamilyFile) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def bytes_present(source: ModelSource, sha256: str | None) -> int:
+def bytes_present(source: HubFile, sha256: str | None) -> int:
     """The bytes of the content with that checksum that are already here, complete or partial."""
     blobs = blobs_of(source.repo)
     found = [path for path in (blobs / f"{sha256}", blobs / f"{sha256}{INCOMPLETE}") if sha256 and path.exists()]
@@ -133,15 +131,23 @@ def remove_cached(files: Sequence[CachedFile], stopped: Sequence[StoppedDownload
     for file in files:
         if pids := pids_using(file.path):
             raise ModelError(f"{file.path.name} is served by process {pids[0]}: stop it first; nothing was removed")
-    plan = _scanned().delete_files(*(file.entry for file in files))
+    plan = _scanned().delete_files(*(file.entry for file in files if file.entry))
+    made = [file for file in files if not file.entry]
     try:
         busy = tuple(partial for partial in stopped if not _remove_partial(partial))
         plan.execute()
+        for file in made:
+            file.path.resolve().unlink(missing_ok=True)
+            file.path.unlink()
     except OSError as error:
         raise NotWritten(f"{hub_cache()}: not everything could be removed: {error.strerror}") from error
     if remaining := [path for path in (*plan.files, *plan.blobs) if path.exists()]:  # it only logs failures
         raise NotWritten(f"{remaining[0]} could not be removed: check the permissions of its folder")
-    freed = plan.expected_freed_size + sum(partial.bytes for partial in stopped if partial not in busy)
+    freed = (
+        plan.expected_freed_size
+        + sum(file.bytes for file in made)
+        + sum(partial.bytes for partial in stopped if partial not in busy)
+    )
     return Removed(freed_bytes=freed, busy=busy)
 
 
@@ -154,7 +160,7 @@ def _scanned() -> HFCacheInfo:
         return HFCacheInfo(size_on_disk=0, repos=frozenset(), incomplete_files=frozenset(), warnings=[])
 
 
-def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[CachedFile]:
+def _of(backend: str, source: HubFile, cache: HFCacheInfo) -> Iterator[CachedFile]:
     entries = [
         entry
         for repo in cache.repos
@@ -171,6 +177,7 @@ def _of(backend: str, source: ModelSource, cache: HFCacheInfo) -> Iterator[Cache
                 bytes=entry.size_on_disk,
                 sha256=sha256_in_name(entry.blob_path),
                 current=find_cached(source.repo, entry.file_name) == entry.file_path,
+                path=entry.file_path,
                 entry=entry,
             )
 

@@ -9,7 +9,7 @@ from huggingface_hub.hf_api import RepoSibling
 from launcher.errors import ConfigError, HubUnreachable, ModelError
 from launcher.hub.cache import quantization_in
 from launcher.hub.client import SHA256, HubRequest, check_client, translate_errors
-from launcher.settings.family import FamilyFile, ModelSource
+from launcher.settings.family import FamilyFile, HubFile
 
 _TIMEOUT_S = 10.0
 LARGEST = 2**50  # bytes; a larger size is not believed
@@ -32,9 +32,10 @@ def offered(family: FamilyFile, backends: Iterable[str]) -> tuple[tuple[Offer, .
     """
     found: list[Offer] = []
     reasons: dict[str, None] = {}
-    for backend in backends:
+    places = family.weights.on_hub
+    for backend in [one for one in backends if one in places]:
         try:
-            found += offers(backend, family.weights.models[backend])
+            found += offers(backend, places[backend])
         except (HubUnreachable, ConfigError) as error:
             reasons[str(error)] = None
             break  # it would be the same for the others
@@ -43,7 +44,7 @@ def offered(family: FamilyFile, backends: Iterable[str]) -> tuple[tuple[Offer, .
     return tuple(found), tuple(reasons)
 
 
-def offers(backend: str, source: ModelSource) -> tuple[Offer, ...]:
+def offers(backend: str, source: HubFile) -> tuple[Offer, ...]:
     """The backend's files on the hub, largest first. Blocks. Raises ModelError or ConfigError with the reason."""
     with translate_errors(
         HubRequest(repo=source.repo, object="the list of files", verb="see", otherwise="or try again later")

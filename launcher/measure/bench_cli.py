@@ -13,7 +13,7 @@ from launcher.fleet.temporary import authorization, served
 from launcher.measure import bench as benching
 from launcher.measure.bench import Cell, Findings, Load
 from launcher.settings.config import Settings
-from launcher.terminal.options import ApiKey, ConfigFile, Url, settings_of, stderr, stdout
+from launcher.terminal.options import ApiKey, ConfigFile, Demo, Tiny, Url, settings_of, stderr, stdout
 from launcher.terminal.signals import until_signal
 
 BENCH_EPILOG = """
@@ -25,7 +25,8 @@ configuration; 130 stopped before it was done.
 
 def bench(
     config: ConfigFile = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Measure the small demo models.")] = False,
+    demo: Demo = False,
+    tiny: Tiny = False,
     url: Url = None,
     api_key: ApiKey = None,
     task: Annotated[str | None, typer.Option(help="E.g. retrieval.passage: it chooses the model.")] = None,
@@ -34,7 +35,7 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Measure the running server, or one started for this: short, medium, long, mixed texts; 1, 8, 32 at once."""
-    settings = settings_of(config, demo=demo)
+    settings = settings_of(config, demo=demo, tiny=tiny)
     headers = authorization(settings.host, api_key)
     found = asyncio.run(until_signal(_run(settings, url, task, headers, Load(seconds=seconds, seed=seed))))
     if found is None:

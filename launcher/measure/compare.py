@@ -12,16 +12,19 @@ from launcher.errors import CorpusError, ModelError
 from launcher.measure import similarity
 from launcher.measure.corpus import Corpus, CorpusText
 from launcher.measure.similarity import Comparison, Vectors
-from launcher.models import sources
+from launcher.models import header_check, sources
 from launcher.models.gguf_file import model_header
-from launcher.settings.family import FamilyFile
+from launcher.settings.family import FamilyFile, Weights
 from launcher.supervision.standalone import Standalone, StandaloneEmbedder, standalone
 
 ReportTexts = Callable[[str, int, int], None]  # a model's name, and how many of all texts have their vector
 
 
-def check_pair(a: Path, b: Path) -> None:
-    """Raises ModelError unless both are complete GGUF files of one architecture and one vector size."""
+def check_pair(a: Path, b: Path, weights: Weights) -> None:
+    """Raises ModelError unless both are complete GGUF files of one architecture and one vector size.
+
+    They must agree with the family's rules, by which their vectors are made.
+    """
     architecture, dimensions = _shape(a)
     if (other := _shape(b)) != (architecture, dimensions):
         raise ModelError(
@@ -29,7 +32,7 @@ def check_pair(a: Path, b: Path) -> None:
             "dimensions): give two files of one model"
         )
     for path in (a, b):
-        sources.check_file(path, architecture=architecture, dimensions=dimensions)
+        header_check.check_rules(path, sources.check_complete(path), weights)
 
 
 def as_trained(corpus: Corpus, family: FamilyFile, backend: str) -> Corpus:
@@ -49,7 +52,7 @@ def as_trained(corpus: Corpus, family: FamilyFile, backend: str) -> Corpus:
 
 def prefixes(family: FamilyFile, backend: str) -> tuple[str, str]:
     """That backend's prefixes of a query and of a document; the same for a symmetric one."""
-    by_task = {name: task.prefix for name, task in family.tasks.items() if task.backend == backend}
+    by_task = {name: task.whole_prefix for name, task in family.tasks.items() if task.backend == backend}
     only = next(iter(by_task.values()), "")
     by_role = {name.rpartition(".")[2]: prefix for name, prefix in by_task.items()}
     return by_role.get("query", only), by_role.get("passage", only)
@@ -115,7 +118,5 @@ async def _embed(
 
 
 def _shape(path: Path) -> tuple[str, int]:
-    metadata = model_header(path).metadata
-    architecture = str(metadata.get("general.architecture"))
-    length = metadata.get(f"{architecture}.embedding_length")
-    return architecture, length if isinstance(length, int) else 0
+    header = model_header(path)
+    return str(header.metadata.get("general.architecture")), header_check.vector_length(header)

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -76,15 +76,17 @@ async def _run(
     """The two files and their comparison."""
     display = Display(stderr)
     with display.live():
-        paths = [await _file(settings, backend, name, display) for name in names]
-    comparing.check_pair(*paths)
-    files = dict(zip("AB", paths, strict=True))
+        a, b = [await _file(settings, backend, name, display) for name in names]
+        loras = [lora for lora in sources.lora_files(settings.family, settings.host.models) if lora.backend == backend]
+        lora = await sources.locate_intact(loras[0], report=display.downloading) if loras else None
+    comparing.check_pair(a, b, settings.family.weights)
+    files = {"A": a, "B": b}
     texts = comparing.as_trained(given, settings.family, backend)
     most = comparing.batch_tokens(texts, settings.max_input_tokens)
     found = await discovery.find_engine(settings.host.engine.llama_server)
     if settings.host.engine.gpu_layers:
         settings = cpu_fallback.adapt_gpu_layers(settings, await devices.read_devices(found))
-    run = _standalone(settings.host, most, found)
+    run = replace(_standalone(settings.host, most, found), rules=settings.family.weights, lora=lora)
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         lines: dict[str, TaskID] = {}
 

@@ -17,18 +17,19 @@ from launcher.engine import cpu_fallback, discovery, profile
 from launcher.engine import devices as gpu
 from launcher.engine.profile import Profile
 from launcher.errors import ArgumentError, LauncherError
-from launcher.fleet.prepare import files
+from launcher.fleet.prepare import available_settings, files
 from launcher.host.cores import physical_cores, usable_cores
 from launcher.measure import tune as tuning
 from launcher.measure.loadgen import LENGTHS
 from launcher.measure.tune import Bench, Measured, Setting, TuneOutcome, gain
+from launcher.models import header_check
 from launcher.planning import sizing
 from launcher.settings.config import Settings
 from launcher.settings.folders import runtime_base
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
 from launcher.supervision.standalone import Standalone
-from launcher.terminal.options import ConfigFile, settings_of, stderr, stdout
+from launcher.terminal.options import ConfigFile, Demo, Tiny, settings_of, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
@@ -50,19 +51,19 @@ class Tuned:
 
 def tune(
     config: ConfigFile = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Measure with a small demo model.")] = False,
-    backend: Annotated[str, typer.Option(help="The model to measure with; all have the same size.")] = "retrieval",
+    demo: Demo = False,
+    tiny: Tiny = False,
+    backend: Annotated[
+        str | None, typer.Option(help="The model to measure with; all have the same size [default: the first].")
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="About how long it may take.")] = 5.0,
     seed: Annotated[int, typer.Option(help="The same seed measures on the same texts.")] = 1,
     write: Annotated[bool, typer.Option("--write", help="Keep the best for `trillama serve`.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Measure which slots, flash attention and threads are fastest on this machine, with right vectors."""
-    settings = settings_of(config, demo=demo)
-    if backend not in settings.family.weights.models:
-        raise ArgumentError(
-            f"--backend {backend}: no such model; there are {', '.join(settings.family.weights.models)}"
-        )
+    settings = settings_of(config, demo=demo, tiny=tiny)
+    _check_backend(settings, backend)
     found = asyncio.run(until_signal(_run(settings, backend, minutes=minutes, seed=seed)))
     if found is None:
         raise typer.Exit(130)
@@ -73,12 +74,21 @@ def tune(
     _keep(settings, found.profile, write=write)
 
 
-async def _run(settings: Settings, backend: str, *, minutes: float, seed: int) -> Tuned:
+def _check_backend(settings: Settings, backend: str | None) -> None:
+    models = settings.family.weights.models
+    if backend and backend not in models:
+        raise ArgumentError(f"--backend {backend}: no such model; there are {', '.join(models)}")
+
+
+async def _run(settings: Settings, backend: str | None, *, minutes: float, seed: int) -> Tuned:
     until_s = time.monotonic() + minutes * 60
     if await probes.backends_ready(url_of(settings.host)) is not None:
         raise LauncherError(f"trillama serves at {url_of(settings.host)}: stop it first, it disturbs the measurement")
     display = Display(stderr)
     with display.live():
+        settings = await available_settings(settings, display)
+        _check_backend(settings, backend)
+        backend = backend or next(iter(settings.family.weights.models))
         settings, run, model, origin = await _prepared(settings, backend, display)
     first = Setting(
         slots=run.slots, batch_tokens=run.batch_tokens, threads=run.threads, flash_attention=run.flash_attention
@@ -106,9 +116,12 @@ async def _prepared(
     found = await discovery.find_engine(settings.host.engine.llama_server)
     devices = await gpu.read_devices(found) if settings.host.engine.gpu_layers else gpu.without_gpus()
     settings = cpu_fallback.adapt_gpu_layers(settings, devices)
+    asked = settings.host.max_input_tokens
     decision = sizing.decide(settings, found, devices, (backend,))
     settings, placed = decision.settings, decision.placements.get(backend)
-    model = (await files(settings, (backend,), display))[backend]
+    served = await files(settings, (backend,), display)
+    model = served.models[backend]
+    settings = header_check.bounded(settings, served.longest(settings.family.weights), asked)
     options = settings.host.engine
     run = Standalone(
         log="tune.log",
@@ -122,6 +135,8 @@ async def _prepared(
         flash_attention=options.flash_attention,
         devices=placed.devices if placed else (),
         tensor_split=placed.tensor_split if placed else (),
+        rules=settings.family.weights,
+        lora=served.loras.get(backend),
     )
     return settings, run, model, profile.origin_of(settings, found, devices, model)
 

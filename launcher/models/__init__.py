@@ -1,4 +1,5 @@
-"""The model files of a family: which are needed, which are here, whether they are complete; and the demo models.
+"""The model files of a family: which are needed, which are here, whether they are complete; and made-up demo models.
 
-Downloads through `hub`; never decides which quantisation is served (`planning` does).
+Downloads through `hub` and makes files through `conversion`; never decides which quantisation is served: `planning`
+does.
 """

@@ -7,9 +7,8 @@ from pathlib import Path
 from launcher.errors import DamagedFile, ModelError, NotWritten
 from launcher.host.disk import amount, free_bytes
 from launcher.hub.cache import bytes_present
-from launcher.hub.cache_entry import find_cached
 from launcher.hub.listing import Offer, offered
-from launcher.models import sources
+from launcher.models import header_check, sources
 from launcher.models.sources import ModelFile, ReportBytes
 from launcher.settings.config import ModelSettings
 from launcher.settings.family import FamilyFile
@@ -18,11 +17,12 @@ from launcher.settings.folders import hub_cache
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullPlan:
-    """The files of a pull. `bytes` still have to be downloaded; 0 if the hub did not give sizes."""
+    """The files of a pull. `bytes` of models still have to be downloaded; 0 if the hub did not give sizes."""
 
     here: tuple[ModelFile, ...]
     missing: tuple[ModelFile, ...]
     own: tuple[ModelFile, ...]
+    loras: tuple[ModelFile, ...]
     bytes: int
 
 
@@ -36,13 +36,8 @@ def plan_pull(
     """
     name = family.weights.named(quantization or settings.quantization or family.weights.quantization)
     files = [
-        ModelFile(
-            backend=backend,
-            repo=source.repo,
-            filename=source.file.format(quantization=name),
-            local=None if quantization else settings.files.get(backend),
-        )
-        for backend, source in family.weights.models.items()
+        sources.model_file(family, backend, name, local=None if quantization else settings.files.get(backend))
+        for backend in family.weights.models
         if backend in backends
     ]
     own = tuple(file for file in files if file.local)
@@ -56,7 +51,9 @@ def plan_pull(
             f"{len(missing)} files of {name} need {amount(needed)}, the disk of {cache} has {amount(free)} free: "
             "make room, choose a smaller quantisation, or set HF_HOME to another disk"
         )
-    return PullPlan(here=here, missing=missing, own=own, bytes=needed)
+    loras = sources.lora_files(family, settings.model_copy(update={"quantization": name}))
+    needed_loras = tuple(lora for lora in loras if lora.backend in backends and not lora.local)
+    return PullPlan(here=here, missing=missing, own=own, loras=needed_loras, bytes=needed)
 
 
 async def run_pull(family: FamilyFile, planned: PullPlan, report: ReportBytes) -> dict[str, Path]:
@@ -68,13 +65,16 @@ async def run_pull(family: FamilyFile, planned: PullPlan, report: ReportBytes) -
     for file in (*planned.here, *planned.missing):
         thorough = file in planned.here  # a new download is verified anyway
         paths[file.backend] = path = await sources.locate_intact(file, report=report, thorough=thorough)
-        sources.check_file(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+        header_check.check_model(path, family)
+    for lora in planned.loras:
+        paths[f"{lora.backend} LoRA"] = path = await sources.locate_intact(lora, report=report)
+        header_check.check_lora(path, family)
     return paths
 
 
 def _is_complete(file: ModelFile) -> bool:
     """Whether the cache has all of it; a truncated file must still be downloaded."""
-    path = find_cached(file.repo, file.filename)
+    path = sources.find_here(file)
     try:
         return path is not None and bool(sources.check_complete(path))
     except DamagedFile:
@@ -85,16 +85,17 @@ def _check_offered(family: FamilyFile, name: str, missing: Sequence[ModelFile], 
     for file in missing:
         available = [offer.quantization for offer in offers if offer.backend == file.backend]
         if available and name not in available:
-            raise ModelError(f'{file.repo} has no "{name}"; there are {", ".join(available)}')
+            repo = family.weights.on_hub[file.backend].repo
+            raise ModelError(f'{repo} has no "{name}"; there are {", ".join(available)}')
         if not available and name not in family.weights.quantizations:
             known = ", ".join(family.weights.quantizations)
             raise ModelError(f'"{name}": {family.name} is offered as {known}')
 
 
 def _bytes_to_download(family: FamilyFile, name: str, offers: Sequence[Offer]) -> int:
-    repos = family.weights.models
+    places = family.weights.on_hub
     return sum(
-        max(0, offer.bytes - bytes_present(repos[offer.backend], offer.sha256))
+        max(0, offer.bytes - bytes_present(places[offer.backend], offer.sha256))
         for offer in offers
         if offer.quantization == name
     )

@@ -1,4 +1,4 @@
-"""Finds each backend's model file, downloading and checking it."""
+"""Finds each backend's model file, downloading or making it, and checks it."""
 
 import asyncio
 import logging
@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from launcher.conversion import made
+from launcher.conversion.made import Recipe
 from launcher.errors import DamagedFile, ModelError
-from launcher.hub.cache import sha256_of
-from launcher.hub.cache_entry import sha256_in_name
+from launcher.hub.cache import CachedFile, cached_files, sha256_of
+from launcher.hub.cache_entry import find_cached, sha256_in_name
 from launcher.hub.download import fetch
 from launcher.models.gguf_file import model_header
 from launcher.settings.config import ModelSettings
-from launcher.settings.family import FamilyFile
+from launcher.settings.family import FamilyFile, HubFile
 from proxy.contract.gguf import Header
 
 log = logging.getLogger(__name__)
@@ -25,12 +27,11 @@ ReportBytes = Callable[[str, int, int], None]  # a backend's name, bytes done, b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
-    """The file that one backend serves: of a hub's repository, or the user's own."""
+    """The file that one backend serves: the user's own, if there is one, else of the hub or made here."""
 
     backend: str
-    repo: str
-    filename: str
-    local: Path | None
+    origin: HubFile | Recipe
+    local: Path | None = None
 
 
 def model_files(family: FamilyFile, settings: ModelSettings) -> tuple[ModelFile, ...]:
@@ -44,18 +45,72 @@ def model_files(family: FamilyFile, settings: ModelSettings) -> tuple[ModelFile,
         offered = ", ".join(weights.quantizations)
         raise ModelError(f'[models] quantization = "{quantization}": {family.name} is offered as {offered}')
     return tuple(
+        model_file(family, backend, quantization, local=settings.files.get(backend)) for backend in weights.models
+    )
+
+
+def model_file(family: FamilyFile, backend: str, quantization: str, *, local: Path | None = None) -> ModelFile:
+    """The backend's file of that quantisation, whether or not it is offered."""
+    source = family.weights.models[backend]
+    origin: HubFile | Recipe
+    if source.package:
+        name = family.name if len(family.weights.models) == 1 else f"{family.name}-{backend}"
+        origin = Recipe(name=name, source=source.package, quantization=quantization, licence=family.licence)
+    else:
+        place = family.weights.on_hub[backend]
+        origin = HubFile(place.repo, place.file.format(quantization=quantization))
+    return ModelFile(backend=backend, origin=origin, local=local)
+
+
+def find_here(file: ModelFile) -> Path | None:
+    """The file, if nothing has to be fetched for it; a file of the hub may be damaged."""
+    if file.local is not None:
+        return file.local
+    if isinstance(file.origin, Recipe):
+        return made.find_made(file.origin)
+    return find_cached(file.origin.repo, file.origin.file)
+
+
+def files_here(family: FamilyFile) -> tuple[CachedFile, ...]:
+    """Every file of the family that was downloaded or made. Damaged ones too, if they were made."""
+    files = [
+        (model_file(family, backend, quantization), quantization)
+        for backend in family.weights.models
+        for quantization in family.weights.quantizations
+    ]
+    return *cached_files(family), *(
+        CachedFile(
+            backend=file.backend,
+            quantization=quantization,
+            bytes=file.origin.path.stat().st_size,
+            sha256=sha256_in_name(file.origin.path),
+            current=True,
+            path=file.origin.path,
+            entry=None,
+        )
+        for file, quantization in files
+        if isinstance(file.origin, Recipe) and file.origin.path.is_file()
+    )
+
+
+def lora_files(family: FamilyFile, settings: ModelSettings) -> tuple[ModelFile, ...]:
+    """The LoRA of each backend that has one: the family's, or the user's own."""
+    quantization = family.weights.named(settings.quantization or family.weights.quantization)
+    return tuple(
         ModelFile(
             backend=backend,
-            repo=source.repo,
-            filename=source.file.format(quantization=quantization),
-            local=settings.files.get(backend),
+            origin=HubFile(source.lora.repo, source.lora.file.format(quantization=quantization))
+            if source.lora
+            else HubFile("", ""),  # the user's own
+            local=settings.lora_files.get(backend),
         )
-        for backend, source in weights.models.items()
+        for backend, source in family.weights.models.items()
+        if source.lora or backend in settings.lora_files
     )
 
 
 async def locate(file: ModelFile, *, report: ReportBytes, damaged: bool = False) -> Path:
-    """The user's own file as it is, else the hub's file: from the cache, or downloaded into it.
+    """The user's own file as it is; else from the cache, where the hub's is downloaded, or another made, if missing.
 
     `report(backend, bytes done, bytes in all)` is called on the event loop as bytes arrive. Returns at once when
     cancelled; the partial download stays, and the next start resumes it. With `damaged` the cached file is not trusted.
@@ -63,13 +118,15 @@ async def locate(file: ModelFile, *, report: ReportBytes, damaged: bool = False)
     """
     if file.local is not None:
         return file.local
+    if isinstance(file.origin, Recipe):  # what is damaged is always made again
+        return await made.make_model(file.origin, partial(report, file.backend))
     loop, stop = asyncio.get_running_loop(), threading.Event()
 
     def on_loop(done: int, total: int) -> None:
         loop.call_soon_threadsafe(report, file.backend, done, total)
 
     try:
-        work = partial(fetch, file.repo, file.filename, report=on_loop, stop=stop, damaged=damaged)
+        work = partial(fetch, file.origin.repo, file.origin.file, report=on_loop, stop=stop, damaged=damaged)
         return await _in_daemon_thread(work)
     finally:
         stop.set()
@@ -95,21 +152,6 @@ async def locate_intact(file: ModelFile, *, report: ReportBytes, thorough: bool 
             raise type(also)(f"{path} is damaged, and cannot be fetched again: {also}") from error
         check_complete(path)
     return path
-
-
-def check_file(path: Path, *, architecture: str, dimensions: int) -> None:
-    """Raises ModelError unless the file is a complete GGUF of that architecture and vector size."""
-    header = check_complete(path)
-    if (found := header.metadata.get("general.architecture")) != architecture:
-        raise ModelError(
-            f"{path}: its architecture is {found}, this family's is {architecture}; give a file of this family, "
-            "or name another `family` in the configuration"
-        )
-    if (length := header.metadata.get(f"{architecture}.embedding_length")) != dimensions:
-        raise ModelError(
-            f"{path}: its vectors have {length} dimensions, this family's have {dimensions}; give a file of this "
-            "family, or name another `family` in the configuration"
-        )
 
 
 def check_complete(path: Path) -> Header:

@@ -4,6 +4,7 @@ Requests go through the hub's own client, which honours HF_TOKEN, HF_ENDPOINT an
 where the hub stores large files, and does not send the token there.
 """
 
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import httpx2
@@ -17,6 +18,23 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, loa
 from launcher.errors import ModelError
 from launcher.hub import client
 from launcher.hub.client import HubRequest, RemoteFile, translate_errors
+
+
+@dataclass(frozen=True, slots=True)
+class RangedFile:
+    """A hub's file as `launcher.conversion.safetensors` reads it."""
+
+    file: RemoteFile
+
+    @property
+    def size(self) -> int:
+        return self.file.size
+
+    def read(self, start: int, length: int) -> bytes:
+        return read_range(self.file, start, length)
+
+    def __str__(self) -> str:
+        return str(self.file)
 
 
 def find_remote(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:

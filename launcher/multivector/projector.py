@@ -17,11 +17,13 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from launcher.arrays import F32
+from launcher.conversion import safetensors
+from launcher.conversion.safetensors import Tensor
 from launcher.errors import ConfigError, ModelError, NotWritten
 from launcher.host.disk import amount, free_bytes
 from launcher.hub.client import RemoteFile
-from launcher.multivector import byte_ranges, lora, safetensors
-from launcher.multivector.safetensors import Tensor
+from launcher.multivector import byte_ranges, lora
+from launcher.multivector.byte_ranges import RangedFile
 from launcher.settings.family import FamilyFile, MultiVectorSource
 from launcher.settings.folders import cache_dir
 
@@ -64,11 +66,11 @@ class _Source:
     def tensor(self, name: str, filename: str) -> F32:
         if filename not in self.files:
             file = byte_ranges.find_remote(self.repo, filename, commit=self.commit)
-            self.files[filename] = file, safetensors.tensors(file)
+            self.files[filename] = file, safetensors.tensors(RangedFile(file))
         file, tensors = self.files[filename]
         if name not in tensors:
             raise ModelError(f"{file} has no tensor {name}: correct its name in [multivector] of the family file")
-        values, content = safetensors.array(file, tensors[name])
+        values, content = safetensors.array(RangedFile(file), tensors[name])
         self.read[name] = hashlib.sha256(content).hexdigest()
         return values
 

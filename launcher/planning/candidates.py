@@ -14,9 +14,9 @@ MIN_TOKENS = 512  # llama-server's own default; less than a page is of no use
 class PlanRequest:
     """What a plan is asked for. `weights` has each backend's file at each quantisation, in the family's order.
 
-    `quantization` None leaves the choice to the plan: the classes of `quality`, best first. `fixed_tokens`: the length
-    is not to be changed; `wanted_tokens` is then the length hoped for, if it is another. `on_demand`: the backends that
-    the user wants to run on demand.
+    `quantization` None leaves the choice to the plan: the classes in `ranking`, best first; `by_size` says that nothing
+    but the files' sizes is known. `fixed_tokens`: the length is not to be changed; `wanted_tokens` is then the length
+    hoped for, if it is another. `on_demand`: the backends that the user wants to run on demand.
     """
 
     weights: Mapping[str, Mapping[str, ModelWeights]]
@@ -24,8 +24,10 @@ class PlanRequest:
     quantization: str | None
     tokens: int
     fixed_tokens: bool
+    slots: int
     gpu_layers: int
     logits: bool
+    by_size: bool = False
     on_demand: frozenset[str] = frozenset()
     wanted_tokens: int | None = None
 
@@ -99,7 +101,9 @@ def _lengths(request: PlanRequest) -> tuple[int, ...]:
 
 def needs_of(request: PlanRequest, candidate: Candidate) -> dict[str, Need]:
     """The memory that each backend needs."""
-    flags = Flags(batch_tokens=candidate.tokens, gpu_layers=request.gpu_layers, logits=request.logits)
+    flags = Flags(
+        batch_tokens=candidate.tokens, slots=request.slots, gpu_layers=request.gpu_layers, logits=request.logits
+    )
     return {name: need(files[candidate.quantization], flags) for name, files in request.weights.items()}
 
 

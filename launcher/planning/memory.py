@@ -5,10 +5,12 @@ jina-embeddings-v4, which the tests contain. The two overheads on a GPU are the 
 the GGUF repository). The host's share beside a GPU is an estimate: never measured.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from launcher.engine.argv import LEAN_ARCHITECTURES, context_tokens
 from launcher.engine.device_list import MIB
-from proxy.contract.gguf import Header, Value
+from proxy.contract.gguf import Header, Omitted, Value
 
 GIB = 2**30
 FLOAT, HALF = 4, 2  # bytes of a computed number, and of one in the KV cache or the attention mask
@@ -21,31 +23,57 @@ HOST_OVERHEAD_ON_CPU = 96 * MIB  # 50 to 75 MiB were measured, besides the file
 UNQUANTIZED_TYPES = frozenset({0, 1, 32})  # general.file_type: F32, F16, BF16
 
 
+# Architectures that see a whole text at once: llama.cpp gives them no KV cache, and they have no output head.
+ENCODERS = frozenset(
+    "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert modern-bert gemma-embedding".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """`kv_length` is its key-value heads times their size; a `windowed` one sees the last tokens only."""
+
+    kv_length: int
+    windowed: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The sizes that determine memory; `kv_length` is key-value heads times their size."""
+    """The sizes that determine memory. `window` is how many tokens a layer with a sliding window sees, 0 without.
 
-    layers: int
+    `lean`: an engine that can leave out the logits of embeddings does not compute this model's.
+    """
+
+    layers: tuple[Layer, ...]
     embedding_length: int
     feed_forward_length: int
-    kv_length: int
     vocabulary: int
+    encoder: bool = False
+    lean: bool = True
+    window: int = 0
+
+    @property
+    def kv_length(self) -> int:
+        """The numbers that all layers together make of a token, twice: keys and values."""
+        return sum(layer.kv_length for layer in self.layers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelWeights:
-    """One model's file."""
+    """One model's file. `longest` is the longest text that it takes, in tokens, if that is known."""
 
     file_bytes: int
     shape: Shape
     unquantized: bool
+    longest: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """The flags that determine memory. `logits`: the engine computes them although nobody reads them (T5)."""
+    """The flags that determine memory. `logits`: the engine keeps room for them although nobody reads them (T5)."""
 
     batch_tokens: int
+    slots: int
     gpu_layers: int
     logits: bool
 
@@ -66,30 +94,66 @@ class Need:
 
 def weights_of(header: Header) -> ModelWeights | None:
     """The weights that a model file's header describes; None if it lacks a size."""
-    metadata = header.metadata
-    prefix = metadata.get("general.architecture")
-
-    def size(name: str) -> int:
-        return _positive(metadata[f"{prefix}.{name}"])
-
     try:
-        head = size("embedding_length") // size("attention.head_count")
-        shape = Shape(
-            layers=size("block_count"),
-            embedding_length=size("embedding_length"),
-            feed_forward_length=size("feed_forward_length"),
-            kv_length=size("attention.head_count_kv") * _positive(metadata.get(f"{prefix}.attention.key_length", head)),
-            vocabulary=_positive(metadata["tokenizer.ggml.tokens"]),  # the array's length
-        )
+        shape = _shape(header.metadata)
     except (KeyError, ValueError):
         return None
-    kind = metadata.get("general.file_type")
-    return ModelWeights(file_bytes=header.file_bytes, shape=shape, unquantized=kind in UNQUANTIZED_TYPES)
+    unquantized = header.metadata.get("general.file_type") in UNQUANTIZED_TYPES
+    return ModelWeights(file_bytes=header.file_bytes, shape=shape, unquantized=unquantized)
+
+
+def _shape(metadata: Mapping[str, Value]) -> Shape:
+    """Raises KeyError or ValueError if a size is missing, or is none."""
+    architecture = metadata.get("general.architecture")
+    own = {name.removeprefix(f"{architecture}."): value for name, value in metadata.items()}
+    width, count = _positive(own["embedding_length"]), _positive(own["block_count"])
+    heads = _per_layer(own["attention.head_count"], count)
+    kv_heads = _per_layer(own.get("attention.head_count_kv", own["attention.head_count"]), count)
+    size = own.get("attention.key_length")
+    sizes = [_positive(size) if size is not None else width // max(1, one) for one in heads]
+    window = own.get("attention.sliding_window", 0)
+    windowed = _windowed(own.get("attention.sliding_window_pattern"), count) if window else [False] * count
+    return Shape(
+        layers=tuple(Layer(kv * size, one) for kv, size, one in zip(kv_heads, sizes, windowed, strict=True)),
+        embedding_length=width,
+        feed_forward_length=_positive(max(_per_layer(own["feed_forward_length"], count))),
+        vocabulary=_length(metadata["tokenizer.ggml.tokens"]),
+        encoder=architecture in ENCODERS,
+        lean=architecture in LEAN_ARCHITECTURES,
+        window=_positive(window) if window else 0,
+    )
+
+
+def _length(array: Value) -> int:
+    match array:
+        case Omitted(length):
+            return length
+        case list():
+            return len(array)
+        case _:
+            raise ValueError(f"{array!r:.80} is no array")
+
+
+def _per_layer(value: Value, count: int) -> list[int]:
+    """The value of each layer: the same for all, or an array's. A layer without attention has 0."""
+    values = value if isinstance(value, list) else [_positive(value)] * count
+    found = [one for one in values if isinstance(one, int) and one >= 0]
+    if len(found) < count:
+        raise ValueError(f"{value!r:.80} are not {count} sizes")
+    return found[:count]
+
+
+def _windowed(pattern: Value | None, count: int) -> list[bool]:
+    """Which layers have the sliding window: by name, or all but each n-th. None that the header does not name."""
+    if isinstance(pattern, list):
+        return [bool(one) for one in pattern[:count]] + [False] * (count - len(pattern))
+    every = pattern if isinstance(pattern, int) and pattern > 0 else 1
+    return [layer % every < every - 1 for layer in range(count)]
 
 
 def _positive(value: Value) -> int:
-    if not isinstance(value, int) or value <= 0:
-        raise ValueError(f"{value!r} is no size")
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"{value!r:.80} is no size")
     return value
 
 
@@ -100,13 +164,14 @@ def need(weights: ModelWeights, flags: Flags) -> Need:
     embeddings, the outputs of the largest batch, the batch's inputs, and overhead. Without a GPU, all of it is RAM.
     """
     shape = weights.shape
-    on_gpu = min(1.0, flags.gpu_layers / (shape.layers + 1))  # the output matrix counts as a layer
+    on_gpu = min(1.0, flags.gpu_layers / (len(shape.layers) + 1))  # the output matrix counts as a layer
     body = weights.file_bytes + kv_bytes(shape, flags)
     outputs = output_bytes(shape, flags)
     if not on_gpu:
         return Need(ram=body + compute_bytes(shape, flags, on_gpu=False) + outputs + HOST_OVERHEAD_ON_CPU)
     embeddings = round(weights.file_bytes * _embedding_share(shape))  # looked up on the CPU
-    inputs = flags.batch_tokens * FLOAT * (_context_tokens(flags) + shape.embedding_length)
+    seen = flags.batch_tokens if shape.encoder else context_tokens(flags.batch_tokens)
+    inputs = flags.batch_tokens * FLOAT * (seen + shape.embedding_length)
     rest = max(round((1 - on_gpu) * body), embeddings)
     return Need(
         spread=round(on_gpu * body),
@@ -116,14 +181,12 @@ def need(weights: ModelWeights, flags: Flags) -> Need:
     )
 
 
-def _context_tokens(flags: Flags) -> int:
-    """About --ctx-size as `launcher.engine.argv` sets it, which adds CHECK_TOKENS."""
-    return 2 * flags.batch_tokens
-
-
 def kv_bytes(shape: Shape, flags: Flags) -> int:
-    """Keys and values of every layer, as f16."""
-    return _context_tokens(flags) * shape.layers * 2 * shape.kv_length * HALF
+    """Keys and values of every layer, as f16; an encoder keeps none."""
+    if shape.encoder:
+        return 0
+    cells = {False: context_tokens(flags.batch_tokens), True: _window_cells(shape, flags)}
+    return sum(cells[layer.windowed] * layer.kv_length for layer in shape.layers) * 2 * HALF
 
 
 def compute_bytes(shape: Shape, flags: Flags, *, on_gpu: bool, context: int | None = None) -> int:
@@ -132,21 +195,32 @@ def compute_bytes(shape: Shape, flags: Flags, *, on_gpu: bool, context: int | No
     The widest step is the output head if logits are computed, else the feed-forward network. `context` overrides our
     --ctx-size.
     """
-    widest = max(shape.vocabulary if flags.logits else 0, 3 * shape.feed_forward_length)
+    logits = not shape.encoder and (flags.logits or not shape.lean)
+    widest = max(shape.vocabulary if logits else 0, 3 * shape.feed_forward_length)
     beside = (2 if on_gpu else 5) * shape.embedding_length
-    mask = HALF * (_context_tokens(flags) if context is None else context)
-    return flags.batch_tokens * (FLOAT * (widest + beside) + mask)
+    seen = flags.batch_tokens if shape.encoder else context or context_tokens(flags.batch_tokens)
+    windows = _window_cells(shape, flags) if shape.window else 0  # a second mask
+    return flags.batch_tokens * (FLOAT * (widest + beside) + HALF * (seen + windows))
 
 
 def output_bytes(shape: Shape, flags: Flags) -> int:
-    """The result buffer in RAM; it grows to the largest batch so far, and never shrinks."""
+    """The result buffer in RAM; it grows to the largest batch so far, and never shrinks.
+
+    llama.cpp gives it room for logits even where the model has none.
+    """
     logits = shape.vocabulary if flags.logits else 0
     return flags.batch_tokens * FLOAT * (logits + shape.embedding_length)
+
+
+def _window_cells(shape: Shape, flags: Flags) -> int:
+    """The tokens that a layer with a sliding window keeps: a window for each slot, and a batch."""
+    most = flags.batch_tokens if shape.encoder else context_tokens(flags.batch_tokens)
+    return min(most, shape.window * flags.slots + flags.batch_tokens)
 
 
 def _embedding_share(shape: Shape) -> float:
     """The token embeddings' share of the weights, as if all were stored in the same type."""
     width = shape.embedding_length
-    layer = width * (2 * width + 2 * shape.kv_length + 3 * shape.feed_forward_length)
+    layers = width * (len(shape.layers) * (2 * width + 3 * shape.feed_forward_length) + 2 * shape.kv_length)
     embeddings = shape.vocabulary * width
-    return embeddings / (embeddings + shape.layers * layer)
+    return embeddings / (embeddings + layers)

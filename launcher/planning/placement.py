@@ -76,6 +76,8 @@ def _plan(request: PlanRequest, candidate: Candidate, shares: Mapping[str, Share
 def _reasons(request: PlanRequest, chosen: Candidate) -> Iterator[str]:
     if request.quantization is not None:
         yield f"{chosen.quantization} is set"
+    elif request.by_size:
+        yield f"{chosen.quantization} is the largest file that fits: there are no published figures of these models"
     elif chosen.quantization in request.classes[0]:
         yield f"{chosen.quantization} has the best published quality, within noise, of what fits"
     else:

@@ -1,4 +1,4 @@
-"""Ranks quantisations by their published figures. Pure."""
+"""Ranks quantisations by their published figures, or by size where there are none. Pure."""
 
 from collections.abc import Mapping
 from statistics import fmean
@@ -8,6 +8,7 @@ from launcher.settings.family import PublishedQuantization
 QUALITY_NOISE = 0.01  # of the mean NDCG@5: 5 sets of 50 questions each cannot distinguish less
 SET_LOSS = 0.05  # losing more than this on one set counts as worse, whatever the other sets gain
 FOUR_BITS = 0.27  # of the unquantised file: below this, vectors move more than those sets show
+EIGHT_BITS = 0.5  # of the largest file
 SPEED_NOISE = 0.08  # of tokens/s: among Q4, Q5 and IQ3 the order follows neither size nor type
 
 
@@ -34,6 +35,18 @@ def quality_order(published: Mapping[str, PublishedQuantization]) -> tuple[tuple
             classes.append([])
         classes[-1].append(name)
     return tuple(_preferred(one, published) for one in classes)
+
+
+def by_size(file_bytes: Mapping[str, int]) -> tuple[tuple[str, ...], ...]:
+    """The same without published figures: the largest file is nearest to the original's weights.
+
+    The first class has those of at least half the bits: rounding to eight moves vectors less than another engine does.
+    F32 only if there is nothing else, because the originals are 16 bits wide.
+    """
+    names = [name for name in file_bytes if name.upper() != "F32"] or list(file_bytes)
+    names.sort(key=lambda name: -file_bytes[name])
+    first = tuple(name for name in names if file_bytes[name] >= EIGHT_BITS * file_bytes[names[0]])
+    return ((first,) if first else ()) + tuple((name,) for name in names[len(first) :])
 
 
 def _loss(scores: tuple[float, ...], original: tuple[float, ...]) -> float:

@@ -1,77 +1,133 @@
 """Builds the PlanRequest from settings and engine: each model's size at each quantisation that may be chosen."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-
-from launcher.errors import ConfigError, ModelError
+from launcher.engine.argv import LEAN_ARCHITECTURES
+from launcher.errors import ModelError
+from launcher.hub.listing import offered
+from launcher.models import header_check, sources
 from launcher.models.gguf_file import model_header
+from launcher.planning import choices
 from launcher.planning.candidates import PlanRequest
-from launcher.planning.memory import GIB, ModelWeights, Shape, weights_of
-from launcher.planning.quality import quality_order
+from launcher.planning.memory import ENCODERS, GIB, Layer, ModelWeights, Shape, weights_of
+from launcher.planning.quality import by_size, quality_order
 from launcher.settings.config import Mode, Settings
 from launcher.settings.family import FamilyFile
 
 AUTO = "auto"
 UNQUANTIZED = frozenset({"F32", "F16", "BF16"})
 
+WeightsByBackend = Mapping[str, Mapping[str, ModelWeights]]  # of each backend, by quantisation
+
 
 def request_of(settings: Settings, flags: Collection[str], names: Sequence[str]) -> PlanRequest | None:
     """The request for those backends; None if a file's size is unknown until it is downloaded.
 
-    `flags` are the engine's. Raises ConfigError for "auto" if the family has no published figures, ModelError for a
-    local file that cannot be read.
+    `flags` are the engine's. "auto" goes by the published figures, and without them by the files' sizes, for which the
+    hub may be asked. Raises ModelError for a local file that cannot be read, ConfigError for a longest text that a file
+    does not take.
     """
-    host, offered = settings.host, settings.family.weights
-    classes = quality_order(offered.published.quantizations) if offered.published else ()
+    host, family = settings.host, settings.family
     auto = host.models.quantization == AUTO
-    if auto and not classes:
-        raise ConfigError(f'[models] quantization = "auto": {settings.family.name} has no published figures; name one')
-    quantization = None if auto else host.models.quantization or offered.quantization
-    considered = {one for names_in_class in classes for one in names_in_class} | (
-        {quantization} if quantization else set()
-    )
-    weights = {name: _weights(settings, name, considered) for name in names}
-    known = considered.intersection(*weights.values())
-    if quantization is not None and quantization not in known:
+    published = family.weights.published
+    quantization = None if auto else host.models.quantization or family.weights.quantization
+    if auto and not published:
+        weights = _of_any_size(settings, names)
+        classes = by_size(_sizes(weights))
+    else:
+        classes = quality_order(published.quantizations) if published else ()
+        considered = {one for names_in_class in classes for one in names_in_class}
+        considered |= {quantization} if quantization else set()
+        weights = {name: _weights(settings, name, considered) for name in names}
+    known = _sizes(weights).keys()
+    if not known or (quantization is not None and quantization not in known):
         return None
+    longest = [one.longest for of in weights.values() for one in of.values()]
     return PlanRequest(
         weights=weights,
         ranking=tuple(names_ for one in classes if (names_ := tuple(name for name in one if name in known))),
+        by_size=auto and not published,
         quantization=quantization,
-        tokens=settings.max_input_tokens,
+        tokens=header_check.bounded(settings, longest, host.max_input_tokens).max_input_tokens,
         fixed_tokens=host.max_input_tokens is not None,
+        slots=host.engine.slots,
         gpu_layers=host.engine.gpu_layers,
         logits="--no-logits-for-embeddings" not in flags,
         on_demand=frozenset(name for name in names if settings.backend(name).mode is Mode.ON_DEMAND),
     )
 
 
+def _sizes(weights: WeightsByBackend) -> dict[str, int]:
+    """The bytes of all backends' files together, of each quantisation that all of them have."""
+    common = set.intersection(*(set(of) for of in weights.values()))
+    return {quantization: sum(of[quantization].file_bytes for of in weights.values()) for quantization in common}
+
+
+def _of_any_size(settings: Settings, names: Sequence[str]) -> dict[str, dict[str, ModelWeights]]:
+    """The backends' files of every quantisation: those that are here, and unless one was chosen before, the hub's."""
+    family = settings.family
+    found = {name: _weights(settings, name, family.weights.quantizations) for name in names}
+    here = [weights.shape for of in found.values() for weights in of.values()]
+    shape = _given_shape(family) or next(iter(here), None)
+    if choices.quantization(family.name) in _sizes(found) or shape is None:
+        return found
+    offers, _ = offered(family, [name for name in names if name not in settings.host.models.files])
+    for offer in offers:
+        if offer.quantization in family.weights.quantizations:
+            weights = ModelWeights(file_bytes=offer.bytes, shape=shape, unquantized=_is_unquantized(offer.quantization))
+            found[offer.backend].setdefault(offer.quantization, weights)
+    return found
+
+
 def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> dict[str, ModelWeights]:
     """One backend's file at each quantisation: the user's own, else the cached one, else as published."""
     if local := settings.host.models.files.get(name):
-        own = weights_of(model_header(local))
+        own = _read(settings.family, local)
         return dict.fromkeys(quantizations, own) if own else {}
     found = {one: _cached(settings.family, name, one) or _published(settings.family, one) for one in quantizations}
     return {quantization: weights for quantization, weights in found.items() if weights}
 
 
 def _cached(family: FamilyFile, name: str, quantization: str) -> ModelWeights | None:
-    source = family.weights.models[name]
-    path = try_to_load_from_cache(source.repo, source.file.format(quantization=quantization))
+    path = sources.find_here(sources.model_file(family, name, quantization))
     with suppress(ModelError):  # a damaged file is reported when it is to be served
-        return weights_of(model_header(Path(path))) if isinstance(path, str) else None
+        return _read(family, path) if path else None
     return None
 
 
+def _read(family: FamilyFile, path: Path) -> ModelWeights | None:
+    header = model_header(path)
+    weights = weights_of(header)
+    return weights and replace(weights, longest=header_check.longest_text(header, family.weights))
+
+
 def _published(family: FamilyFile, quantization: str) -> ModelWeights | None:
-    offered = family.weights
-    if offered.shape is None or offered.published is None or quantization not in offered.published.quantizations:
+    offered, shape = family.weights, _given_shape(family)
+    if shape is None or offered.published is None or quantization not in offered.published.quantizations:
         return None
     return ModelWeights(
         file_bytes=round(offered.published.quantizations[quantization].file_gib * GIB),
-        shape=Shape(**offered.shape.model_dump()),
-        unquantized=quantization in UNQUANTIZED,
+        shape=shape,
+        unquantized=_is_unquantized(quantization),
     )
+
+
+def _given_shape(family: FamilyFile) -> Shape | None:
+    """The shape that the family file gives."""
+    if (given := family.weights.shape) is None:
+        return None
+    return Shape(
+        layers=(Layer(given.kv_length),) * given.layers,
+        embedding_length=given.embedding_length,
+        feed_forward_length=given.feed_forward_length,
+        vocabulary=given.vocabulary,
+        encoder=family.weights.architecture in ENCODERS,
+        lean=family.weights.architecture in LEAN_ARCHITECTURES,
+    )
+
+
+def _is_unquantized(quantization: str) -> bool:
+    return quantization.upper() in UNQUANTIZED  # some repositories write `f16`

@@ -25,7 +25,7 @@ OURS_OF_RAM = 0.75
 class Decision:
     """`settings` as they will be served: quantisation and length are the plan's. `notes` are lines for the user.
 
-    `short`: free memory is not enough. `length`: the longest text, if it was ours to choose.
+    `short`: free memory is not enough. `quantization` and `length` are those that were ours to choose.
     """
 
     settings: Settings
@@ -33,6 +33,7 @@ class Decision:
     notes: tuple[str, ...] = ()
     short: bool = False
     room: DeviceRoom | None = None
+    quantization: str | None = None
     length: Length | None = None
 
     @property
@@ -59,7 +60,7 @@ def decide(
     auto = settings.host.models.quantization == AUTO
     every = tuple(settings.family.weights.models)  # serving one model gives the same vectors as serving all
     if settings.host.demo or (request := request_of(settings, engine.flags, every if auto else names)) is None:
-        return Decision(settings=_served(settings, None), plan=None)
+        return _without_sizes(settings)
     all_models = request if tuple(request.weights) == every else request_of(settings, engine.flags, every) or request
     devices = _without_ours(devices if request.gpu_layers else replace(devices, gpus=()), ours or {})
     before = choices.quantization(settings.family.name) if auto else None
@@ -73,8 +74,7 @@ def decide(
 
 def save_choices(settings: Settings, decision: Decision) -> tuple[str, ...]:
     """Make the next start choose the same. Returns a note if that fails: this start can serve all the same."""
-    auto = settings.host.models.quantization == AUTO
-    quantization = decision.plan.quantization if decision.plan and auto else None
+    quantization = decision.quantization
     try:
         choices.write_choices(settings.family.name, quantization, decision.length)
     except OSError as error:
@@ -145,7 +145,7 @@ def plan_for(settings: Settings, request: PlanRequest, devices: Devices) -> Deci
         short = str(error)
     else:
         notes = tuple(_notes(settings, request, plan, devices))
-        return Decision(settings=_served(settings, plan), plan=plan, notes=notes, room=room)
+        return _planned(settings, Decision(settings=_served(settings, plan), plan=plan, notes=notes, room=room))
     total = DeviceRoom(
         gpus={one.name: one.total_bytes for one in devices.gpus},
         ram=sys.maxsize if on_gpu and not devices.unified else devices.ram.total_bytes,
@@ -159,7 +159,26 @@ def plan_for(settings: Settings, request: PlanRequest, devices: Devices) -> Deci
         settings = _with_length(_served(settings, None), request.tokens)
         return Decision(settings=settings, plan=None, notes=(f"memory may run out: {short}",), short=True)
     notes = (f"a model may fail to start: {short}",)
-    return Decision(settings=_served(settings, plan), plan=plan, notes=notes, short=True, room=total)
+    decision = Decision(settings=_served(settings, plan), plan=plan, notes=notes, short=True, room=total)
+    return _planned(settings, decision)
+
+
+def _planned(settings: Settings, decision: Decision) -> Decision:
+    """The decision with the quantisation that was chosen, if the user left it to us."""
+    chosen = decision.settings.host.models.quantization if settings.host.models.quantization == AUTO else None
+    return replace(decision, quantization=chosen)
+
+
+def _without_sizes(settings: Settings) -> Decision:
+    """The decision while no file's size is known. "auto" stays with what it becomes, or the vectors would change."""
+    family, models = settings.family, settings.host.models
+    if models.quantization != AUTO or settings.host.demo:
+        return Decision(settings=_served(settings, None), plan=None)
+    before = choices.quantization(family.name)
+    chosen = before if before in family.weights.quantizations else family.weights.quantization
+    note = f'quantization = "auto": {chosen}, because no file\'s size is known before one is here'
+    served = settings.with_host(models=models.model_copy(update={"quantization": chosen}))
+    return Decision(settings=served, plan=None, notes=(note,), quantization=chosen)
 
 
 def _notes(settings: Settings, request: PlanRequest, plan: Plan, devices: Devices) -> Iterator[str]:

@@ -48,6 +48,7 @@ def _backend(
         slots=slots,
         batch_tokens=deployment.settings.max_input_tokens,
         model_file=deployment.processes.get(name),
+        lora_file=deployment.loras.get(name.removesuffix(BY_TOKEN)),
         on_demand=name in paused,
         lock=folder / f"{name}.lock",
     )

@@ -1,6 +1,6 @@
 """The host's settings, and the family they name. Read once, frozen, strict."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -89,6 +89,8 @@ class ModelSettings(Strict):
     # any that the repositories offer, or "auto": the best that fits this machine; else the family's own
     quantization: str | None = None
     files: dict[str, LocalPath] = Field(default_factory=dict)  # a local GGUF file per backend, instead of a download
+    # a LoRA per backend as a local GGUF file, instead of the family's, or where it has none
+    lora_files: dict[str, LocalPath] = Field(default_factory=dict)
 
 
 class HostConfig(Strict):
@@ -96,7 +98,7 @@ class HostConfig(Strict):
 
     # a name of `configs/`, or the path of a family file (`.toml`), relative to this file
     family: str = "jina-embeddings-v4"
-    demo: bool = False  # make and serve the small demo models, as `--demo` does
+    demo: bool = False  # make and serve the small made-up models, as `--demo --tiny` does
     notice: str | None = None  # a line that is printed at each start, and that `/v1/models` has
     host: str = "127.0.0.1"  # the address to listen on; `0.0.0.0` serves the network: set `api_keys` then
     port: Annotated[int, Field(ge=0, le=65535)] = 8080  # 0: a free one
@@ -118,11 +120,12 @@ class HostConfig(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The host's file and the family it names."""
+    """The host's file and the family it names. `fallback`: served instead if these models cannot be fetched."""
 
     host: HostConfig
     family: FamilyFile
     family_file: Path
+    fallback: "Settings | None" = None
 
     @property
     def max_input_tokens(self) -> int:
@@ -165,10 +168,17 @@ def _check_reserved(proxy: object, where: Path | str) -> None:
 
 def _check_agreement(host: HostConfig, family: FamilyFile, where: Path | str) -> None:
     """Raises ConfigError if the host's file names something that the family does not have."""
-    known = family.weights.models
-    for table, named in (("backends", host.backends), ("models.files", host.models.files)):
-        if unknown := sorted(named.keys() - known.keys()):
+    models, known = host.models, family.weights.models
+    tables: Mapping[str, Collection[str]] = {
+        "backends": host.backends,
+        "models.files": models.files,
+        "models.lora_files": models.lora_files,
+    }
+    for table, named in tables.items():
+        if unknown := sorted(set(named) - known.keys()):
             raise ConfigError(f"{where}: {table}.{unknown[0]}: no such backend; there are {', '.join(known)}")
+    if host.demo and family.name != (made_for := HostConfig.model_fields["family"].default):
+        raise ConfigError(f"{where}: demo = true makes models of {made_for} only: leave out demo, or family")
     try:
         host.proxy.check(family)
     except ValueError as error:
@@ -193,10 +203,11 @@ def configs_dir() -> Path:
 
 def _family_path(family: str, beside: Path | None) -> Path:
     if not family.endswith(".toml"):
-        path = configs_dir() / f"{family}.toml"
-        if not path.is_file():
+        shipped = {path.stem.casefold(): path for path in configs_dir().glob("*.toml")}
+        if family.casefold() not in shipped:
+            path = configs_dir() / f"{family}.toml"
             raise ConfigError(f'family = "{family}": no such file {path}; give a name of configs/ or a path to a .toml')
-        return path
+        return shipped[family.casefold()]
     try:
         return (beside.parent if beside else Path()) / home_path(Path(family))
     except ValueError as error:

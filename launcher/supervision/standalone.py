@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -19,13 +19,17 @@ from launcher.processes.runtime_folder import private_folder
 from launcher.settings.config import FlashAttention, SupervisionSettings
 from launcher.settings.folders import LOGS, make_folder
 from launcher.supervision.server_run import started as start
+from proxy.contract.family import VectorRules
 
 _TIMEOUT = aiohttp.ClientTimeout(total=600)  # for a full batch on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standalone:
-    """How a model is run: everything but its file and its socket. `log` is the name of its log file."""
+    """How a model is run: everything but its file and its socket. `log` is the name of its log file.
+
+    `rules` and `lora` are the family's: without them its vectors would be others.
+    """
 
     log: str
     engine: Engine
@@ -38,6 +42,8 @@ class Standalone:
     flash_attention: FlashAttention = "auto"
     devices: tuple[str, ...] = ()
     tensor_split: tuple[float, ...] = ()
+    rules: VectorRules = field(default_factory=VectorRules)
+    lora: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,4 +123,7 @@ def _placement(run: Standalone, name: str, model: Path, socket: Path) -> ServerS
         flash_attention=run.flash_attention,
         devices=run.devices,
         tensor_split=run.tensor_split,
+        pooling=run.rules.pooling,
+        rope_scaling=run.rules.rope_scaling,
+        lora=run.lora,
     )

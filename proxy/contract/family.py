@@ -7,6 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 UnicodeForm = Literal["NFC", "NFKC"]
+Pooling = Literal["mean", "cls", "last"]
+Words = Literal["engine", "original"]
+
+INSTRUCTION = "{instruction}"  # in a task's prefix: where the request's instruction is put
 
 
 class Strict(BaseModel):
@@ -17,7 +21,54 @@ class TaskSettings(Strict):
     """One row of the task table: which backend serves it, and the prefix the model was trained with."""
 
     backend: str  # the backend that serves the task
-    prefix: str  # what the model was trained to see before the text
+    # what the model was trained to see before the text; with `{instruction}` where requests may give one
+    prefix: str
+    instruction: str | None = None  # what replaces `{instruction}` for a request that gives none
+
+    @model_validator(mode="after")
+    def _check_instruction(self) -> Self:
+        if (INSTRUCTION in self.prefix) != (self.instruction is not None):
+            lacking = "instruction" if self.instruction is None else f"{INSTRUCTION} in its prefix"
+            raise ValueError(f"has no {lacking}: a task has both, or neither")
+        return self
+
+    @property
+    def whole_prefix(self) -> str:
+        """The prefix with the task's own instruction."""
+        return self.prefix.replace(INSTRUCTION, self.instruction or "")
+
+
+class RopeScaling(Strict):
+    """How positions are scaled, for texts longer than the model was trained with; llama-server's `--rope-scaling`."""
+
+    type: Literal["linear", "yarn"]  # the method
+    freq_scale: Annotated[float, Field(gt=0, le=1)]  # 0.25: texts may be four times as long
+
+
+class VectorRules(BaseModel):
+    """How a model makes a vector of a text; the rest of `[weights]` belongs to the launcher."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    # how the states of a text's tokens become its vector: their mean, the first one, or the last one
+    pooling: Pooling = "mean"
+    causal: bool = True  # whether a token sees only those before it; `false`: it sees the whole text
+    rope_scaling: RopeScaling | None = None  # for texts longer than the model was trained with
+    # what a whole vector gets before fewer `dimensions` are cut from it, as nomic-embed-text-v1.5's
+    sliced_after: Literal["layer_norm"] | None = None
+
+    @model_validator(mode="after")
+    def _sees_the_text(self) -> Self:
+        if self.pooling == "cls" and self.causal:
+            raise ValueError('pooling = "cls" needs causal = false: else the first token sees nothing of the text')
+        return self
+
+
+class TokenizerRules(Strict):
+    """Which tokens a text becomes."""
+
+    # `engine`: llama.cpp's; `original`: the original tokenizer's, also where llama.cpp makes others of a word
+    words: Words = "engine"
 
 
 class MultiVector(BaseModel):
@@ -48,6 +99,8 @@ class Family(BaseModel):
     model_aliases: dict[str, str] = {}  # other names for the model
     # where the original keeps its projector of multi-vectors, which no GGUF file has
     multivector: MultiVector | None = None
+    weights: VectorRules = VectorRules()  # how the models make a vector
+    tokenizer: TokenizerRules = TokenizerRules()  # which tokens a text becomes
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -69,9 +122,9 @@ class Family(BaseModel):
             raise ValueError(f"{where} names the task {task!r}, but there are: {', '.join(self.tasks)}")
 
     def check_aliases(self, aliases: dict[str, str]) -> None:
-        """Raises ValueError for an alias of another model than this one."""
+        """Raises ValueError for an alias of another model than this one, by whatever name of it."""
         for alias, model in aliases.items():
-            if model != self.name:
+            if model != self.name and self.model_aliases.get(model) != self.name:
                 raise ValueError(f"model_aliases.{alias} names the model {model!r}, but {self.name!r} is served")
 
     def check_backends(self, backends: Collection[str]) -> None:

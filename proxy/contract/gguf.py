@@ -15,7 +15,16 @@ from pathlib import Path
 from gguf import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT
 
 Scalar = str | int | float | bool
-Value = Scalar | list[Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """A value that was not kept: an array of so many values, or a text of so many bytes."""
+
+    length: int
+
+
+Value = Scalar | list[Scalar] | Omitted
 
 MAX_KEYS = 2**12  # real models have some forty
 MAX_TENSORS = 2**20  # real models have hundreds
@@ -23,6 +32,7 @@ MAX_DIMENSIONS = 4  # of a tensor, in ggml
 MAX_ITEMS = 2**20  # of an array that is kept or has texts; the largest vocabularies have half a million merges
 MAX_TEXT_BYTES = 2**20  # the longest text is a chat template
 MAX_KEPT_BYTES = 2**12  # of a text that is kept without being wanted
+MAX_KEPT_ITEMS = 2**10  # of an array of numbers: a value per layer
 MAX_ARRAY_BYTES = 2**26  # all texts of one array; a vocabulary has some 3 MB
 
 _MAGIC = b"GGUF"
@@ -46,7 +56,7 @@ class UnknownVersion(BadGGUF):
 class Header:
     """What a GGUF file says of itself.
 
-    `metadata` holds the scalars and what was wanted; of any other array or long text, its length.
+    `metadata` holds the scalars, short arrays of numbers and what was wanted; anything else is Omitted.
     """
 
     metadata: Mapping[str, Value]
@@ -99,7 +109,7 @@ class _Reader:
         kind = self._integer("I")
         if kind == _STRING:
             text = self._text()
-            return text if keep or len(text) <= MAX_KEPT_BYTES else len(text)
+            return text if keep or len(text) <= MAX_KEPT_BYTES else Omitted(len(text))
         if kind != _ARRAY:
             return self._number(_CODES[kind])
         of, count = self._integer("I"), self._integer("Q")
@@ -107,9 +117,10 @@ class _Reader:
             raise ValueError(f"{count} values in an array, more than {MAX_ITEMS}")
         if of == _STRING:
             return self._texts(count) if keep else self._skip_texts(count)
+        keep = keep or count <= MAX_KEPT_ITEMS
         code = f"<{count}{_CODES[of]}" if keep else "<" + _CODES[of]
         start = self._advance(struct.calcsize(code) if keep else count * struct.calcsize(code))
-        return list(struct.unpack_from(code, self._content, start)) if keep else count
+        return list(struct.unpack_from(code, self._content, start)) if keep else Omitted(count)
 
     def _texts(self, count: int) -> list[Scalar]:
         start, found = self._at, list[Scalar]()
@@ -119,13 +130,13 @@ class _Reader:
                 raise ValueError(f"the texts of an array have more than {MAX_ARRAY_BYTES} bytes")
         return found
 
-    def _skip_texts(self, count: int) -> int:
+    def _skip_texts(self, count: int) -> Omitted:
         # The one hot loop: a vocabulary and its merges are 300,000 strings.
         content, at, length_at = self._content, self._at, _LENGTH.unpack_from
         for _ in range(count):
             at += 8 + length_at(content, at)[0]
         self._advance(at - self._at)
-        return count
+        return Omitted(count)
 
     def _tensor_ends(self, count: int) -> Iterator[int]:
         """Where each tensor ends, in bytes from the start of the weights."""

@@ -30,6 +30,7 @@ class BackendSettings(Strict):
     batch_tokens: Positive = 512  # its `--ubatch-size`
     # its GGUF file: with it the proxy tokenises by itself; without it each text costs a request more
     model_file: LocalPath | None = None
+    lora_file: LocalPath | None = None  # the GGUF file of its `--lora`: another vector space
     api_key: str | None = None  # its `--api-key`
     on_demand: bool = False  # it is started by its first request (written by the launcher)
     # a file that all proxies before it share, so that one batch is in flight (written by the launcher)

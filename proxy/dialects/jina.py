@@ -1,7 +1,7 @@
 """The embeddings API of Jina, OpenAI, Voyage and NIM: one wire model whose aliases cover the names of all four."""
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
@@ -24,6 +24,8 @@ from proxy.wire.dialect import (
 )
 from proxy.wire.inputs import parted
 
+MAX_INSTRUCTION = 2048  # characters; each text of a request gets it
+
 
 class EmbeddingsBody(Wire):
     """Null means absent, and unknown fields are ignored."""
@@ -44,6 +46,12 @@ class EmbeddingsBody(Wire):
     )
     prompt_name: TaskName | None = Field(
         None, description="`query` or `passage`, beside a bare `task`.", examples=["retrieval.query"]
+    )
+    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION)] | None = Field(
+        None,
+        description="What the texts are embedded for, in words, in place of the task's own: for tasks whose prefix has "
+        "an instruction, such as Qwen3-Embedding's queries.",
+        examples=[None],
     )
     encodings: Encodings = Field(
         (Encoding.FLOAT,),
@@ -104,6 +112,7 @@ def embed_request(wire: EmbeddingsBody) -> EmbedRequest:
         model=wire.model,
         task=wire.task,
         role=wire.prompt_name,
+        instruction=wire.instruction,
         dimensions=wire.dimensions,
         normalized=wire.normalized,
         truncate=wire.truncate,

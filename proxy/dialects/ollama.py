@@ -132,7 +132,7 @@ def model_details(family: Family, row: Route, made: Provenance, tokens: int, mod
         "license": family.licence,
         "modelfile": f"FROM {family.hugging_face_id}\n",
         "parameters": f"num_ctx {tokens}",
-        "template": row.prefix + "{{ .Prompt }}",
+        "template": row.prefix_with(None) + "{{ .Prompt }}",
         "details": _details(family.name, made),
         "model_info": {
             "general.architecture": family.name,

@@ -16,6 +16,9 @@ from proxy.wire.dialect import Dialect, Dimensions, Inputs, ParsedRequest, Rende
 ErrorType = Literal["Validation", "Overloaded", "Unhealthy", "Backend"]
 
 
+POOLING_NAMES = {"last": "last_token"}  # TEI's own name, where it is another
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -77,7 +80,7 @@ def info(model: str, made: Provenance, *, tokens: int, items: int) -> dict[str, 
         "model_id": model,
         "model_sha": made.digest.removeprefix("sha256:"),
         "model_dtype": made.quantization,
-        "model_type": {"embedding": {"pooling": "mean"}},
+        "model_type": {"embedding": {"pooling": POOLING_NAMES.get(made.pooling, made.pooling)}},
         "max_input_length": tokens,
         "max_client_batch_size": items,
         "auto_truncate": False,

@@ -1,7 +1,7 @@
 """The maths of late chunking, pure: chunks to one document, the tokens of each chunk, and the mean over them.
 
-The model is causal and its pooled vector is a mean, so the sum over the first n tokens is n times the vector of a text
-of just those; the sum over a chunk is the difference of two such sums. No engine has to give a vector per token.
+Where the model is causal and its pooled vector is a mean, the sum over the first n tokens is n times the vector of a
+text of just those; the sum over a chunk is the difference of two such sums: no engine has to give a vector per token.
 """
 
 import sys
@@ -75,17 +75,20 @@ def document(prefix: str, chunks: Sequence[str], form: UnicodeForm | None, most:
     return Document(normal, tuple(borders), joined.whole)
 
 
-def spans(document: Document, token_ends: NDArray[np.int64]) -> list[Span | None]:
-    """The tokens of each chunk: those that end inside it. `token_ends` is where each token of the document ends.
+def spans(document: Document, offsets: NDArray[np.int64]) -> list[Span | None]:
+    """The tokens of each chunk: those that end inside it. `offsets`, (n, 2): where each token starts and ends.
 
     Most tokens of a word begin with its space, so that space may belong to the previous chunk, or the prefix. A chunk
-    that lies inside one token gets that token; None stands for an empty chunk.
+    that lies inside one token gets that token; None stands for a chunk without any: empty, or nothing but spaces where
+    the tokenizer drops these.
     """
-    borders = np.searchsorted(token_ends, document.ends, side="right").tolist()
-    return [
-        None if document.is_empty(index) else Span(start, max(end, start + 1))
-        for index, (start, end) in enumerate(pairwise(borders))
-    ]
+    starts, ends = offsets.T
+    borders = np.searchsorted(ends, document.ends, side="right").tolist()
+    found = list[Span | None]()
+    for index, (first, last) in enumerate(pairwise(borders)):
+        apart = first == last < len(starts) and starts[first] >= document.ends[index + 1]
+        found.append(None if document.is_empty(index) or apart else Span(first, max(last, first + 1)))
+    return found
 
 
 def within(found: Sequence[Span | None], tokens: int) -> dict[int, Span]:

@@ -2,60 +2,17 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
 
 from proxy.contract.family import Family
 from proxy.embedding.projection import PULL, NoProjector, Projection, load_projections
-from proxy.errors import BackendError, BadVector, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
-from proxy.models.served_model import ServedModel
+from proxy.embedding.token_states import TokenStates
+from proxy.errors import BadVector, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.scheduling.entries import Caller
 from proxy.types import Ids, Matrix
 
-# Least cosine of one model's means from two processes, pooled there or here; other models are below.
-SAME_COSINE = 0.999
 MAX_TOKENS = 65536  # of one request: 33 MB of vectors, about 100 MB of JSON
-
-
-class TokenStates(Protocol):
-    """A backend that gives the model's last hidden state of each token, after its final norm, not normalised."""
-
-    async def states(self, ids: Ids, caller: Caller, /) -> Matrix:
-        """One row per token, float32, (n, width). Raises PoisonedInput, BackendError or a subclass."""
-
-
-@dataclass(slots=True)
-class ModelStates:
-    """The token states of a model, from its token-level backend.
-
-    Before its first answer is used, and after each failure, the mean of a text's states must be the model's own vector.
-    """
-
-    by_token: ServedModel
-    model: ServedModel
-    _verified: bool = False
-
-    async def states(self, ids: Ids, caller: Caller) -> Matrix:
-        """See TokenStates. Waits for a backend that starts on demand. BackendError also for states of another model."""
-        try:
-            states = await self.by_token.token_states(ids, caller)
-            if not self._verified:
-                await self._verify(ids, states, caller)
-                self._verified = True
-        except BackendError:
-            self._verified = False  # what starts there next may be another model
-            raise
-        return states
-
-    async def _verify(self, ids: Ids, states: Matrix, caller: Caller) -> None:
-        (own,) = (await self.model.embed([ids], replace(caller, partial=False))).rows.astype(np.float64)
-        mean = states.mean(axis=0, dtype=np.float64)
-        if own.shape != mean.shape or not own @ mean >= SAME_COSINE * np.linalg.norm(own) * np.linalg.norm(mean):
-            name = self.by_token.backend.name
-            raise BackendError(f"backend {name} has another model than its own backend: give both the same file")
 
 
 @dataclass(frozen=True, slots=True)

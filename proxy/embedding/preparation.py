@@ -72,13 +72,15 @@ T = TypeVar("T", bound=_Sliced)
 class _Preparation:
     def __init__(self, request: EmbedRequest, model: ServedModel, rules: PreparationRules) -> None:
         self._request, self._model, self._rules = request, model, rules
+        self._cut: set[int] = set()
         self._failed: dict[int, ProxyError] = {
             index: one.error(f"input.{index}") for index, one in request.refused.items()
         }
 
     async def texts(self) -> PreparedTexts:
         inputs = {index: one for index, one in enumerate(self._request.inputs) if index not in self._failed}
-        bounded = self._bounded(inputs, self._model.longest_token * SHRINKS)
+        longest = self._model.longest_token
+        bounded = self._bounded(inputs, longest and longest * SHRINKS)
         texts, undecodable = await foreign_ids.texts_of(bounded, self._rules.decode or self._model.decode)
         self._fail(undecodable)
         return PreparedTexts(texts, self._failed)
@@ -88,20 +90,30 @@ class _Preparation:
         trained = await _as_trained(prefix, list(texts.values()), self._rules.form)
         bounded = self._bounded(dict(zip(texts, trained, strict=True)), self._model.longest_token)
         inputs = dict(zip(bounded, await self._model.tokenize(list(bounded.values())), strict=True))
-        limit = self._rules.limit
-        if not self._request.truncate:
+        limit, special = self._rules.limit, self._model.special_tokens
+        if self._request.truncate:
+            self._fail(self._unread(inputs))
+        else:
             self._fail_too_long(truncation.too_long(inputs, limit))
         self._fail({index: truncation.empty(index) for index, ids in inputs.items() if not len(ids)})
+        left = {index: ids for index, ids in inputs.items() if index not in self._failed}
         return PreparedInputs(
-            {index: ids[:limit] for index, ids in inputs.items() if index not in self._failed}, self._failed
+            {index: truncation.cut_ids(ids, limit, special) for index, ids in left.items()}, self._failed
         )
 
-    def _bounded(self, inputs: Mapping[int, T], longest_token: int) -> dict[int, T]:
+    def _unread(self, inputs: Mapping[int, Ids]) -> dict[int, ProxyError]:
+        """The errors of texts that were cut before as many tokens as are to be kept."""
+        enough = self._rules.limit + truncation.MARGIN
+        few = {index for index in self._cut & inputs.keys() if len(inputs[index]) < enough}
+        return {index: truncation.unread(index) for index in few} if self._model.longest_token is None else {}
+
+    def _bounded(self, inputs: Mapping[int, T], longest_token: int | None) -> dict[int, T]:
         if not self._request.truncate:
             self._fail_too_long(truncation.huge(inputs, self._rules.limit, longest_token))
         most = truncation.kept(self._rules.limit, longest_token)
         left = {index: one for index, one in inputs.items() if index not in self._failed}
-        return {index: one if len(one) <= most else one[:most] for index, one in left.items()}
+        self._cut |= {index for index, one in left.items() if len(one) > most}
+        return {index: one[:most] if index in self._cut else one for index, one in left.items()}
 
     def _fail_too_long(self, counts: Mapping[int, str]) -> None:
         # With late chunking a chunk that is too long means that the whole document is.

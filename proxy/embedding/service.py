@@ -7,17 +7,21 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from proxy.contract.family import VectorRules
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
 from proxy.embedding.preparation import PreparationRules, prepare_inputs, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
+from proxy.embedding.token_states import ModelStates
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.tokens.foreign_ids import Decode
 from proxy.types import EmbedRequest, EmbedResult, Ids, Matrix, Provenance, Served
+
+LAYER_NORM_EPSILON = 1e-5  # torch's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,7 @@ class ServedLimits:
 class EmbedService:
     """`decode` reads token ids in a request; None: the model's own tokenizer does.
 
-    `by_token` are the same models again, by name, on backends that give the state of every token.
+    `states` gives the states of a model's tokens, by its name, where a second backend computes them.
     """
 
     tasks: TaskTable
@@ -42,12 +46,13 @@ class EmbedService:
     limits: ServedLimits
     multivectors: MultiVectors
     decode: Decode | None = None
-    by_token: Mapping[str, ServedModel] = field(default_factory=dict)
+    states: Mapping[str, ModelStates] = field(default_factory=dict)
 
     @property
     def all_models(self) -> dict[str, ServedModel]:
         """All models, by the names of their backends."""
-        return {model.backend.name: model for model in (*self.models.values(), *self.by_token.values())}
+        by_token = (states.by_token for states in self.states.values())
+        return {model.backend.name: model for model in (*self.models.values(), *by_token)}
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vector of every input for the request's task, in order: sliced, then normalised.
@@ -57,7 +62,8 @@ class EmbedService:
         the errors of single inputs are in the result's `failed`, unless every input failed.
         """
         self._check(request)
-        route = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
+        row = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
+        route = replace(row, prefix=row.prefix_with(request.instruction))
         model = self.models[route.backend]
         token_embedder = self.multivectors.of(route.backend) if request.multivector else None
         seconds = min(self.limits.seconds, request.timeout_s or math.inf)
@@ -77,9 +83,9 @@ class EmbedService:
         return EmbedResult(
             model=self.tasks.model,
             task=route.task,
-            prefix=route.prefix,
+            prefix=route.prefix if request.instruction is None else row.prefix,
             provenance=_made_by(model.provenance, token_embedder),
-            vectors=finish(served.rows, dimensions=dimensions, normalized=request.normalized),
+            vectors=_finished(served.rows, dimensions, model.rules, normalized=request.normalized),
             tokens=served.tokens,
             failed=served.failed,
             lengths=served.lengths,
@@ -117,9 +123,10 @@ class EmbedService:
 
     async def _embed_document(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
         """One vector for each input, as the chunks of one document."""
-        model, by_token = self.models[route.backend], self.by_token.get(route.backend)
+        model, states = self.models[route.backend], self.states.get(route.backend)
+        late_chunking.check_possible(model.rules, has_states=states is not None)
         tokens = estimate(request.inputs)
-        async with model.admitted(tokens if by_token else chunk_means.cost(tokens, len(request.inputs))):
+        async with model.admitted(tokens if states else chunk_means.cost(tokens, len(request.inputs))):
             prepared = await prepare_texts(request, model, self._rules)
             chunks = Chunks(
                 prefix=route.prefix,
@@ -128,7 +135,7 @@ class EmbedService:
             )
             document = await late_chunking.tokenize(chunks, model, self.limits.input_tokens, truncate=request.truncate)
         document = replace(document, failed={**document.failed, **prepared.failed})
-        return await late_chunking.embed_chunks(document, model, by_token, caller)
+        return await late_chunking.embed_chunks(document, model, states, caller)
 
     @property
     def _rules(self) -> PreparationRules:
@@ -149,6 +156,12 @@ class EmbedService:
             raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
 
 
+def _finished(rows: Matrix, dimensions: int, rules: VectorRules, *, normalized: bool) -> Matrix:
+    if rules.sliced_after == "layer_norm" and dimensions < rows.shape[1]:
+        rows = _layer_normalized(rows)
+    return finish(rows, dimensions=dimensions, normalized=normalized)
+
+
 def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
     """The first `dimensions` of each row, shape (n, dimensions), L2-normalised again if `normalized`.
 
@@ -162,6 +175,13 @@ def finish(raw: Matrix, *, dimensions: int, normalized: bool) -> Matrix:
     # In float64, rounded as it is written: no second matrix of twice the size.
     np.divide(sliced, norms[:, None], out=(unit := np.empty_like(sliced)), casting="same_kind")
     return unit
+
+
+def _layer_normalized(rows: Matrix) -> Matrix:
+    """Each row with mean 0 and variance 1, as torch's `layer_norm`."""
+    exact = rows.astype(np.float64)
+    spread = np.sqrt(exact.var(axis=1, keepdims=True) + LAYER_NORM_EPSILON)
+    return np.asarray((exact - exact.mean(axis=1, keepdims=True)) / spread, dtype=np.float32)
 
 
 def _made_by(provenance: Provenance, token_embedder: TokenEmbedder | None) -> Provenance:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from proxy.contract.family import Family
+from proxy.contract.family import INSTRUCTION, Family
 from proxy.errors import Invalid, ModelNotFound, invalid
 from proxy.quoting import did_you_mean, quoted
 
@@ -13,11 +13,21 @@ ROLE_SUFFIXES = {"-query": "query", "-passage": "passage"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One row of the table."""
+    """One row of the table. `instruction` is the task's own, if its prefix has one; a request may give another."""
 
     task: str
     backend: str
     prefix: str
+    instruction: str | None = None
+
+    def prefix_with(self, instruction: str | None) -> str:
+        """The prefix as a text gets it. Raises Invalid for an instruction that the prefix has no place for."""
+        if self.instruction is None and instruction is not None:
+            message = (
+                f"task {quoted(self.task)} takes no instruction: leave it out, or choose a task whose prefix has one"
+            )
+            raise invalid("instruction", message, kind="unsupported", given=instruction)
+        return self.prefix.replace(INSTRUCTION, instruction if instruction is not None else self.instruction or "")
 
 
 class TaskTable:
@@ -85,7 +95,10 @@ class TaskTable:
 
 def _routes(family: Family) -> dict[str, Route]:
     """The route of each task name, with aliases."""
-    routes = {name: Route(task=name, backend=row.backend, prefix=row.prefix) for name, row in family.tasks.items()}
+    routes = {
+        name: Route(task=name, backend=row.backend, prefix=row.prefix, instruction=row.instruction)
+        for name, row in family.tasks.items()
+    }
     return {**{alias: routes[task] for alias, task in family.task_aliases.items()}, **routes}
 
 

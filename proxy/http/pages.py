@@ -136,6 +136,7 @@ def _model(request: web.Request, name: str, row: Route) -> dict[str, object]:
         "licence": family.licence,
         "task": row.task,
         "prefix": row.prefix,
+        **({} if row.instruction is None else {"instruction": row.instruction}),
         "provenance": service.models[row.backend].provenance,
         **({"notice": notice} if notice else {}),
     }

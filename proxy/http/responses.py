@@ -50,6 +50,7 @@ def provenance_headers(result: EmbedResult) -> dict[str, str]:
         "X-Trillama-Model-Digest": result.provenance.digest,
         "X-Trillama-Quantization": result.provenance.quantization,
         "X-Trillama-Engine": result.provenance.engine,
+        "X-Trillama-Pooling": result.provenance.pooling,
         "X-Trillama-Vector-Space": result.provenance.space,
     }
 

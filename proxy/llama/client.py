@@ -27,7 +27,7 @@ QUICK = aiohttp.ClientTimeout(total=2)  # for what the server answers while a ba
 
 @dataclass(frozen=True, slots=True)
 class LlamaClient:
-    """A llama-server started with `--embedding --pooling mean`. Every method raises BackendError or a subclass."""
+    """A llama-server with `--embedding` and the family's `--pooling`. A method raises BackendError or a subclass."""
 
     name: str
     settings: BackendSettings
@@ -37,7 +37,7 @@ class LlamaClient:
     lock: AbstractAsyncContextManager[object, bool | None] = field(default_factory=nullcontext)
 
     async def embed(self, inputs: Sequence[Ids]) -> Matrix:
-        """The raw mean-pooled vectors of token-id inputs, in their order: float32, shape (n, n_embd), not normalised.
+        """The raw pooled vectors of token-id inputs, in their order: float32, shape (n, n_embd), not normalised.
 
         Send only what fits one physical batch: at most `slots` inputs and `batch_tokens` tokens (traps T2, T4, T9).
         Values are not checked: they may be NaN.
@@ -73,13 +73,14 @@ class LlamaClient:
             raise BackendError(f"backend {self.name} answered something that is not tokens: {error!r}") from error
 
     async def properties(self) -> dict[str, str]:
-        """`build_info` and `model_ftype` as the engine reports them in /props; missing ones are absent."""
+        """`build_info`, `model_ftype` and `n_ctx`, a text's longest, as /props has them; missing ones are absent."""
         async with self._translated(), self.session.get(f"{self.base}/props", timeout=QUICK) as response:
             content = await response.read()
             await self._raise_for(response.status, content)
         try:
             answer = orjson.loads(content)
-            found = {name: str(answer[name]) for name in ("build_info", "model_ftype") if name in answer}
+            answer |= answer.get("default_generation_settings") or {}
+            found = {name: str(answer[name]) for name in ("build_info", "model_ftype", "n_ctx") if name in answer}
             return {name: value.removeprefix("(guessed) ") for name, value in found.items()}
         except (orjson.JSONDecodeError, TypeError) as error:
             raise BackendError(f"backend {self.name} answered /props with something that is not JSON") from error

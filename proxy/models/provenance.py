@@ -25,12 +25,24 @@ def digest_of(model_file: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def space_of(digest: str, family: Family, backend: str) -> str:
-    """The vector-space id: a digest of the model's file and of how its tasks prepare a text.
+def space_of(digest: str, family: Family, backend: str, *, lora: str | None = None) -> str:
+    """The vector-space id: a digest of the files of model and LoRA, and of how a text becomes tokens and a vector.
 
-    The prefixes of all of the backend's tasks count, not the request's own: queries and passages are meant to be
-    compared. Engine builds and sizes do not count: they change digits, not the space.
+    The prefixes of all of the backend's tasks count, with their own instructions, not the request's: queries and
+    passages are meant to be compared. Engine builds and sizes do not count: they change digits, not the space. What a
+    family does not use is left out, so that its id stays when a later version knows more rules.
     """
-    prefixes = {name: row.prefix for name, row in family.tasks.items() if row.backend == backend}
-    rules = [digest, backend, "mean", family.unicode_normalization, prefixes]
+    rows = {name: row for name, row in family.tasks.items() if row.backend == backend}
+    rules: list[object] = [digest, backend, family.weights.pooling, family.unicode_normalization]
+    rules.append({name: row.prefix for name, row in rows.items()})
+    words, scaling = family.tokenizer.words, family.weights.rope_scaling
+    optional: dict[str, object] = {
+        "lora": lora,
+        "rope_scaling": scaling and scaling.model_dump(),
+        "sliced_after": family.weights.sliced_after,
+        "words": None if words == "engine" else words,
+        "instructions": {name: row.instruction for name, row in rows.items() if row.instruction is not None},
+    }
+    if used := {name: rule for name, rule in optional.items() if rule}:
+        rules.append(used)
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]

@@ -16,15 +16,13 @@ from proxy.models.cache import Cache, cached
 from proxy.models.provenance import UNKNOWN
 from proxy.models.readiness import Readiness, WaitLimits
 from proxy.models.recovery import RecoveryLoop
-from proxy.models.verification import VerifiedBackend
+from proxy.models.verification import NoTokenizer, VerifiedBackend
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome
-from proxy.tokens.bpe import Tokenizer
+from proxy.tokens.gguf_tokenizer import Tokenizer
+from proxy.tokens.special import SpecialTokens
 from proxy.types import Ids, Matrix, Provenance
-
-LONGEST_TOKEN = 1024  # bytes; longer than any in a vocabulary that we have seen
-UNVERIFIED = Provenance(digest=UNKNOWN, quantization=UNKNOWN, engine=UNKNOWN, space=UNKNOWN)
 
 
 class ServedModel:
@@ -43,7 +41,7 @@ class ServedModel:
         slot: SharedSlot | None = None,
         cache: Cache | None = None,
     ) -> None:
-        settings = backend.settings
+        settings, self.rules = backend.settings, family.weights
         queue = BatchQueue(slots=settings.slots, batch_tokens=settings.batch_tokens, max_tokens=limits.tokens)
         slot = slot or SharedSlot()
         dimensions = None if isinstance(backend, TokenClient) else family.dimensions
@@ -61,14 +59,21 @@ class ServedModel:
     @property
     def provenance(self) -> Provenance:
         """What makes its vectors; unknown before the first verification."""
-        verified = self._recovery.verified
-        return verified.provenance if verified else UNVERIFIED
+        verified, pooling = self._recovery.verified, self.rules.pooling
+        if verified:
+            return verified.provenance
+        return Provenance(digest=UNKNOWN, quantization=UNKNOWN, engine=UNKNOWN, pooling=pooling, space=UNKNOWN)
 
     @property
-    def longest_token(self) -> int:
-        """The most bytes that one token stands for."""
+    def longest_token(self) -> int | None:
+        """The most bytes that one token stands for; None if there is no bound, or none that we know."""
         verified = self._recovery.verified
-        return verified.tokenizer.longest if verified and verified.tokenizer else LONGEST_TOKEN
+        return verified.tokenizer.longest if verified and isinstance(verified.tokenizer, Tokenizer) else None
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """What the model has around every text. Raises BackendUnavailable before any verification."""
+        return self._verified().special
 
     @asynccontextmanager
     async def admitted(self, tokens: int) -> AsyncIterator[None]:
@@ -87,12 +92,12 @@ class ServedModel:
         self._admission.counted(estimate(texts), sum(map(len, ids)))
         return ids
 
-    def own_tokenizer(self, field: str, lacking: str) -> Tokenizer:
-        """The model's tokenizer. Raises Invalid for that field, with what is lacking, if the engine tokenises."""
-        verified = self._recovery.verified
-        if verified is None or verified.tokenizer is None:
-            raise invalid(field, lacking, kind="unsupported")
-        return verified.tokenizer
+    def own_tokenizer(self, field: str, needs: str) -> Tokenizer:
+        """The model's tokenizer. Raises Invalid for that field, which `needs` it, with the reason if there is none."""
+        tokenizer = self._verified().tokenizer
+        if isinstance(tokenizer, NoTokenizer):
+            raise invalid(field, f"{needs} the proxy's own tokenizer: {tokenizer.reason}", kind="unsupported")
+        return tokenizer
 
     async def rounding_error(self, caller: Caller) -> float:
         """How far this engine's means are from exact ones, relative; see `RoundingCheck`."""
@@ -101,7 +106,7 @@ class ServedModel:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids of the model's own vocabulary. Raises KeyError with the first id that it does not have."""
-        tokenizer = self.own_tokenizer("input", "is token ids, which need the proxy's own tokenizer: set model_file")
+        tokenizer = self.own_tokenizer("input", "is token ids, which need")
         if not 0 <= min(ids) <= max(ids) < tokenizer.size:
             raise KeyError(next(token for token in ids if not 0 <= token < tokenizer.size))
         return tokenizer.decode(ids)

@@ -3,18 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from proxy.contract.family import Family
-from proxy.errors import BackendLost, BackendUnavailable, BadVector
+from proxy.contract.family import Family, Words
+from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector
 from proxy.llama.client import LlamaClient
 from proxy.models.provenance import UNKNOWN, digest_of, space_of
 from proxy.models.rounding import RoundingCheck
-from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load_tokenizer
+from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load_tokenizer
+from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
+from proxy.tokens.special import TEXT, SpecialTokens, special_tokens
 from proxy.tokens.tokenize import LocalTokenizer, Tokenize
 from proxy.types import Ids, Provenance
 
@@ -26,13 +27,21 @@ _TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 
 @dataclass(frozen=True, slots=True)
+class NoTokenizer:
+    """The engine tokenises every text; `reason` says why, or what to set."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedBackend:
-    """What serves requests of a verified backend. `tokenizer` is None if the engine tokenises every text."""
+    """What serves requests of a verified backend."""
 
     tokenize: Tokenize
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | NoTokenizer
     provenance: Provenance
     tokens_per_s: float
+    special: SpecialTokens
     rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
@@ -44,10 +53,15 @@ async def verify_backend(backend: LlamaClient, family: Family) -> VerifiedBacken
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             await _check_up(backend)
-            tokenizer = await _own_tokenizer(backend)
-            tokenize: Tokenize = LocalTokenizer(tokenizer) if tokenizer else _EngineTokenizer(backend)
+            properties = await backend.properties()
+            _check_context(backend, properties)
+            tokenizer = await _own_tokenizer(backend, family.tokenizer.words)
+            tokenize: Tokenize = (
+                _EngineTokenizer(backend) if isinstance(tokenizer, NoTokenizer) else LocalTokenizer(tokenizer)
+            )
+            special = await _special_tokens(backend, tokenize)
             speed = await _check_vector(backend, family, tokenize)
-            return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family), speed)
+            return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family, properties), speed, special)
     except TimeoutError as error:
         raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
 
@@ -57,6 +71,22 @@ async def _check_up(backend: LlamaClient) -> None:
         await backend.check()
     except BackendLost as error:
         raise BackendUnavailable(error.message, retry_after_s=error.retry_after_s) from error
+
+
+def _check_context(backend: LlamaClient, properties: Mapping[str, str]) -> None:
+    """Raises BackendError if a text that fits the batch is too long for the engine, as where the model takes less."""
+    longest, batch = properties.get("n_ctx", ""), backend.settings.batch_tokens
+    if longest.isdecimal() and int(longest) < batch:
+        message = f"backend {backend.name} takes {longest} tokens of a text, less than its batch_tokens = {batch}"
+        raise BackendError(f"{message}: set batch_tokens and max_input_tokens = {longest}, or a larger --ctx-size")
+
+
+async def _special_tokens(backend: LlamaClient, tokenize: Tokenize) -> SpecialTokens:
+    empty, text = await tokenize(["", TEXT])
+    try:
+        return special_tokens([*map(int, empty)], [*map(int, text)])
+    except ValueError as error:
+        raise BackendError(f"backend {backend.name} has no fixed tokens around a text: {error}") from error
 
 
 async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize) -> float:
@@ -73,28 +103,55 @@ async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize
     return len(ids) / seconds
 
 
-async def _provenance(backend: LlamaClient, family: Family) -> Provenance:
-    path, properties = backend.settings.model_file, await backend.properties()
-    digest = await asyncio.to_thread(digest_of, path) if path else UNKNOWN
+async def _provenance(backend: LlamaClient, family: Family, properties: Mapping[str, str]) -> Provenance:
+    settings = backend.settings
+    digest = await asyncio.to_thread(digest_of, settings.model_file) if settings.model_file else UNKNOWN
+    lora = await asyncio.to_thread(digest_of, settings.lora_file) if settings.lora_file else None
+    known = UNKNOWN not in {digest, lora}
     return Provenance(
         digest=digest,
+        lora=lora,
+        pooling=family.weights.pooling,
         quantization=properties.get("model_ftype", UNKNOWN),
         engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
-        space=UNKNOWN if digest == UNKNOWN else space_of(digest, family, backend.name),
+        space=space_of(digest, family, backend.name, lora=lora) if known else UNKNOWN,
         size=await backend.size(),
     )
 
 
-async def _own_tokenizer(backend: LlamaClient) -> Tokenizer | None:
-    """The file's own tokenizer if it agrees with the engine on every pinned text."""
+async def _own_tokenizer(backend: LlamaClient, words: Words) -> Tokenizer | NoTokenizer:
+    """The file's own tokenizer, if it is right. Raises BackendError if no other is, as the family says."""
     path = backend.settings.model_file
-    tokenizer = await asyncio.to_thread(_loaded, path) if path else None
-    if tokenizer is None:
-        return None
-    for text, ids in zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True):
-        if ids != (await backend.tokenize(text)).tolist():
-            log.warning("%s: our tokens differ from the engine's for %r: the engine tokenises", path, text)
-            return None
+    if path is None and words == "engine":
+        return NoTokenizer("set model_file")
+    try:
+        return await _compared(backend, words)
+    except UnsupportedTokenizer as error:
+        if words == "original":
+            message = f'backend {backend.name} needs the original\'s tokens ([tokenizer] words = "original")'
+            raise BackendError(f"{message}, which we cannot make: {error}") from error
+        log.warning("%s: %s: the engine tokenises every text", path, error)
+        return NoTokenizer(f"the engine tokenises, because {error}")
+
+
+async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
+    """The file's own tokenizer. Raises UnsupportedTokenizer if its tokens are others than the engine's.
+
+    The original's may be others, but not of plain text, and the engine must know all of them.
+    """
+    if (path := backend.settings.model_file) is None:
+        raise UnsupportedTokenizer("no model_file is set")
+    tokenizer = await asyncio.to_thread(load_tokenizer, path)
+    pinned = zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True)
+    differing = [text for text, ids in pinned if ids != (await backend.tokenize(text)).tolist()]
+    for text in differing:
+        if words == "engine" or text.isascii():
+            raise UnsupportedTokenizer(f"our tokens differ from the engine's for {text[:60]!r}")
+    if words == "original":
+        await backend.embed([np.array([tokenizer.size - 1], dtype=np.int32)])
+    if differing:
+        texts = ", ".join(map(repr, differing))
+        log.info("%s: the original's tokens are used; the engine's are others for %s", path, texts)
     return tokenizer
 
 
@@ -104,11 +161,3 @@ class _EngineTokenizer:
 
     async def __call__(self, texts: Sequence[str]) -> list[Ids]:
         return [await self.backend.tokenize(text) for text in texts]
-
-
-def _loaded(path: Path) -> Tokenizer | None:
-    try:
-        return load_tokenizer(path)
-    except UnsupportedTokenizer as error:
-        log.warning("%s: %s: the engine tokenises every text", path, error)
-        return None

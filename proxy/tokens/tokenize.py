@@ -6,11 +6,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from proxy.tokens.bpe import Tokenizer
+from proxy.tokens.gguf_tokenizer import Tokenizer
 from proxy.types import Ids
 
 _PART = 1_000_000  # characters processed at a time: tokenising them takes about 100 MB meanwhile
-LARGE_TEXT = 20_000  # characters from which tokenising is worth a thread: about 5 ms of the loop
+LARGE_TEXT = 5_000  # characters from which tokenising is worth a thread: 1 to 11 ms of the loop
 
 T = TypeVar("T")
 

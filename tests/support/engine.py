@@ -24,6 +24,7 @@ from launcher.engine.libgomp import openmp_environment
 from launcher.processes.child import last_lines, running
 from launcher.settings.folders import cache_dir
 from launcher.supervision.probes import backend_up
+from proxy.contract.family import Pooling
 
 KINDS = ("embedded", "native")
 READY_TIMEOUT_S = 60.0
@@ -80,7 +81,7 @@ async def llama_server(
     batch_tokens: int = 2048,
     socket: Path | None = None,
     lean: bool = True,
-    pooling: Literal["mean", "none"] = "mean",
+    pooling: Pooling | Literal["none"] = "mean",
     extra_flags: tuple[str, ...] = (),
 ) -> AsyncIterator[LlamaServer]:
     """Serve `model` for the block. Raises EngineMissing; fails with the engine's last lines if it does not come up.

@@ -62,7 +62,7 @@ class Serve:
     async def until(self, text: str) -> None:
         """Read on until a line has `text`; fails with all lines if the process ends before."""
         while True:
-            line = await self._line()
+            line = await self.line()
             assert line, f"ended without {text!r}:\n{''.join(self.output)}"
             if text in line:
                 return
@@ -70,11 +70,12 @@ class Serve:
     async def ended(self) -> int:
         """The exit code, when it has ended by itself or by a signal; everything it printed is in `output`."""
         async with asyncio.timeout(TIMEOUT_S):
-            while await self._line():
+            while await self.line():
                 pass
             return await self.process.wait()
 
-    async def _line(self) -> str:
+    async def line(self) -> str:
+        """The next line of its output; empty when it has ended."""
         assert self.process.stdout
         async with asyncio.timeout(TIMEOUT_S):
             line = (await self.process.stdout.readline()).decode()
@@ -87,20 +88,22 @@ async def trillama_serve(
     config: Mapping[str, object],
     *,
     ready: bool = True,
+    arguments: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     through: Sequence[str] = (),
     pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Serve]:
     """`trillama serve` with that config on a free port and in a folder of its own, ready unless told otherwise.
 
-    `through` is a command that runs it, given `pass_fds`: what systemd does before ours begins.
+    `arguments` are added to the command. `through` is a command that runs it, given `pass_fds`: what systemd does
+    before ours begins.
     """
     with tempfile.TemporaryDirectory(prefix="t-") as folder:
         runtime, file, port = Path(folder, "run"), Path(folder, "host.toml"), unused_port()
         file.write_text(tomli_w.dumps({"port": port, "runtime_dir": str(runtime), **config}), encoding="utf-8")
         surroundings = {**os.environ, "LOGS_DIRECTORY": folder, "TRILLAMA_CACHE": folder, **(env or {})}
         process = await asyncio.create_subprocess_exec(
-            *(*through, sys.executable, "-m", "launcher", "serve", "--config", str(file)),
+            *(*through, sys.executable, "-m", "launcher", "serve", "--config", str(file), *arguments),
             env=surroundings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

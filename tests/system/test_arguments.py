@@ -13,7 +13,7 @@ from tests.support.trillama import Run, commands
 
 WRONG = {
     2: """
-        serve --port 99999; serve extra; proxy; embed; embed a --task nope; embed a --url foo:bar:baz
+        serve --port 99999; serve --tiny; serve extra; proxy; embed; embed a --task nope; embed a --url foo:bar:baz
         embed a --url http://; embed a --dimensions 0; embed a --format xml; embed --file none.txt
         embed a --api-key k\u00e9y; embed -; plan --vram many; plan --ram many; compare; compare a.gguf
         compare no no --backend cobol; bench --task nope; bench --url nope:x; bench --seconds 0
@@ -103,13 +103,25 @@ def test_a_demo_takes_everything_but_its_models_from_the_configuration(tmp_path:
         'code = "/no/such.gguf"\n[engine]\nslots = 3\n[proxy]\napi_keys = ["a-key-of-mine"]\n',
         encoding="utf-8",
     )
-    mine, alone = settings_of(file, demo=True).host, settings_of(None, demo=True).host
+    mine, alone = (settings_of(one, demo=True, tiny=True).host for one in (file, None))
     assert (mine.demo, mine.port, mine.max_input_tokens, mine.engine.slots) == (True, 8099, 512, 3)
     assert (mine.models, mine.notice, mine.engine.gpu_layers) == (alone.models, alone.notice, 0)
     assert (alone.max_input_tokens, alone.demo) == (4096, True)
+    real = settings_of(file, demo=True)
+    assert (real.family.name, real.host.demo, real.host.port) == ("all-MiniLM-L6-v2", False, 8099)
+    assert (real.host.models, real.host.engine.slots) == (alone.models, 3)
+    assert real.fallback
+    assert real.fallback.host == mine
+    file.write_text(
+        "max_input_tokens = 9999\n[engine]\ngpu_layers = 9\n[backends.code]\nidle_s = 1\n"
+        '[proxy.model_aliases]\nmine = "jina-embeddings-v4"\n',
+        encoding="utf-8",
+    )
+    assert settings_of(file, demo=True).max_input_tokens == 512
     file.write_text("[engine]\ngpu_layers = 9\n", encoding="utf-8")
-    assert settings_of(file, demo=True).host.engine.gpu_layers == 9
-    assert settings_of(file, demo=True).host.max_input_tokens == 4096
+    for tiny in (True, False):
+        assert settings_of(file, demo=True, tiny=tiny).host.engine.gpu_layers == 9
+    assert settings_of(file, demo=True, tiny=True).host.max_input_tokens == 4096
     assert settings_of(None, demo=True, overrides={"port": 1}).host.port == 1
     assert settings_of(file, demo=True, overrides={"port": 1}).host.port == 1
     with pytest.raises(ConfigError):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from launcher.models.demo import demo_models
-from launcher.models.sources import check_file
+from launcher.models.header_check import check_model
 from launcher.settings.config import configs_dir, load
 from tests.support.engine import LlamaServer, llama_server
 
@@ -52,10 +52,10 @@ async def vectors(server: LlamaServer, texts: list[str]) -> npt.NDArray[np.float
 
 
 def test_they_are_small_whole_files_of_the_family(demo: dict[str, Path]) -> None:
-    family = load(configs_dir() / "demo.toml").family
+    family = load(configs_dir() / "demo-tiny.toml").family
     assert demo.keys() == family.weights.models.keys()
     for path in demo.values():
-        check_file(path, architecture=family.weights.architecture, dimensions=family.dimensions)
+        check_model(path, family)
         assert path.stat().st_size < 40e6
 
 

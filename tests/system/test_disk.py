@@ -21,7 +21,7 @@ def little() -> None:
 
 def test_a_start_on_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
     env = {"TRILLAMA_CACHE": str(tmp_path / "cache"), "LOGS_DIRECTORY": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
-    done = trillama("serve", "--demo", "--port", str(unused_port()), env=env, preexec=little)
+    done = trillama("serve", "--demo", "--tiny", "--port", str(unused_port()), env=env, preexec=little)
     assert done.code == 75, done.err
     assert f"{tmp_path / 'cache' / 'demo'}/demo-" in done.err
     assert " free): make room, or set TRILLAMA_CACHE, or HOME, to a folder on another disk" in done.err

@@ -60,7 +60,7 @@ def quick() -> Iterator[Path]:
 def test_a_user_without_a_home_is_told_what_to_set(quick: Path, home: dict[str, str]) -> None:
     as_root("setpriv")
     who = [*NOBODY, *LOOKS]
-    code, output = run("serve", "--demo", "--port", "0", through=who, **home)
+    code, output = run("serve", "--demo", "--tiny", "--port", "0", through=who, **home)
     assert code == 78
     assert "set TRILLAMA_CACHE, or HOME," in output or "set HOME, or TRILLAMA_CACHE" in output
     code, output = run("doctor", "--config", str(quick), through=who, **home)
@@ -83,7 +83,7 @@ def test_one_variable_is_enough_for_a_user_without_a_home(tmp_path: Path) -> Non
     place.mkdir()
     os.chown(place, 12345, 0)
     env = {"TRILLAMA_CACHE": str(place), "HF_HOME": str(place / "hf")}
-    code, output = run("embed", "--demo", "hello", through=[*NOBODY, *LOOKS], **env)
+    code, output = run("embed", "--demo", "--tiny", "hello", through=[*NOBODY, *LOOKS], **env)
     assert code == 0, output
     assert (place / "log").is_dir()
 
@@ -94,7 +94,7 @@ def test_a_read_only_disk_is_named_with_what_moves_the_folder() -> None:
     through = ("unshare", "--mount", "sh", "-c", mounted, "x")
     if subprocess.run((*through, "true"), capture_output=True, check=False).returncode:
         pytest.skip("no mount namespace can be made here")
-    code, output = run("serve", "--demo", "--port", "0", through=through, HOME="/srv/me")
+    code, output = run("serve", "--demo", "--tiny", "--port", "0", through=through, HOME="/srv/me")
     assert code == 75
     assert "Read-only file system: set TRILLAMA_CACHE, or HOME, to a folder on another disk" in output
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import orjson
 import pytest
 
 from launcher.build.patch import FLAG, LEAN, TILES, Edit, Patch, apply, digest
+from launcher.engine.argv import LEAN_ARCHITECTURES
 from tests.support.engine import EngineMissing, EngineRefused, LlamaServer, found_engine, llama_server
-from tests.support.tiny_models import write_model
+from tests.support.tiny_models import Architecture, write_model
 
 ONE = Edit(path="src/a.cpp", text="int a;\n", behind="int b;\n")
 TWO = Edit(path="src/a.cpp", text="int b;\n", before="int y;\n", behind="// marked\n")
@@ -97,9 +97,9 @@ async def lean_engine() -> None:
 
 
 @pytest.mark.usefixtures("lean_engine")
-@pytest.mark.parametrize("architecture", ["qwen2vl", "qwen2"])
+@pytest.mark.parametrize("architecture", LEAN_ARCHITECTURES)
 async def test_vectors_of_mixed_lengths_are_the_same_to_the_last_bit(
-    tmp_path: Path, architecture: Literal["qwen2vl", "qwen2"]
+    tmp_path: Path, architecture: Architecture
 ) -> None:
     model = write_model(tmp_path / "m.gguf", architecture=architecture, vocabulary=20_000)
     full = [[6] * 2048]

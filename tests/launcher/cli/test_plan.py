@@ -46,7 +46,7 @@ async def test_what_cannot_fit_ends_with_75_and_the_numbers(tmp_path: Path) -> N
 
 
 async def test_the_demo_models_fit_anywhere(tmp_path: Path) -> None:
-    code, output = await plan("--demo", "--ram", "2G", cwd=tmp_path)
+    code, output = await plan("--demo", "--tiny", "--ram", "2G", cwd=tmp_path)
     assert code == 0, output
     assert row(output, "code")[2:4] == ["CPU", "4096"]
     assert "considered" not in output

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.engine.argv import REQUIRED_FLAGS, ServerSpec, argv, check_extra, environment
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, EngineError
+from proxy.contract.family import RopeScaling
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,17 @@ def test_devices_are_the_engine_s_choice_unless_given() -> None:
     assert "--tensor-split" not in one
     two = argv(FakeEngine(), replace(PLACEMENT, devices=("CUDA0", "CUDA1"), tensor_split=(0.25, 0.75)))
     assert (value_of("--device", two), value_of("--tensor-split", two)) == ("CUDA0,CUDA1", "0.25,0.75")
+
+
+def test_what_a_model_needs_is_on_its_line_or_an_engine_that_lacks_it_is_refused() -> None:
+    scaling = RopeScaling(type="yarn", freq_scale=0.25)
+    own = replace(PLACEMENT, pooling="last", lora=Path("/models/l.gguf"), rope_scaling=scaling)
+    newer = FakeEngine(REQUIRED_FLAGS | {"--lora", "--rope-scaling", "--rope-freq-scale"})
+    line = argv(newer, own)
+    flags = ("--pooling", "--lora", "--rope-scaling", "--rope-freq-scale")
+    assert [value_of(flag, line) for flag in flags] == ["last", "/models/l.gguf", "yarn", "0.25"]
+    with pytest.raises(EngineError, match="retrieval: this llama-server has no --lora, which the model needs"):
+        argv(FakeEngine(), own)
 
 
 @given(slots=st.integers(1, 256), tokens=st.integers(1, 131_072))

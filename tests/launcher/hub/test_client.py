@@ -15,12 +15,12 @@ from huggingface_hub import errors as hub_errors
 from launcher.errors import ConfigError, HubUnreachable, LauncherError, ModelError, NotRunning
 from launcher.hub.client import PROXIES, HubRequest, translate, translate_errors
 from launcher.hub.listing import offers
-from launcher.settings.family import ModelSource
+from launcher.settings.family import HubFile
 from tests.support.hub import Hub, running_hub
 from tests.support.socks import socks_proxy
 
 HUB_REQUEST = HubRequest(repo="owner/models", object="m.gguf", verb="fetch")
-SOURCE = ModelSource(repo="owner/models", file="m-{quantization}.gguf")
+SOURCE = HubFile("owner/models", "m-{quantization}.gguf")
 REQUEST = httpx2.Request("GET", "https://hub/owner/models")
 
 

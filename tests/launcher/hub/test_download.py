@@ -25,7 +25,8 @@ FETCH = f"""
 import asyncio, sys
 from launcher.errors import ModelError
 from launcher.models.sources import ModelFile, locate
-file = ModelFile(backend="retrieval", repo="{REPO}", filename="{FILE}", local=None)
+from launcher.settings.family import HubFile
+file = ModelFile(backend="retrieval", origin=HubFile("{REPO}", "{FILE}"))
 try:
     print("path", asyncio.run(locate(file, report=lambda *at: print("report", *at, flush=True))))
 except ModelError as error:

@@ -16,7 +16,7 @@ from launcher.errors import ModelError
 from launcher.hub.client import find
 from launcher.hub.listing import offers
 from launcher.printable import printable
-from launcher.settings.family import ModelSource
+from launcher.settings.family import HubFile
 from tests.support.hub import TOKEN
 from tests.support.place import MIB, WEIGHTS, Place
 
@@ -178,7 +178,7 @@ def test_an_answer_that_is_no_hub_s_is_a_sentence(
     _Odd.raw = raw
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{odd.server_port}")  # read once, at import
     with pytest.raises(ModelError) as refused:
-        offers("code", ModelSource(**WEIGHTS["code"]))
+        offers("code", HubFile(**WEIGHTS["code"]))
     assert refused.value.exit_code in (66, 75)
     assert len(str(refused.value)) < 600
     assert printable(str(refused.value)) == str(refused.value)

@@ -102,7 +102,7 @@ def test_files_that_cannot_be_compared_are_refused_with_the_reason(folder: Path,
     (folder / "cut.gguf").write_bytes((folder / "f16.gguf").read_bytes()[:-1000])
     (folder / "text.gguf").write_text("no model")
     with pytest.raises(ModelError, match=words):
-        check_pair(folder / "f16.gguf", folder / b)
+        check_pair(folder / "f16.gguf", folder / b, load(None).family.weights)
 
 
 def test_a_refusal_starts_no_engine_and_has_its_exit_code(compare: Run) -> None:
@@ -181,7 +181,7 @@ def test_a_corpus_that_is_none_is_refused(tmp_path: Path, content: bytes | None,
 
 
 def test_a_quantisation_is_downloaded(folder: Path, hub: Hub, compare: Run) -> None:
-    source = FAMILY.weights.models["code"]
+    source = FAMILY.weights.on_hub["code"]
     hub.add(source.repo, source.file.format(quantization="Q8_0"), (folder / "q8_0.gguf").read_bytes())
     done = compare("f16.gguf", "Q8_0", "--backend", "code")
     assert done.code == 0, done.err

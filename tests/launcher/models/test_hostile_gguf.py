@@ -14,7 +14,7 @@ from launcher.errors import ModelError
 from launcher.measure.compare import _shape  # how `compare` reads a file that nobody checked yet
 from launcher.models.gguf_file import model_header
 from launcher.planning.memory import weights_of
-from proxy.contract.gguf import Header, Value
+from proxy.contract.gguf import Header, Omitted, Value
 from tests.support.hostile_gguf import (
     ARCHITECTURE,
     FLOAT32,
@@ -80,7 +80,7 @@ def test_a_size_that_is_none_plans_nothing(value: float | str) -> None:
     )
     right: dict[str, Value] = {
         "general.architecture": "a",
-        "tokenizer.ggml.tokens": 8,
+        "tokenizer.ggml.tokens": Omitted(8),
         **{f"a.{name}": 8 for name in names},
     }
     assert weights_of(Header(metadata=right, file_bytes=1, needed_bytes=1))

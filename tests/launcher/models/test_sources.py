@@ -3,6 +3,7 @@
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import gguf
 import numpy as np
@@ -11,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.errors import ModelError
-from launcher.models.sources import ModelFile, check_file, locate, model_files
+from launcher.models.header_check import check_model
+from launcher.models.sources import ModelFile, locate, model_files
 from launcher.settings.config import ModelSettings, load
+from launcher.settings.family import HubFile
 
 FAMILY = load(None).family
+SMALL = FAMILY.model_copy(update={"dimensions": 64})
 
 
 def write_gguf(path: Path, *, architecture: str = "qwen2vl", length: int = 64) -> Path:
@@ -35,7 +39,7 @@ def test_every_backend_gets_its_file_in_the_wanted_quantisation() -> None:
 
     files = model_files(FAMILY, ModelSettings(quantization="Q8_0", files={"code": local}))
 
-    assert [(file.backend, file.filename, file.local) for file in files] == [
+    assert [(file.backend, cast("HubFile", file.origin).file, file.local) for file in files] == [
         ("retrieval", "jina-embeddings-v4-text-retrieval-Q8_0.gguf", None),
         ("code", "jina-embeddings-v4-text-code-Q8_0.gguf", local),
         ("text-matching", "jina-embeddings-v4-text-matching-Q8_0.gguf", None),
@@ -48,24 +52,24 @@ def test_a_quantisation_that_is_not_offered_is_refused_with_those_that_are() -> 
 
 
 async def test_the_users_own_file_is_taken_as_it_is() -> None:
-    own = ModelFile(backend="code", repo="owner/models", filename="model.gguf", local=Path("/models/mine.gguf"))
+    own = ModelFile(backend="code", origin=HubFile("owner/models", "model.gguf"), local=Path("/models/mine.gguf"))
     assert await locate(own, report=print) == Path("/models/mine.gguf")
 
 
 def test_a_whole_file_of_the_family_passes(tmp_path: Path) -> None:
-    check_file(write_gguf(tmp_path / "m.gguf"), architecture="qwen2vl", dimensions=64)
+    check_model(write_gguf(tmp_path / "m.gguf"), SMALL)
 
 
 def test_another_architecture_is_refused_with_both_names(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "m.gguf", architecture="qwen3")
     with pytest.raises(ModelError, match=r"m\.gguf: its architecture is qwen3, this family's is qwen2vl; give"):
-        check_file(model, architecture="qwen2vl", dimensions=64)
+        check_model(model, SMALL)
 
 
 def test_another_embedding_length_is_refused_with_both_numbers(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "m.gguf", length=128)
     with pytest.raises(ModelError, match=r"its vectors have 128 dimensions, this family's have 2048; give"):
-        check_file(model, architecture="qwen2vl", dimensions=2048)
+        check_model(model, FAMILY)
 
 
 @pytest.mark.parametrize("left", [1, 1000, 4000])
@@ -74,7 +78,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, left: int) -> None:
     whole = model.read_bytes()
     model.write_bytes(whole[: len(whole) - left])
     with pytest.raises(ModelError, match=rf"cut off: {len(whole) - left} bytes of {len(whole)}; delete it"):
-        check_file(model, architecture="qwen2vl", dimensions=64)
+        check_model(model, SMALL)
 
 
 @pytest.mark.parametrize(
@@ -90,13 +94,13 @@ def test_a_truncated_file_is_refused(tmp_path: Path, left: int) -> None:
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "m.gguf").write_bytes(content)
     with pytest.raises(ModelError, match=words):
-        check_file(tmp_path / "m.gguf", architecture="qwen2vl", dimensions=64)
+        check_model(tmp_path / "m.gguf", SMALL)
 
 
 @pytest.mark.parametrize("name", ["", "missing.gguf"])
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match=r"cannot be read: .*; check the path"):
-        check_file(tmp_path / name, architecture="qwen2vl", dimensions=64)
+        check_model(tmp_path / name, SMALL)
 
 
 @given(st.data())
@@ -108,4 +112,4 @@ def test_a_damaged_header_passes_or_is_refused_and_never_crashes(data: st.DataOb
         content[at] ^= data.draw(st.integers(1, 255))
         model.write_bytes(content[: data.draw(st.integers(0, len(content)))])
         with suppress(ModelError):
-            check_file(model, architecture="qwen2vl", dimensions=64)
+            check_model(model, SMALL)

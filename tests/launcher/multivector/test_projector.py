@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.conversion.safetensors import as_float32
 from launcher.errors import ModelError
 from launcher.multivector.lora import LoraConfig, config_of, merged
-from launcher.multivector.safetensors import as_float32
 from launcher.settings.family import MultiVectorSource
 from tests.support.checkpoint import ALPHA, RANK, SHARDS, Checkpoint, checkpoint
 from tests.support.hub import COMMIT, TOKEN

@@ -11,6 +11,7 @@ from launcher.models.gguf_file import model_header
 from launcher.planning.memory import (
     GIB,
     Flags,
+    Layer,
     ModelWeights,
     Need,
     Shape,
@@ -19,15 +20,18 @@ from launcher.planning.memory import (
     need,
     weights_of,
 )
-from proxy.contract.gguf import Header
+from proxy.contract.gguf import Header, Omitted
 from tests.support.engine import EngineMissing, found_engine, llama_server
 from tests.support.tiny_models import write_model
 
-JINA = Shape(layers=36, embedding_length=2048, feed_forward_length=11008, kv_length=256, vocabulary=151_936)
+JINA = Shape(layers=(Layer(256),) * 36, embedding_length=2048, feed_forward_length=11008, vocabulary=151_936)
+
+
+WINDOW = {"attention__sliding_window": 512}
 
 
 def flags(tokens: int, *, logits: bool = True, gpu_layers: int = 99) -> Flags:
-    return Flags(batch_tokens=tokens, gpu_layers=gpu_layers, logits=logits)
+    return Flags(batch_tokens=tokens, slots=16, gpu_layers=gpu_layers, logits=logits)
 
 
 @pytest.mark.parametrize(
@@ -93,24 +97,101 @@ def test_a_header_without_a_size_is_no_guess() -> None:
     assert weights_of(Header(metadata=metadata, file_bytes=1, needed_bytes=1)) is None
 
 
+def header(architecture: str, **own: object) -> Header:
+    """Of a model of two layers of 4 heads of 16."""
+    keys = {"block_count": 2, "embedding_length": 64, "feed_forward_length": 128, "attention.head_count": 4, **own}
+    values = {f"{architecture}.{name.replace('__', '.')}": value for name, value in keys.items()}
+    metadata = {"general.architecture": architecture, "tokenizer.ggml.tokens": Omitted(1000), **values}
+    return Header(metadata=metadata, file_bytes=1, needed_bytes=1)  # type: ignore[arg-type] # what a file may say
+
+
+@pytest.mark.parametrize(
+    ("own", "layers"),
+    [
+        ({}, (Layer(64), Layer(64))),  # as a bert's, which has as many key-value heads as heads
+        ({"attention__head_count_kv": 2}, (Layer(32), Layer(32))),
+        ({"attention__head_count_kv": [2, 4]}, (Layer(32), Layer(64))),
+        ({"attention__head_count_kv": [0, 4], "attention__key_length": 8}, (Layer(0), Layer(32))),
+        (WINDOW, (Layer(64), Layer(64))),
+        (
+            {"attention__sliding_window": 512, "attention__sliding_window_pattern": [True, False]},
+            (Layer(64, True), Layer(64)),
+        ),
+        ({"attention__sliding_window": 512, "attention__sliding_window_pattern": 2}, (Layer(64, True), Layer(64))),
+    ],
+)
+def test_each_layer_is_read_as_the_header_has_it(own: dict[str, object], layers: tuple[Layer, ...]) -> None:
+    weights = weights_of(header("qwen3", **own))
+    assert weights is not None
+    assert weights.shape.layers == layers
+
+
+@pytest.mark.parametrize("value", [[2], ["a", "b"], [2, -1], 0, "2", Omitted(2)])
+def test_what_are_no_sizes_of_the_layers_is_no_guess(value: object) -> None:
+    assert weights_of(header("qwen3", attention__head_count_kv=value)) is None
+
+
+def test_an_encoder_keeps_nothing_of_a_token_and_computes_no_logits() -> None:
+    encoder, decoder = (weights_of(header(name)) for name in ("eurobert", "qwen3"))
+    assert encoder is not None
+    assert decoder is not None
+    assert kv_bytes(encoder.shape, flags(512)) == 0 < kv_bytes(decoder.shape, flags(512))
+    assert compute_bytes(encoder.shape, flags(512), on_gpu=False) == compute_bytes(
+        encoder.shape, flags(512, logits=False), on_gpu=False
+    )
+
+
+def test_a_model_whose_head_no_engine_leaves_out_has_its_logits_counted() -> None:
+    lean, other = (weights_of(header(name)) for name in ("qwen3", "gemma3"))
+    assert lean is not None
+    assert other is not None
+    small, large = (compute_bytes(one.shape, flags(512, logits=False), on_gpu=True) for one in (lean, other))
+    assert small < large == compute_bytes(other.shape, flags(512), on_gpu=True)
+
+
+def test_a_sliding_window_keeps_a_window_for_each_slot() -> None:
+    windowed = weights_of(
+        header("gemma3", attention__sliding_window=8, attention__sliding_window_pattern=[True, False])
+    )
+    assert windowed is not None
+    context, window = 2 * 512 + 256, 16 * 8 + 512
+    assert kv_bytes(windowed.shape, flags(512)) == (context + window) * 64 * 2 * 2
+
+
+@pytest.mark.parametrize(("engine", "logits"), [("embedded", True), ("native", False)])
+async def test_a_real_encoder_takes_what_is_said(tmp_path: Path, engine: str, logits: bool) -> None:
+    """Room for the logits of each token in an engine that has it, and of a whole text nothing but the mask."""
+    tokens = 2048
+    model = write_model(tmp_path / "wide.gguf", architecture="eurobert", vocabulary=80_000, n_ff=4096)
+    await taken_is_said(model, engine, tokens, logits=logits, least=0.7)
+
+
 @pytest.mark.parametrize(("engine", "n_ff", "logits"), [("embedded", 128, True), ("native", 16384, False)])
 async def test_a_real_process_takes_what_is_said(tmp_path: Path, engine: str, n_ff: int, logits: bool) -> None:
     """After one full batch the widest step is nearly all that there is: the logits, or the feed-forward network."""
-    try:
-        if logits is (FLAG in (await found_engine(engine)).flags):
-            pytest.skip(f"the {engine} engine {'knows' if logits else 'does not know'} {FLAG}")
-    except EngineMissing as missing:
-        pytest.skip(str(missing))
     tokens = 2048
     model = write_model(tmp_path / "wide.gguf", vocabulary=80_000, n_ff=n_ff)
     weights = weights_of(model_header(model))
     assert weights is not None
     assert weights.shape == Shape(
-        layers=2, embedding_length=64, feed_forward_length=n_ff, kv_length=32, vocabulary=80_000
+        layers=(Layer(32), Layer(32)), embedding_length=64, feed_forward_length=n_ff, vocabulary=80_000
     )
+    # With AMX, F16 is multiplied without a copy of the widest step's input.
+    await taken_is_said(model, engine, tokens, logits=logits, least=0.88)
+
+
+async def taken_is_said(model: Path, engine: str, tokens: int, *, logits: bool, least: float) -> None:
+    """What that engine takes after a full batch is at most what is said, and not much less."""
+    try:
+        if logits is (FLAG in (await found_engine(engine)).flags):
+            pytest.skip(f"the {engine} engine {'knows' if logits else 'does not know'} {FLAG}")
+    except EngineMissing as missing:
+        pytest.skip(str(missing))
+    weights = weights_of(model_header(model))
+    assert weights is not None
     async with llama_server(model, engine=engine, batch_tokens=tokens) as server:
         await server.embed([[5] * tokens])
         taken = psutil.Process(server.pid).memory_info().rss
     said = need(weights, flags(tokens, gpu_layers=0, logits=logits))
     assert said == Need(ram=said.ram)
-    assert 0.88 * said.ram < taken <= said.ram  # with AMX, F16 is multiplied without a copy of the widest step's input
+    assert least * said.ram < taken <= said.ram

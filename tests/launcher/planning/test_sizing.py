@@ -91,14 +91,34 @@ def test_the_engine_s_flag_decides_whether_logits_count() -> None:
         assert request.logits is logits
 
 
-def test_auto_without_published_figures_is_refused_by_name() -> None:
-    settings = host("auto")
-    weights = settings.family.weights.model_copy(update={"published": None})
-    bare = Settings(settings.host, settings.family.model_copy(update={"weights": weights}), settings.family_file)
-    with pytest.raises(ConfigError, match='"auto": jina-embeddings-v4 has no published figures'):
-        request_of(bare, frozenset(), BACKENDS)
-    named = bare.with_host(models=bare.host.models.model_copy(update={"quantization": None}))
+def test_auto_without_any_size_is_the_familys_quantisation_and_stays_it(engine: Engine, tmp_path: Path) -> None:
+    settings = without_figures(host("auto"))
+    for quantization in ("Q4_K_M", "Q8_0"):
+        decision = decide(settings, engine, devices((48, 48)), BACKENDS)
+        assert (decision.plan, decision.settings.host.models.quantization) == (None, quantization)
+        expected = f'quantization = "auto": {quantization}, because no file\'s size is known before one is here'
+        assert decision.notes == (expected,)
+        assert save_choices(settings, decision) == ()
+        kept = tmp_path / "cache/auto/jina-embeddings-v4.txt"
+        assert kept.read_text(encoding="utf-8") == quantization
+        kept.write_text("Q8_0", encoding="utf-8")
+    named = settings.with_host(models=settings.host.models.model_copy(update={"quantization": None}))
     assert request_of(named, frozenset(), BACKENDS) is None  # unknown sizes are not guessed
+
+
+def without_figures(settings: Settings) -> Settings:
+    changed = settings.family.weights.model_copy(update={"published": None, "shape": None})
+    family = settings.family.model_copy(update={"weights": changed})
+    return Settings(settings.host, family, settings.family_file)
+
+
+def test_a_text_is_at_most_what_the_files_take(engine: Engine, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "own.gguf", context=300)
+    files = {"files": dict.fromkeys(BACKENDS, str(model))}
+    settings = load(None, {"models": files, "engine": {"gpu_layers": 0}})
+    assert decide(settings, engine, devices(), BACKENDS).settings.max_input_tokens == 300
+    with pytest.raises(ConfigError, match="max_input_tokens = 512: the model's file takes texts of 300 tokens"):
+        decide(settings.with_host(max_input_tokens=512), engine, devices(), BACKENDS)
 
 
 def test_demo_models_are_not_planned() -> None:

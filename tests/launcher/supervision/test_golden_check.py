@@ -10,6 +10,7 @@ import pytest
 from launcher.engine.argv import CHECK_TOKENS
 from launcher.errors import WrongAnswer
 from launcher.supervision.golden_check import TEXTS, GoldenCheck, golden_path
+from proxy.contract.family import RopeScaling, VectorRules
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.tiny_models import write_model
 
@@ -45,10 +46,32 @@ async def test_it_knows_when_the_engine_is_busy(tmp_path: Path) -> None:
         await work
 
 
-def test_another_file_has_other_golden_vectors(tmp_path: Path) -> None:
-    first = golden_path(tmp_path, write_model(tmp_path / "a.gguf"))
-    (tmp_path / "a.gguf").write_bytes(b"other")
-    assert golden_path(tmp_path, tmp_path / "a.gguf") != first
+def test_whatever_changes_the_vectors_has_other_golden_vectors(tmp_path: Path) -> None:
+    """Else a backend whose family file was corrected would never be right again."""
+    model, lora = write_model(tmp_path / "a.gguf"), tmp_path / "lora.gguf"
+    lora.write_bytes(b"lora")
+    rules = [
+        VectorRules(),
+        VectorRules(pooling="cls", causal=False),
+        VectorRules(pooling="last"),
+        VectorRules(rope_scaling=RopeScaling(type="yarn", freq_scale=0.5)),
+        VectorRules(rope_scaling=RopeScaling(type="yarn", freq_scale=0.25)),
+    ]
+    paths = {golden_path(tmp_path, model, one, of) for one in rules for of in (None, lora)}
+    lora.write_bytes(b"another")
+    model.write_bytes(b"other")
+    paths |= {golden_path(tmp_path, model, one, of) for one in rules for of in (None, lora)}
+    assert len(paths) == 4 * len(rules)
+
+
+async def test_the_states_of_tokens_are_pooled_as_the_vectors_are(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "a.gguf", architecture="qwen3", pooling="last", add_eos=True)
+    async with llama_server(model, pooling="last") as pooled, llama_server(model, pooling="none") as by_token:
+        canary = replace(canary_of(pooled, tmp_path), pooling="last")
+        await canary.check_vectors()
+        await replace(canary, socket=by_token.socket, by_token=True).check_vectors()
+        with pytest.raises(WrongAnswer, match="not those of this file's first start"):
+            await replace(canary, socket=by_token.socket, by_token=True, pooling="mean").check_vectors()
 
 
 def test_the_texts_of_the_checks_have_their_room_in_the_context_beside_a_batch() -> None:

@@ -13,7 +13,7 @@ from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.types import EmbedRequest, EmbedResult, Provenance
 from proxy.wire.dialect import ParsedRequest
 
-MADE = Provenance(digest="", quantization="", engine="", space="")
+MADE = Provenance(digest="", quantization="", engine="", space="", pooling="mean")
 DEADLINE_S = 10
 
 

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,12 @@ def spans(chunks: Sequence[str], tokens: Sequence[str], prefix: str = "") -> lis
     """The spans of chunks in a document that is tokenised so."""
     document = chunk_means.document(prefix, chunks, None)
     assert document.text == "".join(tokens)
-    return chunk_means.spans(document, np.cumsum([len(token) for token in tokens]))
+    return chunk_means.spans(document, offsets_of(np.cumsum([len(token) for token in tokens])))
+
+
+def offsets_of(ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Of tokens one behind the other."""
+    return np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +97,7 @@ def test_every_chunk_has_the_exact_mean_of_its_tokens(chunks: list[str], data: s
     ends = np.array(sorted(cuts | {len(document.text)}))
     limit = data.draw(st.integers(1, len(ends)))
     states = np.random.default_rng(len(ends)).standard_normal((limit, 3))
-    found = chunk_means.within(chunk_means.spans(document, ends), limit)
+    found = chunk_means.within(chunk_means.spans(document, offsets_of(ends)), limit)
     pooled = {n: states[:n].mean(axis=0) for n in chunk_means.prefix_lengths(found)}
     for (index, span), mean in zip(found.items(), chunk_means.means(found, pooled) if found else (), strict=True):
         assert chunks[index]
@@ -100,6 +106,26 @@ def test_every_chunk_has_the_exact_mean_of_its_tokens(chunks: list[str], data: s
     own = [span for index, span in found.items() if ends[span.end - 1] <= document.ends[index + 1]]
     counted = [token for span in own for token in range(*span)]
     assert len(counted) == len(set(counted)), "a token is counted once, but for chunks inside it"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        (["a ", "  ", "b"], [(1, 2), None, (2, 3)]),
+        (["  ", "a", "   b "], [None, (1, 2), (2, 3)]),
+        (["a   b", "  "], [(1, 3), None]),
+        (["a ", " ", "\u0301 ", "b"], [(1, 2), None, None, (2, 3)]),
+    ],
+)
+def test_a_chunk_whose_spaces_the_tokenizer_drops_has_no_token(
+    chunks: list[str], expected: list[tuple[int, int] | None]
+) -> None:
+    """As WordPiece does: [CLS], the words, [SEP]."""
+    document = chunk_means.document("", chunks, None)
+    words = [(at, at + 1) for at, letter in enumerate(document.text) if letter in "ab"]
+    behind = len(document.text) + 1
+    offsets = np.array([(0, 0), *words, (behind, behind)])
+    assert chunk_means.spans(document, offsets) == expected
 
 
 def test_tokens_behind_the_limit_belong_to_no_chunk() -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import pytest_asyncio
 
-from proxy.tokens.bpe import load_tokenizer
+from proxy.tokens.gguf_tokenizer import load_tokenizer
 from tests.support.client import embed, vectors_of
 from tests.support.families import only
 from tests.support.reference import Reference
@@ -41,10 +41,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 def exact(path: Path, prefix: str, chunks: Sequence[str], limit: int = LIMIT) -> npt.NDArray[np.float64]:
     """The unit vectors by an independent forward pass: the mean over the tokens that end inside the chunk."""
-    ids, ends = load_tokenizer(path).encode_with_ends(prefix + "".join(chunks))
+    ids, offsets = load_tokenizer(path).encode_with_offsets(prefix + "".join(chunks))
     model = Reference(path)
     assert ids == model.encode(prefix + "".join(chunks))
-    states, ends = model.states(ids[:limit]), ends[:limit]
+    states, ends = model.states(ids[:limit]), [end for _, end in offsets[:limit]]
     borders = np.cumsum([len(prefix), *map(len, chunks)])
     rows = [states[[start < end <= stop for end in ends]].mean(axis=0) for start, stop in pairwise(borders)]
     return np.array([row / np.linalg.norm(row) for row in rows])
@@ -88,7 +88,7 @@ async def test_every_encoding_and_dialect_gives_the_same_vectors(small: Stack) -
 
 async def test_usage_counts_the_document_once(small: Stack) -> None:
     answer = await small.post({"input": DINNER, "task": "retrieval.query", "late_chunking": True})
-    ids, _ = load_tokenizer(small.models["retrieval"]).encode_with_ends("Query: " + "".join(DINNER))
+    ids, _ = load_tokenizer(small.models["retrieval"]).encode_with_offsets("Query: " + "".join(DINNER))
     assert answer.json["usage"] == {"prompt_tokens": len(ids), "total_tokens": len(ids)}
 
 
@@ -174,7 +174,7 @@ async def test_a_decomposed_accent_belongs_to_the_letter_before(small: Stack) ->
 async def test_a_document_that_is_too_long_is_refused_with_its_count(small: Stack) -> None:
     chunks = ["".join(words(100, seed)) for seed in range(4)]
     answer = await small.post({"input": chunks, "late_chunking": True, "task": "retrieval.query"})
-    ids, _ = load_tokenizer(small.models["retrieval"]).encode_with_ends("Query: " + "".join(chunks))
+    ids, _ = load_tokenizer(small.models["retrieval"]).encode_with_offsets("Query: " + "".join(chunks))
     assert answer.status == 400
     assert answer.json["code"] == "INPUT_TOKEN_LIMIT_EXCEEDED"
     assert f"one document, of {len(ids)} tokens" in str(answer.json["detail"])

@@ -31,7 +31,7 @@ ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
 FAMILY = family_of(FAMILY_FILE)
 PAGE = Path(__file__).parents[3] / "docs" / "multivector.md"
 FINITE = st.floats(-100, 100, width=32)
-MADE = Provenance(digest="d", quantization="q", engine="e", space="s")
+MADE = Provenance(digest="d", quantization="q", engine="e", space="s", pooling="mean")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -10,7 +10,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.tokens.bpe import PINNED_TEXTS, Tokenizer, UnsupportedTokenizer, load_tokenizer
+from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load_tokenizer
+from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
 from tests.support.engine import LlamaServer, llama_server
 from tests.support.reference import Reference
 from tests.support.tiny_models import add_tokenizer, write_model
@@ -82,7 +83,7 @@ async def test_odd_characters_split_as_in_the_engine(ours: Tokenizer, engine: Ll
         assert ids == await engine.tokenize(text), ascii(text)
 
 
-@pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "deepseek-r1-qwen", "jina-v5-nano"])
+@pytest.mark.parametrize("pre", ["gpt-2", "jina-v2-code", "llama-bpe", "deepseek-r1-qwen", "jina-v5-nano"])
 async def test_other_pre_tokenizers_have_the_engines_tokens(tmp_path: Path, engine_kind: str, pre: str) -> None:
     model = write_model(tmp_path / "model.gguf", pre=pre)
     async with llama_server(model, engine=engine_kind) as engine:
@@ -138,8 +139,7 @@ async def test_neither_we_nor_the_engine_compose_characters(ours: Tokenizer, eng
 @pytest.mark.parametrize(
     ("model", "pre", "reason"),
     [
-        ("llama", "default", "gpt2"),
-        ("bert", "jina-v2", "gpt2"),
+        ("rwkv", "default", "'rwkv' is not a kind that we compute"),
         ("gpt2", "tekken", "tekken"),
         ("gpt2", "", "pre: Field required"),
     ],

@@ -1,5 +1,6 @@
 """A vocabulary of a stranger is refused by name, and the engine is asked instead: no panic, no memory, no wrong id."""
 
+import random
 import struct
 import tempfile
 import tracemalloc
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.contract.gguf import BadGGUF, read_header
-from proxy.tokens.bpe import UnsupportedTokenizer, load_tokenizer
+from proxy.contract.gguf import BadGGUF, Omitted, read_header
+from proxy.tokens.gguf_tokenizer import load_tokenizer
+from proxy.tokens.kinds.charsmap import charsmap_normalizer
+from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
 from tests.support.hostile_gguf import (
     ARRAY,
     FLOAT32,
@@ -28,6 +31,7 @@ from tests.support.hostile_gguf import (
     texts,
     write,
 )
+from tests.support.vocabularies import charsmap
 
 MOST_BYTES = 8 * 2**20
 
@@ -58,6 +62,8 @@ ODD = {
     "begins with none": (vocabulary(*bos(UINT32, struct.pack("<I", 7)), tokens=texts("a")), "not one of the 1 tokens"),
     "begins below": (vocabulary(*bos(INT32, struct.pack("<i", -1)), tokens=texts("a")), "bos_token_id: "),
     "escapes": (vocabulary(tokens=texts("a"), pre="\x1b[2J" * 99), r"^pre-tokenizer '\\x1b\[2J.{0,80} is not one"),
+    "no kind": (gguf(pair("general.architecture", STRING, text("bert"))), "tokenizer.ggml.model: None is not a kind"),
+    "a number for a kind": (gguf(pair("tokenizer.ggml.model", UINT32, struct.pack("<I", 7))), "7 is not a kind"),
     "a key twice": (gguf(*[pair("tokenizer.ggml.model", STRING, text("gpt2"))] * 2), "is there twice"),
 }
 
@@ -90,7 +96,7 @@ def test_what_is_not_wanted_is_not_read(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", content)
     tracemalloc.start()
     try:
-        assert read_header(path, {"name"}).metadata == {"k": 2**22, "name": "it"}
+        assert read_header(path, {"name"}).metadata == {"k": Omitted(2**22), "name": "it"}
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
@@ -110,3 +116,62 @@ def test_any_vocabulary_is_taken_or_refused(tokens: list[str], merges: list[str]
         for ids in tokenizer.encode(["ab é \0", "".join(tokens)]):
             assert all(0 <= token < tokenizer.size for token in ids)
             tokenizer.decode(ids)
+
+
+@given(
+    kind=st.sampled_from(["bert", "t5", "llama"]),
+    tokens=st.lists(st.text("ab▁ é#", max_size=4), max_size=8),
+    types=st.lists(st.integers(0, 6), max_size=8),
+    scores=st.lists(st.floats(width=32), max_size=8),
+    ids=st.lists(st.integers(0, 9), min_size=4, max_size=4),
+    charsmap=st.binary(max_size=40) | st.just(b""),
+    whole=st.booleans(),
+)
+@settings(deadline=2000, max_examples=200)
+def test_any_vocabulary_of_another_kind_is_taken_or_refused(
+    kind: str,
+    tokens: list[str],
+    types: list[int],
+    scores: list[float],
+    ids: list[int],
+    charsmap: bytes,
+    whole: bool,
+) -> None:
+    tokens += [f"<0x{byte:02X}>" for byte in range(256)] if whole and kind == "llama" else []
+    scores += [-1.0] * (len(tokens) - len(scores)) if whole else []
+    names = ("bos_token_id", "eos_token_id", "seperator_token_id", "unknown_token_id")
+    flags = ("add_space_prefix", "remove_extra_whitespaces")
+    content = gguf(
+        pair("tokenizer.ggml.model", STRING, text(kind)),
+        pair("tokenizer.ggml.tokens", ARRAY, texts(*tokens)),
+        pair("tokenizer.ggml.token_type", ARRAY, array(INT32, len(types), struct.pack(f"<{len(types)}i", *types))),
+        pair("tokenizer.ggml.scores", ARRAY, array(FLOAT32, len(scores), struct.pack(f"<{len(scores)}f", *scores))),
+        pair("tokenizer.ggml.precompiled_charsmap", ARRAY, array(UINT8, len(charsmap), charsmap)),
+        *(pair(f"tokenizer.ggml.{name}", UINT32, struct.pack("<I", one)) for name, one in zip(names, ids, strict=True)),
+        *(pair(f"tokenizer.ggml.{name}", 7, b"\1") for name in flags),
+    )
+    with tempfile.TemporaryDirectory() as folder, suppress(UnsupportedTokenizer):
+        tokenizer = load_tokenizer(write(Path(folder, "m.gguf"), content))
+        for row in tokenizer.encode(["ab é \0", "".join(tokens), " a  b "]):
+            tokenizer.decode(row)
+
+
+@given(seed=st.integers(0, 2**32), bits=st.integers(8, 32), end=st.binary(max_size=8))
+@settings(deadline=2000, max_examples=200)
+def test_any_map_of_characters_is_taken_or_refused(seed: int, bits: int, end: bytes) -> None:
+    """Followed blindly, a wild one would end the thread that tokenises."""
+    generator = random.Random(seed)
+    units = [generator.getrandbits(bits) for _ in range(256)]
+    with suppress(UnsupportedTokenizer):
+        charsmap_normalizer(struct.pack("<I256I", 1024, *units) + end).normalize_str("aé ﬁ\0 日本")
+
+
+def test_a_damaged_map_of_characters_is_refused() -> None:
+    whole = charsmap({"ﬁ": "fi", "é": "e"})
+    assert charsmap_normalizer(whole).normalize_str("ﬁé") == "fie"
+    (length,) = struct.unpack_from("<I", whole)
+    wild = struct.pack("<I", 2**30 | length) + whole[4:]
+    outside = whole[:4] + struct.pack("<I", 2**20 << 10) + whole[8:]
+    for damaged in (b"", whole[:3], whole[: 4 + length], wild, outside, whole[:-8] + b"\xff" * 8):
+        with pytest.raises(UnsupportedTokenizer, match="precompiled_charsmap"):
+            charsmap_normalizer(damaged)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import normalizers
 
 from proxy.contract.family import UnicodeForm
-from proxy.tokens.bpe import PINNED_TEXTS
+from proxy.tokens.gguf_tokenizer import PINNED_TEXTS
 from proxy.tokens.unicode_form import PIECE, SHRINKS, border, normalized
 
 FORMS: tuple[UnicodeForm, ...] = ("NFC", "NFKC")

@@ -1,0 +1,146 @@
+"""Compares the header of a model file with its family, before anything starts: llama.cpp serves a contradiction.
+
+Sources: llama-model.cpp (`load_hparams`), llama-vocab.cpp (`impl::load`, `impl::tokenize`) and llama-context.cpp
+(`llama_init_from_model`) of llama.cpp.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from launcher.errors import ConfigError, ModelError
+from launcher.models.sources import check_complete
+from launcher.settings.config import Settings
+from launcher.settings.family import FamilyFile, Weights
+from proxy.contract.gguf import Header, Value
+
+POOLING_TYPES = {1: "mean", 2: "cls", 3: "last", 4: "rank"}  # LLAMA_POOLING_TYPE_…; 0 is none
+# Graphs that are never causal; all others are, unless the header says that they are not.
+NEVER_CAUSAL = frozenset({"gemma-embedding", "dream", "llada", "llada-moe", "rnd1"})
+# What a tokenizer adds unless the header says otherwise, by `tokenizer.ggml.model`, or by `pre` for byte-level BPE.
+ADDED = {"llama": {"bos"}, "t5": {"eos"}}
+BOS_BY_PRE = frozenset(
+    "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano tekken chameleon".split()  # noqa: SIM905
+)
+WORD_PIECE = frozenset({"bos", "sep"})  # whatever the header says
+ANOTHER = "give a file of this family, or name another `family` in the configuration"
+
+
+def check_model(path: Path, family: FamilyFile) -> Header:
+    """The header of a complete file that agrees with its family. Raises ModelError with what contradicts."""
+    header = check_complete(path)
+    check_size(path, header, architecture=family.weights.architecture, dimensions=family.dimensions)
+    check_rules(path, header, family.weights)
+    return header
+
+
+def check_rules(path: Path, header: Header, weights: Weights) -> None:
+    """Raises ModelError if vectors made by the family's rules would not be those of the file's model."""
+    if fault := next(_contradictions(header, weights), None):
+        raise ModelError(f"{path}: {fault}")
+
+
+def check_size(path: Path, header: Header, *, architecture: str, dimensions: int) -> None:
+    """Raises ModelError unless the file is of that architecture and vector size."""
+    if (found := header.metadata.get("general.architecture")) != architecture:
+        raise ModelError(f"{path}: its architecture is {found}, this family's is {architecture}; {ANOTHER}")
+    if (length := vector_length(header)) != dimensions:
+        raise ModelError(f"{path}: its vectors have {length} dimensions, this family's have {dimensions}; {ANOTHER}")
+
+
+def check_lora(path: Path, family: FamilyFile) -> None:
+    """Raises ModelError unless the file is a complete LoRA for the family's architecture."""
+    metadata, architecture = check_complete(path).metadata, family.weights.architecture
+    if metadata.get("general.type") != "adapter" or metadata.get("adapter.type") != "lora":
+        raise ModelError(f"{path}: it is no LoRA: make one with llama.cpp's convert_lora_to_gguf.py")
+    if (found := metadata.get("general.architecture")) != architecture:
+        raise ModelError(f"{path}: it is a LoRA for {found}, this family's architecture is {architecture}; {ANOTHER}")
+
+
+def vector_length(header: Header) -> int:
+    """The numbers of a vector; 0 if the header does not say it."""
+    lengths = (_own(header, "embedding_length_out"), _own(header, "embedding_length"))
+    return next((length for length in lengths if isinstance(length, int) and length > 0), 0)
+
+
+def left_out(header: Header, weights: Weights) -> str | None:
+    """What the header does not say and the family file decides, as a sentence; None if it says all."""
+    if _own(header, "pooling_type"):
+        return None
+    return f"the model's file does not say how it pools: it does by {weights.pooling}, as the family file says"
+
+
+def longest_text(header: Header, weights: Weights) -> int | None:
+    """The most tokens that llama-server takes in a text; None if the header does not say it."""
+    length = _own(header, "context_length")
+    scaling = weights.rope_scaling
+    if scaling and scaling.type == "yarn":
+        original = _own(header, "rope.scaling.original_context_length")
+        length = original if isinstance(original, int) and original > 0 else length
+        return int(length / scaling.freq_scale) if isinstance(length, int) else None
+    return length if isinstance(length, int) and length > 0 else None
+
+
+def bounded(settings: Settings, longest: Iterable[int | None], asked: int | None) -> Settings:
+    """The settings with a longest text that every file takes; `longest` has that of each file, if it is known.
+
+    Raises ConfigError if that is less than what the host's file has `asked` for.
+    """
+    most = min(filter(None, longest), default=settings.max_input_tokens)
+    if settings.max_input_tokens <= most:
+        return settings
+    if asked:
+        raise ConfigError(
+            f"max_input_tokens = {asked}: the model's file takes texts of {most} tokens; set at most {most}"
+        )
+    return settings.with_host(max_input_tokens=most)
+
+
+def _contradictions(header: Header, weights: Weights) -> Iterator[str]:
+    said = _own(header, "pooling_type")
+    pooling = POOLING_TYPES.get(said) if isinstance(said, int) else None
+    if pooling == "rank":
+        yield "it is a reranker, which has no vectors: give the file of an embedding model"
+    elif pooling not in {None, weights.pooling}:
+        yield (
+            f"it pools by {pooling} (pooling_type in its header), this family by {weights.pooling}: give a file of "
+            f'this family, or write pooling = "{pooling}" under [weights] of the family file'
+        )
+    if (causal := _is_causal(header)) != weights.causal:
+        sees = "only those before it" if causal else "the whole text"
+        yield f"its tokens see {sees}: write causal = {str(causal).lower()} under [weights] of the family file"
+    if lacking := [token for token in weights.adds if token not in _added(header)]:
+        yield (
+            f"its tokenizer adds no {lacking[0].upper()} to a text, and without that the vectors are wrong: get a "
+            f"newer conversion of the model, whose header has {_said(lacking[0])}"
+        )
+    keys = [key if "." in key else f"{weights.architecture}.{key}" for key in weights.requires]
+    if missing := [key for key in keys if key not in header.metadata]:
+        yield f"its header has no {missing[0]}, and without that the vectors are wrong: get a newer conversion"
+
+
+def _is_causal(header: Header) -> bool:
+    """Whether llama.cpp computes it so that a token sees only those before it."""
+    if header.metadata.get("general.architecture") in NEVER_CAUSAL:
+        return False
+    return _own(header, "attention.causal") is not False
+
+
+def _added(header: Header) -> frozenset[str]:
+    """The special tokens that llama.cpp adds to each text."""
+    metadata = header.metadata
+    kind = str(metadata.get("tokenizer.ggml.model"))
+    if kind == "bert":
+        return WORD_PIECE
+    usual = {"bos"} if str(metadata.get("tokenizer.ggml.pre")) in BOS_BY_PRE else ADDED.get(kind, set())
+    return frozenset(
+        name for name in ("bos", "eos") if metadata.get(f"tokenizer.ggml.add_{name}_token", name in usual) is True
+    )
+
+
+def _said(token: str) -> str:
+    return f"tokenizer.ggml.add_{token}_token = true"
+
+
+def _own(header: Header, key: str) -> Value | None:
+    """The value of one of the architecture's own keys."""
+    return header.metadata.get(f"{header.metadata.get('general.architecture')}.{key}")
