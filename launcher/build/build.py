@@ -24,15 +24,15 @@ from launcher.host import processor
 from launcher.settings.folders import noexec
 
 NOT_NATIVE = re.compile(r"-DGGML_NATIVE(:BOOL)?=(OFF|NO|FALSE|0)$", re.IGNORECASE)
-PLAIN = frozenset({"sse4_2", "avx", "avx2", "bmi2", "f16c", "fma"})  # what llama.cpp uses then, of x86
+PLAIN = frozenset({"sse4_2", "avx", "avx2", "bmi2", "f16c", "fma"})  # what llama.cpp uses of x86 then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """The engine that is asked for.
+    """What to build, and where.
 
-    `stock`: without LEAN. `source`: an archive or a folder instead of the package. `architectures`: of CUDA, instead
-    of those of the GPUs here. `out`: a folder to be moved instead of the cache folder.
+    `stock`: without LEAN. `source`: an archive or a folder instead of the package. `architectures`: CUDA's, instead of
+    those of the GPUs in this machine. `out`: a portable folder instead of the cache folder.
     """
 
     backend: ComputeBackend = ComputeBackend.CPU
@@ -43,7 +43,7 @@ class BuildOptions:
 
     @property
     def binary(self) -> Path:
-        """Where the engine will be."""
+        """Where the engine will be installed."""
         return self.out.absolute() / "llama-server" if self.out else built_path()
 
 
@@ -91,7 +91,7 @@ async def build(options: BuildOptions, report: ReportProgress) -> Built:
 
 
 def up_to_date(options: BuildOptions) -> Built | None:
-    """The engine that is there, if `build` would only make it again: same source, options and processor."""
+    """The installed engine, if a build would only repeat it: same source, options and processor."""
     record = build_record.read_record(options.binary) if options.binary.is_file() else None
     if record is None or record.order != order_here(options):
         return None
@@ -113,7 +113,7 @@ def order_here(options: BuildOptions) -> Order:
 
 
 def _search_path() -> str:
-    """Where tools are looked for: PATH, and the environment that we run in, which may not be on it."""
+    """Where tools are searched for: PATH, and our own Python environment, which may not be on it."""
     return os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
 
 
@@ -137,9 +137,9 @@ def _exclusive(parent: Path) -> Iterator[Path]:
 def _notes(made: Compiled, why_stock: str | None, why_tiles: str | None) -> Iterator[str]:
     """What to tell the user about the engine; `why_…` is why its source lacks a patch."""
     if FLAG in made.engine.flags:
-        yield f"it skips the logits that nobody reads ({FLAG}), and its vectors are the same to the last bit"
+        yield f"it skips logits, which embeddings do not use ({FLAG}), and its vectors are the same to the last bit"
     else:
-        yield f"stock llama.cpp ({why_stock or 'our edit had no effect'}): it computes logits that nobody reads"
+        yield f"stock llama.cpp ({why_stock or 'our edit had no effect'}): it computes logits, which are not used"
     yield f"llama.cpp's own AMX code ({why_tiles})" if why_tiles else "gcc's fault with AMX is worked around"
     if made.left_out:
         yield f"it does not use AMX: with AMX, {made.fault}"

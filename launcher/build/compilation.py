@@ -45,7 +45,7 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compilation:
-    """What to compile: `source` as `order` says, in `folder`; `shared`, as libraries for a folder that is moved."""
+    """What to compile: `source`, in `folder`, as `order` says; with `shared` libraries for a portable folder."""
 
     source: Path
     folder: Path
@@ -68,7 +68,7 @@ class Compilation:
 
 
 async def compile_engine(compilation: Compilation, steps: Steps) -> Compiled:
-    """Compile and check. Raises EngineBuildError if no engine that computes right comes of it."""
+    """Compile and check. Raises EngineBuildError if that gives no engine with right vectors."""
     try:
         return await _attempt(compilation, compilation.folder / "build", steps)
     except Miscompiled as error:

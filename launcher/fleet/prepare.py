@@ -110,7 +110,7 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> S
             loras[wanted.backend] = lora = await sources.locate_intact(wanted, report=display.downloading)
             header_check.check_lora(lora, family)
     headers = {name: header_check.check_model(path, family) for name, path in paths.items()}
-    for note in dict.fromkeys(header_check.left_out(header, family.weights) for header in headers.values()):
+    for note in dict.fromkeys(header_check.unstated_pooling(header, family.weights) for header in headers.values()):
         if note:
             display.say(note)
     return ServedFiles(models=paths, loras=loras, headers=headers)

@@ -84,7 +84,7 @@ def test_cuda_needs_nvcc_its_libraries_and_a_card_or_its_name(machine: Path) -> 
     with pytest.raises(EngineBuildError, match=r"toolkit of .*nvcc lacks cuBLAS: install libcublas-dev"):
         need(machine, wanted)
     header(machine, "cublas_v2.h")
-    with pytest.raises(EngineBuildError, match=r"no NVIDIA GPU is to be seen here.*--cuda-arch 90 \(H100\)"):
+    with pytest.raises(EngineBuildError, match=r"no NVIDIA GPU was found here.*--cuda-arch 90 \(H100\)"):
         need(machine, wanted)
     need(machine, order(ComputeBackend.CUDA, "90"))
     script(machine / "dev" / "nvidia0", "")

@@ -55,5 +55,5 @@ def test_a_folder_with_something_else_is_not_replaced(tmp_path: Path) -> None:
     portable.require_free(tmp_path)
     (tmp_path / "mine").touch()
     for out in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(EngineBuildError, match="has something else in it than an engine"):
+        with pytest.raises(EngineBuildError, match="contains something other than an engine"):
             portable.require_free(out)
