@@ -111,6 +111,10 @@ async def complete_model_files(settings: Settings, deep: bool) -> Finding:
         return ok("the made-up models are made when needed")
     family = settings.family
     here = {one.backend: path for one in _wanted(settings) if (path := sources.find_here(one))}
+    try:
+        sources.check_loras(family, settings.host.models, family.weights.models)
+    except LauncherError as error:
+        return fail(str(error), "python convert_lora_to_gguf.py --base ORIGINAL ADAPTER")
     loras = sources.lora_files(family, settings.host.models)
     checks: list[tuple[ModelFile, str, Callable[[Path, FamilyFile], object]]] = [
         *((one, "files", header_check.check_model) for one in _wanted(settings)),

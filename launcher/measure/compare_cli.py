@@ -77,6 +77,7 @@ async def _run(
     display = Display(stderr)
     with display.live():
         a, b = [await _file(settings, backend, name, display) for name in names]
+        sources.check_loras(settings.family, settings.host.models, (backend,))
         loras = [lora for lora in sources.lora_files(settings.family, settings.host.models) if lora.backend == backend]
         lora = await sources.locate_intact(loras[0], report=display.downloading) if loras else None
     comparing.check_pair(a, b, settings.family.weights)
