@@ -76,8 +76,11 @@ def longest_text(header: Header, weights: Weights) -> int | None:
     if scaling and scaling.type == "yarn":
         original = _own(header, "rope.scaling.original_context_length")
         length = original if isinstance(original, int) and original > 0 else length
-        return int(length / scaling.freq_scale) if isinstance(length, int) else None
-    return length if isinstance(length, int) and length > 0 else None
+        length = int(length / scaling.freq_scale) if isinstance(length, int) else None
+    if not isinstance(length, int) or length <= 0:
+        return None
+    # A text that llama-server may compute in parts must be shorter than the context.
+    return length - 1 if weights.causal and weights.pooling == "last" else length
 
 
 def bounded(settings: Settings, longest: Iterable[int | None], asked: int | None) -> Settings:
