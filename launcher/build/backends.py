@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ NO_CARD = (
     "no NVIDIA GPU is to be seen here, so say which one it is for, by its compute capability: "
     "--cuda-arch 90 (H100), 89 (RTX 40, L4), 86 (RTX 30), 80 (A100), 75 (T4)"
 )
+CUBLAS = "install libcublas-dev of its version, or `pip install nvidia-cublas` into trillama's environment"
 VULKAN_SDK = "set VULKAN_SDK to a folder with newer ones in include/ (docs/engine.md), or install LunarG's Vulkan SDK"
 
 
@@ -49,7 +51,7 @@ _HEADERS: Mapping[ComputeBackend, Sequence[_Header]] = {
     ComputeBackend.CPU: (),
     ComputeBackend.CUDA: (
         _Header("cuda_runtime.h", "", "the CUDA toolkit of {compiler} lacks cuda_runtime.h: install cuda-cudart-dev"),
-        _Header("cublas_v2.h", "", "the CUDA toolkit of {compiler} lacks cuBLAS: install libcublas-dev of its version"),
+        _Header("cublas_v2.h", "", f"the CUDA toolkit of {{compiler}} lacks cuBLAS: {CUBLAS}"),
     ),
     ComputeBackend.VULKAN: (
         _Header("vulkan/vulkan_core.h", "", "there are no Vulkan headers: apt-get install libvulkan-dev"),
@@ -73,8 +75,9 @@ def require(order: Order, path: str) -> None:
     if order.backend is ComputeBackend.CPU:
         return
     compiler, *options = _preprocessor(order.backend, path)
+    env = {**os.environ, **(_cublas_headers(compiler) if order.backend is ComputeBackend.CUDA else {})}
     for header in _HEADERS[order.backend]:
-        if not _preprocesses((compiler, *options, "-"), header.probe):
+        if not _preprocesses((compiler, *options, "-"), header.probe, env):
             raise EngineBuildError(header.said.format(compiler=compiler))
     if order.backend is ComputeBackend.CUDA and not order.architectures and not _nvidia_gpu():
         raise EngineBuildError(NO_CARD)
@@ -91,9 +94,11 @@ def definitions(order: Order, path: str) -> Mapping[str, str]:
                 "CMAKE_CUDA_COMPILER": nvcc,
                 "CUDAToolkit_ROOT": str(toolkit),  # else cmake takes that of the nvcc on PATH, if it is another
                 "CMAKE_CUDA_ARCHITECTURES": order.architectures or "native",
+                "CMAKE_BUILD_RPATH": f"$ORIGIN;{toolkit}/lib64;{toolkit}/lib",  # cmake takes it for the system's
                 "GGML_CUDA_FA_QUANTS": "f16-f16",  # our KV cache is always F16
                 "GGML_CUDA_NCCL": "OFF",  # for tensors split over several GPUs, which we never ask for
                 **_driver(toolkit),
+                **_cublas_libraries(nvcc),
             }
         case ComputeBackend.VULKAN:
             return {"GGML_VULKAN": "ON"}
@@ -104,12 +109,16 @@ def definitions(order: Order, path: str) -> Mapping[str, str]:
 
 
 def build_environment(order: Order, path: str) -> Mapping[str, str]:
-    """What cmake must find in its environment beside what is there: ROCm's compiler, as ROCm itself names it."""
-    if order.backend is not ComputeBackend.HIP:
-        return {}
-    config = _tool("hipconfig", NO_HIPCC, path, ROCM_BIN)
-    found = {"HIPCXX": f"{_output(config, '-l')}/clang", "HIP_PATH": _output(config, "-R")}
-    return {name: os.environ.get(name, value) for name, value in found.items()}
+    """What cmake must find in its environment beside what is there: ROCm's compiler, headers of PyPI's cuBLAS."""
+    match order.backend:
+        case ComputeBackend.CUDA:
+            return _cublas_headers(_tool("nvcc", NO_NVCC, path, CUDA_BIN))
+        case ComputeBackend.HIP:
+            config = _tool("hipconfig", NO_HIPCC, path, ROCM_BIN)
+            found = {"HIPCXX": f"{_output(config, '-l')}/clang", "HIP_PATH": _output(config, "-R")}
+            return {name: os.environ.get(name, value) for name, value in found.items()}
+        case _:
+            return {}
 
 
 def _toolkit(nvcc: str) -> Path:
@@ -117,6 +126,32 @@ def _toolkit(nvcc: str) -> Path:
     done = subprocess.run((nvcc, "--dryrun", "-x", "cu", "-c", os.devnull), capture_output=True, text=True, check=False)
     found = re.search(r"^#\$ TOP=(.+)$", done.stderr, re.MULTILINE)
     return Path(found[1]).resolve() if found else Path(nvcc).resolve().parents[1]
+
+
+def _cublas(nvcc: str) -> Path | None:
+    """The folder of PyPI's `nvidia-cublas` for this nvcc in our environment, if the toolkit has no cuBLAS itself."""
+    toolkit, version = _toolkit(nvcc), re.search(r"release (\d+)", _output(nvcc, "--version"))
+    if (
+        version is None
+        or any(toolkit.glob("include/cublas_v2.h"))
+        or any(toolkit.glob("targets/*/include/cublas_v2.h"))
+    ):
+        return None
+    places = (Path(folder, "nvidia", name) for folder in sys.path for name in (f"cu{version[1]}", "cublas"))
+    return next((place for place in places if (place / "include" / "cublas_v2.h").is_file()), None)
+
+
+def _cublas_headers(nvcc: str) -> Mapping[str, str]:
+    if (cublas := _cublas(nvcc)) is None:
+        return {}
+    return {"CPATH": os.pathsep.join(filter(None, (os.environ.get("CPATH"), str(cublas / "include"))))}
+
+
+def _cublas_libraries(nvcc: str) -> Mapping[str, str]:
+    if (cublas := _cublas(nvcc)) is None:
+        return {}
+    found = {name: sorted((cublas / "lib").glob(f"lib{name}.so.*")) for name in ("cublas", "cublasLt")}
+    return {f"CUDA_{name}_LIBRARY": str(files[0]) for name, files in found.items() if files}
 
 
 def _driver(toolkit: Path) -> Mapping[str, str]:
@@ -127,8 +162,10 @@ def _driver(toolkit: Path) -> Mapping[str, str]:
     if any(toolkit.glob("**/stubs/libcuda.so")):
         return {}
     known = _output(shutil.which("ldconfig", path=f"{os.defpath}:/sbin:/usr/sbin") or "true", "-p")
-    found = re.search(r"^\s*libcuda\.so\.1 \(.*64.*\) => (.+)$", known, re.MULTILINE)
-    return {"CUDA_cuda_driver_LIBRARY": found[1]} if found else {"GGML_CUDA_NO_VMM": "ON"}
+    found = re.findall(r"^\s*libcuda\.so\.1 \(.*64.*\) => (.+)$", known, re.MULTILINE)
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    found += [str(driver) for folder in folders if (driver := Path(folder, "libcuda.so.1")).is_file()]
+    return {"CUDA_cuda_driver_LIBRARY": found[0]} if found else {"GGML_CUDA_NO_VMM": "ON"}
 
 
 def _preprocessor(backend: ComputeBackend, path: str) -> tuple[str, ...]:
@@ -145,10 +182,10 @@ def _preprocessor(backend: ComputeBackend, path: str) -> tuple[str, ...]:
             return cxx, "-E", "-x", "c++", *([f"-I{sdk}/include"] if sdk else [])
 
 
-def _preprocesses(command: Sequence[str], source: str) -> bool:
+def _preprocesses(command: Sequence[str], source: str, env: Mapping[str, str]) -> bool:
     try:
         done = subprocess.run(
-            command, input=source.encode(), capture_output=True, timeout=_PROBE_TIMEOUT_S, check=False
+            command, input=source.encode(), capture_output=True, timeout=_PROBE_TIMEOUT_S, env=env, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineBuildError(f"{command[0]} does not run: {error}") from error

@@ -3,7 +3,8 @@
 import asyncio
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +14,14 @@ from rich.table import Table
 from launcher.errors import ArgumentError, ConfigError, LauncherError, ModelError
 from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache
+from launcher.hub.cache_entry import sha256_in_name
 from launcher.hub.listing import Offer, offered
 from launcher.models import header_check, inventory, pull, sources
 from launcher.models.inventory import InventoryRow
 from launcher.multivector import projector
 from launcher.printable import json_line
 from launcher.settings.config import ModelSettings, Settings, load
+from launcher.settings.family import FamilyFile
 from launcher.settings.folders import hub_cache
 from launcher.terminal.options import ConfigFile, stderr, stdout
 from launcher.terminal.progress import Display
@@ -112,9 +115,15 @@ def verify(config: ConfigFile = None) -> None:
     for file in sources.files_here(family):
         fix = f"{file.quantization} --backend {file.backend}{again}"
         command = f"trillama models remove {fix} --yes && trillama models pull {fix}"
-        damaged += not _verified(f"{file.backend} {file.quantization}", file.path, file.sha256, settings, command)
+        found = _File(f"{file.backend} {file.quantization}", file.path, file.sha256, header_check.check_model)
+        damaged += not _verified(found, family, command)
     for backend, path in own.items():
-        damaged += not _verified(f"{backend} (your own)", path, None, settings, "copy the file again")
+        found = _File(f"{backend} (your own)", path, None, header_check.check_model)
+        damaged += not _verified(found, family, "copy the file again")
+    for lora in sources.lora_files(family, settings.host.models):
+        if here := sources.find_here(lora):
+            found = _File(f"{lora.backend} LoRA", here, sha256_in_name(here), header_check.check_lora)
+            damaged += not _verified(found, family, "copy the file again" if lora.local else f"rm {here.resolve()}")
     if damaged:
         raise ModelError(f"{damaged} file{'s' if damaged > 1 else ''} not as expected: run the commands above")
 
@@ -175,18 +184,28 @@ def _chosen(settings: Settings, backends: Sequence[str] | None) -> tuple[str, ..
     return tuple(name for name in there if name in (backends or there))
 
 
-def _verified(name: str, path: Path, sha256: str | None, settings: Settings, fix: str) -> bool:
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file to be verified: `sha256` is the hub's, if it is from there."""
+
+    name: str
+    path: Path
+    sha256: str | None
+    check: Callable[[Path, FamilyFile], object]
+
+
+def _verified(file: _File, family: FamilyFile, fix: str) -> bool:
     """Print whether the file is right; True if it is."""
     try:
-        found = cache.sha256_of(path)
-        if sha256 not in (found, None):
-            stdout.say(f"DAMAGED  {name}  {path}: SHA-256 {found}, not {sha256}; fix it with: {fix}")
+        found = cache.sha256_of(file.path)
+        if file.sha256 not in (found, None):
+            stdout.say(f"DAMAGED  {file.name}  {file.path}: SHA-256 {found}, not {file.sha256}; fix it with: {fix}")
             return False
-        header_check.check_model(path, settings.family)
+        file.check(file.path, family)
     except ModelError as error:
-        stdout.say(f"WRONG    {name}  {error}; fix it with: {fix}")
+        stdout.say(f"WRONG    {file.name}  {error}; fix it with: {fix}")
         return False
-    stdout.say(f"{'ok' if sha256 else 'readable':<8} {name}  sha256 {found}  {path}")
+    stdout.say(f"{'ok' if file.sha256 else 'readable':<8} {file.name}  sha256 {found}  {file.path}")
     return True
 
 

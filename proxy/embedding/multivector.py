@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy.contract.family import Family
-from proxy.embedding.projection import PULL, NoProjector, Projection, load_projections
+from proxy.embedding.projection import NoProjector, Projection, load_projections
 from proxy.embedding.token_states import TokenStates
 from proxy.errors import BadVector, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
 from proxy.scheduling.entries import Caller
@@ -93,8 +93,6 @@ class MultiVectors:
 
     def _read(self) -> Mapping[str, Projection]:
         if self._projections is None:
-            if self.file is None:
-                raise NoProjector(f"is not set up here: {PULL}, and set multivector_file in the proxy's configuration")
             self._projections = load_projections(self.file, self.family)
         return self._projections
 

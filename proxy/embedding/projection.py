@@ -54,7 +54,7 @@ class Projection:
         return hashlib.sha256(f"{space} {self.digest}".encode()).hexdigest()[:16]
 
 
-def load_projections(file: Path, family: Family) -> Mapping[str, Projection]:
+def load_projections(file: Path | None, family: Family) -> Mapping[str, Projection]:
     """The projection of each backend of the family, by its name.
 
     The file is `launcher.multivector.projector`'s: `weight.BACKEND` and `bias`, float32. Raises NoProjector if it is
@@ -62,6 +62,8 @@ def load_projections(file: Path, family: Family) -> Mapping[str, Projection]:
     """
     if family.multivector is None:
         raise NoProjector(f"{family.name} has no multi-vectors")
+    if file is None:
+        raise NoProjector(f"is not set up here: {PULL}, and set multivector_file in the proxy's configuration")
     backends = {row.backend for row in family.tasks.values()}
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as there:

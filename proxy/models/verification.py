@@ -150,7 +150,7 @@ async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
     if words == "original":
         await backend.embed([np.array([tokenizer.size - 1], dtype=np.int32)])
     if differing:
-        texts = ", ".join(map(repr, differing))
+        texts = ", ".join(f"{text[:20]!r} …" for text in differing)
         log.info("%s: the original's tokens are used; the engine's are others for %s", path, texts)
     return tokenizer
 

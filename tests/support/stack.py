@@ -9,7 +9,7 @@ import tempfile
 import tomllib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -48,11 +48,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A running proxy, the engines behind it and their files."""
+    """A running proxy, the engines behind it and their files; `by_token` are those that do not pool."""
 
     url: str
     models: Mapping[str, Path]
     engines: Mapping[str, LlamaServer]
+    by_token: Mapping[str, LlamaServer] = field(default_factory=dict)
 
     async def post(self, body: object, path: str = "/v1/embeddings", **headers: str) -> Answer:
         """POST `body` as JSON (bytes as they are)."""
@@ -153,15 +154,16 @@ async def stack(
             name: {"url": one.url, "slots": 16, "batch_tokens": batch_tokens, "model_file": str(models[name])}
             for name, one in engines.items()
         }
-        twice = {}
+        second, twice = dict[str, LlamaServer](), {}
         for name in by_token:
             server = llama_server(models[name], engine=engine, slots=1, batch_tokens=batch_tokens, pooling="none")
-            twice[name] = {**backends[name], "url": (await exits.enter_async_context(server)).url, "slots": 1}
+            second[name] = await exits.enter_async_context(server)
+            twice[name] = {**backends[name], "url": second[name].url, "slots": 1}
         config = {"family": str(family), "max_input_tokens": batch_tokens, "backends": backends, **settings}
         if twice:
             config["token_backends"] = twice
         url = await exits.enter_async_context(proxy(config, unready=unready))
-        yield Stack(url=url, models=models, engines=engines)
+        yield Stack(url=url, models=models, engines=engines, by_token=second)
 
 
 @asynccontextmanager

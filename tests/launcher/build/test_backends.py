@@ -147,7 +147,44 @@ def test_cuda_is_configured_for_the_toolkit_of_that_nvcc_and_the_driver_that_is_
         script(toolkit / "lib64" / "stubs" / "libcuda.so", "")
     script(machine / "bin" / "ldconfig", f"echo '1 libs found in cache'; echo '\t{loader}'")
     monkeypatch.setattr(os, "defpath", str(machine / "bin"))
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     found = backends.definitions(order(ComputeBackend.CUDA), str(machine / "bin"))
     assert found["CUDAToolkit_ROOT"] == str(toolkit)
     names = {"CUDA_cuda_driver_LIBRARY", "GGML_CUDA_NO_VMM"}
     assert {name: value for name, value in found.items() if name in names} == expected
+
+
+def test_cuda_takes_a_driver_that_only_ld_library_path_knows(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(machine / "cuda" / "nvcc", "")
+    script(machine / "driver" / "libcuda.so.1", "")
+    monkeypatch.setattr(os, "defpath", str(machine / "bin"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"/nowhere:{machine}/driver")
+    found = backends.definitions(order(ComputeBackend.CUDA), str(machine / "bin"))
+    assert found["CUDA_cuda_driver_LIBRARY"] == f"{machine}/driver/libcuda.so.1"
+
+
+def test_cuda_takes_cublas_from_pypi_where_the_toolkit_has_none(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvcc = machine / "toolkit" / "bin" / "nvcc"
+    body = f"""case "$*" in
+*dryrun*) echo '#$ TOP={machine}/toolkit' >&2 ;;
+*version*) echo 'release 13.0' ;;
+*) exec {CXX} -nostdinc -E -x c++ -I{machine}/toolkit/include "$(eval echo \\${{$#}})"
+esac"""
+    script(nvcc, body)
+    for name in ("toolkit/include/cuda_runtime.h", "dev/nvidia0"):
+        script(machine / name, "")
+    wanted, path = order(ComputeBackend.CUDA), os.pathsep.join((str(nvcc.parent), str(machine / "bin")))
+    with pytest.raises(EngineBuildError, match=r"lacks cuBLAS: .*`pip install nvidia-cublas`"):
+        backends.require(wanted, path)
+    package = machine / "site" / "nvidia" / "cu13"
+    for name in ("include/cublas_v2.h", "lib/libcublas.so.13", "lib/libcublasLt.so.13"):
+        script(package / name, "")
+    monkeypatch.syspath_prepend(machine / "site")
+    backends.require(wanted, path)
+    found = backends.definitions(wanted, path)
+    assert found["CUDA_cublas_LIBRARY"] == str(package / "lib" / "libcublas.so.13")
+    assert found["CUDA_cublasLt_LIBRARY"] == str(package / "lib" / "libcublasLt.so.13")
+    assert backends.build_environment(wanted, path) == {"CPATH": str(package / "include")}
+    script(machine / "toolkit" / "include" / "cublas_v2.h", "")
+    assert backends.build_environment(wanted, path) == {}
+    assert "CUDA_cublas_LIBRARY" not in backends.definitions(wanted, path)

@@ -14,7 +14,7 @@ def test_a_lora_is_pulled_with_its_model(place: Place, tmp_path: Path) -> None:
     family = tomllib.loads((folder / "small.toml").read_text(encoding="utf-8"))
     family["weights"]["models"]["code"]["lora"] = {"repo": "jinaai/loras", "file": "code-{quantization}.gguf"}
     (folder / "lora.toml").write_text(tomli_w.dumps(family), encoding="utf-8")
-    (folder / "lora-host.toml").write_text('family = "lora.toml"\n', encoding="utf-8")
+    (folder / "lora-host.toml").write_text('family = "lora.toml"\n[models]\nquantization = "Q8_0"\n', encoding="utf-8")
     arguments = ("models", "pull", "Q8_0", "--config", str(folder / "lora-host.toml"))
 
     lora = write_lora(tmp_path / "lora.gguf", architecture="qwen2vl")
@@ -23,6 +23,9 @@ def test_a_lora_is_pulled_with_its_model(place: Place, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     (line,) = [line for line in done.out.splitlines() if line.startswith("code LoRA: ")]
     assert Path(line.removeprefix("code LoRA: ")).read_bytes() == lora.read_bytes()
+    verified = place.run("models", "verify", *arguments[3:])
+    assert verified.code == 0, verified.out
+    assert any(line.split()[:3] == ["ok", "code", "LoRA"] for line in verified.out.splitlines())
     assert "LoRA" not in place.run(*arguments, "--backend", "retrieval").out
 
     place.hub.add("jinaai/loras", "code-Q4_K_M.gguf", write_lora(tmp_path / "bert.gguf").read_bytes())

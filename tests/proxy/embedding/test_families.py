@@ -16,7 +16,7 @@ from launcher.multivector import projector
 from proxy.tokens.gguf_tokenizer import load_tokenizer
 from proxy.types import Matrix
 from tests.support.client import embed
-from tests.support.engine import LlamaServer, llama_server
+from tests.support.engine import LlamaServer
 from tests.support.families import write_family
 from tests.support.stack import Stack, proxy, stack
 from tests.support.tiny_models import write_model
@@ -89,9 +89,8 @@ def random_projector() -> projector.Projector:
 
 
 async def states(served: Stack, ids: list[int]) -> Matrix:
-    """The state of each token, from an engine that does not pool."""
-    async with llama_server(served.models["tiny"], slots=1, batch_tokens=LIMIT, pooling="none") as engine:
-        answer = orjson.loads(await engine.post("/embedding", {"content": ids, "embd_normalize": -1}))
+    """The state of each token, from the engine that does not pool."""
+    answer = orjson.loads(await served.by_token["tiny"].post("/embedding", {"content": ids, "embd_normalize": -1}))
     return np.array(answer[0]["embedding"], dtype=np.float32)
 
 

@@ -211,7 +211,7 @@ def test_a_projector_that_is_not_the_familys_is_refused(tmp_path: Path, content:
 
 def test_a_family_without_multi_vectors_says_so() -> None:
     with pytest.raises(Invalid, match="jina-embeddings-v4 has no multi-vectors"):
-        MultiVectors(FAMILY.model_copy(update={"multivector": None}), Path("x.npz")).of("code")
+        MultiVectors(FAMILY.model_copy(update={"multivector": None})).of("code")
 
 
 @given(arrays(np.float32, (5, 4), elements=FINITE), arrays(np.float32, (3, 4), elements=FINITE), st.booleans())
