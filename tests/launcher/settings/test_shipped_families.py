@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import ConfigError, ModelError
+from launcher.measure.compare import prefixes
 from launcher.models import sources
+from launcher.planning.request import BITS
 from launcher.settings.config import ModelSettings, load, read_family, shipped_families
 from launcher.settings.family import FamilyFile
 from proxy.embedding.tasks import TaskTable
@@ -75,3 +77,18 @@ def test_an_instruction_of_a_query_may_be_replaced() -> None:
     usual = "Given a web search query, retrieve relevant passages that answer the query"
     assert route.prefix_with(None) == f"Instruct: {usual}\nQuery:"
     assert route.prefix_with("Find code") == "Instruct: Find code\nQuery:"
+
+
+def test_the_bits_of_a_weight_are_those_of_published_files() -> None:
+    published = family("jina-embeddings-v4").weights.published
+    assert published
+    files = published.quantizations
+    for name in BITS.keys() & files.keys():
+        assert files[name].file_gib / files["F16"].file_gib == pytest.approx(BITS[name] / BITS["F16"], rel=0.05), name
+
+
+def test_compare_takes_the_first_task_of_each_role() -> None:
+    gemma, code = family("embeddinggemma-300m"), family("jina-code-embeddings-0.5b")
+    assert prefixes(gemma, "embed") == ("task: search result | query: ", "title: none | text: ")
+    query = "Find the most relevant code snippet given the following query:\n"
+    assert prefixes(code, "code") == (query, "Candidate code snippet:\n")
