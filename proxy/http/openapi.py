@@ -143,9 +143,11 @@ def _names(served: ServedFacts) -> dict[str, object]:
     """The schemas that the wire models refer to, as they are on this server."""
     model, tasks = served.table.model, list(served.table.tasks)
     more = ", ".join(f"`{name}`" for name in served.table.task_names if name not in tasks)
+    described = f"A task. Also accepted: {more}." if more else "A task."
+    usual = served.table.route(None, None).task
     named = [model, *(f"{model}:{task}" for task in tasks)]
     return {
-        "TaskName": {"type": "string", "enum": tasks, "description": f"A task. Also accepted: {more}."},
+        "TaskName": {"type": "string", "enum": tasks, "examples": [usual], "description": described},
         "ModelName": {"type": "string", "enum": named, "examples": [model], "description": MODEL_NAMES},
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
