@@ -173,12 +173,13 @@ def _considered(wish: PlanRequest, devices: Devices, before: Length | None, plan
         table.add_row(
             f"{name} (chosen)" if chosen else name,
             "fits" if not lacks else f"lacks {readable_size(lacks)}",
-            "" if not lacks else _otherwise(fix_length(replace(wish, quantization=name), devices, before), room),
+            "" if not lacks else longest_fit(fix_length(replace(wish, quantization=name), devices, before), room),
         )
     return table
 
 
-def _otherwise(wish: PlanRequest, room: DeviceRoom) -> str:
+def longest_fit(wish: PlanRequest, room: DeviceRoom) -> str:
+    """The longest text that fits, in a few words, and what it costs."""
     try:
         plan = place(wish, room)
     except NotEnoughMemory:

@@ -102,6 +102,7 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> S
         made = await asyncio.to_thread(demo_models, cache_dir() / "demo")
         return ServedFiles(models={name: made[name] for name in names})
     family, paths, loras = settings.family, dict[str, Path](), dict[str, Path]()
+    sources.check_loras(family, settings.host.models, names)
     for wanted in sources.model_files(family, settings.host.models):
         if wanted.backend in names:
             paths[wanted.backend] = await sources.locate_intact(wanted, report=display.downloading)

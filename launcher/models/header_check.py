@@ -33,6 +33,13 @@ def check_model(path: Path, family: FamilyFile) -> Header:
     return header
 
 
+def contradictions(header: Header, family: FamilyFile) -> tuple[str, ...]:
+    """Everything in which the file is not of the family, each as a sentence. Its rules only if it is of its kind."""
+    weights = family.weights
+    other = tuple(_other_model(header, architecture=weights.architecture, dimensions=family.dimensions))
+    return other or tuple(_contradictions(header, weights))
+
+
 def check_rules(path: Path, header: Header, weights: Weights) -> None:
     """Raises ModelError if vectors made by the family's rules would not be those of the file's model."""
     if fault := next(_contradictions(header, weights), None):
@@ -41,10 +48,8 @@ def check_rules(path: Path, header: Header, weights: Weights) -> None:
 
 def check_size(path: Path, header: Header, *, architecture: str, dimensions: int) -> None:
     """Raises ModelError unless the file is of that architecture and vector size."""
-    if (found := header.metadata.get("general.architecture")) != architecture:
-        raise ModelError(f"{path}: its architecture is {found}, this family's is {architecture}; {ANOTHER}")
-    if (length := vector_length(header)) != dimensions:
-        raise ModelError(f"{path}: its vectors have {length} dimensions, this family's have {dimensions}; {ANOTHER}")
+    if fault := next(_other_model(header, architecture=architecture, dimensions=dimensions), None):
+        raise ModelError(f"{path}: {fault}")
 
 
 def check_lora(path: Path, family: FamilyFile) -> None:
@@ -76,8 +81,11 @@ def longest_text(header: Header, weights: Weights) -> int | None:
     if scaling and scaling.type == "yarn":
         original = _own(header, "rope.scaling.original_context_length")
         length = original if isinstance(original, int) and original > 0 else length
-        return int(length / scaling.freq_scale) if isinstance(length, int) else None
-    return length if isinstance(length, int) and length > 0 else None
+        length = int(length / scaling.freq_scale) if isinstance(length, int) else None
+    if not isinstance(length, int) or length <= 0:
+        return None
+    # A text that llama-server may compute in parts must be shorter than the context.
+    return length - 1 if weights.causal and weights.pooling == "last" else length
 
 
 def bounded(settings: Settings, longest: Iterable[int | None], asked: int | None) -> Settings:
@@ -93,6 +101,13 @@ def bounded(settings: Settings, longest: Iterable[int | None], asked: int | None
             f"max_input_tokens = {asked}: the model's file takes texts of {most} tokens; set at most {most}"
         )
     return settings.with_host(max_input_tokens=most)
+
+
+def _other_model(header: Header, *, architecture: str, dimensions: int) -> Iterator[str]:
+    if (found := header.metadata.get("general.architecture")) != architecture:
+        yield f"its architecture is {found}, this family's is {architecture}; {ANOTHER}"
+    if (length := vector_length(header)) != dimensions:
+        yield f"its vectors have {length} dimensions, this family's have {dimensions}; {ANOTHER}"
 
 
 def _contradictions(header: Header, weights: Weights) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -109,6 +109,17 @@ def lora_files(family: FamilyFile, settings: ModelSettings) -> tuple[ModelFile, 
                 ModelFile(backend=backend, origin=HubFile(lora.repo, lora.file.format(quantization=quantization)))
             )
     return tuple(found)
+
+
+def check_loras(family: FamilyFile, settings: ModelSettings, backends: Collection[str]) -> None:
+    """Raises ModelError if the weights of one of the backends need a LoRA and there is none."""
+    for backend in backends:
+        source = family.weights.models[backend]
+        if source.needs_lora and not source.lora and backend not in settings.lora_files:
+            raise ModelError(
+                f"{family.name}: {backend} is another model without its LoRA: make one with llama.cpp's "
+                f'convert_lora_to_gguf.py, and set {backend} = "…" under [models.lora_files]'
+            )
 
 
 async def locate(file: ModelFile, *, report: ReportBytes, damaged: bool = False) -> Path:

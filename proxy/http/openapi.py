@@ -71,8 +71,6 @@ PROVENANCE = {
     "X-Trillama-Pooling": "How the states of a text's tokens became its vector.",
     "X-Trillama-Vector-Space": "Vectors can be compared if and only if this is the same.",
 }
-
-
 TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
     TokenIds.CL100K: {"type": "integer", "minimum": 0, "maximum": 100255, "description": "Of cl100k_base."},
     TokenIds.MODEL: {"type": "integer", "minimum": 0, "description": "Of the model's own vocabulary."},
@@ -143,9 +141,11 @@ def _names(served: ServedFacts) -> dict[str, object]:
     """The schemas that the wire models refer to, as they are on this server."""
     model, tasks = served.table.model, list(served.table.tasks)
     more = ", ".join(f"`{name}`" for name in served.table.task_names if name not in tasks)
+    described = f"A task. Also accepted: {more}." if more else "A task."
+    usual = served.table.route(None, None).task
     named = [model, *(f"{model}:{task}" for task in tasks)]
     return {
-        "TaskName": {"type": "string", "enum": tasks, "description": f"A task. Also accepted: {more}."},
+        "TaskName": {"type": "string", "enum": tasks, "examples": [usual], "description": described},
         "ModelName": {"type": "string", "enum": named, "examples": [model], "description": MODEL_NAMES},
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},

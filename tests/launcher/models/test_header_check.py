@@ -90,6 +90,8 @@ def test_the_longest_text_is_what_the_file_takes(tmp_path: Path) -> None:
         header_check.bounded(settings_of(tmp_path, max_input_tokens=300), known, 300)
     scaled = family(tmp_path, "qwen3", rope_scaling={"type": "yarn", "freq_scale": 0.25}).weights
     assert header_check.longest_text(header, scaled) == 1024
+    last = family(tmp_path, "qwen3", pooling="last").weights
+    assert header_check.longest_text(header, last) == 255, "llama-server refuses a text of 256 then"
     linear = family(tmp_path, "qwen3", rope_scaling={"type": "linear", "freq_scale": 0.25}).weights
     assert header_check.longest_text(header, linear) == 256
 
