@@ -40,7 +40,7 @@ families_app = typer.Typer(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRow:
-    """What is listed of a family. `bytes` is of all its models together; None where nothing is known of it."""
+    """A row of the list. `bytes` is the size of all models together, None if unknown."""
 
     family: str
     tasks: tuple[str, ...]
@@ -67,7 +67,7 @@ def list_families(
         return
     for row in rows:
         stdout.say(_described_row(row))
-    stdout.say("sizes of files that are not here follow from the number of weights")
+    stdout.say("sizes of files that are not downloaded are computed from the number of weights")
     stdout.say('to serve one: family = "NAME" in the file that `trillama serve --config` reads')
 
 
@@ -81,12 +81,11 @@ def check(
         given = read_toml(file)
     except BadSettings as error:
         raise ConfigError(str(error)) from error
-    faults = settings_faults(FamilyFile, given)
-    family = None if faults else FamilyFile.model_validate(given)
-    for fault in (*faults, *(() if family is None else _odd(family))):
-        stdout.say(f"fail  {file}: {fault}")
-    if family is None or any(_odd(family)):
+    if faults := settings_faults(FamilyFile, given) or tuple(_implausible(FamilyFile.model_validate(given))):
+        for fault in faults:
+            stdout.say(f"fail  {file}: {fault}")
         raise typer.Exit(ConfigError.exit_code)
+    family = FamilyFile.model_validate(given)
     stdout.say(f"ok    {file}: {', '.join(_described(family))}")
     if model:
         _check_model(model, family)
@@ -104,26 +103,27 @@ def _check_model(path: Path, family: FamilyFile) -> None:
     if faults:
         raise typer.Exit(ModelError.exit_code)
     stdout.say(f"ok    {path}: {', '.join(_of_file(header, family))}")
-    if note := header_check.left_out(header, family.weights):
+    if note := header_check.unstated_pooling(header, family.weights):
         stdout.say(f"note  {path}: {note}")
 
 
-def _odd(family: FamilyFile) -> Iterator[str]:
-    """What no model can be."""
+def _implausible(family: FamilyFile) -> Iterator[str]:
+    """The faults of a valid file that describes no possible model."""
     weights = family.weights
     if weights.architecture in ENCODERS and weights.causal:
         yield f"weights.causal: {weights.architecture} sees a whole text at once: write causal = false"
     if family.dimensions not in family.trained_dimensions:
         yield f"trained_dimensions: the whole size, {family.dimensions}, is missing"
     for name in weights.models.keys() - {row.backend for row in family.tasks.values()}:
-        yield f"weights.models.{name}: no task is served by it"
+        yield f"weights.models.{name}: no task uses it"
 
 
 def _described(family: FamilyFile) -> Iterator[str]:
     """The family in a few words."""
     weights = family.weights
     yield family.name
-    yield f"{len(family.tasks)} tasks on {len(weights.models)} model{'s'[: len(weights.models) > 1]}"
+    models = "1 model" if len(weights.models) == 1 else f"{len(weights.models)} models"
+    yield f"{len(family.tasks)} tasks on {models}"
     yield f"{family.dimensions} dimensions"
     yield f"{weights.architecture}, pooled by {weights.pooling}"
 

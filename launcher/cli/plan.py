@@ -66,7 +66,7 @@ def show_plan(settings: Settings, memory: GivenMemory, out: Terminal) -> None:
     if wish is None:
         raise ConfigError(
             f"[models] quantization = {settings.host.models.quantization or settings.family.weights.quantization}: its "
-            "size is unknown until it is here; run `trillama models pull`, or set files under [models]"
+            "size is unknown until it is downloaded; run `trillama models pull`, or set files under [models]"
         )
     devices = _devices(real, memory)
     head = f"{found.origin} llama.cpp {found.version}; {'; '.join(_described(one) for one in _used(wish, devices))}"

@@ -1,4 +1,4 @@
-"""Compares the header of a model file with its family, before anything starts: llama.cpp serves a contradiction.
+"""Compares a model file's header with its family before anything starts: llama.cpp would serve a mismatch.
 
 Sources: llama-model.cpp (`load_hparams`), llama-vocab.cpp (`impl::load`, `impl::tokenize`) and llama-context.cpp
 (`llama_init_from_model`) of llama.cpp.
@@ -56,7 +56,7 @@ def check_lora(path: Path, family: FamilyFile) -> None:
     """Raises ModelError unless the file is a complete LoRA for the family's architecture."""
     metadata, architecture = check_complete(path).metadata, family.weights.architecture
     if metadata.get("general.type") != "adapter" or metadata.get("adapter.type") != "lora":
-        raise ModelError(f"{path}: it is no LoRA: make one with llama.cpp's convert_lora_to_gguf.py")
+        raise ModelError(f"{path}: it is not a LoRA: make one with llama.cpp's convert_lora_to_gguf.py")
     if (found := metadata.get("general.architecture")) != architecture:
         raise ModelError(f"{path}: it is a LoRA for {found}, this family's architecture is {architecture}; {ANOTHER}")
 
@@ -67,11 +67,11 @@ def vector_length(header: Header) -> int:
     return next((length for length in lengths if isinstance(length, int) and length > 0), 0)
 
 
-def left_out(header: Header, weights: Weights) -> str | None:
-    """What the header does not say and the family file decides, as a sentence; None if it says all."""
+def unstated_pooling(header: Header, weights: Weights) -> str | None:
+    """A note for users if the header does not say how the model pools; None if it does."""
     if _own(header, "pooling_type"):
         return None
-    return f"the model's file does not say how it pools: it does by {weights.pooling}, as the family file says"
+    return f"the model's file does not say how it pools: {weights.pooling} pooling is used, as the family file says"
 
 
 def longest_text(header: Header, weights: Weights) -> int | None:

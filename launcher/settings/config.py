@@ -66,7 +66,7 @@ class SupervisionSettings(Strict):
     """When a process counts as stuck or dead, and when it is restarted; `[supervision]` in the host's file."""
 
     grace_s: Seconds = 10.0  # from SIGTERM to a stronger signal
-    stall_s: Seconds = 120.0  # a start that loads nothing for so long is stuck; 5 times as long if it computes
+    stall_s: Seconds = 120.0  # a start that loads nothing for this long is stuck; 5 times this while it uses CPU time
     probe_interval_s: Seconds = 5.0  # between two probes of `/health`
     max_misses: Positive = 3  # so many failed probes in a row end a backend
     canary_interval_s: Seconds = 60.0  # between two checks of the vectors, while idle

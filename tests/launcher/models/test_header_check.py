@@ -74,8 +74,8 @@ def test_what_the_header_leaves_out_is_said(tmp_path: Path) -> None:
     weights = family(tmp_path, "qwen3", pooling="last").weights
     silent = read_header(write_model(tmp_path / "a.gguf", architecture="qwen3"))
     telling = read_header(write_model(tmp_path / "b.gguf", architecture="qwen3", pooling="last"))
-    assert "does not say how it pools: it does by last" in str(header_check.left_out(silent, weights))
-    assert header_check.left_out(telling, weights) is None
+    assert "does not say how it pools: last pooling is used" in str(header_check.unstated_pooling(silent, weights))
+    assert header_check.unstated_pooling(telling, weights) is None
 
 
 def test_the_longest_text_is_what_the_file_takes(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_file_whose_vectors_are_wider_than_the_model_is_measured_by_its_vector
     ("keys", "reason"),
     [
         ({"general.type": "adapter", "adapter.type": "lora"}, None),
-        ({"general.type": "model"}, "it is no LoRA: make one with"),
+        ({"general.type": "model"}, "it is not a LoRA: make one with"),
         ({"general.type": "adapter", "adapter.type": "lora", "general.architecture": "bert"}, "it is a LoRA for bert"),
     ],
 )
