@@ -2,13 +2,12 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from launcher.cli.plan import longest_fit
 from launcher.engine import devices as gpu
@@ -66,7 +65,8 @@ def list_families(
     if json:
         sys.stdout.buffer.write(json_line([asdict(row) for row in rows]))
         return
-    stdout.print(_table(rows))
+    for row in rows:
+        stdout.say(_described_row(row))
     stdout.say("sizes of files that are not downloaded are computed from the number of weights")
     stdout.say('to serve one: family = "NAME" in the file that `trillama serve --config` reads')
 
@@ -170,16 +170,9 @@ def _bytes(family: FamilyFile, request: PlanRequest | None) -> int | None:
     return sum(packages) or None
 
 
-def _table(rows: Sequence[FamilyRow]) -> Table:
-    table = Table("family", "tasks", "dimensions", "licence", "size", "fits here", box=None, pad_edge=False)
-    for row in rows:
-        size = f"{row.models} x {row.quantization}" if row.models > 1 else row.quantization
-        table.add_row(
-            row.family,
-            ", ".join(row.tasks),
-            str(row.dimensions),
-            row.licence,
-            f"{size}, {amount(row.bytes)}" if row.bytes else size,
-            row.fits,
-        )
-    return table
+def _described_row(row: FamilyRow) -> str:
+    """Two lines: what one chooses by, and the tasks."""
+    size = f"{row.models} x {row.quantization}" if row.models > 1 else row.quantization
+    size += f" {amount(row.bytes)}" if row.bytes else ""
+    facts = (f"{row.dimensions} dimensions", size, row.licence, f"fits here: {row.fits}")
+    return f"{row.family}: {', '.join(facts)}\n    {', '.join(row.tasks)}"

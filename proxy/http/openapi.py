@@ -35,11 +35,10 @@ PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
     **dict.fromkeys(["/api/tags", "/api/ps", "/api/version", *PAGE_BODIES], ollama.OllamaError),
     **dict.fromkeys(["/", "/info"], tei.TeiError),
 }
-_JSON = ("application/json",)
 TYPES: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(["/", "/metrics"], ("text/plain",)),
     "/docs": ("text/html",),
-    "/api/pull": ("application/x-ndjson", *_JSON),
+    "/api/pull": ("application/x-ndjson", "application/json"),
 }
 ERRORS = {
     400: "The body is not JSON, a text is too long, or the model is not served.",
@@ -185,7 +184,7 @@ def _page(route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue]) -> dict[s
     said = re.sub("^`[A-Z]+ [^`]+`[:,] ", "", (route.handler.__doc__ or "").partition("\n")[0])
     answer, error = ANSWERS.get(route.path), PAGE_ERRORS.get(route.path, ErrorAnswer)
     content = {"schema": _ref(answer)} if answer else {}
-    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(route.path, _JSON), content)}
+    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(route.path, ("application/json",)), content)}
     responses = {"200": answered, **{str(status): _error(status, error) for status in (403, 417, 429, 500)}}
     described: dict[str, object] = {"summary": said[:1].upper() + said[1:], "responses": responses}
     if body := PAGE_BODIES.get(route.path):
