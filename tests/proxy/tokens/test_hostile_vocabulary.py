@@ -61,9 +61,9 @@ ODD = {
     "an alphabet of a number": (vocabulary(tokens=array(FLOAT32, MANY)), "damaged|more than"),
     "begins with none": (vocabulary(*bos(UINT32, struct.pack("<I", 7)), tokens=texts("a")), "not one of the 1 tokens"),
     "begins below": (vocabulary(*bos(INT32, struct.pack("<i", -1)), tokens=texts("a")), "bos_token_id: "),
-    "escapes": (vocabulary(tokens=texts("a"), pre="\x1b[2J" * 99), r"^pre-tokenizer '\\x1b\[2J.{0,80} is not supported"),
-    "no kind": (gguf(pair("general.architecture", STRING, text("bert"))), "tokenizer.ggml.model: None is not a supported kind"),
-    "a number for a kind": (gguf(pair("tokenizer.ggml.model", UINT32, struct.pack("<I", 7))), "7 is not a supported kind"),
+    "escapes": (vocabulary(tokens=texts("a"), pre="\x1b[2J" * 99), r"^pre-tokenizer '\\x1b\[2J.{0,80} is not support"),
+    "no kind": (gguf(pair("general.architecture", STRING, text("bert"))), ": None is not a supported kind"),
+    "a number for a kind": (gguf(pair("tokenizer.ggml.model", UINT32, struct.pack("<I", 7))), ": 7 is not a supported"),
     "a key twice": (gguf(*[pair("tokenizer.ggml.model", STRING, text("gpt2"))] * 2), "is there twice"),
 }
 
