@@ -72,12 +72,15 @@ def left_out(header: Header, weights: Weights) -> str | None:
 def longest_text(header: Header, weights: Weights) -> int | None:
     """The most tokens that llama-server takes in a text; None if the header does not say it."""
     length = _own(header, "context_length")
+    if not isinstance(length, int) or length <= 0:
+        return None
     scaling = weights.rope_scaling
     if scaling and scaling.type == "yarn":
         original = _own(header, "rope.scaling.original_context_length")
-        length = original if isinstance(original, int) and original > 0 else length
-        return int(length / scaling.freq_scale) if isinstance(length, int) else None
-    return length if isinstance(length, int) and length > 0 else None
+        length = int((original if isinstance(original, int) and original > 0 else length) / scaling.freq_scale)
+    # llama-server could compute such a text in parts, and keeps one place free for a token that would be generated.
+    in_parts = weights.pooling == "last" and weights.causal
+    return length - 1 if in_parts else length
 
 
 def bounded(settings: Settings, longest: Iterable[int | None], asked: int | None) -> Settings:

@@ -94,6 +94,14 @@ def test_the_longest_text_is_what_the_file_takes(tmp_path: Path) -> None:
     assert header_check.longest_text(header, linear) == 256
 
 
+@pytest.mark.parametrize(("rules", "longest"), [({"causal": True}, 255), ({"causal": False}, 256)])
+def test_llama_server_refuses_a_full_context_where_it_pools_by_last(
+    tmp_path: Path, rules: dict[str, object], longest: int
+) -> None:
+    header = read_header(write_model(tmp_path / "m.gguf", architecture="qwen3", context=256))
+    assert header_check.longest_text(header, family(tmp_path, "qwen3", pooling="last", **rules).weights) == longest
+
+
 def test_a_file_whose_vectors_are_wider_than_the_model_is_measured_by_its_vectors(tmp_path: Path) -> None:
     header = read_header(
         _adapter(tmp_path / "m.gguf", {"qwen3.embedding_length": 64, "qwen3.embedding_length_out": 32})
