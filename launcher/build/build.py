@@ -65,6 +65,7 @@ async def build(wanted: Wanted, report: ReportProgress) -> Built:
     and the previous engine stays.
     """
     cache, path = built_path().parent, _search_path()
+    source.require(wanted.source, cache)
     source.require_tools(wanted.source, path)
     order = order_here(wanted)
     backends.require(order, path)
