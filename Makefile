@@ -14,7 +14,7 @@ define install
 		esac; done
 endef
 
-.PHONY: demo serve test test-system test-clients test-vulkan lint docs format bench clean
+.PHONY: demo serve test test-system test-clients test-vulkan gpu-rehearsal lint docs format bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -38,6 +38,9 @@ test-vulkan: .venv/installed-dev # a real GPU backend on Mesa's software device 
 	$(BIN)/trillama engine build --vulkan --if-needed --out .venv/vulkan-engine
 	TRILLAMA_VULKAN_ENGINE=.venv/vulkan-engine/llama-server $(BIN)/pytest tests/system/test_vulkan.py $(ARGS)
 
+gpu-rehearsal: .venv/installed-dev .venv-torch/installed # the GPU bench on the CPU; PyTorch is 5 GB the first time
+	TRILLAMA_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python $(BIN)/pytest -s tests/bench/test_gpu_rehearsal.py $(ARGS)
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -56,7 +59,7 @@ bench: .venv/installed-bench
 	$(BIN)/python -m bench.report
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-torch
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing trillama and what it needs into .venv (about a minute, once)"
@@ -70,6 +73,11 @@ clean:
 
 .venv/installed-bench: .venv/installed-dev
 	$(call install,.[dev$(comma)bench])
+	@touch $@
+
+.venv-torch/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv-torch
+	.venv-torch/bin/python -m pip install --quiet --constraint constraints.txt --editable . torch==2.13.0
 	@touch $@
 
 .venv/bin/python:

@@ -37,7 +37,8 @@ UP_S = 120.0
 class Host:
     """What all contenders of a run share: files, engines (all but trillama use `stock`), processor threads.
 
-    `others` are programs to be installed and measured too.
+    `others` are programs to be installed and measured too. `gpu_layers`, `batch_tokens` and `slots` are those of
+    trillama, and of llama-server with the same flags.
     """
 
     made: Made
@@ -45,6 +46,9 @@ class Host:
     stock: Engine
     threads: int
     others: frozenset[str] = frozenset()
+    gpu_layers: int = 0
+    batch_tokens: int = BATCH_TOKENS
+    slots: int = SLOTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +97,9 @@ class Contender:
 
         return ask
 
-    async def vectors(self, sent: Sequence[str]) -> F32:
+    async def vectors(self, sent: Sequence[str], **more: object) -> F32:
         """(n, dimensions), rows of unit length. Raises RequestFailed."""
-        rows = orjson.loads(await self.post(sent))["data"]
+        rows = orjson.loads(await self.post(sent, "base64", **more))["data"]
         found: F32 = np.array([_floats(row["embedding"]) for row in sorted(rows, key=lambda row: int(row["index"]))])
         units: F32 = found / np.linalg.norm(found, axis=1, keepdims=True)
         return units
@@ -123,11 +127,11 @@ async def trillama(host: Host) -> AsyncIterator[Contender]:
     names = ("retrieval", "code", "text-matching")
     config: dict[str, object] = {
         "family": str(host.made.family),
-        "max_input_tokens": BATCH_TOKENS,
+        "max_input_tokens": host.batch_tokens,
         "models": {"files": dict.fromkeys(names, str(host.made.model))},
         "engine": {
-            "gpu_layers": 0,
-            "slots": SLOTS,
+            "gpu_layers": host.gpu_layers,
+            "slots": host.slots,
             "threads": host.threads,
             **({"llama_server": host.engine.argv[0]} if len(host.engine.argv) == 1 else {}),
         },
@@ -155,9 +159,9 @@ async def direct(host: Host) -> AsyncIterator[Contender]:
         name="direct",
         model=host.made.model,
         socket=Path("127.0.0.1"),
-        slots=SLOTS,
-        batch_tokens=BATCH_TOKENS,
-        gpu_layers=0,
+        slots=host.slots,
+        batch_tokens=host.batch_tokens,
+        gpu_layers=host.gpu_layers,
         threads=host.threads,
     )
     argv = (*command.argv(host.stock, placement), "--port", str(port := unused_port()))

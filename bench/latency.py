@@ -19,20 +19,20 @@ _PAIRS = 300
 QUERIES_PER_S, BULK_TEXTS, WINDOWS, _WINDOW_S = 5.0, 48, 3, 7.0
 
 
-async def added(host: Host, seed: int) -> Found:
+async def added(host: Host, seed: int, pairs: int = _PAIRS) -> Found:
     """One short text to each in turn, after a pause: what idle clients see. All use the same engine process."""
     async with trillama(host) as ours, undressed(ours) as alone, bare(ours) as hop:
         contenders = (alone, hop, ours)
         await same_vectors(contenders)
         stream = texts(np.random.default_rng(seed), "short")
         taken: dict[str, list[float]] = {one.name: [] for one in contenders}
-        for number in range(_PAIRS):
+        for number in range(pairs):
             (text,) = islice(stream, 1)
             for place in range(len(contenders)):
                 one = contenders[(number + place) % len(contenders)]
                 await asyncio.sleep(0.01)
                 taken[one.name].append(await _timed(one, text))
-    warm = {name: column[_PAIRS // 10 :] for name, column in taken.items()}
+    warm = {name: column[pairs // 10 :] for name, column in taken.items()}
     added_ms, hop_ms = (_added_ms(warm[one.name], warm[alone.name]) for one in (ours, hop))
     rows = (
         Row(
@@ -68,14 +68,14 @@ class _Seen:
     bulk: list[float] = field(default_factory=list)
 
 
-async def interactive(host: Host, seed: int) -> Found:
+async def interactive(host: Host, seed: int, window_s: float = _WINDOW_S) -> Found:
     """One client sends BULK_TEXTS medium texts per request without a pause; queries arrive at random times."""
     seen: dict[str, _Seen] = {}
     async with direct(host) as alone, trillama(host) as served:
         await same_vectors((alone, served))
         for number in range(2 * WINDOWS):
             one = (alone, served)[(number + number // 2) % 2]  # alternate, and alternate which is first
-            await _beside(one, seed + number // 2, seen.setdefault(one.name, _Seen()))
+            await _beside(one, seed + number // 2, seen.setdefault(one.name, _Seen()), window_s)
         full = await _one_full_batch(alone, seed)
     theirs, ours = seen[alone.name], seen[served.name]
     mine, other = percentile(_latencies(ours), 99), percentile(_latencies(theirs), 99)
@@ -112,13 +112,13 @@ def _latencies(one: _Seen) -> list[float]:
     return [sample.latency_s for sample in one.queries if not sample.failed]
 
 
-async def _beside(one: Contender, seed: int, seen: _Seen) -> None:
-    """Queries beside bulk for _WINDOW_S; bulk's speed is that of the requests begun within it."""
-    due = arrivals(np.random.default_rng(seed), per_s=QUERIES_PER_S, seconds=_WINDOW_S)
+async def _beside(one: Contender, seed: int, seen: _Seen, window_s: float) -> None:
+    """Queries beside bulk for `window_s`; bulk's speed is that of the requests begun within it."""
+    due = arrivals(np.random.default_rng(seed), per_s=QUERIES_PER_S, seconds=window_s)
     queries = cut(texts(np.random.default_rng([seed, 1]), "short"), 1)
     jobs = cut(texts(np.random.default_rng([seed, 2]), "medium"), BULK_TEXTS)
     async with asyncio.TaskGroup() as tasks:
-        indexing = tasks.create_task(closed_loop(one.ask(), jobs, clients=1, seconds=_WINDOW_S))
+        indexing = tasks.create_task(closed_loop(one.ask(), jobs, clients=1, seconds=window_s))
         await asyncio.sleep(0.5)
         seen.queries += await open_loop(one.ask(), queries, due)
     seen.bulk.append(summary(indexing.result()).tokens_per_s)

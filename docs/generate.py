@@ -40,8 +40,8 @@ level it has the settings of `[proxy]` above, and these:
 FAMILY = """\
 ## The family file
 
-What the models are, and which of them serves which task: `configs/jina-embeddings-v4.toml`. You need one of your own
-only for other names of tasks or other repositories: copy it, and set `family` to its path.
+What the models are, and which of them serves which task. `configs/families/` has those that are shipped, and
+`trillama families` lists them. [families.md](families.md) shows how to write one of your own; set `family` to its path.
 """
 TYPES = {"string": "string", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}

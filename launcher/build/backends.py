@@ -1,7 +1,7 @@
-"""What an engine for each kind of GPU needs to be built, and how cmake is told.
+"""What building an engine for each kind of GPU requires, and cmake's definitions for it.
 
-What is missing is named before anything is downloaded or compiled, with how to get it: cmake's own words for it are a
-page of output, or a compiler's error after minutes.
+A missing requirement is reported, with how to install it, before anything is downloaded or compiled: cmake would report
+it in a page of output, or only the compiler would, after minutes.
 """
 
 import os
@@ -24,20 +24,20 @@ NO_NVCC = "there is no nvcc: install NVIDIA's CUDA toolkit, and put its bin fold
 NO_GLSLC = "there is no glslc, which compiles the shaders: apt-get install glslc, or install LunarG's Vulkan SDK"
 NO_HIPCC = "there is no hipcc: install AMD's ROCm 6.1 or newer, and put its bin folder on PATH"
 NO_CARD = (
-    "no NVIDIA GPU is to be seen here, so say which one it is for, by its compute capability: "
+    "no NVIDIA GPU was found here, so give the compute capability of the one to build for: "
     "--cuda-arch 90 (H100), 89 (RTX 40, L4), 86 (RTX 30), 80 (A100), 75 (T4)"
 )
-CUBLAS = "install libcublas-dev of its version, or `pip install nvidia-cublas` into trillama's environment"
+CUBLAS = "install libcublas-dev of the same version, or `pip install nvidia-cublas` into trillama's environment"
 VULKAN_SDK = "set VULKAN_SDK to a folder with newer ones in include/ (docs/engine.md), or install LunarG's Vulkan SDK"
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """A header that must be there, and if `condition` is given, must define what makes it true; else `said` is."""
+    """A header that must exist and make `condition`, if there is one, true. `error` is the message if it does not."""
 
     path: str
     condition: str
-    said: str
+    error: str
 
     @property
     def probe(self) -> str:
@@ -67,7 +67,7 @@ _HEADERS: Mapping[ComputeBackend, Sequence[_Header]] = {
 
 
 def require(order: Order, path: str) -> None:
-    """Raise EngineBuildError naming what a build of `order` lacks, and how to get it; `path` is searched for tools."""
+    """Raises EngineBuildError with what a build of `order` lacks, and how to install it. Tools are in `path`."""
     for name, default in (("CC", "cc"), ("CXX", "c++")):  # as cmake finds them
         compiler = _given(name, default)
         if not shutil.which(compiler, path=path):
@@ -78,7 +78,7 @@ def require(order: Order, path: str) -> None:
     env = {**os.environ, **(_cublas_headers(compiler) if order.backend is ComputeBackend.CUDA else {})}
     for header in _HEADERS[order.backend]:
         if not _preprocesses((compiler, *options, "-"), header.probe, env):
-            raise EngineBuildError(header.said.format(compiler=compiler))
+            raise EngineBuildError(header.error.format(compiler=compiler))
     if order.backend is ComputeBackend.CUDA and not order.architectures and not _nvidia_gpu():
         raise EngineBuildError(NO_CARD)
 
@@ -92,9 +92,9 @@ def definitions(order: Order, path: str) -> Mapping[str, str]:
             return {
                 "GGML_CUDA": "ON",
                 "CMAKE_CUDA_COMPILER": nvcc,
-                "CUDAToolkit_ROOT": str(toolkit),  # else cmake takes that of the nvcc on PATH, if it is another
+                "CUDAToolkit_ROOT": str(toolkit),  # else cmake uses that of the nvcc on PATH, which may be another
                 "CMAKE_CUDA_ARCHITECTURES": order.architectures or "native",
-                "CMAKE_BUILD_RPATH": f"$ORIGIN;{toolkit}/lib64;{toolkit}/lib",  # cmake takes it for the system's
+                "CMAKE_BUILD_RPATH": f"$ORIGIN;{toolkit}/lib64;{toolkit}/lib",  # cmake leaves the toolkit out
                 "GGML_CUDA_FA_QUANTS": "f16-f16",  # our KV cache is always F16
                 "GGML_CUDA_NCCL": "OFF",  # for tensors split over several GPUs, which we never ask for
                 **_driver(toolkit),
@@ -109,7 +109,7 @@ def definitions(order: Order, path: str) -> Mapping[str, str]:
 
 
 def build_environment(order: Order, path: str) -> Mapping[str, str]:
-    """What cmake must find in its environment beside what is there: ROCm's compiler, headers of PyPI's cuBLAS."""
+    """Variables to add to cmake's environment: ROCm's compiler, the headers of PyPI's cuBLAS."""
     match order.backend:
         case ComputeBackend.CUDA:
             return _cublas_headers(_tool("nvcc", NO_NVCC, path, CUDA_BIN))
@@ -155,9 +155,9 @@ def _cublas_libraries(nvcc: str) -> Mapping[str, str]:
 
 
 def _driver(toolkit: Path) -> Mapping[str, str]:
-    """What to link for the driver's functions, with which memory pools grow in place (VMM).
+    """Which driver library (libcuda) to link; memory pools that grow in place (VMM) need it.
 
-    The toolkit's stub, as cmake does by itself, else the driver; where neither is, they are left out.
+    The toolkit's stub, which cmake finds by itself, else the installed driver; without either, VMM is turned off.
     """
     if any(toolkit.glob("**/stubs/libcuda.so")):
         return {}
@@ -169,7 +169,7 @@ def _driver(toolkit: Path) -> Mapping[str, str]:
 
 
 def _preprocessor(backend: ComputeBackend, path: str) -> tuple[str, ...]:
-    """The command that finds this backend's headers as the build does."""
+    """The preprocessor's command, which searches for headers where this backend's build does."""
     sdk = os.environ.get("VULKAN_SDK")
     match backend:
         case ComputeBackend.CUDA:

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from launcher.build import backends, patch, portable, source
-from launcher.build.compilation import Compiled, Task, compile_engine
+from launcher.build.compilation import Compilation, Compiled, compile_engine
 from launcher.build.patch import FLAG, LEAN, TILES
 from launcher.build.steps import ReportProgress, Steps
 from launcher.engine import build_record
@@ -24,15 +24,15 @@ from launcher.host import processor
 from launcher.settings.folders import noexec
 
 NOT_NATIVE = re.compile(r"-DGGML_NATIVE(:BOOL)?=(OFF|NO|FALSE|0)$", re.IGNORECASE)
-PLAIN = frozenset({"sse4_2", "avx", "avx2", "bmi2", "f16c", "fma"})  # what llama.cpp uses then, of x86
+PLAIN = frozenset({"sse4_2", "avx", "avx2", "bmi2", "f16c", "fma"})  # what llama.cpp uses of x86 then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """The engine that is asked for.
+class BuildOptions:
+    """What to build, and where.
 
-    `stock`: without LEAN. `source`: an archive or a folder instead of the package. `architectures`: of CUDA, instead
-    of those of the GPUs here. `out`: a folder to be moved instead of the cache folder.
+    `stock`: without LEAN. `source`: an archive or a folder instead of the package. `architectures`: CUDA's, instead of
+    those of the GPUs in this machine. `out`: a portable folder instead of the cache folder.
     """
 
     backend: ComputeBackend = ComputeBackend.CPU
@@ -43,7 +43,7 @@ class Wanted:
 
     @property
     def binary(self) -> Path:
-        """Where the engine will be."""
+        """Where the engine will be installed."""
         return self.out.absolute() / "llama-server" if self.out else built_path()
 
 
@@ -55,8 +55,8 @@ class Built:
     note: str
 
 
-async def build(wanted: Wanted, report: ReportProgress) -> Built:
-    """Build llama-server into the cache folder or `wanted.out`, replacing the one there.
+async def build(options: BuildOptions, report: ReportProgress) -> Built:
+    """Build llama-server into the cache folder or `options.out`, replacing the one there.
 
     Applies our patches (`patch`) as far as they fit, LEAN only without `stock`, and installs the engine only if its
     vectors are right (`compilation`). Needs what `backends` says; takes five minutes on two cores, and longer for GPUs.
@@ -65,56 +65,56 @@ async def build(wanted: Wanted, report: ReportProgress) -> Built:
     and the previous engine stays.
     """
     cache, path = built_path().parent, _search_path()
-    source.require(wanted.source, cache)
-    source.require_tools(wanted.source, path)
-    order = order_here(wanted)
+    source.require(options.source, cache)
+    source.require_tools(options.source, path)
+    order = order_here(options)
     backends.require(order, path)
-    if wanted.out:
-        portable.require_free(wanted.out)
+    if options.out:
+        portable.require_free(options.out)
     if noexec(cache):
         raise EngineBuildError(f"programs may not be run in {cache} (noexec): {ELSEWHERE}")
     with _exclusive(cache) as folder:
         path = os.pathsep.join((path, str(folder / "venv" / "bin")))
         env = {**os.environ, "PATH": path, **backends.build_environment(order, path)}
         steps = Steps(env=env, log=folder / "log", report=report)
-        llama = await source.obtain(wanted.source, folder, steps)
-        why_stock = "as requested" if wanted.stock else patch.apply(LEAN, llama)
+        llama = await source.obtain(options.source, folder, steps)
+        why_stock = "as requested" if options.stock else patch.apply(LEAN, llama)
         why_tiles = patch.apply(TILES, llama)
-        task = Task(source=llama, folder=folder, order=order, shared=wanted.out is not None)
-        made = await compile_engine(task, steps)
+        compilation = Compilation(source=llama, folder=folder, order=order, shared=options.out is not None)
+        made = await compile_engine(compilation, steps)
         note = "; ".join(_notes(made, why_stock, why_tiles))
         record = Record(order=order, processor=processor.name(), left_out=made.left_out, note=note)
-        if wanted.out:
-            portable.install_folder(made.binary.parent, wanted.binary.parent, record)
+        if options.out:
+            portable.install_folder(made.binary.parent, options.binary.parent, record)
         else:
-            build_record.install_build(made.binary, wanted.binary, record)
-    return Built(path=wanted.binary, note=note)
+            build_record.install_build(made.binary, options.binary, record)
+    return Built(path=options.binary, note=note)
 
 
-def up_to_date(wanted: Wanted) -> Built | None:
-    """The engine that is there, if `build` would only make it again: same source, options and processor."""
-    record = build_record.read_record(wanted.binary) if wanted.binary.is_file() else None
-    if record is None or record.order != order_here(wanted):
+def up_to_date(options: BuildOptions) -> Built | None:
+    """The installed engine, if a build would only repeat it: same source, options and processor."""
+    record = build_record.read_record(options.binary) if options.binary.is_file() else None
+    if record is None or record.order != order_here(options):
         return None
-    return Built(path=wanted.binary, note=record.note)
+    return Built(path=options.binary, note=record.note)
 
 
-def order_here(wanted: Wanted) -> Order:
+def order_here(options: BuildOptions) -> Order:
     """The order for this machine's processor."""
     cmake = tuple(shlex.split(os.environ.get("CMAKE_ARGS", "")))
     here = processor.instructions()
     return Order(
-        source=f"{source.identity(wanted.source)} {patch.digest((LEAN, TILES))}",
-        backend=wanted.backend,
-        stock=wanted.stock,
-        architectures=wanted.architectures,
+        source=f"{source.identity(options.source)} {patch.digest((LEAN, TILES))}",
+        backend=options.backend,
+        stock=options.stock,
+        architectures=options.architectures,
         cmake=cmake,
         instructions=tuple(sorted(here & PLAIN if any(map(NOT_NATIVE.match, cmake)) else here)),
     )
 
 
 def _search_path() -> str:
-    """Where tools are looked for: PATH, and the environment that we run in, which may not be on it."""
+    """Where tools are searched for: PATH, and our own Python environment, which may not be on it."""
     return os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
 
 
@@ -138,9 +138,9 @@ def _exclusive(parent: Path) -> Iterator[Path]:
 def _notes(made: Compiled, why_stock: str | None, why_tiles: str | None) -> Iterator[str]:
     """What to tell the user about the engine; `why_…` is why its source lacks a patch."""
     if FLAG in made.engine.flags:
-        yield f"it skips the logits that nobody reads ({FLAG}), and its vectors are the same to the last bit"
+        yield f"it skips logits, which embeddings do not use ({FLAG}), and its vectors are the same to the last bit"
     else:
-        yield f"stock llama.cpp ({why_stock or 'our edit had no effect'}): it computes logits that nobody reads"
+        yield f"stock llama.cpp ({why_stock or 'our edit had no effect'}): it computes logits, which are not used"
     yield f"llama.cpp's own AMX code ({why_tiles})" if why_tiles else "gcc's fault with AMX is worked around"
     if made.left_out:
         yield f"it does not use AMX: with AMX, {made.fault}"

@@ -85,7 +85,7 @@ def _tensors(kinds: Sequence[Kind], random: np.random.Generator) -> Iterator[tup
     turns = cycle(kinds)
     for name, rows, columns in _matrices():
         kind = next(turns)
-        yield name, kind, _matrix((rows, columns), kind, 1.5 / columns**0.5, random)
+        yield name, kind, random_matrix((rows, columns), kind, 1.5 / columns**0.5, random)
         if name.endswith(("attn_q.weight", "attn_k.weight", "attn_v.weight")):
             yield name.replace("weight", "bias"), Kind.F32, 0.3 * random.standard_normal(rows, np.float32)
     for name in (
@@ -109,7 +109,7 @@ def _matrices() -> Iterator[tuple[str, int, int]]:
         yield f"{layer}.ffn_down.weight", _DIMENSIONS, _UNITS
 
 
-def _matrix(shape: tuple[int, int], kind: Kind, deviation: float, random: np.random.Generator) -> Data:
+def random_matrix(shape: tuple[int, int], kind: Kind, deviation: float, random: np.random.Generator) -> Data:
     """Random numbers of that kind, with mean 0 and that standard deviation."""
     if kind not in BY_BYTES:
         quantized: Data = gguf.quants.quantize(deviation * random.standard_normal(shape, np.float32), kind)

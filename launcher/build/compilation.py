@@ -44,8 +44,8 @@ class Compiled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What to compile: `source` as `order` says, in `folder`; `shared`, as libraries for a folder that is moved."""
+class Compilation:
+    """What to compile: `source`, in `folder`, as `order` says; with `shared` libraries for a portable folder."""
 
     source: Path
     folder: Path
@@ -67,16 +67,16 @@ class Task:
         }
 
 
-async def compile_engine(task: Task, steps: Steps) -> Compiled:
-    """Compile and check. Raises EngineBuildError if no engine that computes right comes of it."""
+async def compile_engine(compilation: Compilation, steps: Steps) -> Compiled:
+    """Compile and check. Raises EngineBuildError if that gives no engine with right vectors."""
     try:
-        return await _attempt(task, task.folder / "build", steps)
+        return await _attempt(compilation, compilation.folder / "build", steps)
     except Miscompiled as error:
-        amx = tuple(name for name in task.order.instructions if name.startswith("amx"))
-        if not amx or task.order.backend is not ComputeBackend.CPU:  # if the GPU computes, AMX is not the cause
+        amx = tuple(name for name in compilation.order.instructions if name.startswith("amx"))
+        if not amx or compilation.order.backend is not ComputeBackend.CPU:  # if the GPU computes, AMX is not the cause
             raise
         try:
-            made = await _attempt(task, task.folder / "build-without-amx", _without_amx(steps))
+            made = await _attempt(compilation, compilation.folder / "build-without-amx", _without_amx(steps))
         except EngineBuildError as second:
             raise EngineBuildError(f"{error}; compiled again without AMX: {second}") from second
         return replace(made, left_out=amx, fault=str(error))
@@ -88,13 +88,13 @@ def _without_amx(steps: Steps) -> Steps:
     return replace(steps, env={**steps.env, **given}, suffix=" without AMX")
 
 
-async def _attempt(task: Task, build: Path, steps: Steps) -> Compiled:
+async def _attempt(compilation: Compilation, build: Path, steps: Steps) -> Compiled:
     """Raises Miscompiled, or another EngineBuildError."""
-    given = (f"-D{name}={value}" for name, value in task.definitions(steps.env["PATH"]).items())
-    configure = ("-S", str(task.source), "-B", str(build), "-G", "Ninja")
-    await steps.run("configuring", "cmake", *configure, *given, *task.order.cmake)
+    given = (f"-D{name}={value}" for name, value in compilation.definitions(steps.env["PATH"]).items())
+    configure = ("-S", str(compilation.source), "-B", str(build), "-G", "Ninja")
+    await steps.run("configuring", "cmake", *configure, *given, *compilation.order.cmake)
     jobs = str(usable_cores())  # ninja's default counts cores that we may not use
-    programs = portable.programs(task.source) if task.shared else portable.PROGRAMS[:1]
+    programs = portable.programs(compilation.source) if compilation.shared else portable.PROGRAMS[:1]
     await steps.run("compiling", "cmake", "--build", str(build), "--parallel", jobs, "--target", *programs)
     engine = await _probe(build / "bin" / "llama-server")
     steps.report(Progress(step="checking vectors"))

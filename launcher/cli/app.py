@@ -15,11 +15,12 @@ from launcher.cli import embed as oneshot
 from launcher.cli import models, running, serve
 from launcher.cli import plan as plan_cli
 from launcher.cli.engine import engine_app
-from launcher.cli.given_texts import given_texts
+from launcher.cli.families import families_app
 from launcher.cli.service import service_app
 from launcher.doctor import report
 from launcher.errors import ArgumentError
 from launcher.measure import bench_cli, compare_cli, tune_cli
+from launcher.terminal.given_texts import given_texts
 from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Tiny, Url, settings_of, stderr, stdout
 from launcher.terminal.signals import until_signal
 
@@ -57,7 +58,7 @@ def serve_(
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8080].")
     ] = None,
 ) -> None:
-    """Start three llama-servers and the proxy, and serve until Ctrl-C."""
+    """Start a llama-server for each model, and the proxy, and serve until Ctrl-C."""
     read = partial(settings_of, config, demo=demo, tiny=tiny, overrides={"host": host, "port": port})
     asyncio.run(serve.run_serve(read, out=stdout, err=stderr))
 
@@ -74,7 +75,7 @@ def proxy(
 def embed(
     text: Annotated[list[str] | None, typer.Argument(help="The texts; - is standard input, a text per line.")] = None,
     file: Annotated[list[Path] | None, typer.Option("--file", help="A text per line; may be repeated.")] = None,
-    task: Annotated[str | None, typer.Option(help="E.g. retrieval.query, retrieval.passage, code.query.")] = None,
+    task: Annotated[str | None, typer.Option(help="One that the family has [default: the family's].")] = None,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Keep only the first N dimensions.")] = None,
     format: Annotated[Format, typer.Option(help="json: the API's response; npy: a float32 NumPy file.")] = Format.JSON,  # noqa: A002
     config: ConfigFile = None,
@@ -139,4 +140,5 @@ for command in (running.status, running.logs, running.restart, running.reload):
 
 app.add_typer(models.models_app, name="models")
 app.add_typer(engine_app, name="engine")
+app.add_typer(families_app, name="families")
 app.add_typer(service_app, name="service")

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from launcher.build.build import Wanted, build, up_to_date
+from launcher.build.build import BuildOptions, build, up_to_date
 from launcher.build.steps import Progress as BuildProgress
 from launcher.engine.build_record import ComputeBackend
 from launcher.printable import Terminal
@@ -41,12 +41,12 @@ def engine_build(
     backend = _backend(
         {ComputeBackend.CUDA: cuda or bool(cuda_arch), ComputeBackend.VULKAN: vulkan, ComputeBackend.HIP: hip}
     )
-    wanted = Wanted(backend=backend, stock=stock, source=source, architectures=cuda_arch, out=out)
-    if if_needed and (present := up_to_date(wanted)):
+    options = BuildOptions(backend=backend, stock=stock, source=source, architectures=cuda_arch, out=out)
+    if if_needed and (present := up_to_date(options)):
         stdout.say(f"{present.path} is up to date: {present.note}")
         return
     with BuildDisplay(stderr) as display:
-        built = asyncio.run(until_signal(build(wanted, display.show)))
+        built = asyncio.run(until_signal(build(options, display.show)))
     if built is None:
         raise typer.Exit(130)
     stdout.say(f"built {built.path}: {built.note}")

@@ -66,7 +66,7 @@ def show_plan(settings: Settings, memory: GivenMemory, out: Terminal) -> None:
     if wish is None:
         raise ConfigError(
             f"[models] quantization = {settings.host.models.quantization or settings.family.weights.quantization}: its "
-            "size is unknown until it is here; run `trillama models pull`, or set files under [models]"
+            "size is unknown until it is downloaded; run `trillama models pull`, or set files under [models]"
         )
     devices = _devices(real, memory)
     head = f"{found.origin} llama.cpp {found.version}; {'; '.join(_described(one) for one in _used(wish, devices))}"
@@ -173,12 +173,13 @@ def _considered(wish: PlanRequest, devices: Devices, before: Length | None, plan
         table.add_row(
             f"{name} (chosen)" if chosen else name,
             "fits" if not lacks else f"lacks {readable_size(lacks)}",
-            "" if not lacks else _otherwise(fix_length(replace(wish, quantization=name), devices, before), room),
+            "" if not lacks else longest_fit(fix_length(replace(wish, quantization=name), devices, before), room),
         )
     return table
 
 
-def _otherwise(wish: PlanRequest, room: DeviceRoom) -> str:
+def longest_fit(wish: PlanRequest, room: DeviceRoom) -> str:
+    """The longest text that fits, in a few words, and what it costs."""
     try:
         plan = place(wish, room)
     except NotEnoughMemory:

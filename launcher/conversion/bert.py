@@ -31,7 +31,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class _Config(BaseModel):
-    """The fields of `config.json` that matter; others of these values would be another architecture."""
+    """The fields of `config.json` that matter; with other values it would be another architecture."""
 
     model_type: Literal["bert"]
     hidden_act: Literal["gelu"]
@@ -139,6 +139,6 @@ def _tensors(file: InMemoryFile, layers: int) -> Iterator[tuple[str, F32]]:
         target = names.get_name(tensor.name, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise ModelError(
-                f"{file}: llama.cpp has no place for the tensor {tensor.name}: it is no plain BERT encoder"
+                f"{file}: llama.cpp has no place for the tensor {tensor.name}: it is not a plain BERT encoder"
             )
         yield target, safetensors.array(file, tensor)[0]

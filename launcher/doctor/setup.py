@@ -19,7 +19,7 @@ from launcher.host.disk import free_bytes
 from launcher.models import header_check, sources
 from launcher.models.sources import ModelFile
 from launcher.planning.memory import GIB
-from launcher.planning.request import AUTO
+from launcher.planning.request import AUTO, expected_file
 from launcher.settings.config import LOOPBACK, Settings
 from launcher.settings.family import FamilyFile
 from launcher.settings.folders import LONGEST_BASE, cache_dir, fits_sockets, hub_cache, runtime_base, write_obstacle
@@ -91,17 +91,18 @@ async def disk(settings: Settings, _deep: bool) -> Finding:
     if packages := [one.origin.source.bytes for one in missing if isinstance(one.origin, Recipe)]:
         # The package, what pip keeps of it, and the file that is made.
         return _room(f"{len(packages)} packages", 3 * sum(packages) / GIB, cache_dir(), "TRILLAMA_CACHE")
-    published, quantization = settings.family.weights.published, settings.host.models.quantization
-    figures = published.quantizations.get(quantization or settings.family.weights.quantization) if published else None
     if not missing:
         return ok("nothing has to be downloaded")
-    size = figures.file_gib * len(missing) if figures else 0.0
+    weights, quantization = settings.family.weights, settings.host.models.quantization
+    expected = expected_file(settings.family, quantization or weights.quantization)
+    size = expected.file_bytes / GIB * len(missing) if expected else 0.0
     return _room(f"{len(missing)} files", size, hub_cache(), "HF_HOME")
 
 
 def _room(what: str, gib: float, folder: Path, moved_by: str) -> Finding:
     free = free_bytes(folder) / GIB
-    text = f"{what}, {gib:.1f} GiB in all, have to be downloaded; {folder} has {free:.1f} GiB free"
+    size = f", {gib:.1f} GiB in all," if gib else " of unknown size"
+    text = f"{what}{size} have to be downloaded; {folder} has {free:.1f} GiB free"
     return fail(text, f"make room, or set {moved_by} to a folder on another disk") if gib > free else ok(text)
 
 
@@ -111,6 +112,10 @@ async def complete_model_files(settings: Settings, deep: bool) -> Finding:
         return ok("the made-up models are made when needed")
     family = settings.family
     here = {one.backend: path for one in _wanted(settings) if (path := sources.find_here(one))}
+    try:
+        sources.check_loras(family, settings.host.models, family.weights.models)
+    except LauncherError as error:
+        return fail(str(error), "python convert_lora_to_gguf.py --base ORIGINAL ADAPTER")
     loras = sources.lora_files(family, settings.host.models)
     checks: list[tuple[ModelFile, str, Callable[[Path, FamilyFile], object]]] = [
         *((one, "files", header_check.check_model) for one in _wanted(settings)),

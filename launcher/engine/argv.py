@@ -63,7 +63,7 @@ RESERVED_FLAGS = REQUIRED_FLAGS | frozenset(
     """.split()  # noqa: SIM905 # a table, grouped by subject
 )
 
-# Whose logits `--no-logits-for-embeddings` leaves out: the patch of `trillama engine build` has an edit for each.
+# Those whose logits `--no-logits-for-embeddings` skips: the patch of `trillama engine build` has an edit for each.
 LEAN_ARCHITECTURES = ("qwen2vl", "qwen2", "qwen3")
 
 # Room for the golden texts and the proxy's check texts, at a token a byte; llama.cpp's contexts are multiples of 256.
@@ -88,7 +88,7 @@ class ServerSpec:
 
     `socket` must end in `.sock`: only by this does llama-server tell a UNIX socket from an address. `devices` are
     llama.cpp's names (CUDA0); none means all that exist, its own default. `tensor_split` has the share of each device.
-    `pooling` "none" returns the state of every token. `lora` is a LoRA that the weights get.
+    `pooling` "none" returns the state of every token. `lora` is a LoRA, applied to the weights.
     """
 
     name: str
@@ -132,7 +132,7 @@ def argv(engine: EngineCommand, spec: ServerSpec) -> tuple[str, ...]:
 
     Raises EngineError if the engine lacks a flag that this model's vectors need.
     """
-    own = tuple(_of_the_model(spec))
+    own = tuple(_vector_flags(spec))
     if lacking := [flag for flag in own if _FLAG.match(flag) and flag not in engine.flags]:
         raise EngineError(f"{spec.name}: this llama-server has no {lacking[0]}, which the model needs: use a newer one")
     return (
@@ -181,8 +181,8 @@ def _guards(spec: ServerSpec) -> Iterator[str]:
     yield "--offline"
 
 
-def _of_the_model(spec: ServerSpec) -> Iterator[str]:
-    """What changes the vectors of some models."""
+def _vector_flags(spec: ServerSpec) -> Iterator[str]:
+    """The flags without which some models' vectors would be wrong."""
     if spec.lora:
         yield from ("--lora", str(spec.lora))
     if spec.rope_scaling:

@@ -63,7 +63,7 @@ class _Row:
 
 
 def parse_devices(text: str, *, software: bool = False) -> Listed:
-    """The GPUs in the output of `--list-devices`, both streams. `software`: a processor that draws counts, too.
+    """The GPUs in the output of `--list-devices`, both streams. `software`: include software devices (llvmpipe).
 
     A card that several backends list counts once, for the first of BACKENDS; several cards of one kind stay separate.
     As in llama.cpp, an integrated GPU counts only if there is no other kind, and then only one of them.

@@ -22,8 +22,8 @@ _POLL_S = 0.5
 BACKEND_SIGNS = re.compile(r"ggml_(cuda|hip|vulkan|vk|sycl|metal|musa|cann|opencl)|loaded (?!CPU|BLAS|RPC)\w+ backend")
 # How such a message begins in a program that contains the backend. Vulkan without a driver writes none.
 BUILT_IN = re.compile(rb"ggml_(cuda_init|vulkan|sycl_init|metal_init|musa_init|cann_init|opencl): ")
-TALKATIVE = ("--verbosity", "5")  # else llama.cpp says neither that there is no device, nor whose memory one has
-# Whoever sets it names the devices to use, and the only way to a software device in llama.cpp is to name it.
+VERBOSE = ("--verbosity", "5")  # else llama.cpp logs neither missing devices nor whether one uses the host's memory
+# Set by users to name the devices to use; llama.cpp uses a software device only if it is named.
 NAMED_DEVICES = "GGML_VK_VISIBLE_DEVICES"
 BACKEND_FILES = re.compile(r"libggml-(cuda|hip|vulkan|sycl|metal|musa|cann|opencl)\b")
 
@@ -58,7 +58,7 @@ async def read_devices(engine: Engine) -> Devices:
         return Devices(
             gpus=(), ram=host_memory(), has_gpu_backend=await asyncio.to_thread(_built_for_gpu, Path(engine.argv[0]))
         )
-    text = await ask((*engine.argv, *TALKATIVE), "--list-devices", engine.env, engine.name)
+    text = await ask((*engine.argv, *VERBOSE), "--list-devices", engine.env, engine.name)
     found = parse_devices(text, software=NAMED_DEVICES in engine.env)
     built_in = bool(found.used) or BACKEND_SIGNS.search(text) is not None
     return Devices(
@@ -108,7 +108,7 @@ def _ram() -> tuple[int, int]:
 
 
 def _built_for_gpu(program: Path) -> bool:
-    """Whether its record says so, a GPU backend is in it, or a file beside it, as in llama.cpp's own releases."""
+    """Whether its record says so, or a GPU backend is linked in, or a file beside it as in llama.cpp's releases."""
     record = build_record.read_record(program)
     if record is not None and record.order.backend is not ComputeBackend.CPU:
         return True

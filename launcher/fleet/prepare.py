@@ -47,13 +47,9 @@ async def prepare(
     for note in (*decision.notes, *sizing.save_choices(settings, decision)):
         display.say(note)
     served = await files(decision.settings, names, display)
-    most = served.longest(settings.family.weights)
-    asked, hoped = settings.host.max_input_tokens, settings.max_input_tokens
-    settings = header_check.bounded(decision.settings, most, asked)
-    if settings.max_input_tokens < hoped and settings.max_input_tokens in most:
-        display.say(f"the longest text is {settings.max_input_tokens} tokens: the model's file takes no longer ones")
+    bounded = _bounded(settings, decision.settings, served, display)
     return Deployment(
-        settings=profile.apply_saved(settings, found, devices, served.models, display.say),
+        settings=profile.apply_saved(bounded, found, devices, served.models, display.say),
         listener=listener,
         engine=found,
         models=served.models,
@@ -63,6 +59,15 @@ async def prepare(
         devices=devices,
         logs=make_folder(LOGS),
     )
+
+
+def _bounded(asked: Settings, planned: Settings, served: "ServedFiles", display: Display) -> Settings:
+    """The planned settings with a longest text that every file takes; says so if it is shorter than asked for."""
+    longest = served.longest(asked.family.weights)
+    bounded = header_check.bounded(planned, longest, asked.host.max_input_tokens)
+    if bounded.max_input_tokens < asked.max_input_tokens and bounded.max_input_tokens in longest:
+        display.say(f"the longest text is {bounded.max_input_tokens} tokens: the model's file takes no longer ones")
+    return bounded
 
 
 async def available_settings(settings: Settings, display: Display) -> Settings:
@@ -97,6 +102,7 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> S
         made = await asyncio.to_thread(demo_models, cache_dir() / "demo")
         return ServedFiles(models={name: made[name] for name in names})
     family, paths, loras = settings.family, dict[str, Path](), dict[str, Path]()
+    sources.check_loras(family, settings.host.models, names)
     for wanted in sources.model_files(family, settings.host.models):
         if wanted.backend in names:
             paths[wanted.backend] = await sources.locate_intact(wanted, report=display.downloading)
@@ -105,7 +111,7 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> S
             loras[wanted.backend] = lora = await sources.locate_intact(wanted, report=display.downloading)
             header_check.check_lora(lora, family)
     headers = {name: header_check.check_model(path, family) for name, path in paths.items()}
-    for note in dict.fromkeys(header_check.left_out(header, family.weights) for header in headers.values()):
+    for note in dict.fromkeys(header_check.unstated_pooling(header, family.weights) for header in headers.values()):
         if note:
             display.say(note)
     return ServedFiles(models=paths, loras=loras, headers=headers)

@@ -54,7 +54,7 @@ def prefixes(family: FamilyFile, backend: str) -> tuple[str, str]:
     """That backend's prefixes of a query and of a document; the same for a symmetric one."""
     by_task = {name: task.whole_prefix for name, task in family.tasks.items() if task.backend == backend}
     only = next(iter(by_task.values()), "")
-    by_role = {name.rpartition(".")[2]: prefix for name, prefix in by_task.items()}
+    by_role = {name.rpartition(".")[2]: prefix for name, prefix in reversed(by_task.items())}  # the first of a role
     return by_role.get("query", only), by_role.get("passage", only)
 
 

@@ -43,7 +43,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help=f"The present model. {MODEL}")],
     b: Annotated[str, typer.Argument(metavar="B", help=f"Its replacement. {MODEL}")],
     texts: Annotated[Path | None, typer.Argument(metavar="CORPUS", help="A text per line [default: built in].")] = None,
-    backend: Annotated[str, typer.Option(help="Which model of the family.")] = "retrieval",
+    backend: Annotated[str | None, typer.Option(help="Which model of the family [default: the first].")] = None,
     config: ConfigFile = None,
     min_cosine: Annotated[float, typer.Option(help="Least mean cosine for a 'go'.")] = MEAN,
     min_worst: Annotated[float, typer.Option(help="Least cosine of the worst text.")] = WORST,
@@ -52,6 +52,7 @@ def compare(
 ) -> None:
     """Decide whether model file B can replace A, by how far vectors and rankings drift: go or no-go."""
     settings = load(config)
+    backend = backend or next(iter(settings.family.weights.models))
     if backend not in settings.family.weights.models:
         raise ArgumentError(
             f"--backend {backend}: no such model; there are {', '.join(settings.family.weights.models)}"
@@ -77,6 +78,7 @@ async def _run(
     display = Display(stderr)
     with display.live():
         a, b = [await _file(settings, backend, name, display) for name in names]
+        sources.check_loras(settings.family, settings.host.models, (backend,))
         loras = [lora for lora in sources.lora_files(settings.family, settings.host.models) if lora.backend == backend]
         lora = await sources.locate_intact(loras[0], report=display.downloading) if loras else None
     comparing.check_pair(a, b, settings.family.weights)

@@ -1,4 +1,4 @@
-"""Compares the header of a model file with its family, before anything starts: llama.cpp serves a contradiction.
+"""Compares a model file's header with its family before anything starts: llama.cpp would serve a mismatch.
 
 Sources: llama-model.cpp (`load_hparams`), llama-vocab.cpp (`impl::load`, `impl::tokenize`) and llama-context.cpp
 (`llama_init_from_model`) of llama.cpp.
@@ -33,6 +33,13 @@ def check_model(path: Path, family: FamilyFile) -> Header:
     return header
 
 
+def contradictions(header: Header, family: FamilyFile) -> tuple[str, ...]:
+    """Everything in which the file is not of the family, each as a sentence. Its rules only if it is of its kind."""
+    weights = family.weights
+    other = tuple(_other_model(header, architecture=weights.architecture, dimensions=family.dimensions))
+    return other or tuple(_contradictions(header, weights))
+
+
 def check_rules(path: Path, header: Header, weights: Weights) -> None:
     """Raises ModelError if vectors made by the family's rules would not be those of the file's model."""
     if fault := next(_contradictions(header, weights), None):
@@ -41,17 +48,15 @@ def check_rules(path: Path, header: Header, weights: Weights) -> None:
 
 def check_size(path: Path, header: Header, *, architecture: str, dimensions: int) -> None:
     """Raises ModelError unless the file is of that architecture and vector size."""
-    if (found := header.metadata.get("general.architecture")) != architecture:
-        raise ModelError(f"{path}: its architecture is {found}, this family's is {architecture}; {ANOTHER}")
-    if (length := vector_length(header)) != dimensions:
-        raise ModelError(f"{path}: its vectors have {length} dimensions, this family's have {dimensions}; {ANOTHER}")
+    if fault := next(_other_model(header, architecture=architecture, dimensions=dimensions), None):
+        raise ModelError(f"{path}: {fault}")
 
 
 def check_lora(path: Path, family: FamilyFile) -> None:
     """Raises ModelError unless the file is a complete LoRA for the family's architecture."""
     metadata, architecture = check_complete(path).metadata, family.weights.architecture
     if metadata.get("general.type") != "adapter" or metadata.get("adapter.type") != "lora":
-        raise ModelError(f"{path}: it is no LoRA: make one with llama.cpp's convert_lora_to_gguf.py")
+        raise ModelError(f"{path}: it is not a LoRA: make one with llama.cpp's convert_lora_to_gguf.py")
     if (found := metadata.get("general.architecture")) != architecture:
         raise ModelError(f"{path}: it is a LoRA for {found}, this family's architecture is {architecture}; {ANOTHER}")
 
@@ -62,25 +67,25 @@ def vector_length(header: Header) -> int:
     return next((length for length in lengths if isinstance(length, int) and length > 0), 0)
 
 
-def left_out(header: Header, weights: Weights) -> str | None:
-    """What the header does not say and the family file decides, as a sentence; None if it says all."""
+def unstated_pooling(header: Header, weights: Weights) -> str | None:
+    """A note for users if the header does not say how the model pools; None if it does."""
     if _own(header, "pooling_type"):
         return None
-    return f"the model's file does not say how it pools: it does by {weights.pooling}, as the family file says"
+    return f"the model's file does not say how it pools: {weights.pooling} pooling is used, as the family file says"
 
 
 def longest_text(header: Header, weights: Weights) -> int | None:
     """The most tokens that llama-server takes in a text; None if the header does not say it."""
     length = _own(header, "context_length")
-    if not isinstance(length, int) or length <= 0:
-        return None
     scaling = weights.rope_scaling
     if scaling and scaling.type == "yarn":
         original = _own(header, "rope.scaling.original_context_length")
-        length = int((original if isinstance(original, int) and original > 0 else length) / scaling.freq_scale)
-    # llama-server could compute such a text in parts, and keeps one place free for a token that would be generated.
-    in_parts = weights.pooling == "last" and weights.causal
-    return length - 1 if in_parts else length
+        length = original if isinstance(original, int) and original > 0 else length
+        length = int(length / scaling.freq_scale) if isinstance(length, int) else None
+    if not isinstance(length, int) or length <= 0:
+        return None
+    # A text that llama-server may compute in parts must be shorter than the context.
+    return length - 1 if weights.causal and weights.pooling == "last" else length
 
 
 def bounded(settings: Settings, longest: Iterable[int | None], asked: int | None) -> Settings:
@@ -96,6 +101,13 @@ def bounded(settings: Settings, longest: Iterable[int | None], asked: int | None
             f"max_input_tokens = {asked}: the model's file takes texts of {most} tokens; set at most {most}"
         )
     return settings.with_host(max_input_tokens=most)
+
+
+def _other_model(header: Header, *, architecture: str, dimensions: int) -> Iterator[str]:
+    if (found := header.metadata.get("general.architecture")) != architecture:
+        yield f"its architecture is {found}, this family's is {architecture}; {ANOTHER}"
+    if (length := vector_length(header)) != dimensions:
+        yield f"its vectors have {length} dimensions, this family's have {dimensions}; {ANOTHER}"
 
 
 def _contradictions(header: Header, weights: Weights) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -27,11 +27,15 @@ ReportBytes = Callable[[str, int, int], None]  # a backend's name, bytes done, b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
-    """The file that one backend serves: the user's own, if there is one, else of the hub or made here."""
+    """A file that one backend serves, and where it comes from: the hub, a recipe, or the user's own path."""
 
     backend: str
-    origin: HubFile | Recipe
-    local: Path | None = None
+    origin: HubFile | Recipe | Path
+
+    @property
+    def local(self) -> Path | None:
+        """The user's own file."""
+        return self.origin if isinstance(self.origin, Path) else None
 
 
 def model_files(family: FamilyFile, settings: ModelSettings) -> tuple[ModelFile, ...]:
@@ -51,21 +55,21 @@ def model_files(family: FamilyFile, settings: ModelSettings) -> tuple[ModelFile,
 
 def model_file(family: FamilyFile, backend: str, quantization: str, *, local: Path | None = None) -> ModelFile:
     """The backend's file of that quantisation, whether or not it is offered."""
-    source = family.weights.models[backend]
-    origin: HubFile | Recipe
-    if source.package:
+    return ModelFile(backend=backend, origin=local or _origin(family, backend, quantization))
+
+
+def _origin(family: FamilyFile, backend: str, quantization: str) -> HubFile | Recipe:
+    if package := family.weights.models[backend].package:
         name = family.name if len(family.weights.models) == 1 else f"{family.name}-{backend}"
-        origin = Recipe(name=name, source=source.package, quantization=quantization, licence=family.licence)
-    else:
-        place = family.weights.on_hub[backend]
-        origin = HubFile(place.repo, place.file.format(quantization=quantization))
-    return ModelFile(backend=backend, origin=origin, local=local)
+        return Recipe(name=name, source=package, quantization=quantization, licence=family.licence)
+    place = family.weights.on_hub[backend]
+    return HubFile(place.repo, place.file.format(quantization=quantization))
 
 
 def find_here(file: ModelFile) -> Path | None:
     """The file, if nothing has to be fetched for it; a file of the hub may be damaged."""
-    if file.local is not None:
-        return file.local
+    if isinstance(file.origin, Path):
+        return file.origin
     if isinstance(file.origin, Recipe):
         return made.find_made(file.origin)
     return find_cached(file.origin.repo, file.origin.file)
@@ -96,17 +100,26 @@ def files_here(family: FamilyFile) -> tuple[CachedFile, ...]:
 def lora_files(family: FamilyFile, settings: ModelSettings) -> tuple[ModelFile, ...]:
     """The LoRA of each backend that has one: the family's, or the user's own."""
     quantization = family.weights.named(settings.quantization or family.weights.quantization)
-    return tuple(
-        ModelFile(
-            backend=backend,
-            origin=HubFile(source.lora.repo, source.lora.file.format(quantization=quantization))
-            if source.lora
-            else HubFile("", ""),  # the user's own
-            local=settings.lora_files.get(backend),
-        )
-        for backend, source in family.weights.models.items()
-        if source.lora or backend in settings.lora_files
-    )
+    found = list[ModelFile]()
+    for backend, source in family.weights.models.items():
+        if local := settings.lora_files.get(backend):
+            found.append(ModelFile(backend=backend, origin=local))
+        elif lora := source.lora:
+            found.append(
+                ModelFile(backend=backend, origin=HubFile(lora.repo, lora.file.format(quantization=quantization)))
+            )
+    return tuple(found)
+
+
+def check_loras(family: FamilyFile, settings: ModelSettings, backends: Collection[str]) -> None:
+    """Raises ModelError if the weights of one of the backends need a LoRA and there is none."""
+    for backend in backends:
+        source = family.weights.models[backend]
+        if source.needs_lora and not source.lora and backend not in settings.lora_files:
+            raise ModelError(
+                f"{family.name}: {backend} is another model without its LoRA: make one with llama.cpp's "
+                f'convert_lora_to_gguf.py, and set {backend} = "…" under [models.lora_files]'
+            )
 
 
 async def locate(file: ModelFile, *, report: ReportBytes, damaged: bool = False) -> Path:
@@ -116,8 +129,8 @@ async def locate(file: ModelFile, *, report: ReportBytes, damaged: bool = False)
     cancelled; the partial download stays, and the next start resumes it. With `damaged` the cached file is not trusted.
     Raises ModelError with the user's next step, ConfigError.
     """
-    if file.local is not None:
-        return file.local
+    if isinstance(file.origin, Path):
+        return file.origin
     if isinstance(file.origin, Recipe):  # what is damaged is always made again
         return await made.make_model(file.origin, partial(report, file.backend))
     loop, stop = asyncio.get_running_loop(), threading.Event()

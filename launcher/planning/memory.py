@@ -54,7 +54,7 @@ class Shape:
 
     @property
     def kv_length(self) -> int:
-        """The numbers that all layers together make of a token, twice: keys and values."""
+        """Numbers in one token's keys, over all layers; its values have as many."""
         return sum(layer.kv_length for layer in self.layers)
 
 
@@ -70,7 +70,7 @@ class ModelWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """The flags that determine memory. `logits`: the engine keeps room for them although nobody reads them (T5)."""
+    """The flags that determine memory. `logits`: the engine keeps room for them, although nothing uses them (T5)."""
 
     batch_tokens: int
     slots: int
@@ -103,7 +103,7 @@ def weights_of(header: Header) -> ModelWeights | None:
 
 
 def _shape(metadata: Mapping[str, Value]) -> Shape:
-    """Raises KeyError or ValueError if a size is missing, or is none."""
+    """Raises KeyError or ValueError if a size is missing or invalid."""
     architecture = metadata.get("general.architecture")
     own = {name.removeprefix(f"{architecture}."): value for name, value in metadata.items()}
     width, count = _positive(own["embedding_length"]), _positive(own["block_count"])
@@ -131,7 +131,7 @@ def _length(array: Value) -> int:
         case list():
             return len(array)
         case _:
-            raise ValueError(f"{array!r:.80} is no array")
+            raise ValueError(f"{array!r:.80} is not an array")
 
 
 def _per_layer(value: Value, count: int) -> list[int]:
@@ -144,7 +144,7 @@ def _per_layer(value: Value, count: int) -> list[int]:
 
 
 def _windowed(pattern: Value | None, count: int) -> list[bool]:
-    """Which layers have the sliding window: by name, or all but each n-th. None that the header does not name."""
+    """Which layers have the sliding window: as a list, or all but each n-th; none of those that the list leaves out."""
     if isinstance(pattern, list):
         return [bool(one) for one in pattern[:count]] + [False] * (count - len(pattern))
     every = pattern if isinstance(pattern, int) and pattern > 0 else 1
@@ -153,7 +153,7 @@ def _windowed(pattern: Value | None, count: int) -> list[bool]:
 
 def _positive(value: Value) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise ValueError(f"{value!r:.80} is no size")
+        raise ValueError(f"{value!r:.80} is not a size")
     return value
 
 

@@ -38,7 +38,7 @@ def quality_order(published: Mapping[str, PublishedQuantization]) -> tuple[tuple
 
 
 def by_size(file_bytes: Mapping[str, int]) -> tuple[tuple[str, ...], ...]:
-    """The same without published figures: the largest file is nearest to the original's weights.
+    """Classes without published figures, best first: the largest file is closest to the original's weights.
 
     The first class has those of at least half the bits: rounding to eight moves vectors less than another engine does.
     F32 only if there is nothing else, because the originals are 16 bits wide.

@@ -18,7 +18,10 @@ from launcher.settings.config import Mode, Settings
 from launcher.settings.family import FamilyFile
 
 AUTO = "auto"
-UNQUANTIZED = frozenset({"F32", "F16", "BF16"})
+UNQUANTIZED = frozenset({"F32", "F16", "FP16", "BF16"})
+# Of a weight, in a whole file: those of mixed types have some of more bits. v4's published sizes agree within 5 %.
+BITS = {"F32": 32, "BF16": 16, "F16": 16, "FP16": 16, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.8, "Q4_K_M": 5.0}
+BYTES_OF_A_TOKEN = 40  # in the header: its text, its type, and its merge or score
 
 WeightsByBackend = Mapping[str, Mapping[str, ModelWeights]]  # of each backend, by quantisation
 
@@ -41,7 +44,7 @@ def request_of(settings: Settings, flags: Collection[str], names: Sequence[str])
         classes = quality_order(published.quantizations) if published else ()
         considered = {one for names_in_class in classes for one in names_in_class}
         considered |= {quantization} if quantization else set()
-        weights = {name: _weights(settings, name, considered) for name in names}
+        weights = {name: _weights(settings, name, considered, expected=True) for name in names}
     known = _sizes(weights).keys()
     if not known or (quantization is not None and quantization not in known):
         return None
@@ -82,12 +85,21 @@ def _of_any_size(settings: Settings, names: Sequence[str]) -> dict[str, dict[str
     return found
 
 
-def _weights(settings: Settings, name: str, quantizations: Collection[str]) -> dict[str, ModelWeights]:
-    """One backend's file at each quantisation: the user's own, else the cached one, else as published."""
+def _weights(
+    settings: Settings, name: str, quantizations: Collection[str], *, expected: bool = False
+) -> dict[str, ModelWeights]:
+    """One backend's file at each quantisation: the user's own, else the one that is here, else as published.
+
+    `expected`: else as large as its number of weights makes it.
+    """
     if local := settings.host.models.files.get(name):
         own = _read(settings.family, local)
         return dict.fromkeys(quantizations, own) if own else {}
-    found = {one: _cached(settings.family, name, one) or _published(settings.family, one) for one in quantizations}
+    family = settings.family
+    found = {
+        one: _cached(family, name, one) or (expected_file(family, one) if expected else _published(family, one))
+        for one in quantizations
+    }
     return {quantization: weights for quantization, weights in found.items() if weights}
 
 
@@ -104,12 +116,29 @@ def _read(family: FamilyFile, path: Path) -> ModelWeights | None:
     return weights and replace(weights, longest=header_check.longest_text(header, family.weights))
 
 
+def expected_file(family: FamilyFile, quantization: str) -> ModelWeights | None:
+    """A file that is not here: as published, else by the number of weights that the family file gives."""
+    return _published(family, quantization) or _expected(family, quantization)
+
+
 def _published(family: FamilyFile, quantization: str) -> ModelWeights | None:
     offered, shape = family.weights, _given_shape(family)
     if shape is None or offered.published is None or quantization not in offered.published.quantizations:
         return None
     return ModelWeights(
         file_bytes=round(offered.published.quantizations[quantization].file_gib * GIB),
+        shape=shape,
+        unquantized=_is_unquantized(quantization),
+    )
+
+
+def _expected(family: FamilyFile, quantization: str) -> ModelWeights | None:
+    shape, given = _given_shape(family), family.weights.shape
+    bits = BITS.get(quantization.upper())
+    if shape is None or given is None or given.parameters is None or bits is None:
+        return None
+    return ModelWeights(
+        file_bytes=round(given.parameters * bits / 8) + given.vocabulary * BYTES_OF_A_TOKEN,
         shape=shape,
         unquantized=_is_unquantized(quantization),
     )

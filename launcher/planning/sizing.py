@@ -170,13 +170,13 @@ def _planned(settings: Settings, decision: Decision) -> Decision:
 
 
 def _without_sizes(settings: Settings) -> Decision:
-    """The decision while no file's size is known. "auto" stays with what it becomes, or the vectors would change."""
+    """The decision while no file's size is known. "auto" keeps this choice later, or the vectors would change."""
     family, models = settings.family, settings.host.models
     if models.quantization != AUTO or settings.host.demo:
         return Decision(settings=_served(settings, None), plan=None)
     before = choices.quantization(family.name)
     chosen = before if before in family.weights.quantizations else family.weights.quantization
-    note = f'quantization = "auto": {chosen}, because no file\'s size is known before one is here'
+    note = f'quantization = "auto": {chosen}, because no file\'s size is known before the first download'
     served = settings.with_host(models=models.model_copy(update={"quantization": chosen}))
     return Decision(settings=served, plan=None, notes=(note,), quantization=chosen)
 

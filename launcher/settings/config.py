@@ -1,5 +1,6 @@
 """The host's settings, and the family they name. Read once, frozen, strict."""
 
+import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -65,7 +66,7 @@ class SupervisionSettings(Strict):
     """When a process counts as stuck or dead, and when it is restarted; `[supervision]` in the host's file."""
 
     grace_s: Seconds = 10.0  # from SIGTERM to a stronger signal
-    stall_s: Seconds = 120.0  # a start that loads nothing for so long is stuck; 5 times as long if it computes
+    stall_s: Seconds = 120.0  # a start that loads nothing for this long is stuck; 5 times this while it uses CPU time
     probe_interval_s: Seconds = 5.0  # between two probes of `/health`
     max_misses: Positive = 3  # so many failed probes in a row end a backend
     canary_interval_s: Seconds = 60.0  # between two checks of the vectors, while idle
@@ -96,7 +97,7 @@ class ModelSettings(Strict):
 class HostConfig(Strict):
     """All of the host's file."""
 
-    # a name of `configs/`, or the path of a family file (`.toml`), relative to this file
+    # a name that `trillama families` lists, or the path of a family file (`.toml`), relative to this file
     family: str = "jina-embeddings-v4"
     demo: bool = False  # make and serve the small made-up models, as `--demo --tiny` does
     notice: str | None = None  # a line that is printed at each start, and that `/v1/models` has
@@ -154,7 +155,7 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Se
     _check_reserved(given.get("proxy"), where)
     host = _validated(HostConfig, given, where)
     family_file = _family_path(host.family, path)
-    family = _validated(FamilyFile, _read(family_file), family_file)
+    family = read_family(family_file)
     _check_agreement(host, family, where)
     return Settings(_completed(host, family), family, family_file)
 
@@ -201,12 +202,25 @@ def configs_dir() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
 
 
+def shipped_families() -> dict[str, Path]:
+    """The family files in `configs/families/`, by their names in lower case."""
+    return {path.stem.casefold(): path for path in sorted((configs_dir() / "families").glob("*.toml"))}
+
+
+def read_family(path: Path) -> FamilyFile:
+    """The family in that file. Raises ConfigError with every fault."""
+    return _validated(FamilyFile, _read(path), path)
+
+
 def _family_path(family: str, beside: Path | None) -> Path:
     if not family.endswith(".toml"):
-        shipped = {path.stem.casefold(): path for path in configs_dir().glob("*.toml")}
+        shipped = shipped_families()
         if family.casefold() not in shipped:
-            path = configs_dir() / f"{family}.toml"
-            raise ConfigError(f'family = "{family}": no such file {path}; give a name of configs/ or a path to a .toml')
+            near = difflib.get_close_matches(family.casefold(), shipped, n=1)
+            raise ConfigError(
+                f'family = "{family}": there is none of that name{f", but {near[0]}" if near else ""}: '
+                "`trillama families` lists all; or give the path of a .toml"
+            )
         return shipped[family.casefold()]
     try:
         return (beside.parent if beside else Path()) / home_path(Path(family))

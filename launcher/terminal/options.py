@@ -56,7 +56,7 @@ def settings_of(
 
 
 def _demo(config: Path | None, name: str, overrides: Mapping[str, object] | None) -> Settings:
-    """The settings of that demo's file; all but its models may be set by the user's file."""
+    """The settings of that demo's file; the user's file may set everything but the models."""
     file = configs_dir() / name
     if config is None:
         return load(file, overrides)
@@ -73,13 +73,13 @@ def _models_of(demo: Mapping[str, object]) -> dict[str, object]:
         "demo": demo.get("demo", default.demo),
         "models": {},
     }
-    if "family" in demo:  # whose backends the user's file does not mean
+    if "family" in demo:  # the user's [backends] are those of another family
         models["backends"] = {}
     return {"notice": demo["notice"], **models}
 
 
 def _completed(settings: Settings, demo: Mapping[str, object]) -> Settings:
-    """Take the demo's values for what the user's file leaves open."""
+    """Use the demo's values for what the user's file does not set."""
     host, wanted = settings.host, load(None, demo)
     layers = host.engine if "gpu_layers" in host.engine.model_fields_set else wanted.host.engine
     engine = host.engine.model_copy(update={"gpu_layers": layers.gpu_layers})

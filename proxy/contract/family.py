@@ -59,7 +59,7 @@ class VectorRules(BaseModel):
     pooling: Pooling = "mean"
     causal: bool = True  # whether a token sees only those before it; `false`: it sees the whole text
     rope_scaling: RopeScaling | None = None  # for texts longer than the model was trained with
-    # what a whole vector gets before fewer `dimensions` are cut from it, as nomic-embed-text-v1.5's
+    # `layer_norm`: applied to a vector before it is truncated to fewer `dimensions`, as for nomic-embed-text-v1.5
     sliced_after: Literal["layer_norm"] | None = None
 
     @model_validator(mode="after")
@@ -70,9 +70,9 @@ class VectorRules(BaseModel):
 
 
 class TokenizerRules(Strict):
-    """Which tokens a text becomes."""
+    """How a text is tokenised."""
 
-    # `engine`: llama.cpp's; `original`: the original tokenizer's, also where llama.cpp makes others of a word
+    # `engine`: llama.cpp's tokens; `original`: the original tokenizer's, even where llama.cpp's differ
     words: Words = "engine"
 
 

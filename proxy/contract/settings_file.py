@@ -56,6 +56,15 @@ def validated_settings(model: type[T], given: Mapping[str, object], where: Path 
         raise BadSettings(f"{where}: {'; '.join(_faults(model, given, error))}") from error
 
 
+def settings_faults(model: type[BaseModel], given: Mapping[str, object]) -> tuple[str, ...]:
+    """Every fault of the settings, named as in their file; empty if there is none."""
+    try:
+        model.model_validate(given)
+    except ValidationError as error:
+        return tuple(_faults(model, given, error))
+    return ()
+
+
 def home_path(path: Path) -> Path:
     """The path with `~` expanded. Raises ValueError, which names the path, if there is no such home directory."""
     try:

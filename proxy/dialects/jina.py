@@ -44,9 +44,7 @@ class EmbeddingsBody(Wire):
         validation_alias=AliasChoices("task", "task_type", "input_type"),
         description="What the vectors are for: it chooses the model and the prefix.",
     )
-    prompt_name: TaskName | None = Field(
-        None, description="`query` or `passage`, beside a bare `task`.", examples=["retrieval.query"]
-    )
+    prompt_name: TaskName | None = Field(None, description="`query` or `passage`, beside a bare `task`.")
     instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION)] | None = Field(
         None,
         description="What the texts are embedded for, in words, in place of the task's own: for tasks whose prefix has "

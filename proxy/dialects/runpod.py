@@ -60,7 +60,7 @@ def _no_webhook(_: object) -> object:
 
 
 class RunBody(Wire):
-    """The request of the embeddings API in RunPod's envelope. Without a task: `retrieval.passage`."""
+    """The request of the embeddings API in RunPod's envelope; `task` is `retrieval.passage` if the family has that."""
 
     input: jina.EmbeddingsBody
     webhook: Annotated[object, AfterValidator(_no_webhook), WithJsonSchema({"type": "null"})] = Field(

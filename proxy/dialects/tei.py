@@ -34,9 +34,7 @@ class TeiBody(Wire):
     normalize: bool = True
     truncate: bool = False
     truncation_direction: Direction = Field("right", description="`left` with `truncate` is not supported.")
-    prompt_name: TaskName | None = Field(
-        None, description="A task by any of its names, such as `query`.", examples=["retrieval.query"]
-    )
+    prompt_name: TaskName | None = Field(None, description="A task by any of its names.")
     dimensions: Dimensions | None = None
 
     @model_validator(mode="after")

@@ -41,11 +41,13 @@ def check_possible(rules: VectorRules, *, has_states: bool) -> None:
     """Raises Invalid if a chunk has no exact vector with this model, or with what computes it here.
 
     The mean over a chunk's tokens is what the model's own pooling makes of them only if that is a mean. Where a token
-    sees what comes after it, no prefix of the document has its state: it takes an engine that gives each token's.
+    sees what comes after it, a prefix of the document gives it another state: the engine must return each token's.
     """
     if rules.pooling != "mean":
         which = {"cls": "first", "last": "last"}[rules.pooling]
-        raise _unsupported(f"is not possible: this model's vector is the state of the {which} token, no mean over all")
+        raise _unsupported(
+            f"is not possible: this model's vector is the state of the {which} token, not the mean over all"
+        )
     if not rules.causal and not has_states:
         raise _unsupported(
             "needs the state of each token, because this model's tokens see the whole text: set token_level = true "
@@ -71,7 +73,7 @@ async def tokenize(chunks: Chunks, model: ServedModel, limit: int, *, truncate: 
     encode = partial(_encode, chunks, tokenizer, limit, truncate=truncate)
     document, ids, offsets = encode() if chunks.characters < LARGE_TEXT else await asyncio.to_thread(encode)
     special = model.special_tokens
-    own = min(len(ids), limit) - len(special.after)  # behind them are tokens of the model's, which are no chunk's
+    own = min(len(ids), limit) - len(special.after)  # the special tokens at the end belong to no chunk
     found = chunk_means.spans(document, np.array(offsets).reshape(-1, 2))
     spans = chunk_means.within(found, own)
     dropped = [index for index in range(document.chunks) if index not in spans]
@@ -141,7 +143,7 @@ def _speeds(states: ModelStates) -> chunk_means.Speeds:
 
 
 async def _whole(document: TokenizedDocument, states: ModelStates, caller: Caller) -> Served:
-    """By the states of all tokens, where that is the only way."""
+    """By the states of all tokens, the only way if tokens see what comes after them."""
     try:
         return await _by_token(document, states, caller)
     except PoisonedInput as error:

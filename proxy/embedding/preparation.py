@@ -102,7 +102,7 @@ class _Preparation:
         )
 
     def _unread(self, inputs: Mapping[int, Ids]) -> dict[int, ProxyError]:
-        """The errors of texts that were cut before as many tokens as are to be kept."""
+        """The errors of texts that were cut too early to fill the limit."""
         enough = self._rules.limit + truncation.MARGIN
         few = {index for index in self._cut & inputs.keys() if len(inputs[index]) < enough}
         return {index: truncation.unread(index) for index in few} if self._model.longest_token is None else {}

@@ -12,9 +12,9 @@ from proxy.tokens.special import SpecialTokens
 from proxy.types import Ids
 
 MARGIN = 64  # tokens behind those that are kept: where a text was cut must not change the ones before
-# Characters that are read of a text whose tokens may stand for any number of them: [UNK] is a word of any length, and
-# many tokenizers drop spaces. A token of prose has 3 to 6.
-READ = 2**20
+# Characters that are read of a text if a token has no maximum length: [UNK] is a word of any length, and many
+# tokenizers drop spaces. A token of prose has 3 to 6.
+MAX_READ = 2**20
 
 
 def huge(inputs: Mapping[int, Sized], limit: int, longest_token: int | None) -> dict[int, str]:
@@ -34,7 +34,7 @@ def at_least(characters: int, longest_token: int | None) -> str:
 
 def kept(limit: int, longest_token: int | None) -> int:
     """How many characters of a text can matter to its first `limit` tokens, or are read to find them."""
-    return READ if longest_token is None else (limit + MARGIN) * longest_token
+    return MAX_READ if longest_token is None else (limit + MARGIN) * longest_token
 
 
 def too_long(inputs: Mapping[int, Ids], limit: int) -> dict[int, str]:
@@ -43,7 +43,7 @@ def too_long(inputs: Mapping[int, Ids], limit: int) -> dict[int, str]:
 
 
 def cut_ids(ids: Ids, limit: int, special: SpecialTokens) -> Ids:
-    """At most `limit` tokens: the text's first ones, between the special tokens that the model has around every text.
+    """At most `limit` tokens: the text's first ones, with the special tokens that the model has around every text.
 
     Without the last of these, a model that pools by the last token gives the vector of an arbitrary one.
     """
@@ -61,8 +61,8 @@ def refusal(counts: Mapping[int, str], limit: int) -> InputTooLong:
 
 
 def unread(index: int) -> InputTooLong:
-    """The error for an input whose first READ characters have too few tokens to know which ones are to be kept."""
-    message = f"only {READ} characters of input {index} are read, and they have few tokens: shorten it"
+    """The error for an input whose first MAX_READ characters have too few tokens to fill the limit."""
+    message = f"only {MAX_READ} characters of input {index} are read, and they have too few tokens: shorten it"
     return InputTooLong(message, param="input")
 
 

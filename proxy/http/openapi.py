@@ -35,11 +35,10 @@ PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
     **dict.fromkeys(["/api/tags", "/api/ps", "/api/version", *PAGE_BODIES], ollama.OllamaError),
     **dict.fromkeys(["/", "/info"], tei.TeiError),
 }
-_JSON = ("application/json",)
 TYPES: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(["/", "/metrics"], ("text/plain",)),
     "/docs": ("text/html",),
-    "/api/pull": ("application/x-ndjson", *_JSON),
+    "/api/pull": ("application/x-ndjson", "application/json"),
 }
 ERRORS = {
     400: "The body is not JSON, a text is too long, or the model is not served.",
@@ -71,8 +70,6 @@ PROVENANCE = {
     "X-Trillama-Pooling": "How the states of a text's tokens became its vector.",
     "X-Trillama-Vector-Space": "Vectors can be compared if and only if this is the same.",
 }
-
-
 TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
     TokenIds.CL100K: {"type": "integer", "minimum": 0, "maximum": 100255, "description": "Of cl100k_base."},
     TokenIds.MODEL: {"type": "integer", "minimum": 0, "description": "Of the model's own vocabulary."},
@@ -143,9 +140,11 @@ def _names(served: ServedFacts) -> dict[str, object]:
     """The schemas that the wire models refer to, as they are on this server."""
     model, tasks = served.table.model, list(served.table.tasks)
     more = ", ".join(f"`{name}`" for name in served.table.task_names if name not in tasks)
+    described = f"A task. Also accepted: {more}." if more else "A task."
+    usual = served.table.route(None, None).task
     named = [model, *(f"{model}:{task}" for task in tasks)]
     return {
-        "TaskName": {"type": "string", "enum": tasks, "description": f"A task. Also accepted: {more}."},
+        "TaskName": {"type": "string", "enum": tasks, "examples": [usual], "description": described},
         "ModelName": {"type": "string", "enum": named, "examples": [model], "description": MODEL_NAMES},
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
@@ -185,7 +184,7 @@ def _page(route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue]) -> dict[s
     said = re.sub("^`[A-Z]+ [^`]+`[:,] ", "", (route.handler.__doc__ or "").partition("\n")[0])
     answer, error = ANSWERS.get(route.path), PAGE_ERRORS.get(route.path, ErrorAnswer)
     content = {"schema": _ref(answer)} if answer else {}
-    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(route.path, _JSON), content)}
+    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(route.path, ("application/json",)), content)}
     responses = {"200": answered, **{str(status): _error(status, error) for status in (403, 417, 429, 500)}}
     described: dict[str, object] = {"summary": said[:1].upper() + said[1:], "responses": responses}
     if body := PAGE_BODIES.get(route.path):

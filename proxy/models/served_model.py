@@ -93,7 +93,7 @@ class ServedModel:
         return ids
 
     def own_tokenizer(self, field: str, needs: str) -> Tokenizer:
-        """The model's tokenizer. Raises Invalid for that field, which `needs` it, with the reason if there is none."""
+        """The model's tokenizer. Raises Invalid for that field if there is none; its message begins with `needs`."""
         tokenizer = self._verified().tokenizer
         if isinstance(tokenizer, NoTokenizer):
             raise invalid(field, f"{needs} the proxy's own tokenizer: {tokenizer.reason}", kind="unsupported")

@@ -120,7 +120,7 @@ async def _provenance(backend: LlamaClient, family: Family, properties: Mapping[
 
 
 async def _own_tokenizer(backend: LlamaClient, words: Words) -> Tokenizer | NoTokenizer:
-    """The file's own tokenizer, if it is right. Raises BackendError if no other is, as the family says."""
+    """The file's own tokenizer if it is right, else the engine's. Raises BackendError if only the former will do."""
     path = backend.settings.model_file
     if path is None and words == "engine":
         return NoTokenizer("set model_file")
@@ -129,15 +129,15 @@ async def _own_tokenizer(backend: LlamaClient, words: Words) -> Tokenizer | NoTo
     except UnsupportedTokenizer as error:
         if words == "original":
             message = f'backend {backend.name} needs the original\'s tokens ([tokenizer] words = "original")'
-            raise BackendError(f"{message}, which we cannot make: {error}") from error
+            raise BackendError(f"{message}, which are not available: {error}") from error
         log.warning("%s: %s: the engine tokenises every text", path, error)
         return NoTokenizer(f"the engine tokenises, because {error}")
 
 
 async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
-    """The file's own tokenizer. Raises UnsupportedTokenizer if its tokens are others than the engine's.
+    """The file's own tokenizer. Raises UnsupportedTokenizer if its tokens differ from the engine's.
 
-    The original's may be others, but not of plain text, and the engine must know all of them.
+    With `words` "original" they may differ, but not for ASCII text, and the engine must know the last id.
     """
     if (path := backend.settings.model_file) is None:
         raise UnsupportedTokenizer("no model_file is set")

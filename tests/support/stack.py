@@ -25,7 +25,7 @@ from tests.support.engine import LlamaServer, llama_server
 from tests.support.tiny_models import write_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FAMILY_FILE = CONFIGS / "jina-embeddings-v4.toml"
+FAMILY_FILE = CONFIGS / "families" / "jina-embeddings-v4.toml"
 BACKENDS = ("retrieval", "code", "text-matching")
 BATCH_TOKENS = 1024  # half the default: the longest texts take a quarter of the time
 READY_TIMEOUT_S = 60.0

@@ -61,7 +61,7 @@ def minilm() -> Iterator[Path]:
 
 async def output_of_the_printed_command(serve: Serve) -> list[float]:
     """The numbers that the command prints which stands in the last line of the start."""
-    await serve.until("how near are the others to the first of these texts")
+    await serve.until("cosine similarity of")
     command = (await serve.line()).strip()
     shell = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE)
     output, _ = await shell.communicate()

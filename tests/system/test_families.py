@@ -65,7 +65,7 @@ async def test_a_corrected_family_file_changes_the_vectors_at_once(tmp_path: Pat
     async with trillama_serve(host(mean, model)) as serve:
         printed = "".join(serve.output)
         assert f"the longest text is {CONTEXT} tokens: the model's file takes no longer ones" in printed
-        assert "the model's file does not say how it pools: it does by mean, as the family file says" in printed
+        assert "the model's file does not say how it pools: mean pooling is used, as the family file says" in printed
         before, space = await vectors(serve)
         code, output = await reload(serve, host(cls, model, lora_files={"tiny": str(lora)}))
         assert code == 0, output

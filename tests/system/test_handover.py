@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,13 +105,11 @@ async def test_one_that_hangs_holds_up_neither_its_restart_nor_that_of_another(c
         asked = tasks.create_task(ask(serve, session, "", texts=8))
         await asyncio.wait((asked,), timeout=0.3)
         serve.child("code.sock").send_signal(signal.SIGSTOP)
-        started = time.monotonic()
         restarting = tasks.create_task(serve.command("restart", "code"))
         code, output = await serve.command("restart", "retrieval")
         assert code == 0, output
-        code, output = await restarting
+        code, output = await restarting  # `command` waits for a minute; a batch may take ten
         assert code == 0, output
-        assert time.monotonic() - started < 15  # not as long as a batch may take
         assert await asked == 200
 
 

@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from launcher.cli.app import app
-from launcher.settings.config import load
+from launcher.settings.config import load, read_family
 from proxy.contract.settings import ProxySettings
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +63,10 @@ def test_settings_are_accepted(page: Path, tmp_path: Path) -> None:
         if "[token_backends" in block:
             proxy = tomllib.loads((ROOT / "configs" / "proxy.toml").read_text(encoding="utf-8"))
             ProxySettings.model_validate({**proxy, **tomllib.loads(block)})
+        elif block.startswith("name = "):  # a family file, by the name that the page gives it
+            file = tmp_path / "e5.toml"
+            file.write_text(block, encoding="utf-8")
+            read_family(file)
         else:
             file = tmp_path / f"{number}.toml"
             file.write_text(block, encoding="utf-8")

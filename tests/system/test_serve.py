@@ -170,7 +170,7 @@ async def test_of_two_starts_on_one_port_the_second_says_so(config: dict[str, ob
     ("change", "code", "message"),
     [
         ({"modells": {}}, 78, "modells"),
-        ({"family": "no-such"}, 78, "no such file"),
+        ({"family": "no-such"}, 78, "there is none of that name"),
         ({"proxy": {"port": 1}}, 78, "[proxy] must not set port"),
         ({"proxy": {"api_keyz": []}}, 78, "api_keyz"),
         ({"models": {"files": {"nobody": "/x"}}}, 78, "nobody"),

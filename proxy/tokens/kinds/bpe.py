@@ -59,7 +59,7 @@ def byte_level_bpe(metadata: Mapping[str, Value]) -> BuiltTokenizer:
     """The tokenizer, as the header describes it; 0.6 s for 151,936 tokens. See `vocabulary.BuildTokenizer`."""
     header = _Header.model_validate(metadata)
     if header.pre not in _PRE_TOKENIZERS:
-        raise UnsupportedTokenizer(f"pre-tokenizer {header.pre[:40]!r} is not one that we compute")
+        raise UnsupportedTokenizer(f"pre-tokenizer {header.pre[:40]!r} is not supported")
     pre = _PRE_TOKENIZERS[header.pre]
     before, after = header.around(begins=pre.begins)
     inner = _inner(pre, header)

@@ -4,11 +4,12 @@ Its layout: the bytes of a trie as uint32, the trie as a double array (darts-clo
 """
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import normalizers
 
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
 
-_VALUE = np.uint32(2**31)  # set in units that hold where a text begins
+_VALUE = np.uint32(2**31)  # set in units that hold the place of a text
 
 
 def charsmap_normalizer(charsmap: bytes) -> normalizers.Precompiled:
@@ -23,7 +24,7 @@ def charsmap_normalizer(charsmap: bytes) -> normalizers.Precompiled:
         raise UnsupportedTokenizer(f"tokenizer.ggml.precompiled_charsmap: {error}") from error
 
 
-def _is_safe(units: "np.ndarray[tuple[int], np.dtype[np.uint32]]", texts: bytes) -> bool:
+def _is_safe(units: NDArray[np.uint32], texts: bytes) -> bool:
     """Whether every step from every unit stays in the array, and every value is where a text begins."""
     if not len(units) or units[0] & _VALUE:
         return False

@@ -27,14 +27,14 @@ from proxy.tokens.kinds.vocabulary import (
 )
 
 _SPACE, _MASK = "▁", "<mask>"
-_UNKNOWN = "\U0010ffff"  # in no vocabulary: so <unk> becomes a text that has it again, with the "▁" before it
+_UNKNOWN = "\U0010ffff"  # in no vocabulary, so the decoded text of <unk> is <unk> again, with the "▁" before it
 
 
 def unigram(metadata: Mapping[str, Value]) -> BuiltTokenizer:
     """The tokenizer, as the header describes it; 1 s for 250,002 tokens. See `vocabulary.BuildTokenizer`."""
     header = _Header.model_validate(metadata)
     if not (header.add_space_prefix and header.remove_extra_whitespaces):
-        raise UnsupportedTokenizer("a Unigram tokenizer that keeps spaces is not one that we compute")
+        raise UnsupportedTokenizer("a Unigram tokenizer that keeps spaces is not supported")
     before, after = header.around(ends=True)
     pieces = _pieces(header)
     inner = tokenizers.Tokenizer(_model(pieces, header))
@@ -69,7 +69,7 @@ def _pieces(header: _Header) -> list[tuple[str, int]]:
     while pieces and pieces[-1][1] == TokenKind.UNUSED:
         pieces.pop()
     if any(kind in {TokenKind.UNUSED, TokenKind.BYTE} or not piece for piece, kind in pieces):
-        raise UnsupportedTokenizer("a Unigram vocabulary with unused, empty or byte tokens is not one that we compute")
+        raise UnsupportedTokenizer("a Unigram vocabulary with unused, empty or byte tokens is not supported")
     return pieces
 
 

@@ -1,4 +1,4 @@
-"""What all kinds of tokenizers have in common: the vocabulary in a GGUF's header, and what is built of it."""
+"""What all kinds of tokenizers have in common: the vocabulary in a GGUF's header, and what is built from it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class TokenKind(IntEnum):
     BYTE = 6
 
 
-# Those that llama.cpp finds in a text before anything else.
+# llama.cpp finds these in a text before anything else.
 SPECIAL_KINDS = frozenset({TokenKind.UNKNOWN, TokenKind.CONTROL, TokenKind.USER_DEFINED})
 
 
@@ -87,7 +87,7 @@ class BosEosVocabulary(Vocabulary):
     add_eos_token: bool | None = None
 
     def around(self, *, begins: bool = False, ends: bool = False) -> tuple[list[int], list[int]]:
-        """What is before and after each text; `begins`, `ends`: unless the file says. Raises UnsupportedTokenizer."""
+        """The ids before and after each text; `begins`, `ends`: unless the file says. Raises UnsupportedTokenizer."""
         begins = begins if self.add_bos_token is None else self.add_bos_token
         ends = ends if self.add_eos_token is None else self.add_eos_token
         before, after = [self.bos_token_id] if begins else [], [self.eos_token_id] if ends else []
@@ -104,7 +104,7 @@ def ids_of(tokens: Sequence[str]) -> dict[str, int]:
 
 
 def specials(tokens: Iterable[tuple[str, int]], *, lstrip: str = "") -> list[tokenizers.AddedToken]:
-    """Those of the tokens, each with its type, that are found in a text before anything else.
+    """The SPECIAL_KINDS among the tokens, which are given with their types.
 
     `lstrip` is found together with the spaces before it.
     """

@@ -1,4 +1,4 @@
-"""WordPiece (`bert`), as BERT's original tokenizer computes it. llama.cpp's is another for some words:
+"""WordPiece (`bert`), as BERT's original tokenizer computes it. llama.cpp's differs for some words:
 
 - It drops the vowels and finals of Hangul and the vowel signs of Indic scripts, as if they were accents; BERT drops
   only what Unicode calls a nonspacing mark (Mn), after its canonical decomposition (NFD).

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.build import backends
-from launcher.build.compilation import Task
+from launcher.build.compilation import Compilation
 from launcher.engine.build_record import ComputeBackend, Order
 from launcher.errors import EngineBuildError
 from tests.support.toolchain import script
@@ -84,7 +84,7 @@ def test_cuda_needs_nvcc_its_libraries_and_a_card_or_its_name(machine: Path) -> 
     with pytest.raises(EngineBuildError, match=r"toolkit of .*nvcc lacks cuBLAS: install libcublas-dev"):
         need(machine, wanted)
     header(machine, "cublas_v2.h")
-    with pytest.raises(EngineBuildError, match=r"no NVIDIA GPU is to be seen here.*--cuda-arch 90 \(H100\)"):
+    with pytest.raises(EngineBuildError, match=r"no NVIDIA GPU was found here.*--cuda-arch 90 \(H100\)"):
         need(machine, wanted)
     need(machine, order(ComputeBackend.CUDA, "90"))
     script(machine / "dev" / "nvidia0", "")
@@ -122,7 +122,7 @@ def test_hip_needs_a_current_rocm(machine: Path) -> None:
 )
 def test_cmake_is_told_what_to_build_for(machine: Path, wanted: Order, expected: dict[str, str]) -> None:
     script(machine / "cuda" / "nvcc", "")  # where its installer puts it
-    found = Task(source=machine, folder=machine, order=wanted).definitions(os.defpath)
+    found = Compilation(source=machine, folder=machine, order=wanted).definitions(os.defpath)
     assert expected.items() <= found.items()
     assert found.get("CMAKE_CUDA_COMPILER", str(machine / "cuda/nvcc")) == str(machine / "cuda/nvcc")
     assert sum(name in found for name in ("GGML_CUDA", "GGML_VULKAN", "GGML_HIP")) <= 1

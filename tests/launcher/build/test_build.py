@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from launcher.build.build import Built, Wanted, build, order_here, up_to_date
+from launcher.build.build import BuildOptions, Built, build, order_here, up_to_date
 from launcher.build.patch import FLAG, LEAN, TILES
 from launcher.build.steps import Progress, parse_progress
 from launcher.engine import build_record
@@ -35,10 +35,10 @@ from tests.support.trillama import trillama
 
 async def test_what_is_built_is_the_engine_that_is_found_next(build_cache: Path) -> None:
     seen: list[Progress] = []
-    built = await build(Wanted(), seen.append)
+    built = await build(BuildOptions(), seen.append)
     path = built.path
     assert re.fullmatch(
-        r"stock llama.cpp \(it has no common/arg.cpp\): it computes logits that nobody reads; "
+        r"stock llama.cpp \(it has no common/arg.cpp\): it computes logits, which are not used; "
         r"llama.cpp.s own AMX code \(it has no ggml/src/ggml-cpu/amx/mmq.cpp\); "
         r"its vectors agree with F32 to a cosine of 0\.999\d",
         built.note,
@@ -58,7 +58,7 @@ async def test_a_build_that_fails_tells_the_last_lines_and_leaves_the_engine_tha
     script(build_cache / "engine" / "llama-server", "echo the old one")
     cmake(tmp_path, compiling="seq 30; echo server.cpp:1: error: no >&2; exit 2")
     with pytest.raises(EngineBuildError, match=r"^compiling failed with 2:\n12\n(.*\n)+30\nserver.cpp:1: error: no$"):
-        await build(Wanted(), ignore)
+        await build(BuildOptions(), ignore)
     assert remains(build_cache) == {"llama-server"}
     assert "the old one" in (build_cache / "engine" / "llama-server").read_text()
 
@@ -67,7 +67,7 @@ async def test_what_was_built_but_does_not_run_is_not_installed(build_cache: Pat
     broken = COMPILE + 'echo \'#!/bin/sh\' >"$2/bin/llama-server"; echo exit 3 >>"$2/bin/llama-server"'
     cmake(tmp_path, compiling=broken)
     with pytest.raises(EngineBuildError, match=r"the built engine is unusable: .*--version ended with 3"):
-        await build(Wanted(), ignore)
+        await build(BuildOptions(), ignore)
     assert remains(build_cache) == set()
 
 
@@ -92,7 +92,7 @@ async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same
 ) -> None:
     editable(tmp_path)
     seen: list[Progress] = []
-    built = await build(Wanted(), seen.append)
+    built = await build(BuildOptions(), seen.append)
     assert "its vectors are the same to the last bit" in built.note
     assert seen[-1] == Progress(step="checking vectors")
     assert FLAG in (await find_engine(None)).flags
@@ -102,7 +102,7 @@ async def test_an_engine_with_our_edit_is_installed_as_its_vectors_stay_the_same
 async def test_an_engine_whose_vectors_change_with_our_edit_is_not_installed(build_cache: Path, tmp_path: Path) -> None:
     editable(tmp_path, with_flag="--pooling last")
     with pytest.raises(EngineBuildError, match=rf"different vectors with {FLAG} on Q8_0, for texts of .*--stock"):
-        await build(Wanted(), ignore)
+        await build(BuildOptions(), ignore)
     assert remains(build_cache) == set()
 
 
@@ -112,7 +112,7 @@ async def test_stock_has_no_edit_of_ours_but_the_one_against_the_compilers_fault
     package(tmp_path, texts_for(LEAN, TILES))
     copy = f'cp "$2/common/arg.cpp" "$2/{TILES.edits[0].path}" {tmp_path}; exit 0'
     cmake(tmp_path, configuring=copy, compiling=COMPILE)
-    built = await build(Wanted(stock=True), ignore)
+    built = await build(BuildOptions(stock=True), ignore)
     assert built.note.startswith("stock llama.cpp (as requested)")
     assert "gcc's fault with AMX is worked around" in built.note
     assert FLAG not in (tmp_path / "arg.cpp").read_text()
@@ -124,7 +124,7 @@ async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none
     build_cache: Path, tmp_path: Path
 ) -> None:
     faulty_cmake(tmp_path, DIES.format("--version"), unless="-mno-amx-int8")
-    built = await build(Wanted(), ignore)
+    built = await build(BuildOptions(), ignore)
     fault = "the built engine dies of SIGILL on --version"
     assert f"; it does not use AMX: with AMX, {fault}; its vectors agree" in built.note
     assert remains(build_cache) == INSTALLED
@@ -136,29 +136,29 @@ async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none
 async def test_it_is_up_to_date_on_the_same_processor_with_the_same_options(
     build_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert up_to_date(Wanted()) is None
-    built = await build(Wanted(), ignore)
-    assert up_to_date(Wanted()) == built
-    assert up_to_date(Wanted(backend=ComputeBackend.CUDA)) is None
-    assert up_to_date(Wanted(stock=True)) is None
+    assert up_to_date(BuildOptions()) is None
+    built = await build(BuildOptions(), ignore)
+    assert up_to_date(BuildOptions()) == built
+    assert up_to_date(BuildOptions(backend=ComputeBackend.CUDA)) is None
+    assert up_to_date(BuildOptions(stock=True)) is None
     for others in ("avx512f", "avx512f amx_tile amx_int8 avx512_fp16"):  # one that lacks some, one that has more
         with monkeypatch.context() as moved:
             have(tmp_path, moved, others)
-            assert up_to_date(Wanted()) is None
+            assert up_to_date(BuildOptions()) is None
     have(tmp_path, monkeypatch, "amx_int8 avx512f amx_tile hypervisor")
-    assert up_to_date(Wanted()) == built
+    assert up_to_date(BuildOptions()) == built
     built.path.unlink()
-    assert up_to_date(Wanted()) is None
+    assert up_to_date(BuildOptions()) is None
 
 
 def test_an_engine_for_any_processor_needs_only_what_all_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     have(tmp_path, monkeypatch, "avx avx2 avx512f amx_tile fma")
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_LTO=ON '-DCMAKE_C_FLAGS=-O2 -g'")
-    native = order_here(Wanted())
+    native = order_here(BuildOptions())
     assert native.cmake == ("-DGGML_LTO=ON", "-DCMAKE_C_FLAGS=-O2 -g")
     assert native.instructions == ("amx_tile", "avx", "avx2", "avx512f", "fma")
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_NATIVE=OFF")
-    assert order_here(Wanted()).instructions == ("avx", "avx2", "fma")
+    assert order_here(BuildOptions()).instructions == ("avx", "avx2", "fma")
 
 
 def test_if_needed_builds_nothing_where_the_engine_is_up_to_date(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_if_needed_builds_nothing_where_the_engine_is_up_to_date(tmp_path: Path)
     assert (done.code, "there is no compiler" in done.err) == (70, True)
     final = tmp_path / "engine" / "llama-server"
     script(final.with_name("built"), "")
-    record = Record(order=order_here(Wanted()), processor="p", note="a note")
+    record = Record(order=order_here(BuildOptions()), processor="p", note="a note")
     build_record.install_build(final.with_name("built"), final, record)
     done = trillama("engine", "build", "--if-needed", env=env)
     assert (done.code, done.out) == (0, f"{final} is up to date: a note\n")
@@ -177,7 +177,7 @@ async def test_cancelling_ends_the_compilers_and_leaves_nothing(build_cache: Pat
     compiler = tmp_path / "compiler.pid"
     cmake(tmp_path, compiling=f"sleep 1000 & echo $! > {compiler}.new; mv {compiler}.new {compiler}; wait")
     async with asyncio.timeout(60):
-        building = asyncio.create_task(build(Wanted(), ignore))
+        building = asyncio.create_task(build(BuildOptions(), ignore))
         await until(compiler.exists, building)
         building.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -192,13 +192,13 @@ async def test_a_second_build_is_refused_while_one_runs(build_cache: Path) -> No
         FileLock(build_cache / "engine" / ".lock"),
         pytest.raises(EngineBuildError, match=r"another build is running in .*engine: wait"),
     ):
-        await build(Wanted(), ignore)
+        await build(BuildOptions(), ignore)
 
 
 async def test_without_a_compiler_nothing_is_written(build_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler -O3")
     with pytest.raises(EngineBuildError, match=r"no compiler no-such-compiler: .* or set \$CXX"):
-        await build(Wanted(), ignore)
+        await build(BuildOptions(), ignore)
     assert not build_cache.exists()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.build.compilation import Compiled, Task, compile_engine
+from launcher.build.compilation import Compilation, Compiled, compile_engine
 from launcher.build.steps import Progress, Steps
 from launcher.engine.build_record import ComputeBackend, Order
 from launcher.errors import EngineBuildError
@@ -35,7 +35,7 @@ async def compiled_for(
     seen: list[Progress] = []
     order = Order(source="s", backend=backend, stock=False, instructions=instructions)
     env = {**os.environ, "CXXFLAGS": cxxflags}
-    task = Task(source=folder, folder=folder, order=order)
+    task = Compilation(source=folder, folder=folder, order=order)
     made = await compile_engine(task, Steps(env=env, log=folder / "log", report=seen.append))
     return made, list(dict.fromkeys(progress.step for progress in seen))
 

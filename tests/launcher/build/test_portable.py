@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.build import portable
-from launcher.build.build import Wanted, build, up_to_date
+from launcher.build.build import BuildOptions, build, up_to_date
 from launcher.engine import build_record
 from launcher.engine.build_record import Order, Record
 from launcher.errors import EngineBuildError
@@ -39,7 +39,7 @@ def test_a_moved_folder_runs_with_its_own_libraries(tmp_path: Path) -> None:
 async def test_it_is_built_there_and_the_cache_folder_stays_as_it_was(build_cache: Path, tmp_path: Path) -> None:
     bench = 'printf "#!/bin/sh\\n" > "$2/bin/llama-bench"'
     cmake(tmp_path, configuring=f'echo "$@" > {tmp_path}/configured; exit 0', compiling=f"{COMPILE}\n{bench}")
-    wanted = Wanted(out=tmp_path / "out")
+    wanted = BuildOptions(out=tmp_path / "out")
     (tmp_path / "out").mkdir()
     built = await build(wanted, ignore)
     assert built.path == tmp_path / "out" / "llama-server"
@@ -47,7 +47,7 @@ async def test_it_is_built_there_and_the_cache_folder_stays_as_it_was(build_cach
     assert remains(build_cache) == set()
     assert "-DBUILD_SHARED_LIBS=ON" in (tmp_path / "configured").read_text()
     assert up_to_date(wanted) == built
-    assert up_to_date(Wanted()) is None
+    assert up_to_date(BuildOptions()) is None
     portable.require_free(tmp_path / "out")  # it may be built again
 
 
@@ -55,5 +55,5 @@ def test_a_folder_with_something_else_is_not_replaced(tmp_path: Path) -> None:
     portable.require_free(tmp_path)
     (tmp_path / "mine").touch()
     for out in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(EngineBuildError, match="has something else in it than an engine"):
+        with pytest.raises(EngineBuildError, match="contains something other than an engine"):
             portable.require_free(out)

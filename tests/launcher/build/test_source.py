@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 
 from launcher.build import source
-from launcher.build.build import Wanted, build, order_here
+from launcher.build.build import BuildOptions, build, order_here
 from launcher.build.source import LLAMA
 from launcher.build.steps import Steps
 from launcher.errors import EngineBuildError
@@ -61,7 +61,7 @@ async def test_a_given_source_is_built_without_a_package_index(
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     seen: list[str] = []
-    await build(Wanted(source=llama(tmp_path / "llama.cpp")), lambda progress: seen.append(progress.step))
+    await build(BuildOptions(source=llama(tmp_path / "llama.cpp")), lambda progress: seen.append(progress.step))
     assert list(dict.fromkeys(seen)) == ["copying", "configuring", "compiling", "checking vectors"]
     assert remains(build_cache) == INSTALLED
 
@@ -82,7 +82,7 @@ async def test_what_is_no_source_is_refused(
     if isinstance(unwanted := make(given), Path):
         unwanted.unlink()
     with pytest.raises(EngineBuildError, match=said):
-        await build(Wanted(source=given), ignore)
+        await build(BuildOptions(source=given), ignore)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_an_archive_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_another_source_is_another_order(tmp_path: Path) -> None:
     folder = llama(tmp_path / "llama.cpp")
-    first = order_here(Wanted(source=folder))
-    assert first == order_here(Wanted(source=folder)) != order_here(Wanted())
+    first = order_here(BuildOptions(source=folder))
+    assert first == order_here(BuildOptions(source=folder)) != order_here(BuildOptions())
     (folder / "build" / "old.o").write_text("changed")
-    assert first == order_here(Wanted(source=folder))
+    assert first == order_here(BuildOptions(source=folder))
     (folder / LLAMA[2]).write_text("changed")
-    assert first != order_here(Wanted(source=folder))
+    assert first != order_here(BuildOptions(source=folder))
 
 
 def test_without_build_tools_a_given_source_names_them(tmp_path: Path) -> None:

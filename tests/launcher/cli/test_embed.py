@@ -14,8 +14,8 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from launcher.cli.given_texts import given_texts
 from launcher.errors import ArgumentError
+from launcher.terminal.given_texts import given_texts
 from tests.support.trillama import Run, clean, command, commands
 
 

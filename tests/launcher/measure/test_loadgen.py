@@ -1,7 +1,6 @@
 """The load generator: a seed decides what is sent."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from itertools import islice
 
@@ -66,9 +65,7 @@ async def test_a_closed_loop_has_no_more_in_flight_than_clients_and_sends_each_r
     assert (most, sorted(map(int, sent))) == (4, list(range(20)))
     assert [one.failed for one in found if one.failed] == ["five"]
     assert summary(found).failed == 1
-    before = time.perf_counter()
     assert await closed_loop(ask, cut(iter("ab"), 1), clients=1, seconds=0) == []
-    assert time.perf_counter() - before < 1
 
 
 def test_a_summary_counts_what_was_answered() -> None:

@@ -3,7 +3,6 @@
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 import gguf
 import numpy as np
@@ -39,10 +38,11 @@ def test_every_backend_gets_its_file_in_the_wanted_quantisation() -> None:
 
     files = model_files(FAMILY, ModelSettings(quantization="Q8_0", files={"code": local}))
 
-    assert [(file.backend, cast("HubFile", file.origin).file, file.local) for file in files] == [
-        ("retrieval", "jina-embeddings-v4-text-retrieval-Q8_0.gguf", None),
-        ("code", "jina-embeddings-v4-text-code-Q8_0.gguf", local),
-        ("text-matching", "jina-embeddings-v4-text-matching-Q8_0.gguf", None),
+    repo, name = "jinaai/jina-embeddings-v4-text-{}-GGUF", "jina-embeddings-v4-text-{}-Q8_0.gguf"
+    assert [(file.backend, file.origin, file.local) for file in files] == [
+        ("retrieval", HubFile(repo.format("retrieval"), name.format("retrieval")), None),
+        ("code", local, local),
+        ("text-matching", HubFile(repo.format("matching"), name.format("matching")), None),
     ]
 
 
@@ -52,7 +52,7 @@ def test_a_quantisation_that_is_not_offered_is_refused_with_those_that_are() -> 
 
 
 async def test_the_users_own_file_is_taken_as_it_is() -> None:
-    own = ModelFile(backend="code", origin=HubFile("owner/models", "model.gguf"), local=Path("/models/mine.gguf"))
+    own = ModelFile(backend="code", origin=Path("/models/mine.gguf"))
     assert await locate(own, report=print) == Path("/models/mine.gguf")
 
 

@@ -96,7 +96,7 @@ def test_auto_without_any_size_is_the_familys_quantisation_and_stays_it(engine: 
     for quantization in ("Q4_K_M", "Q8_0"):
         decision = decide(settings, engine, devices((48, 48)), BACKENDS)
         assert (decision.plan, decision.settings.host.models.quantization) == (None, quantization)
-        expected = f'quantization = "auto": {quantization}, because no file\'s size is known before one is here'
+        expected = f'quantization = "auto": {quantization}, because no file\'s size is known before the first download'
         assert decision.notes == (expected,)
         assert save_choices(settings, decision) == ()
         kept = tmp_path / "cache/auto/jina-embeddings-v4.txt"

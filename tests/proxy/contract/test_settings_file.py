@@ -10,7 +10,7 @@ import tomli_w
 from launcher.errors import ConfigError
 from launcher.settings.config import configs_dir, load
 
-FAMILY = tomllib.loads((configs_dir() / "jina-embeddings-v4.toml").read_text(encoding="utf-8"))
+FAMILY = tomllib.loads((configs_dir() / "families" / "jina-embeddings-v4.toml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from proxy.embedding.tasks import TaskTable
 from proxy.errors import Invalid, ModelNotFound
 from tests.support.stack import family_of
 
-FAMILY = family_of(Path(__file__).parents[3] / "configs" / "jina-embeddings-v4.toml")
+FAMILY = family_of(Path(__file__).parents[3] / "configs" / "families" / "jina-embeddings-v4.toml")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.contract.family import VectorRules
 from proxy.embedding import late_chunking, truncation
-from proxy.embedding.truncation import READ, cut_ids
+from proxy.embedding.truncation import MAX_READ, cut_ids
 from proxy.errors import Invalid
 from proxy.tokens.special import SpecialTokens, special_tokens
 
@@ -44,7 +44,7 @@ def test_tokens_that_are_not_around_every_text_are_an_error(empty: list[int], te
 
 
 def test_a_text_whose_tokens_have_no_bound_is_read_to_a_length_of_its_own() -> None:
-    assert truncation.huge({0: "x" * READ, 1: "x" * (READ + 1)}, 512, None) == {1: f"{READ + 1} characters"}
+    assert truncation.huge({0: "x" * MAX_READ, 1: "x" * (MAX_READ + 1)}, 512, None) == {1: f"{MAX_READ + 1} characters"}
     assert truncation.huge({0: "x" * 6000}, 16, 70) == {0: "more than 85 tokens"}
 
 

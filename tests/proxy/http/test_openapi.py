@@ -1,6 +1,7 @@
 """The OpenAPI document and its page: whole, true of the server, and readable without the network."""
 
 import asyncio
+import json
 import re
 import subprocess
 import sys
@@ -11,8 +12,12 @@ import jsonschema_rs
 import pytest
 import pytest_asyncio
 
+from proxy.contract.settings import TokenIds
+from proxy.embedding.tasks import TaskTable
+from proxy.http.openapi import ServedFacts, openapi_document
 from proxy.http.routes import DIALECTS, ROUTES
-from tests.support.stack import Stack, small_family, stack
+from tests.support.families import write_family
+from tests.support.stack import Stack, family_of, small_family, stack
 
 KEY = {"Authorization": "Bearer right"}
 # Of handlers that have a first one.
@@ -114,6 +119,18 @@ async def test_the_other_names_of_a_task_are_listed_and_accepted(small: Stack) -
     assert {"query", "search_document", "RETRIEVAL_QUERY", "CLASSIFICATION"} <= set(names)
     for name in names:
         assert (await small.post({"input": "a", "task": name}, **KEY)).status == 200
+
+
+async def test_the_document_speaks_of_the_family_that_is_served(tmp_path: Path) -> None:
+    """One without aliases, and with a task that no other has."""
+    family = family_of(write_family(tmp_path / "f.toml", {"architecture": "qwen3"}, tasks={"haiku": {"prefix": ""}}))
+    served = ServedFacts(
+        table=TaskTable(family), dimensions=64, token_ids=TokenIds.MODEL, multivector=False, needs_key=False
+    )
+    document = openapi_document(ROUTES, DIALECTS, served)
+    (told,) = found(document, "TaskName")
+    assert told == {"type": "string", "enum": ["haiku"], "examples": ["haiku"], "description": "A task."}
+    assert '"retrieval.query"' not in json.dumps(document)
 
 
 async def test_every_field_of_a_body_is_described(small: Stack) -> None:

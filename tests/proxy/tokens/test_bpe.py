@@ -139,7 +139,7 @@ async def test_neither_we_nor_the_engine_compose_characters(ours: Tokenizer, eng
 @pytest.mark.parametrize(
     ("model", "pre", "reason"),
     [
-        ("rwkv", "default", "'rwkv' is not a kind that we compute"),
+        ("rwkv", "default", "'rwkv' is not a supported kind"),
         ("gpt2", "tekken", "tekken"),
         ("gpt2", "", "pre: Field required"),
     ],

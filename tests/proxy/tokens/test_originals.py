@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from proxy.tokens.gguf_tokenizer import Tokenizer, load_tokenizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
-from tests.support.vocabularies import SPACE, Original, hugging_face, original, texts, write_vocabulary
+from tests.support.vocabularies import SPACE, USER_DEFINED, Original, hugging_face, original, texts, write_vocabulary
 
 NAMES = ("wordpiece", "unigram", "spm")
+GEMMAS_OWN = ("\n", "\n\n", "  ", "   ", "\t", "\t\t", "</div>")
 TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
     st.lists(st.sampled_from(texts()), max_size=3).map("".join),
@@ -25,6 +26,21 @@ TEXTS = st.one_of(
 def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     folder = tmp_path_factory.mktemp("vocabularies")
     return {name: load_tokenizer(write_vocabulary(folder / f"{name}.gguf", original(name))) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def like_gemma(tmp_path_factory: pytest.TempPathFactory) -> tuple[Original, Tokenizer]:
+    """SentencePiece's BPE with what Gemma's vocabulary has and Mistral's has not."""
+    spm, scores = original("spm"), original("spm").scores or []
+    update = {
+        "tokens": [*spm.tokens, *GEMMAS_OWN],
+        "types": [*spm.types, *[USER_DEFINED] * len(GEMMAS_OWN)],
+        "scores": [*scores, *[0.0] * len(GEMMAS_OWN)],
+        "scalars": {**spm.scalars, "add_space_prefix": False},
+    }
+    vocabulary = spm.model_copy(update=update)
+    path = tmp_path_factory.mktemp("gemma") / "vocabulary.gguf"
+    return vocabulary, load_tokenizer(write_vocabulary(path, vocabulary))
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +69,21 @@ def test_any_text_has_the_ids_of_the_models_own_tokenizer_json(
 @given(text=TEXTS)
 def test_any_text_has_the_ids_of_sentencepiece_bpe_by_the_book(ours: dict[str, Tokenizer], text: str) -> None:
     assert ours["spm"].encode([text])[0][1:] == list(by_the_book(original("spm"), text))
+
+
+@settings(deadline=None, max_examples=50)
+@given(text=TEXTS)
+def test_any_text_has_them_without_a_space_before_it_and_with_user_defined_tokens(
+    like_gemma: tuple[Original, Tokenizer], text: str
+) -> None:
+    vocabulary, ours = like_gemma
+    assert ours.encode([text])[0][1:] == list(by_the_book(vocabulary, text))
+
+
+def test_pinned_texts_have_them_too(like_gemma: tuple[Original, Tokenizer]) -> None:
+    vocabulary, ours = like_gemma
+    for text, ids in zip(texts(), ours.encode(texts()), strict=True):
+        assert ids[1:] == list(by_the_book(vocabulary, text)), ascii(text)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,8 +161,8 @@ def test_a_cased_model_keeps_its_case_and_accents(tmp_path: Path) -> None:
 
 def test_a_space_before_the_text_is_added_where_the_file_says(tmp_path: Path) -> None:
     vocabulary = original("spm")
-    plain = load_tokenizer(write_vocabulary(tmp_path / "plain.gguf", vocabulary))
-    prefixed = load_tokenizer(write_vocabulary(tmp_path / "prefixed.gguf", vocabulary, add_space_prefix=True))
+    plain = load_tokenizer(write_vocabulary(tmp_path / "plain.gguf", vocabulary, add_space_prefix=False))
+    prefixed = load_tokenizer(write_vocabulary(tmp_path / "prefixed.gguf", vocabulary))
     assert prefixed.encode(["the fox"]) == plain.encode([" the fox"])
     assert prefixed.decode(prefixed.encode(["the fox"])[0]) == "the fox"
 
@@ -186,7 +217,8 @@ def by_the_book(vocabulary: Original, text: str) -> Iterator[int]:
             before, _, after = text.partition(token)
             yield from (*by_the_book(vocabulary, before), ids[token], *by_the_book(vocabulary, after))
             return
-    parts, scores = list(text.replace(" ", SPACE)), vocabulary.scores or []
+    before = SPACE if text and vocabulary.scalars["add_space_prefix"] else ""
+    parts, scores = list(before + text.replace(" ", SPACE)), vocabulary.scores or []
     pieces = {token: i for token, i in ids.items() if vocabulary.types[i] == 1}
     while pairs := [(-scores[pieces[a + b]], i, a + b) for i, (a, b) in enumerate(pairwise(parts)) if a + b in pieces]:
         _, at, joined = min(pairs)

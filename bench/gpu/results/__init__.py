@@ -1,0 +1,1 @@
+"""What was found: figures of a run, the goals they are judged by, and the table of all cards."""
