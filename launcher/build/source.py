@@ -36,7 +36,7 @@ def identity(given: Path | None) -> str:
     return f"{given.name} {digest.hexdigest()[:12]}"
 
 
-def require(given: Path | None, cache: Path) -> None:
+def require_source(given: Path | None, cache: Path) -> None:
     """Raises EngineBuildError, before anything is read or copied, if a given source cannot be one."""
     if given is None:
         return

@@ -98,7 +98,7 @@ def test_what_cannot_be_a_source_is_refused_before_it_is_read(
     tmp_path: Path, given: Callable[[Path], Path], said: str
 ) -> None:
     with pytest.raises(EngineBuildError, match=said):
-        source.require(given(tmp_path), tmp_path / "cache")
+        source.require_source(given(tmp_path), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside"])
