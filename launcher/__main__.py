@@ -1,8 +1,11 @@
 """The only place where the launcher exits: an error becomes one line on stderr and the exit code of its class."""
 
+import os
 import resource
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 
 import trillama
@@ -33,17 +36,31 @@ def _raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process at once, as nothing runs yet: a KeyboardInterrupt inside pydantic's code is lost."""
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler:  # else it is ignored, as in the background of a script
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
 def _run() -> None:
     # Imported here, so that Ctrl-C while Python is still loading is as quiet as later.
-    from launcher.errors import LauncherError  # noqa: PLC0415
-    from launcher.printable import Terminal  # noqa: PLC0415
-    from launcher.settings import environment  # noqa: PLC0415
-    from launcher.terminal.streams import losing  # noqa: PLC0415
+    with _interruptible():
+        from launcher.errors import LauncherError  # noqa: PLC0415
+        from launcher.printable import Terminal  # noqa: PLC0415
+        from launcher.settings import environment  # noqa: PLC0415
+        from launcher.terminal.streams import losing  # noqa: PLC0415
 
     stderr = Terminal(stderr=True)
     try:
         environment.check_environment()
-        from launcher.cli.app import app  # noqa: PLC0415
+        with _interruptible():
+            from launcher.cli.app import app  # noqa: PLC0415
 
         app()
     except LauncherError as error:

@@ -65,6 +65,7 @@ async def build(options: BuildOptions, report: ReportProgress) -> Built:
     and the previous engine stays.
     """
     cache, path = built_path().parent, _search_path()
+    source.require_source(options.source, cache)
     source.require_tools(options.source, path)
     order = order_here(options)
     backends.require(order, path)

@@ -36,12 +36,27 @@ def identity(given: Path | None) -> str:
     return f"{given.name} {digest.hexdigest()[:12]}"
 
 
-def require_tools(given: Path | None, path: str) -> None:
-    """Raises EngineBuildError if the given source does not exist, or a build tool would have to be downloaded."""
+def require_source(given: Path | None, cache: Path) -> None:
+    """Raises EngineBuildError, before anything is read or copied, if a given source cannot be one."""
     if given is None:
         return
     if not given.exists():
         raise EngineBuildError(f"--source {given}: there is no such file or folder")
+    if not given.is_dir():
+        if not given.is_file():
+            raise EngineBuildError(f"--source {given}: it is neither an archive nor a folder")
+        return
+    _llama_in(given, given)
+    if cache.resolve().is_relative_to(given.resolve()):
+        raise EngineBuildError(
+            f"--source {given}: the cache folder {cache} is in it: set TRILLAMA_CACHE to another place"
+        )
+
+
+def require_tools(given: Path | None, path: str) -> None:
+    """Raises EngineBuildError if something would have to be downloaded beside the given source."""
+    if given is None:
+        return
     if missing := missing_tools(path):
         names = " and ".join(missing)
         raise EngineBuildError(
@@ -61,11 +76,16 @@ async def obtain(given: Path | None, folder: Path, steps: Steps) -> Path:
     archive = given.absolute() if given else await _download(folder, steps)
     step = "copying" if archive.is_dir() else "unpacking"
     await steps.run(step, sys.executable, "-P", "-m", "launcher.build.source", str(archive), str(unpacked))
+    return _llama_in(unpacked, archive)
+
+
+def _llama_in(folder: Path, given: Path) -> Path:
+    """llama.cpp's folder in that folder. Raises EngineBuildError, which names what was given, if there is none."""
     for place in _PLACES:
-        for found in unpacked.glob(place) if place != "." else (unpacked,):
+        for found in folder.glob(place) if place != "." else (folder,):
             if all((found / name).is_file() for name in LLAMA):
                 return found
-    raise EngineBuildError(f"there is no source of llama.cpp with its server in {archive}")
+    raise EngineBuildError(f"there is no source of llama.cpp with its server in {given}")
 
 
 async def _download(folder: Path, steps: Steps) -> Path:

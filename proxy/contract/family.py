@@ -1,5 +1,6 @@
 """The proxy's part of a family file, read once, frozen; `launcher.settings.family` adds the launcher's part."""
 
+import re
 from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
@@ -11,6 +12,7 @@ Pooling = Literal["mean", "cls", "last"]
 Words = Literal["engine", "original"]
 
 INSTRUCTION = "{instruction}"  # in a task's prefix: where the request's instruction is put
+_PLACEHOLDER = re.compile(r"\{\s*([^\W\d]\w*)\s*\}")  # of a template, as model cards have it: `{task_description}`
 
 
 class Strict(BaseModel):
@@ -27,6 +29,9 @@ class TaskSettings(Strict):
 
     @model_validator(mode="after")
     def _check_instruction(self) -> Self:
+        for found in _PLACEHOLDER.finditer(self.prefix):
+            if found[0] != INSTRUCTION:
+                raise ValueError(f"has {found[0]} in its prefix, but only {INSTRUCTION} is filled in")
         if (INSTRUCTION in self.prefix) != (self.instruction is not None):
             lacking = "instruction" if self.instruction is None else f"{INSTRUCTION} in its prefix"
             raise ValueError(f"has no {lacking}: a task has both, or neither")
@@ -42,7 +47,7 @@ class RopeScaling(Strict):
     """How positions are scaled, for texts longer than the model was trained with; llama-server's `--rope-scaling`."""
 
     type: Literal["linear", "yarn"]  # the method
-    freq_scale: Annotated[float, Field(gt=0, le=1)]  # 0.25: texts may be four times as long
+    freq_scale: Annotated[float, Field(ge=0.001, le=1)]  # 0.25: texts may be four times as long
 
 
 class VectorRules(BaseModel):
@@ -109,6 +114,8 @@ class Family(BaseModel):
                 raise ValueError(f"trained_dimensions.{name} = {size} is more than dimensions = {self.dimensions}")
         self.check_task(self.default_task, "default_task")
         for alias, task in self.task_aliases.items():
+            if alias in self.tasks and alias != task:
+                raise ValueError(f"task_aliases.{alias} is a task itself, with a prefix of its own")
             if task not in self.tasks:
                 raise ValueError(
                     f"task_aliases.{alias} names the task {task!r}, but there are: {', '.join(self.tasks)}"

@@ -20,6 +20,7 @@ _MESSAGES = {
     "model_type": "must be a table",
     "string_type": "must be a string",
     "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -43,6 +44,8 @@ def read_toml(path: Path) -> dict[str, object]:
         raise BadSettings(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadSettings(f"{path}: not valid TOML: {error}") from error
+    except RecursionError:
+        raise BadSettings(f"{path}: not valid TOML: its lists or tables are nested too deeply") from None
 
 
 def validated_settings(model: type[T], given: Mapping[str, object], where: Path | str) -> T:

@@ -85,6 +85,22 @@ async def test_what_is_no_source_is_refused(
         await build(BuildOptions(source=given), ignore)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda at: at, "there is no source of llama.cpp with its server in "),
+        (lambda _: Path(os.devnull), "--source /dev/null: it is neither an archive nor a folder"),
+        (llama, "--source .*: the cache folder .*/cache is in it: set TRILLAMA_CACHE"),
+    ],
+    ids=["any folder", "a device", "a folder with the cache in it"],
+)
+def test_what_cannot_be_a_source_is_refused_before_it_is_read(
+    tmp_path: Path, given: Callable[[Path], Path], said: str
+) -> None:
+    with pytest.raises(EngineBuildError, match=said):
+        source.require_source(given(tmp_path), tmp_path / "cache")
+
+
 @pytest.mark.parametrize("name", ["../outside", "/outside"])
 def test_an_archive_writes_nothing_outside_its_folder(tmp_path: Path, name: str) -> None:
     entry, path = tarfile.TarInfo(name), tmp_path / "source.tar"
