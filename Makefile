@@ -7,10 +7,10 @@ comma := ,
 # Installs $(1) into .venv, with one line that shows which package pip is at. pip's errors are shown as they are.
 define install
 	@{ $(BIN)/python -u -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt \
-		--editable '$(1)' || echo failed; } | while read -r does what rest; do case $$does in \
-			Collecting|Processing) test ! -t 1 || printf '\r  fetching %-50.50s' "$$what" ;; \
-			Installing) test ! -t 1 || printf '\r  %-60s\n' "unpacking all of them" ;; \
-			failed) exit 1 ;; \
+		--editable '$(1)' || echo failed; } | while read -r does what rest; do case "$$does $$what" in \
+			Collecting\ *|Processing\ *) test ! -t 1 || printf '\r  fetching %-50.50s' "$$what" ;; \
+			Installing\ collected) test ! -t 1 || printf '\r  %-60s\n' "unpacking all of them" ;; \
+			failed\ ) exit 1 ;; \
 		esac; done
 endef
 

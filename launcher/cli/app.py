@@ -58,7 +58,7 @@ def serve_(
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8080].")
     ] = None,
 ) -> None:
-    """Start a llama-server for each model, and the proxy, and serve until Ctrl-C."""
+    """Start the llama-servers and the proxy, and serve until Ctrl-C."""
     read = partial(settings_of, config, demo=demo, tiny=tiny, overrides={"host": host, "port": port})
     asyncio.run(serve.run_serve(read, out=stdout, err=stderr))
 
@@ -67,7 +67,7 @@ def serve_(
 def proxy(
     config: Annotated[Path, typer.Option("--config", help="The proxy's TOML file; see configs/proxy.toml.")],
 ) -> None:
-    """Run the proxy alone, in front of llama-servers that run elsewhere."""
+    """Run the proxy alone, for llama-servers that run elsewhere."""
     os.execv(sys.executable, (sys.executable, "-P", "-m", "proxy", "--config", str(config)))  # noqa: S606 # no shell wanted
 
 
@@ -84,7 +84,7 @@ def embed(
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Embed texts with the running server, or with one started for this call only."""
+    """Embed texts with the running server, or one started for this."""
     if format is Format.NPY and sys.stdout.isatty():
         raise ArgumentError("--format npy writes binary data, and standard output is a terminal: add > vectors.npy")
     texts = given_texts(text or [], file or [], sys.stdin)
@@ -113,7 +113,7 @@ def plan(
         str | None, typer.Option(help="Plan for this much memory, e.g. 16G [default: what is free].")
     ] = None,
 ) -> None:
-    """Show what fits into the memory, and why: quantisation, devices, longest text."""
+    """Show what fits into the memory, and why. That is quantisation, devices, longest text."""
     memory = plan_cli.given_memory(vram, ram)
     plan_cli.show_plan(settings_of(config, demo=demo, tiny=tiny), memory, stdout)
 

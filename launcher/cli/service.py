@@ -43,7 +43,7 @@ def install(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> None:
-    """Write the unit, enable it and start it; an earlier one of ours is replaced."""
+    """Write the unit, enable it and start it. An earlier one of ours is replaced."""
     file = _config_file(config, user)
     settings = load(file)
     installation = Installation(
@@ -74,7 +74,7 @@ def install(
 
 @service_app.command(epilog=SERVICE_EXIT_CODES)
 def uninstall(user: User = False, dry_run: DryRun = False) -> None:
-    """Stop, disable and remove the units that `install` wrote, and nothing else; models and settings stay."""
+    """Stop, disable and remove the units that `install` wrote. Nothing else: models and settings stay."""
     folder, manager = units.unit_folder(user), Manager(user)
     found = systemctl.ours(folder)
     if dry_run:
@@ -90,7 +90,7 @@ def uninstall(user: User = False, dry_run: DryRun = False) -> None:
 
 @service_app.command("status", epilog=SERVICE_EXIT_CODES)
 def service_status(user: User = False) -> None:
-    """Show whether it runs, since when, its own status, and its last log lines."""
+    """Show whether it runs. Also since when, its own status, and its last log lines."""
     manager = Manager(user)
     manager.check()
     shown = manager.show(SERVICE_UNIT)

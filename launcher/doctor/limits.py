@@ -24,7 +24,7 @@ def processors(proc: Path = PROC) -> Finding:
     quota, threads = cpu_quota(proc), engine_threads(proc)
     limit = f", a CPU quota of {quota:.3g}" if quota is not None else ""
     used = f": the engine computes with {threads}" if threads else ""
-    text = f"{usable_cores(proc)} of {os.cpu_count()} logical cores, {physical_cores(proc)} of their own{limit}{used}"
+    text = f"{usable_cores(proc)} of {os.cpu_count()} logical cores, {physical_cores(proc)} physical{limit}{used}"
     if quota is not None and quota < 1:
         return warn(f"{text}, so the engine pauses part of the time", "give the container at least one whole CPU")
     return ok(text)

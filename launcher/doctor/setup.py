@@ -135,7 +135,7 @@ async def complete_model_files(settings: Settings, deep: bool) -> Finding:
     missing = [name for name in family.weights.models if name not in here]
     read = "read completely" if deep else "headers checked"
     later = f"; {', '.join(missing)}: downloaded at the first start" if missing else ""
-    return ok(f"{', '.join(here) or 'none'} here, {read}{later}")
+    return ok((f"{', '.join(here)} here, {read}" if here else "none here") + later)
 
 
 def _wanted(settings: Settings) -> tuple[ModelFile, ...]:

@@ -27,7 +27,8 @@ def listen(host: HostConfig) -> socket.socket:
         fix = (
             "choose another with --port" if error.errno == errno.EADDRINUSE else "is --host an address of this machine?"
         )
-        raise StartError(f"cannot listen on {host.host}:{host.port}: {error.strerror}; {fix}") from error
+        reason = str(error.strerror).partition(" (while ")[0]  # socket repeats the address there
+        raise StartError(f"cannot listen on {host.host}:{host.port}: {reason}; {fix}") from error
 
 
 def _inherited() -> socket.socket | None:

@@ -34,7 +34,7 @@ def bench(
     seed: Annotated[int, typer.Option(help="The same seed sends the same texts.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Measure the running server, or one started for this: short, medium, long, mixed texts; 1, 8, 32 at once."""
+    """Measure the running server, or one started for this. Short, medium, long, mixed texts; 1, 8, 32 at once."""
     settings = settings_of(config, demo=demo, tiny=tiny)
     headers = authorization(settings.host, api_key)
     found = asyncio.run(until_signal(_run(settings, url, task, headers, Load(seconds=seconds, seed=seed))))

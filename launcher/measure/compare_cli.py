@@ -50,7 +50,7 @@ def compare(
     min_overlap: Annotated[float, typer.Option(help="Least mean share of the top ten in common.")] = OVERLAP,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Decide whether model file B can replace A, by how far vectors and rankings drift: go or no-go."""
+    """Decide whether model file B can replace A. Go or no-go, by how far vectors and rankings drift."""
     settings = load(config)
     backend = backend or next(iter(settings.family.weights.models))
     if backend not in settings.family.weights.models:

@@ -61,7 +61,7 @@ def tune(
     write: Annotated[bool, typer.Option("--write", help="Keep the best for `trillama serve`.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Measure which slots, flash attention and threads are fastest on this machine, with right vectors."""
+    """Find the fastest slots, flash attention and threads here. Settings that change the vectors are discarded."""
     settings = settings_of(config, demo=demo, tiny=tiny)
     _check_backend(settings, backend)
     found = asyncio.run(until_signal(_run(settings, backend, minutes=minutes, seed=seed)))

@@ -89,7 +89,8 @@ class ModelSettings(Strict):
 
     # any that the repositories offer, or "auto": the best that fits this machine; else the family's own
     quantization: str | None = None
-    files: dict[str, LocalPath] = Field(default_factory=dict)  # a local GGUF file per backend, instead of a download
+    # a local GGUF file per backend, instead of a download; a relative path is relative to the working directory
+    files: dict[str, LocalPath] = Field(default_factory=dict)
     # a LoRA per backend as a local GGUF file, instead of the family's, or where it has none
     lora_files: dict[str, LocalPath] = Field(default_factory=dict)
 

@@ -236,6 +236,8 @@ async def test_logs_are_kept_per_run(family: dict[str, object]) -> None:
         assert (code, output.splitlines()) == (0, ["code said this"])
         code, output = await serve.command("logs")
         assert "retrieval: retrieval said this" in output.splitlines()
+        code, output = await serve.command("logs", "code", "--earlier", "9")
+        assert (code, "code.log.9: a llama-server writes errors only" in output) == (0, True)
 
 
 async def test_that_nothing_runs_is_reported(family: dict[str, object], tmp_path: Path) -> None:

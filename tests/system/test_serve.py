@@ -142,7 +142,8 @@ async def test_a_taken_port_is_reported_before_anything_starts(config: dict[str,
         port = taken.getsockname()[1]
         async with trillama_serve({**config, "port": port}, ready=False) as serve:
             assert await serve.ended() == 75
-            assert f"cannot listen on 127.0.0.1:{port}" in "".join(serve.output)
+            said = f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port\n"
+            assert said in "".join(serve.output)
 
 
 @pytest.mark.parametrize("engine_kind", ["embedded"], indirect=True)

@@ -39,6 +39,12 @@ def test_the_list_has_what_is_needed_to_choose(run: Run) -> None:
     assert all(re.match(r"\d+ tokens|does not fit", row["fits"]) for row in rows.values())
     shown = run("families")
     assert (shown.code, all(name in shown.out for name in rows)) == (0, True)
+    tasks = [line for line in shown.out.splitlines() if line.startswith("    ")]
+    assert max(map(len, tasks)) <= 80, "a terminal would break a name"
+    assert {name for line in tasks for name in line.strip(" ,").split(", ")} >= {
+        "code2completion.passage",
+        "code.query",
+    }
 
 
 def test_each_fault_of_a_family_file_has_a_line(run: Run, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def test_verify_finds_a_flipped_byte_without_a_network_and_its_fix_works(place: 
 
 
 def test_a_file_whose_content_is_gone_is_reported(place: Place) -> None:
+    nothing = place.models("verify")
+    assert (nothing.code, "`trillama models pull` downloads them" in nothing.out) == (0, True)
     assert place.models("pull").code == 0
     place.blob("code", "Q4_K_M").unlink()
     listed, verified = place.models("list", "--local"), place.models("verify")
