@@ -132,4 +132,5 @@ def _summary(plan: Plan) -> str:
     vram, ram = sum(one.vram for one in needs) / GIB, sum(one.ram for one in needs) / GIB
     sizes = f"{vram:.1f} GiB of VRAM and {ram:.1f} GiB of RAM" if vram else f"{ram:.1f} GiB of RAM"
     turns = f", {len(plan.on_demand)} on demand" if plan.on_demand else ""
-    return f"{len(needs)} models at {plan.quantization}, texts of up to {plan.batch_tokens} tokens{turns}: {sizes}"
+    models = "1 model" if len(needs) == 1 else f"{len(needs)} models"
+    return f"{models} at {plan.quantization}, texts of up to {plan.batch_tokens} tokens{turns}: {sizes}"

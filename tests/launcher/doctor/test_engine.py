@@ -140,3 +140,5 @@ async def test_what_can_never_fit_fails_and_what_does_not_fit_now_warns() -> Non
     assert now.level is Level.WARN
     assert fits.level is Level.OK
     assert fits.text.startswith("3 models at Q4_K_M, texts of up to 512 tokens: ")
+    small = await doctor_engine.memory_plan(machine(settings_of(family="bge-m3", max_input_tokens=512)))
+    assert small.text.startswith("1 model at Q8_0, ")
