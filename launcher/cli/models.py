@@ -113,7 +113,10 @@ def verify(config: ConfigFile = None) -> None:
         stdout.say(f"DAMAGED  {sentence}")
     damaged = len(unreadable)
     cached = sources.files_here(family)
-    if not (unreadable or cached or own):
+    loras = [
+        (one, here) for one in sources.lora_files(family, settings.host.models) if (here := sources.find_here(one))
+    ]
+    if not (unreadable or cached or own or loras):
         stdout.say(f"no file of {family.name} is here: `trillama models pull` downloads them")
     for file in cached:
         fix = f"{file.quantization} --backend {file.backend}{again}"
@@ -123,10 +126,9 @@ def verify(config: ConfigFile = None) -> None:
     for backend, path in own.items():
         found = _File(f"{backend} (your own)", path, None, header_check.check_model)
         damaged += not _verified(found, family, "copy the file again")
-    for lora in sources.lora_files(family, settings.host.models):
-        if here := sources.find_here(lora):
-            found = _File(f"{lora.backend} LoRA", here, sha256_in_name(here), header_check.check_lora)
-            damaged += not _verified(found, family, "copy the file again" if lora.local else f"rm {here.resolve()}")
+    for lora, path in loras:
+        found = _File(f"{lora.backend} LoRA", path, sha256_in_name(path), header_check.check_lora)
+        damaged += not _verified(found, family, "copy the file again" if lora.local else f"rm {path.resolve()}")
     if damaged:
         raise ModelError(f"{damaged} file{'s' if damaged > 1 else ''} not as expected: run the commands above")
 
