@@ -1,6 +1,7 @@
 """SentencePiece's BPE (`llama`), as Gemma and Llama 2 have it: llama.cpp, Hugging Face and SentencePiece agree.
 
-The pair of pieces whose joined piece has the highest score is merged first; a character without a piece becomes bytes.
+The pair of pieces whose joined piece has the highest score is merged first, of equal ones the leftmost; a character
+without a piece becomes bytes.
 """
 
 from collections.abc import Mapping
@@ -61,10 +62,17 @@ def _model(header: _Header) -> models.BPE:
 
 
 def _merges(header: _Header, ids: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Every way to join two pieces to a third, the best third first; in no GGUF file, so derived from the scores."""
+    """Every way to join two pieces to a third, the best third first; in no GGUF file, so derived from the scores.
+
+    Mistral's runs of spaces share one score. The leftmost pair of a run is the one that joins to the longest piece, so
+    the longest comes first; ranks cannot tell the leftmost of other equal pieces.
+    """
     merges = list[tuple[int, int]]()
     normal = [token for token, (_, kind) in enumerate(header.typed) if kind == TokenKind.NORMAL]
-    for token in sorted(normal, key=header.scores.__getitem__, reverse=True):
+    joined = [token for token in normal if len(set(header.tokens[token])) > 1]
+    if len({header.scores[token] for token in joined}) < len(joined):
+        raise UnsupportedTokenizer("two pieces have one score, so which is merged first is not known")
+    for token in sorted(normal, key=lambda token: (header.scores[token], len(header.tokens[token])), reverse=True):
         piece = header.tokens[token]
         splits = ((piece[:end], piece[end:]) for end in range(1, len(piece)))
         merges += sorted((ids[left], ids[right]) for left, right in splits if left in ids and right in ids)
