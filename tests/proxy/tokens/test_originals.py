@@ -82,6 +82,15 @@ def test_any_text_has_them_without_a_space_before_it_and_with_user_defined_token
     assert ours.encode([text])[0][1:] == list(by_the_book(vocabulary, text))
 
 
+def test_pieces_of_one_score_that_are_no_run_are_refused(tmp_path: Path) -> None:
+    spm, scores = original("spm"), list(original("spm").scores or [])
+    first, second = (token for token, piece in enumerate(spm.tokens) if piece in {"▁t", "er"})
+    scores[second] = scores[first]
+    path = write_vocabulary(tmp_path / "tied.gguf", spm.model_copy(update={"scores": scores}))
+    with pytest.raises(UnsupportedTokenizer, match="two pieces have one score"):
+        load_tokenizer(path)
+
+
 def test_pinned_texts_have_them_too(like_gemma: tuple[Original, Tokenizer]) -> None:
     vocabulary, ours = like_gemma
     for text, ids in zip(texts(), ours.encode(texts()), strict=True):
