@@ -111,7 +111,7 @@ class Fleet:
                 self.maybe_paused |= self.backends.keys()
                 if restarted:  # the old proxy's requests need the llama-servers as they were
                     await self._proxy.finished(deployment.settings.host.proxy.start_wait_s / 2)
-            except BaseException:
+            except BaseException:  # also a cancellation: the restarts will not come
                 self._awaiting_restart = set()
                 raise
             for name in restarted:

@@ -36,7 +36,7 @@ async def private_folder(base: Path) -> AsyncIterator[Path]:
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-    except BaseException:  # also a cancellation
+    except BaseException:  # also a cancellation: no sweeper removes the folder
         shutil.rmtree(folder, ignore_errors=True)
         raise
     try:
