@@ -46,7 +46,7 @@ class PieceOrder:
 
 @dataclass(slots=True)
 class _Attempts:
-    """The nodes that a piece was sent to in vain, and those whose queues are full."""
+    """The nodes that failed to compute a piece, and those whose queues are full."""
 
     failed: dict[str, ProxyError] = field(default_factory=dict)
     full: dict[str, Overloaded] = field(default_factory=dict)

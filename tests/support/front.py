@@ -43,7 +43,7 @@ class StubProcess:
         file, output = self.folder / f"{self.name}.json", self.folder / f"{self.name}.log"
         file.unlink(missing_ok=True)
         argv = (sys.executable, "-P", "-m", "tests.support.stub_node", "--port", str(self.port), "--host", self.host)
-        env = {**os.environ, "PYTHONPATH": os.getcwd()}
+        env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
         self.process = await self.exits.enter_async_context(
             running((*argv, "--ready-file", str(file), *self.options), env=env, grace_s=5, output=output)
         )
