@@ -1,6 +1,7 @@
 """One node as a Front sees it: its client, its load, and whether it is up."""
 
 import asyncio
+import io
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ _PROBE_S = 0.5
 _PROBE_TIMEOUT_S = 1.0
 _MISSES = 2  # in a row, until a node is down that neither refuses connections nor answers
 _CONNECT_S = 1.0
+_LARGE_BODY = 2**18  # bytes: of a document, or of a request that is sent whole
 
 
 @dataclass(slots=True)
@@ -125,7 +127,7 @@ class Node:
 
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> NodeAnswer:
         async with self._session.post(
-            f"{self.url}/v1/embeddings", data=body, headers=headers, allow_redirects=False
+            f"{self.url}/v1/embeddings", data=_streamed(body), headers=headers, allow_redirects=False
         ) as response:
             return NodeAnswer(response.status, response.headers, await response.read())
 
@@ -201,6 +203,11 @@ def _session() -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
         skip_auto_headers=("User-Agent",),
     )
+
+
+def _streamed(body: bytes) -> bytes | io.BytesIO:
+    """The body as aiohttp sends it: a large one in parts, between which other requests are served."""
+    return body if len(body) < _LARGE_BODY else io.BytesIO(body)
 
 
 def _words(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """A Front and its nodes as processes, and the requests that are sent to it."""
 
 import asyncio
+import io
 import json
 import os
 import sys
@@ -31,6 +32,7 @@ class StubProcess:
     folder: Path
     options: tuple[str, ...] = ()
     host: str = "127.0.0.1"
+    through: tuple[str, ...] = ()  # a command that runs it
     process: asyncio.subprocess.Process | None = None
     exits: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -42,10 +44,15 @@ class StubProcess:
         """Returns once it listens."""
         file, output = self.folder / f"{self.name}.json", self.folder / f"{self.name}.log"
         file.unlink(missing_ok=True)
-        argv = (sys.executable, "-P", "-m", "tests.support.stub_node", "--port", str(self.port), "--host", self.host)
+        argv = (*self.through, sys.executable, "-P", "-m", "tests.support.stub_node", "--host", self.host)
         env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
         self.process = await self.exits.enter_async_context(
-            running((*argv, "--ready-file", str(file), *self.options), env=env, grace_s=5, output=output)
+            running(
+                (*argv, "--port", str(self.port), "--ready-file", str(file), *self.options),
+                env=env,
+                grace_s=5,
+                output=output,
+            )
         )
         await _written(file, self.process, output)
 
@@ -167,7 +174,7 @@ class Load:
         body = orjson.dumps({"input": inputs, "task": "retrieval.passage"})
         headers = {"Accept": "application/octet-stream", "Content-Type": "application/json"}
         try:
-            async with session.post(f"{self.url}/v1/embeddings", data=body, headers=headers) as response:
+            async with session.post(f"{self.url}/v1/embeddings", data=io.BytesIO(body), headers=headers) as response:
                 content = await response.read()
                 if response.status != 200:
                     self.lost.append(f"{response.status} {content[:300]!r}")
