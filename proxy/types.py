@@ -41,7 +41,7 @@ class EmbedRequest:
     The inputs in `refused`, by index, are invalid: "" stands in their place. `default_task` is the dialect's task if
     none is given; None leaves it to the server. `partial`: an input that fails does not fail the others. `late`: the
     inputs are the chunks of one document. `multivector`: a vector for each token. `client` stands for the API key;
-    the caller waits for `timeout_s`.
+    the caller waits for `timeout_s`. `bulk`: nobody waits for it, and it never goes before requests that somebody does.
     """
 
     inputs: Sequence[Input]
@@ -60,6 +60,7 @@ class EmbedRequest:
     encodings: tuple[Encoding, ...] = (Encoding.FLOAT,)
     client: str = ""
     timeout_s: float | None = None
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

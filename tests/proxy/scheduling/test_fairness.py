@@ -79,6 +79,17 @@ def test_batches_with_bulk_are_small_only_after_a_recent_interactive_request() -
     assert len(waiting.next_batch(0, interactive_lately=True)) == SLOTS // 2
 
 
+def test_a_query_passes_small_requests_that_nobody_waits_for() -> None:
+    waiting = queue()
+    for _ in range(3 * SLOTS):
+        text = TokenizedText(b"%d" % next(NUMBERS), 1)
+        job = QueuedRequest(1, asyncio.Future(loop=CLOSED_LOOP), Caller(bulk=True))
+        waiting.enqueue(job, [text])
+        assert not job.interactive
+    query = enqueue(waiting, 1)
+    assert query in owners(waiting.next_batch(0, interactive_lately=True))
+
+
 @given(LENGTHS, LENGTHS, st.floats(1, 10 * BATCH / BATCH_S))
 def test_a_batch_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
     bulk: list[int], queries: list[int], speed: float
