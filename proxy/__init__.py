@@ -9,7 +9,8 @@ The path of one request, folder by folder; each imports only from those below it
 - `scheduling`: the backend's queue: fair between API keys, composed into batches, retried, failed texts isolated.
 - `llama`: the client of one llama-server. The vectors then return the same way, rendered by the dialect.
 
-`contract` is what the launcher shares with the proxy; `process` concerns the process alone; `app` connects the parts.
+`contract` and `bulk`, jobs of many rows, are what the launcher shares with the proxy; `process` concerns the process
+alone; `app` connects the parts.
 """
 
 PART_OF = "trillama"  # how `trillama.py` recognises this package
