@@ -51,6 +51,8 @@ QUARANTINED = Counter(
     registry=REGISTRY,
 )
 RECOVERIES = Counter("trillama_recoveries", "Times a backend had to be verified again", ("backend",), registry=REGISTRY)
+BATCH_JOBS = Gauge("trillama_batch_jobs", "Batch jobs that are kept", ("state",), registry=REGISTRY)
+BATCH_LINES = Counter("trillama_batch_lines", "Lines of batch jobs that are done", ("result",), registry=REGISTRY)
 
 
 class QueueMeters:

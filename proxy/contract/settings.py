@@ -78,6 +78,12 @@ class ProxyOptions(Strict):
     serial_backends: bool = False  # one batch at a time over all backends; set where no GPU computes
     cache_bytes: Annotated[int, Field(ge=0)] = 0  # keep computed vectors, by their exact tokens and model; 0: do not
     cache_file: LocalPath | None = None  # keep them in this SQLite file; without it in memory
+    # keep the files and jobs of the batch APIs in this folder; without it these APIs are off. `trillama serve` sets one
+    batches_dir: LocalPath | None = None
+    max_batch_bytes: Positive = 20 * 2**30  # on disk, of all files of the batch APIs: uploads, and results
+    max_batch_file_bytes: Positive = 200 * 2**20  # of one uploaded file
+    max_batch_lines: Positive = 50_000  # requests of one batch
+    batch_kept_s: Seconds = 7 * 24 * 3600.0  # how long uploads, and results after a job's end, are kept
     # what `trillama models pull --multivector` makes; without it where that puts it
     multivector_file: LocalPath | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # of the proxy's log

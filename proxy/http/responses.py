@@ -9,6 +9,17 @@ from aiohttp import web
 from proxy.types import EmbedResult
 from proxy.wire.json_slices import Rows, plain_json, slices, without_large
 
+PROVENANCE = {
+    "X-Trillama-Model": "The family that made the vectors.",
+    "X-Trillama-Task": "The task as served.",
+    "X-Trillama-Prefix": "The prefix as served, as JSON; with `{instruction}` for the request's own.",
+    "X-Trillama-Model-Digest": "The model file's SHA-256.",
+    "X-Trillama-Quantization": "The model file's quantisation.",
+    "X-Trillama-Engine": "The build of llama.cpp.",
+    "X-Trillama-Pooling": "How the states of a text's tokens became its vector.",
+    "X-Trillama-Vector-Space": "Vectors can be compared if and only if this is the same.",
+}
+
 
 async def send(
     request: web.Request, body: object, *, status: int = 200, headers: Mapping[str, str] | None = None
