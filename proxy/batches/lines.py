@@ -1,7 +1,8 @@
 """The lines of a job's input: each a whole request with an id of its client's, read in parts that fit the memory."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +25,9 @@ class LineFault:
 
     code: str
     message: str
+
+
+DUPLICATE = LineFault("duplicate_custom_id", "custom_id: an earlier line has the same")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ class LineReader:
     """Reads a job's lines in order; it remembers their ids, because no two may have the same."""
 
     rules: LineRules
-    seen: set[str] = field(default_factory=set)
+    _seen: set[bytes] = field(default_factory=set)  # digests: ids can be long
 
     def line(self, raw: bytes) -> BatchLine:
         found = self._envelope(raw)
@@ -141,11 +145,12 @@ class LineReader:
         custom_id, body = found.get("custom_id"), found.get("body")
         if not isinstance(custom_id, str) or not custom_id:
             return BatchLine(None, LineFault("missing_custom_id", "custom_id: must be a string that is not empty"))
-        if fault := self._fault(custom_id, found):
+        digest = hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
+        if fault := _fault(found) or (DUPLICATE if digest in self._seen else None):
             return BatchLine(custom_id, fault)
-        self.seen.add(custom_id)
+        self._seen.add(digest)
         try:
-            return BatchLine(custom_id, bulk(jina.parse(body)))
+            return BatchLine(custom_id, jina.parse(body))
         except Invalid as error:
             return BatchLine(custom_id, error)
 
@@ -161,16 +166,10 @@ class LineReader:
             return LineFault("invalid_json_line", error.message.replace("the body", "the line", 1))
         return found if isinstance(found, dict) else LineFault("invalid_json_line", "the line is not a JSON object")
 
-    def _fault(self, custom_id: str, found: dict[str, object]) -> LineFault | None:
-        if custom_id in self.seen:
-            return LineFault("duplicate_custom_id", "custom_id: an earlier line has the same")
-        if found.get("method", "POST") != "POST":
-            return LineFault("invalid_method", "method: must be POST")
-        if found.get("url", URLS[0]) not in URLS:
-            return LineFault("invalid_url", f"url: must be {URLS[0]}")
-        return None
 
-
-def bulk(parsed: ParsedRequest) -> ParsedRequest:
-    """The same as a request that nobody waits for."""
-    return replace(parsed, request=replace(parsed.request, bulk=True))
+def _fault(found: dict[str, object]) -> LineFault | None:
+    if found.get("method", "POST") != "POST":
+        return LineFault("invalid_method", "method: must be POST")
+    if found.get("url", URLS[0]) not in URLS:
+        return LineFault("invalid_url", f"url: must be {URLS[0]}")
+    return None

@@ -19,8 +19,8 @@ from proxy.types import EmbedResult
 from proxy.wire.dialect import ErrorRenderer, ParsedRequest
 from proxy.wire.json_slices import json_parts
 
-# These may pass: a job waits for that.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+# Of OSErrors that may pass: a job waits for that.
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def write_part(
     except StorageFull as error:
         return BatchFault(code=error.code, message=error.message)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL_DISK:
             raise
         return BatchFault(code="DISK_FULL", message=f"the results cannot be written: {error.strerror}")
     return None

@@ -11,7 +11,16 @@ from proxy import metrics
 from proxy.batches.jobs import BatchJob
 from proxy.batches.lines import BatchLine, BatchPart, LineFault, LineRules, count_lines, parts_to_do
 from proxy.batches.records import BatchFault, BatchState, BatchStatus
-from proxy.batches.results import LineResult, PartCounts, answered, counts_on_disk, refused, unanswered, write_part
+from proxy.batches.results import (
+    FULL_DISK,
+    LineResult,
+    PartCounts,
+    answered,
+    counts_on_disk,
+    refused,
+    unanswered,
+    write_part,
+)
 from proxy.batches.storage import BatchStorage
 from proxy.bulk.concurrency import CallLimit
 from proxy.bulk.ledger import PartLedger
@@ -52,7 +61,7 @@ class RunContext:
 
 
 class JobRun:
-    """Runs the job, and alone writes its state meanwhile. Cancelled, it leaves what is done. Raises OSError."""
+    """Runs the job, and alone writes its state meanwhile. Cancelled, it leaves what is done. Blocks. Raises OSError."""
 
     def __init__(self, job: BatchJob, context: RunContext) -> None:
         self.job = job
@@ -158,18 +167,23 @@ class JobRun:
         self.job = replace(self.job, state=self.state.model_copy(update=changes))
 
     async def _save(self, **changes: object) -> None:
-        """Change the state and write it. Raises OSError."""
+        """Change the state and write it, as soon as the disk has room. Raises OSError."""
+        while (error := await self._save_if_possible(**changes)) is not None:
+            if error.errno not in FULL_DISK:
+                raise error
+            await asyncio.sleep(DISK_RETRY_S)
+
+    async def _save_if_possible(self, **changes: object) -> OSError | None:
+        """The same, where the next time is soon enough; returns what prevented it."""
         self._saved_at = time.monotonic()
         self._change(**changes)
-        async with self._saving:
-            await _completed(lambda: self.job.save(self.state))
-
-    async def _save_if_possible(self, **changes: object) -> None:
-        """The same, where the next time is soon enough."""
         try:
-            await self._save(**changes)
+            async with self._saving:
+                await _completed(lambda: self.job.save(self.state))
         except OSError as error:
             log.warning("%s: its state cannot be written: %s", self.job.spec.id, error.strerror)
+            return error
+        return None
 
 
 async def _completed(work: Callable[[], T]) -> T:
