@@ -8,11 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from proxy.batches.jobs import BatchJobs
-from proxy.batches.lines import LineRules
-from proxy.batches.owner import BatchOwner
-from proxy.batches.run import RunContext
-from proxy.batches.storage import BatchLimits, NoStorage, opened_storage
 from proxy.contract.family import Family
 from proxy.contract.settings import BackendSettings, ProxySettings, TokenIds
 from proxy.dialects import jobs
@@ -26,8 +21,7 @@ from proxy.embedding.service import EmbedService, ServedLimits
 from proxy.embedding.tasks import TaskTable
 from proxy.embedding.token_states import ModelStates
 from proxy.http import admin, openapi, pages, routes
-from proxy.http.batches import files as batch_files
-from proxy.http.batches import shared as batches
+from proxy.http.batches import setup
 from proxy.llama.client import LlamaClient, connect
 from proxy.llama.token_client import TokenClient
 from proxy.models.cache import open_cache
@@ -69,7 +63,7 @@ async def serving(
                     if accepting:
                         await acceptor.accept()
                     until_end = [tasks.create_task(acceptor.finish_when_asked())]
-                    if owner := _batch_owner(config, service, app):
+                    if owner := setup.batch_owner(app, config, service.embed, service.limits):
                         until_end.append(tasks.create_task(owner.run(app[middleware.STOPPING])))
                     yield
                     for task in until_end:
@@ -112,29 +106,6 @@ async def _service(config: ProxySettings, family: Family) -> AsyncIterator[Embed
             finally:
                 for task in serving_tasks:
                     task.cancel()
-
-
-def _batch_owner(config: ProxySettings, service: EmbedService, app: web.Application) -> BatchOwner | None:
-    """What runs the jobs of the batch APIs, if there is room for any."""
-    jobs, limits = app[batches.STORED_JOBS], service.limits
-    if isinstance(jobs, NoStorage):
-        return None
-    rules = LineRules(max_bytes=config.max_body_bytes, items=limits.items, dimensions=limits.dimensions)
-    context = RunContext(
-        embed=service.embed, render_error=middleware.render_common_error, storage=jobs.storage, rules=rules
-    )
-    return BatchOwner(jobs, context)
-
-
-def _batch_jobs(config: ProxySettings) -> BatchJobs | NoStorage:
-    limits = BatchLimits(
-        total_bytes=config.max_batch_bytes,
-        file_bytes=config.max_batch_file_bytes,
-        lines=config.max_batch_lines,
-        kept_s=config.batch_kept_s,
-    )
-    storage = opened_storage(config.batches_dir, limits)
-    return storage if isinstance(storage, NoStorage) else BatchJobs(storage)
 
 
 def _decode(policy: TokenIds) -> Decode | None:
@@ -196,10 +167,7 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, j
     app[routes.BODY_LIMITS] = body.BodyLimits(
         max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, min_rate=MIN_RATE
     )
-    app[batches.STORED_JOBS] = _batch_jobs(config)
-    app[batch_files.UPLOAD_LIMITS] = body.BodyLimits(
-        max_bytes=config.max_batch_file_bytes + body.FORM_BYTES, timeout_s=config.body_timeout_s, min_rate=MIN_RATE
-    )
+    setup.keep_batches(app, config)
     app[pages.FAMILY] = family
     app[pages.NOTICE] = config.notice or ""
     app[pages.SCRAPE] = Scrape(service.all_models.values(), LauncherClient(config.launcher), family.name)
