@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import subprocess
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from launcher.processes.child import running
 from proxy.types import Matrix
 from tests.clients.catalogue import ADDRESS, BATCH_CLIENTS, CLIENTS, OF_ALL, PAGES, SCRIPTS, Client
 from tests.clients.conftest import TEXTS, Found, Truth, addressed, surroundings, unit
+from tests.clients.environments import PythonEnvironment
 from tests.support.engine import llama_server
 from tests.support.stack import BACKENDS, BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
@@ -113,6 +115,21 @@ def test_a_batch_of_openais_is_run_listed_and_cancelled(client: Client, found: F
         "cancelled": "cancelled",
         "missing": "NOT_FOUND",
     }
+
+
+def test_the_code_of_the_page_of_batches_runs(served: Stack, tmp_path: Path) -> None:
+    page = (PAGES.parent / "batches.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (line,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "requests.jsonl").write_text(line, encoding="utf-8")
+    (tmp_path / "page.py").write_text(code.replace(ADDRESS, served.url), encoding="utf-8")
+    argv = PythonEnvironment("openai").argv(tmp_path / "page.py")
+    env = surroundings(tmp_path)
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    (answer,) = map(orjson.loads, done.stdout.strip().splitlines())
+    assert answer["custom_id"] == "doc-1"
+    assert len(answer["response"]["body"]["data"][0]["embedding"]) == 512
 
 
 def the_first_dimensions(found: Found, truth: Truth) -> None:
