@@ -69,7 +69,7 @@ async def test_killed_and_replaced_proxies_leave_every_line_answered_once(tmp_pa
         "max_input_tokens": 512,
         "models": {"files": {name: str(path) for name, path in models.items()}},
         "engine": quick_engine(),
-        "supervision": {"first_delay_s": 0.1},
+        "supervision": {"quick_delay_s": 0.1, "probe_interval_s": 0.1},  # a proxy that was never seen up is given up
     }
     bodies = [{"input": TEXT.format(n), "task": "retrieval.passage"} for n in range(LINES)]
     lines = [orjson.dumps({"custom_id": f"{n}", "url": "/v1/embeddings", "body": one}) for n, one in enumerate(bodies)]
