@@ -43,6 +43,7 @@ def main() -> None:
     logging.raiseExceptions = False  # a line that cannot be written is dropped: the terminal closed, or a full disk
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger().handlers[0].addFilter(Repeats())
+    os.umask(0o077)  # caches and batches have the users' texts in them
     open_files.raise_limit()
     allocator.return_large_blocks()
     # A text is tokenised in microseconds: waking a thread pool costs more, and the engine needs the cores.

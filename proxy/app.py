@@ -19,6 +19,7 @@ from proxy.edge.connections import Connections, Deadlines
 from proxy.edge.http_server import running_server
 from proxy.edge.origins import Origins
 from proxy.http import admin, openapi, pages, routes
+from proxy.http.batches import setup
 from proxy.http.service import EmbeddingService
 from proxy.monitoring.scrape import Scrape
 from proxy.process import open_files
@@ -66,9 +67,12 @@ async def serving(
                 ):
                     if accepting:
                         await acceptor.accept()
-                    finishing = tasks.create_task(acceptor.finish_when_asked())
+                    until_end = [tasks.create_task(acceptor.finish_when_asked())]
+                    if owner := setup.batch_owner(app, config, served.service):
+                        until_end.append(tasks.create_task(owner.run(app[middleware.STOPPING])))
                     yield
-                    finishing.cancel()
+                    for task in until_end:
+                        task.cancel()
             finally:
                 served.service.drain()
                 await acceptor.stop_accepting()
@@ -113,6 +117,7 @@ def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs
     app[routes.BODY_LIMITS] = body.BodyLimits(
         max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, min_rate=MIN_RATE
     )
+    setup.keep_batches(app, config)
     app[pages.FAMILY] = served.family
     app[pages.SCRAPE] = served.scrape
     facts = openapi.ServedFacts(

@@ -85,6 +85,8 @@ FRONT_IN_FLIGHT = Gauge(
 FRONT_NODES = Gauge(
     "trillama_front_nodes", "Nodes in the list; ready: with all backends", ("state",), registry=REGISTRY
 )
+BATCH_JOBS = Gauge("trillama_batch_jobs", "Batch jobs that are kept", ("state",), registry=REGISTRY)
+BATCH_LINES = Counter("trillama_batch_lines", "Lines of batch jobs that are done", ("result",), registry=REGISTRY)
 
 
 class QueueMeters:

@@ -73,6 +73,12 @@ class EdgeOptions(Strict):
     start_wait_s: Annotated[float, Field(ge=0)] = 120.0  # how long requests wait for a model that is started on demand
     # how long requests wait for a model that failed, before they get a 503
     recovery_s: Annotated[float, Field(ge=0)] = 60.0
+    # keep the files and jobs of the batch APIs in this folder; without it these APIs are off. `trillama serve` sets one
+    batches_dir: LocalPath | None = None
+    max_batch_bytes: Positive = 20 * 2**30  # on disk, of all files of the batch APIs: uploads, and results
+    max_batch_file_bytes: Positive = 200 * 2**20  # of one uploaded file
+    max_batch_lines: Positive = 50_000  # requests of one batch
+    batch_kept_s: Seconds = 7 * 24 * 3600.0  # how long uploads, and results after a job's end, are kept
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # of the proxy's log
 
     @property

@@ -19,6 +19,8 @@ from proxy.edge.http_connection import connection_of
 from proxy.edge.middleware import CLIENT, REQUEST_ID, SUMMARY, Handler
 from proxy.errors import Invalid, invalid
 from proxy.http import docs, openapi, pages, raw_floats
+from proxy.http.batches import files as batch_files
+from proxy.http.batches import jobs as batch_jobs
 from proxy.http.pages import FAMILY, SERVICE
 from proxy.http.responses import load_headers, provenance_headers, send
 from proxy.models.admission import estimate
@@ -199,6 +201,20 @@ ROUTES: Sequence[web.RouteDef] = (
     web.get("/info", pages.tei_info),
     *(web.get(path, pages.models) for path in pages.LISTS),
     web.get("/v1/models/{id}", pages.model),
+    web.post("/v1/files", batch_files.upload_file),
+    web.get("/v1/files", batch_files.list_files),
+    web.get("/v1/files/{id}", batch_files.get_file),
+    web.delete("/v1/files/{id}", batch_files.delete_file),
+    web.get("/v1/files/{id}/content", batch_files.file_content),
+    web.post("/v1/batches", with_body(batch_jobs.create_batch)),
+    web.get("/v1/batches", batch_jobs.list_batches),
+    web.get("/v1/batches/{id}", batch_jobs.get_batch),
+    web.post("/v1/batches/{id}/cancel", batch_jobs.cancel_batch),
+    web.post("/v1/batch/embeddings", with_body(batch_jobs.submit_batch)),
+    web.get("/v1/batch/{id:batch_[^/]+}", batch_jobs.batch_status),
+    web.delete("/v1/batch/{id:batch_[^/]+}", batch_jobs.delete_batch),
+    web.get("/v1/batch/{id:batch_[^/]+}/output", batch_jobs.batch_output),
+    web.get("/v1/batch/{id:batch_[^/]+}/errors", batch_jobs.batch_errors),
     web.get("/health", pages.health),
     web.get("/ready", pages.ready),
     web.get("/metrics", pages.prometheus),
