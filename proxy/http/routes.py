@@ -16,11 +16,11 @@ from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
 from proxy.dialects.jobs import Job, Jobs
 from proxy.edge import body
 from proxy.edge.http_connection import connection_of
-from proxy.edge.middleware import CLIENT, SUMMARY, Handler
+from proxy.edge.middleware import CLIENT, REQUEST_ID, SUMMARY, Handler
 from proxy.errors import Invalid, invalid
 from proxy.http import docs, openapi, pages, raw_floats
 from proxy.http.pages import FAMILY, SERVICE
-from proxy.http.responses import provenance_headers, send
+from proxy.http.responses import load_headers, provenance_headers, send
 from proxy.models.admission import estimate
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.types import EmbedRequest, EmbedResult
@@ -55,7 +55,7 @@ async def _embedded(request: web.Request, parsed: ParsedRequest, raw: str | None
     # Raw floats cannot carry the errors of single inputs.
     result = await request.app[SERVICE].embed(replace(parsed.request, partial=False) if raw else parsed.request)
     asyncio.get_running_loop().call_soon(_observe, request, result)  # after the response is sent
-    headers = provenance_headers(result)
+    headers = {**provenance_headers(result), **load_headers(request.app[SERVICE].load())}
     if raw:
         return raw_floats.response(raw, result, headers)
     return await send(request, parsed.render(result), headers=headers)
@@ -125,13 +125,14 @@ def _size(request: EmbedRequest, family: Family) -> int:
 
 
 def _with_headers(request: web.Request, parsed: ParsedRequest) -> ParsedRequest:
-    """The request with the path's model, the client and its timeout. Raises Invalid."""
+    """The request with the path's model, the client, its timeout and the request's id. Raises Invalid."""
     timeout = request.headers.get("X-Request-Timeout")
     complete = replace(
         parsed.request,
         model=_model(request, parsed.request.model),
         client=request.get(CLIENT, ""),
         timeout_s=_seconds(timeout) if timeout else None,
+        request_id=request[REQUEST_ID],
     )
     return replace(parsed, request=complete)
 
