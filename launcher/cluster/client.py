@@ -36,7 +36,7 @@ async def drain_node(base: Path, node: str, *, undo: bool, within_s: float) -> C
         raise ArgumentError(f"there is no node {node}; there are {', '.join(known) or 'none'}")
     view = await ask_cluster(base, "DELETE" if undo else "POST", f"/drained/{node}")
     deadline = time.monotonic() + within_s
-    while not undo and any(node in one for one in view.fronts):  # a Front forgets a node when its last piece is done
+    while not undo and any(name.split(",")[0] == node for one in view.fronts for name in one):  # `NAME, leaving`
         if time.monotonic() > deadline:
             raise LauncherError(f"{node} still computes after {within_s:g} s")
         await asyncio.sleep(_POLL_S)

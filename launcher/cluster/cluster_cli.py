@@ -193,9 +193,10 @@ def _page(view: ClusterView) -> Group:
         memory = f"{program.resident_bytes / 2**20:,.0f} MiB"
         programs.add_row(program.name, str(program.pid or ""), str(program.restarts), memory)
     rolling = ", rolling" if view.rolling else ""
-    title = f"trillama cluster at {view.url}, Ray {view.ray}, {len(view.hosts)} hosts, spaces {view.spaces}{rolling}"
-    notes = [f"{one.report.host}: {one.reason}" for one in view.nodes if one.reason]
-    return Group(Text(title), nodes, *map(Text, [*notes, *filter(None, [view.message])]), programs)
+    title = f"trillama cluster at {view.url}, Ray {view.ray}, {len(view.hosts)} hosts{rolling}"
+    notes = [f"{name}: vector space {space}" for name, space in view.spaces.items()]
+    notes += [f"{one.report.host}: {one.reason}" for one in view.nodes if one.reason]
+    return Group(Text(title), nodes, *map(Text, filter(None, [*notes, view.message])), programs)
 
 
 def _table(*headings: str) -> Table:

@@ -35,7 +35,7 @@ class Remembered(BaseModel):
     """What outlives a restart of the head."""
 
     revision: int = 1
-    spaces: str | None = None
+    spaces: dict[str, str] = Field(default_factory=dict)
     drained: tuple[str, ...] = ()
     nodes: dict[str, str] = Field(default_factory=dict)
 
@@ -44,7 +44,7 @@ class Remembered(BaseModel):
 class NodeWish:
     """What the user fixes: the vector spaces, and nodes by name that run without Ray."""
 
-    spaces: str | None
+    spaces: Mapping[str, str]
     urls: Mapping[str, str]
 
 
@@ -66,7 +66,7 @@ class ClusterView(BaseModel):
     message: str
     revision: int
     rolling: bool
-    spaces: str | None
+    spaces: dict[str, str]
     hosts: tuple[str, ...]
     nodes: tuple[HostVerdict, ...]
     fronts: tuple[dict[str, dict[str, object]], ...]

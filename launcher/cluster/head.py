@@ -28,7 +28,7 @@ from launcher.systemd import notify
 from launcher.terminal.signals import until_signal
 from proxy.contract.front import FrontSettings
 
-RAY_GRACE_S = 20.0
+RAY_GRACE_S = 5.0  # Ray ends its processes one by one, and what they keep survives SIGKILL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +160,7 @@ def _write_settings(cluster: Cluster, place: _FrontPlace, folder: Path) -> None:
         **config.proxy.model_dump(exclude_unset=True),
         family=folder / "family.toml",
         piece_texts=config.front.piece_texts,
+        spaces=config.front.spaces,
         control=place.control,
     )
     text = tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True, exclude_defaults=True))

@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 EXPIRES_S = 15.0  # a node reports once a second
 
@@ -13,15 +13,14 @@ EXPIRES_S = 15.0  # a node reports once a second
 class HostReport(BaseModel, frozen=True):
     """What a node says of itself: one `trillama serve` on one host.
 
-    `revision` is the roll that started it. `spaces` names the vector spaces of all its backends, as `/ready` does; it
-    is empty while the node serves nothing yet, then `url` is, too. `quantization` is what differs most often.
+    `revision` is the roll that started it. `spaces` is the vector space of each backend, as `/ready` has it, with the
+    quantisation in brackets; it is empty while the node does not answer yet.
     """
 
     host: str
     pid: int
     url: str = ""
-    spaces: str = ""
-    quantization: str = ""
+    spaces: dict[str, str] = Field(default_factory=dict)
     revision: int
     ready: bool = False
     cause: str = ""  # why it is not ready
@@ -91,24 +90,39 @@ class Seen(BaseModel, frozen=True):
     message: str = ""
 
 
-def next_spaces(pinned: str | None, fixed: str | None, reports: Sequence[HostReport], revision: int) -> str | None:
-    """The vector spaces that the cluster serves from now on: it never serves two at once.
+Spaces = Mapping[str, str]
+
+
+def next_spaces(pinned: Spaces, fixed: Spaces, reports: Sequence[HostReport], revision: int) -> Spaces:
+    """The vector spaces that the cluster serves from now on: it never serves two of one backend.
 
     `fixed` is what cluster.toml asks for. Without it the first ready node's are pinned, and move only to those of
     nodes that a roll, `revision`, has started, once as many of these are ready as of those that serve now.
     """
     ready = [one for one in reports if one.ready and one.spaces]
-    if pinned is None:
-        return fixed or next((one.spaces for one in ready), None)
-    serving = sum(one.spaces == pinned for one in ready)
-    rolled = [one.spaces for one in ready if one.revision == revision and one.spaces != pinned]
-    candidates = [fixed] if fixed else list(dict.fromkeys(rolled))
-    moved = [one for one in candidates if one != pinned and rolled.count(one) >= max(serving, 1)]
-    return moved[0] if moved else pinned
+    if fixed:
+        return fixed
+    serving = [one.spaces for one in ready if agree(one.spaces, pinned)]
+    rolled = [one.spaces for one in ready if one.revision == revision and not agree(one.spaces, pinned)]
+    if pinned and (not rolled or sum(agree(rolled[0], one) for one in rolled) < len(serving)):
+        # A backend that starts on demand adds its space at its first request.
+        return {**{name: space for one in serving for name, space in _known(one).items()}, **pinned}
+    return next((_known(spaces) for spaces in (rolled or serving)), pinned)
+
+
+def agree(spaces: Spaces, pinned: Spaces) -> bool:
+    """Whether a node with these spaces may serve beside those that are pinned."""
+    mine, theirs = _known(spaces), _known(pinned)
+    return all(space.split(" ")[0] == theirs[name].split(" ")[0] for name, space in mine.items() if name in theirs)
+
+
+def _known(spaces: Spaces) -> dict[str, str]:
+    """Without those of backends that have not been started yet."""
+    return {name: space for name, space in spaces.items() if not space.startswith("unknown")}
 
 
 def listed_nodes(
-    before: Mapping[str, str], reports: HostReports, pinned: str | None, drained: Collection[str]
+    before: Mapping[str, str], reports: HostReports, pinned: Spaces, drained: Collection[str]
 ) -> dict[str, str]:
     """The URL of each node that the Fronts may use, by its host; they find out by themselves which answer now.
 
@@ -116,12 +130,12 @@ def listed_nodes(
     """
     known = {report.host for report, _ in reports.nodes}
     silent = {} if reports.complete else {host: url for host, url in before.items() if host not in known}
-    told = {one.host: one.url for one, _ in reports.nodes if one.url and one.spaces and one.spaces == pinned}
+    told = {one.host: one.url for one, _ in reports.nodes if one.spaces and agree(one.spaces, pinned)}
     return {host: url for host, url in {**silent, **told}.items() if host not in drained}
 
 
 def verdicts(
-    nodes: Sequence[tuple[HostReport, int]], pinned: str | None, drained: Collection[str]
+    nodes: Sequence[tuple[HostReport, int]], pinned: Spaces, drained: Collection[str]
 ) -> tuple[HostVerdict, ...]:
     """Each node with the reason why it gets no requests, if there is one."""
     return tuple(
@@ -130,13 +144,14 @@ def verdicts(
     )
 
 
-def _reason(report: HostReport, pinned: str | None, drained: Collection[str]) -> str:
+def _reason(report: HostReport, pinned: Spaces, drained: Collection[str]) -> str:
     if report.host in drained:
         return "drained"
     if not report.ready or not report.spaces:
         return report.cause or "it starts"
-    if report.spaces != pinned:
-        return f"another vector space: {report.spaces} ({report.quantization}), the cluster serves {pinned}"
+    for name, space in report.spaces.items():
+        if not agree({name: space}, pinned):
+            return f"other vector space: {name} {space}, the cluster serves {pinned[name]}"
     return ""
 
 

@@ -158,10 +158,10 @@ def own_address(head: str, port: int) -> str:
 
 
 def ray_folder() -> Path:
-    """Where a host's Ray keeps its sockets and logs."""
-    folder = runtime_base() / "trillama-ray"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    """Where a host's Ray keeps its sockets and logs: private, which Ray's own folder in it is not."""
+    private = runtime_base() / "trillama-ray"
+    private.mkdir(mode=0o700, exist_ok=True)
+    return private / "r"  # short: the paths of Ray's sockets are close to the longest possible
 
 
 def _of_systemd() -> Path | None:

@@ -25,8 +25,8 @@ class FrontOptions(Strict):
     port: Port = 8080  # 0: a free one
     fronts: Annotated[int, Field(ge=1, le=16)] = 2  # processes; with one, a killed Front interrupts service for seconds
     piece_texts: Positive = 32  # texts that a request's piece for one node has at most
-    # the vector spaces that are served, as a node's `/ready` names them; without it those of the first node
-    spaces: str | None = None
+    # the vector space of each backend, as a node's `/ready` names it; without them those of the first node
+    spaces: dict[str, str] = Field(default_factory=dict)
 
 
 class RayOptions(Strict):

@@ -10,7 +10,8 @@ import aiohttp
 import orjson
 from pydantic import BaseModel
 
-SPACES_HEADER = "X-Trillama-Spaces"
+from proxy.contract.front import SPACES_HEADER
+
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 

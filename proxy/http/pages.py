@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from proxy import metrics
 from proxy.contract.family import Family
+from proxy.contract.front import SPACES_HEADER
 from proxy.dialects import ollama, tei
 from proxy.embedding.tasks import Route
 from proxy.errors import ModelNotFound, ModelNotServed
@@ -24,7 +25,6 @@ from proxy.wire.dialect import validated
 SERVICE: web.AppKey[EmbeddingService] = web.AppKey("service", EmbeddingService)
 FAMILY = web.AppKey("family", Family)
 STARTED = int(time.time())
-SPACES_HEADER = "X-Trillama-Spaces"
 LISTS = ("/v1/models", "/models", "/openai/models", "/openai/v1/models", "/v1beta/openai/models")  # Azure's, Gemini's
 
 Page = Callable[[web.Request, object], Awaitable[web.StreamResponse]]  # with the JSON body of the request

@@ -6,6 +6,8 @@ requests must not end then. It reads `wanted.json` and writes `seen.json`, both 
 
 import argparse
 import logging
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -28,6 +30,7 @@ def deploy(file: Path, folder: Path) -> None:
     config = load_cluster(file).config
     address = f"{config.ray.address}:{config.ray.port}"
     ray.init(address=address, namespace=node.NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # Ray's own handler writes its stack
     serve.start(proxy_location="Disabled")  # no request passes through Ray
     table = node.host_table()
     deployed: tuple[int, int] | None = None

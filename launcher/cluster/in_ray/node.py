@@ -3,13 +3,10 @@
 import asyncio
 import logging
 import os
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import NoReturn
 
 import aiohttp
@@ -20,9 +17,9 @@ from ray.serve.schema import ServeDeploySchema
 
 from launcher.cluster import nodes
 from launcher.cluster.nodes import QUEUED, SPEED, HostReport, HostTable
-from launcher.cluster.ray_start import HEAD_RESOURCE, NODE_RESOURCE, NODE_VARIABLE, NodeCommand
+from launcher.cluster.ray_start import HEAD_RESOURCE, NODE_RESOURCE, NODE_VARIABLE, NodeCommand, ray_folder
 from launcher.cluster.settings import ClusterConfig
-from launcher.control.ready_file import SPACES_HEADER, Announcement, read_announcement
+from launcher.control.ready_file import Announcement, read_announcement
 from launcher.processes.child_log import ChildLog
 from launcher.settings.folders import LOGS, make_folder
 
@@ -71,11 +68,12 @@ def built_application(arguments: Mapping[str, float]) -> object:
         health_check_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=GRACE_S + 10,
+        user_config={"unready_s": arguments["unready_s"]},
     )
-    return node.bind(int(arguments["revision"]), arguments["unready_s"])
+    return node.bind(int(arguments["revision"]))
 
 
-def host_table() -> object:
+def host_table() -> "ray.actor.ActorHandle":
     """The handle of the table of nodes, which Ray starts on the head if it does not run."""
     actor = ray.remote(HostTable).options(
         name=TABLE,
@@ -96,21 +94,31 @@ class Node:
     Ray Serve makes one for each host, checks it, and makes another where it dies.
     """
 
-    async def __init__(self, revision: int, unready_s: float) -> None:
+    def __init__(self, revision: int) -> None:
         self._revision = revision
-        self._unready_s = unready_s
         self._command = NodeCommand.model_validate_json(os.environ[NODE_VARIABLE])
-        self._folder = Path(tempfile.mkdtemp(prefix="trillama-node-"))
+        self._ready_file = ray_folder().with_name("node.json")
         self._log = ChildLog(make_folder(LOGS) / "node.log")
         self._until_end = AsyncExitStack()
-        self._process = self._start(await self._until_end.enter_async_context(self._log.pipe()))
+        self._process: subprocess.Popen[bytes] | None = None
         self._announced: Announcement | None = None
-        self._latest = HostReport(host=self._command.host, pid=self._process.pid, revision=revision, cause="it starts")
+
+    async def reconfigure(self, settings: Mapping[str, float]) -> None:
+        """Called by Ray after it made us, and for other settings: start the node, and wait until it serves.
+
+        Only then Ray counts us as started; models take as long as they take.
+        """
+        self._unready_s = settings["unready_s"]
+        if self._process is not None:
+            return
+        self._ready_file.unlink(missing_ok=True)  # of one that was killed
+        self._process = process = self._start(await self._until_end.enter_async_context(self._log.pipe()))
+        self._latest = self._known(process, cause="it starts")
         self._ready_at = time.monotonic()
         # Ray owns the lifetime of an actor: it ends its loop, with this task, together with the process.
-        self._reporting = asyncio.create_task(self._keep_reporting())
-        while self._announced is None:  # Ray counts it as started when this returns; models take as long as they take
-            self._check_running()
+        self._reporting = asyncio.create_task(self._keep_reporting(process))
+        while self._announced is None:
+            self._check_running(process)
             await asyncio.sleep(_POLL_S)
 
     async def check_health(self) -> None:
@@ -118,7 +126,9 @@ class Node:
 
         A node whose model recovers is not ready for a while and repairs itself: starting it again would take longer.
         """
-        self._check_running()
+        if self._process is None:
+            return
+        self._check_running(self._process)
         if time.monotonic() - self._ready_at > self._unready_s:
             raise RuntimeError(f"the node was not ready for {self._unready_s:g} s: {self._latest.cause}")
 
@@ -127,6 +137,8 @@ class Node:
         return {QUEUED: float(self._latest.queued_tokens), SPEED: self._latest.tokens_per_s}
 
     async def __del__(self) -> None:
+        if self._process is None:
+            return
         self._reporting.cancel()
         with suppress(Exception):  # the head may be away, and the node must end all the same
             async with asyncio.timeout(REPORT_S):
@@ -136,12 +148,11 @@ class Node:
             await asyncio.to_thread(self._process.wait, GRACE_S)
         self._process.kill()
         await self._until_end.aclose()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, output: int) -> subprocess.Popen[bytes]:
-        # Not our own `processes.child`: forking a process that runs gRPC's threads is not safe, and its preexec_fn
-        # makes Python fork; `setpriv` asks the kernel for the same after a vfork.
-        ready = ("--ready-file", str(self._folder / "ready.json"))
+        # Not by `processes.child`, whose preexec_fn makes Python fork: this process has gRPC's threads. `setpriv` asks
+        # the kernel for the same: to kill the node when we are gone.
+        ready = ("--ready-file", str(self._ready_file))
         leash = ("setpriv", "--pdeathsig", "KILL", "--")
         with os.fdopen(output, "wb") as stream:
             return subprocess.Popen(
@@ -152,14 +163,19 @@ class Node:
                 env=_environment(),
             )
 
-    def _check_running(self) -> None:
-        if (code := self._process.poll()) is not None:
+    def _check_running(self, process: subprocess.Popen[bytes]) -> None:
+        if (code := process.poll()) is not None:
             raise RuntimeError(f"the node on {self._command.host} ended with {code}: {self._log.telling}")
 
-    async def _keep_reporting(self) -> NoReturn:
+    def _known(self, process: subprocess.Popen[bytes], cause: str = "") -> HostReport:
+        return HostReport(host=self._command.host, pid=process.pid, revision=self._revision, cause=cause)
+
+    async def _keep_reporting(self, process: subprocess.Popen[bytes]) -> NoReturn:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             while True:
-                await self._look(session)
+                self._latest = await self._look(session, process)
+                if self._latest.ready or self._announced is None:
+                    self._ready_at = time.monotonic()
                 try:
                     async with asyncio.timeout(REPORT_S * 5):
                         await (await _table()).report.remote(self._latest)
@@ -167,18 +183,14 @@ class Node:
                     log.warning("the head does not take reports: %r", error)
                 await asyncio.sleep(REPORT_S)
 
-    async def _look(self, session: aiohttp.ClientSession) -> None:
-        """Ask the node how it is."""
-        known = HostReport(host=self._command.host, pid=self._process.pid, revision=self._revision)
-        self._announced = self._announced or read_announcement(self._folder / "ready.json")
-        if self._process.poll() is not None:
-            self._latest = known.model_copy(update={"cause": "it has ended"})
-        elif self._announced is None:
-            self._latest = known.model_copy(update={"cause": "it starts"})
-        else:
-            self._latest = await _asked(session, known.model_copy(update={"url": self._announced.url}))
-        if self._latest.ready or self._announced is None:
-            self._ready_at = time.monotonic()
+    async def _look(self, session: aiohttp.ClientSession, process: subprocess.Popen[bytes]) -> HostReport:
+        """How the node is."""
+        self._announced = self._announced or read_announcement(self._ready_file)
+        if process.poll() is not None:
+            return self._known(process, cause="it has ended")
+        if self._announced is None:
+            return self._known(process, cause="it starts")
+        return await _asked(session, self._known(process).model_copy(update={"url": self._announced.url}))
 
 
 async def _asked(session: aiohttp.ClientSession, known: HostReport) -> HostReport:
@@ -190,19 +202,14 @@ async def _asked(session: aiohttp.ClientSession, known: HostReport) -> HostRepor
             return known.model_copy(
                 update={
                     "ready": response.status == 200,
-                    "spaces": headers.get(SPACES_HEADER, ""),
-                    "quantization": _quantization(body.get("spaces", {})),
+                    "spaces": {name: f"{one['space']} ({one['quantization']})" for name, one in body["spaces"].items()},
                     "cause": "" if response.status == 200 else f"not ready: {body.get('backends')}",
                     "queued_tokens": int(headers.get("X-Queue-Tokens", 0)),
                     "tokens_per_s": float(headers.get("X-Tokens-Per-Second", 0)),
                 }
             )
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError) as error:
         return known.model_copy(update={"cause": f"/ready does not answer: {error!r}"})
-
-
-def _quantization(spaces: Mapping[str, Mapping[str, str]]) -> str:
-    return ", ".join(dict.fromkeys(one["quantization"] for one in spaces.values()))
 
 
 async def _table() -> "ray.actor.ActorHandle":
