@@ -14,7 +14,15 @@ import tomli_w
 
 from launcher.cluster.director import Director, NodeWish
 from launcher.cluster.haproxy import fronts_configuration, haproxy_program
-from launcher.cluster.ray_start import NodeCommand, RayPlace, head_command, join_command, ray_environment, ray_folder
+from launcher.cluster.ray_start import (
+    NodeCommand,
+    RayPlace,
+    head_command,
+    head_environment,
+    join_command,
+    ray_environment,
+    ray_folder,
+)
 from launcher.cluster.settings import Cluster
 from launcher.errors import ConfigError, StartError
 from launcher.fleet.listener import listen
@@ -67,7 +75,7 @@ async def run_join(head: str, place: RayPlace, token: Path, node: NodeCommand) -
     ray = KeptProgram(
         name="ray",
         command=lambda: join_command(place, head),
-        env=ray_environment(token, node=node),
+        env=ray_environment(token, node),
         grace_s=RAY_GRACE_S,
         first_delay_s=1.0,
         started=lambda: notify.tell(READY="1"),
@@ -134,7 +142,7 @@ def _ray_programs(cluster: Cluster, options: HeadOptions, folder: Path, state: P
         (place.folder / "ray_current_cluster").unlink(missing_ok=True)
         return head_command(place)
 
-    environment = ray_environment(token, state / "ray", options.node)
+    environment = {**ray_environment(token, options.node), **head_environment(place, state / "ray")}
     yield KeptProgram(name="ray", command=start, env=environment, grace_s=RAY_GRACE_S, first_delay_s=1.0)
     deployer = (sys.executable, "-P", "-m", "launcher.cluster.in_ray.deployer", str(cluster.file), str(folder))
     yield KeptProgram(name="deployer", command=lambda: deployer, env=ray_environment(token), first_delay_s=2.0)

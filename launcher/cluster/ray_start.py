@@ -96,12 +96,16 @@ def _command(place: RayPlace, resources: Mapping[str, int]) -> tuple[str, ...]:
     )
 
 
-def ray_environment(token: Path, storage: Path | None = None, node: NodeCommand | None = None) -> dict[str, str]:
-    """What Ray's processes need in their environment; `storage` keeps the head's state, `node` is how a node starts."""
-    kept = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(storage)} if storage else {}
+def head_environment(place: RayPlace, storage: Path) -> dict[str, str]:
+    """What the head's Ray needs besides: a folder for its state, so that hosts and nodes outlive a restart of it."""
+    metrics = {"DASHBOARD_METRIC_PORT": str(place.first_port + 8)}
+    return {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(storage), **metrics}
+
+
+def ray_environment(token: Path, node: NodeCommand | None = None) -> dict[str, str]:
+    """What Ray's processes need in their environment; `node` is how this host starts its node."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-        **kept,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",

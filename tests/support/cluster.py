@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from tests.support.stack import unused_port
 
 START_S = 120.0
 POLL_S = 0.1
+_CLUSTERS = itertools.count()
 HOSTS = ("127.0.0.2", "127.0.0.3")
 
 
@@ -163,7 +165,7 @@ def children(pid: int) -> list[psutil.Process]:
 
 def free_ports() -> int:
     """The first of 512 ports that are likely free, below those that the system hands out: 128 for each host."""
-    return 20000 + os.getpid() % 20 * 512
+    return 20000 + (os.getpid() + next(_CLUSTERS)) % 20 * 512
 
 
 @dataclass(slots=True)
@@ -175,12 +177,12 @@ class Load:
     longest_s: float = 0.0
 
 
-async def post(session: aiohttp.ClientSession, url: str, texts: Sequence[str]) -> tuple[int, bytes]:
-    """The status and body of a request for these texts."""
+async def post(session: aiohttp.ClientSession, url: str, texts: Sequence[str]) -> tuple[int, bytes, Mapping[str, str]]:
+    """The status, body and headers of the answer to a request for these texts."""
     body = orjson.dumps({"model": "jina-embeddings-v4", "task": "retrieval.passage", "input": texts})
     headers = {"Content-Type": "application/json"}
     async with session.post(f"{url}/v1/embeddings", data=io.BytesIO(body), headers=headers) as response:
-        return response.status, await response.read()
+        return response.status, await response.read(), response.headers.copy()
 
 
 async def client(url: str, texts: Sequence[str], load: Load, stop: asyncio.Event) -> None:
@@ -189,7 +191,7 @@ async def client(url: str, texts: Sequence[str], load: Load, stop: asyncio.Event
         while not stop.is_set():
             began = time.monotonic()
             try:
-                status, body = await post(session, url, texts)
+                status, body, _ = await post(session, url, texts)
                 if status == 200 and len(orjson.loads(body)["data"]) == len(texts):
                     load.answered += 1
                 else:
