@@ -35,7 +35,7 @@ test-clients: .venv/installed-dev # real clients, in environments of their own: 
 	$(PYTEST) tests/clients $(ARGS)
 
 test-cluster: .venv-cluster/installed # two hosts on this machine under kills: Ray is 750 MB the first time
-	.venv-cluster/bin/pytest tests/cluster $(ARGS)
+	.venv-cluster/bin/pytest --timeout 300 tests/cluster $(ARGS)
 
 test-vulkan: .venv/installed-dev # a real GPU backend on Mesa's software device (docs/engine.md): a quarter of an hour the first time
 	$(BIN)/trillama engine build --vulkan --if-needed --out .venv/vulkan-engine

@@ -3,13 +3,13 @@
 import asyncio
 import io
 import itertools
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ import orjson
 import psutil
 import tomli_w
 
+from launcher.cluster.client import ask_cluster
+from launcher.errors import NotRunning
 from tests.support.stack import unused_port
 
 START_S = 120.0
@@ -47,9 +49,13 @@ class LocalCluster:
         )
 
     def status(self) -> dict[str, object]:
-        """What `status --json` prints; empty while the head does not answer."""
-        done = self.command("status", "--json")
-        return json.loads(done.stdout) if done.returncode in (0, 1) and done.stdout else {}
+        """What `status --json` prints; empty while the head does not answer. In a thread: a test may run a loop."""
+        with ThreadPoolExecutor(1) as thread:
+            asking = thread.submit(lambda: asyncio.run(ask_cluster(self.folder / "head", "GET", "/status")))
+            try:
+                return asking.result().model_dump(mode="json")
+            except (NotRunning, aiohttp.ClientError, OSError):
+                return {}
 
     def nodes(self) -> dict[str, dict[str, object]]:
         """Each node's report, with the reason why it gets no requests."""
