@@ -44,7 +44,7 @@ def at_once(nodes: int) -> int:
     return PIECES_PER_NODE * max(1, nodes)
 
 
-def others_of(queued: int, in_flight: int) -> int:
+def waiting_of_others(queued: int, in_flight: int) -> int:
     """The tokens of other callers that wait at a node, which said how many wait in all."""
     return max(0, queued - in_flight)
 

@@ -16,7 +16,7 @@ from proxy.front.spaces import Space, conflict, repinned
 log = logging.getLogger(__name__)
 
 
-class Nodes(Protocol):
+class ControlledNodes(Protocol):
     """What the control API needs."""
 
     def reports(self) -> Mapping[str, NodeReport]: ...
@@ -24,7 +24,7 @@ class Nodes(Protocol):
     def load(self) -> FrontLoad: ...
 
 
-class Fleet:
+class NodeFleet:
     """Each node is probed by a task of `tasks`, until it has left the list and completed its pieces."""
 
     def __init__(self, settings: FrontSettings, family: Family, tasks: asyncio.TaskGroup) -> None:

@@ -1,6 +1,7 @@
 """One node as a Front sees it: its client, its load, and whether it is up."""
 
 import asyncio
+import io
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,17 +13,18 @@ import aiohttp
 from proxy.contract.family import Family
 from proxy.errors import BackendLost, BackendUnavailable
 from proxy.front import node_state
-from proxy.front.choice import NodeLoad, others_of
+from proxy.front.choice import NodeLoad, waiting_of_others
 from proxy.front.node_api import NodeAnswer, whole_number
 from proxy.front.node_state import READY, NodeModels
 from proxy.front.spaces import Space
 
 log = logging.getLogger(__name__)
 
-PROBE_S = 0.5
-PROBE_TIMEOUT_S = 1.0
-MISSES = 2  # in a row, until a node is down that neither refuses connections nor answers
-CONNECT_S = 1.0
+_PROBE_S = 0.5
+_PROBE_TIMEOUT_S = 1.0
+_MISSES = 2  # in a row, until a node is down that neither refuses connections nor answers
+_CONNECT_S = 1.0
+_LARGE_BODY = 2**18  # bytes: of a document, or of a request that is sent whole
 
 
 @dataclass(slots=True)
@@ -118,27 +120,27 @@ class Node:
                 self._probe_now.clear()
                 await self._probe(family, refusal)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(PROBE_S):
+                    async with asyncio.timeout(_PROBE_S):
                         await self._probe_now.wait()
         finally:
             await self._session.close()
 
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> NodeAnswer:
         async with self._session.post(
-            f"{self.url}/v1/embeddings", data=body, headers=headers, allow_redirects=False
+            f"{self.url}/v1/embeddings", data=_streamed(body), headers=headers, allow_redirects=False
         ) as response:
             return NodeAnswer(response.status, response.headers, await response.read())
 
     async def _probe(self, family: Family, refusal: Callable[["Node"], str | None]) -> None:
         answers, doubts = self._answers, self._doubts
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 await self._read_state(family)
         except TimeoutError:
             # An answer to a piece is a sign of life, too: a busy node may be late with the probe's.
             self._misses = self._misses + 1 if answers == self._answers else 0
-            if self._misses >= MISSES:
-                await self._go_down(f"no answer to {MISSES} probes, of {PROBE_TIMEOUT_S:g} s each")
+            if self._misses >= _MISSES:
+                await self._go_down(f"no answer to {_MISSES} probes, of {_PROBE_TIMEOUT_S:g} s each")
         except (aiohttp.ClientError, OSError) as error:
             await self._go_down(_words(error))
         except BackendUnavailable as error:
@@ -189,7 +191,7 @@ class Node:
     def _note_load(self, headers: Mapping[str, str]) -> None:
         queued = whole_number(headers.get("X-Queue-Tokens"))
         if queued is not None:
-            self.state.others = others_of(queued, self.in_flight_tokens)
+            self.state.others = waiting_of_others(queued, self.in_flight_tokens)
         with suppress(ValueError):
             self.state.tokens_per_s = max(0.0, float(headers.get("X-Tokens-Per-Second", "")))
 
@@ -198,9 +200,14 @@ def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
         skip_auto_headers=("User-Agent",),
     )
+
+
+def _streamed(body: bytes) -> bytes | io.BytesIO:
+    """The body as aiohttp sends it: a large one in parts, between which other requests are served."""
+    return body if len(body) < _LARGE_BODY else io.BytesIO(body)
 
 
 def _words(error: Exception) -> str:

@@ -155,18 +155,18 @@ def input_error(code: str, message: str) -> ProxyError:
     return _SIMPLE.get(code, BadRequest)(message, param="input")
 
 
-def moved(error: ProxyError, by: int) -> ProxyError:
+def reindexed(error: ProxyError, by: int) -> ProxyError:
     """The error of an input whose index in the whole request is so much more than in its piece."""
     if isinstance(error, PoisonedInput):
         return PoisonedInput(error.index + by)
     if isinstance(error, Invalid):
         return Invalid(
             *(
-                Fault(field=_moved(one.field, by), message=one.message, type=one.type, input=one.input)
+                Fault(field=_reindexed(one.field, by), message=one.message, type=one.type, input=one.input)
                 for one in error.faults
             )
         )
-    same = type(error)(_moved(error.message, by), param=error.param, retry_after_s=error.retry_after_s)
+    same = type(error)(_reindexed(error.message, by), param=error.param, retry_after_s=error.retry_after_s)
     same.queue_tokens = error.queue_tokens
     return same
 
@@ -229,5 +229,5 @@ def _provenance(headers: Mapping[str, str]) -> Provenance:
     )
 
 
-def _moved(text: str, by: int) -> str:
+def _reindexed(text: str, by: int) -> str:
     return _INPUT.sub(lambda found: f"input{found[1]}{int(found[2]) + by}", text, count=1)

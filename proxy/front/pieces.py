@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from proxy.errors import ProxyError
-from proxy.front.node_api import moved
+from proxy.front.node_api import reindexed
 from proxy.models.admission import estimate
 from proxy.types import EmbedRequest, EmbedResult, Input
 
@@ -48,7 +48,7 @@ def whole(request: EmbedRequest) -> Piece:
     return _piece(request, 0, len(request.inputs))
 
 
-def cut(request: EmbedRequest, rules: PieceRules) -> list[Piece]:
+def cut_pieces(request: EmbedRequest, rules: PieceRules) -> list[Piece]:
     """The pieces of a request, in order. The chunks of a document, and multi-vectors, are one."""
     if request.late or request.multivector:
         return [whole(request)]
@@ -65,7 +65,9 @@ def merge(results: Sequence[tuple[int, EmbedResult]], failed: Mapping[int, Proxy
     ordered = sorted(results, key=lambda pair: pair[0])
     if len({result.provenance.space for _, result in ordered}) > 1:
         raise MixedSpaces
-    errors = {start + index: moved(error, start) for start, result in ordered for index, error in result.failed.items()}
+    errors = {
+        start + index: reindexed(error, start) for start, result in ordered for index, error in result.failed.items()
+    }
     return replace(
         ordered[0][1],
         vectors=np.concatenate([result.vectors for _, result in ordered if len(result.vectors)]),

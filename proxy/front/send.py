@@ -18,7 +18,7 @@ from proxy.errors import (
     ProxyError,
 )
 from proxy.front.choice import choose
-from proxy.front.fleet import Fleet
+from proxy.front.fleet import NodeFleet
 from proxy.front.node import Node
 from proxy.front.node_api import BrokenAnswer, NodeAnswer, error_of, piece_body, result_of
 from proxy.front.pieces import Piece, size_of
@@ -33,7 +33,7 @@ SHORT_BYTES = 2000  # a single text of at most so many is likely a query, which 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class PieceOrder:
     """What all pieces of a request have in common. `deadline` is the loop's time; `key` authenticates at the nodes."""
 
     request: EmbedRequest
@@ -46,7 +46,7 @@ class Order:
 
 @dataclass(slots=True)
 class _Attempts:
-    """The nodes that a piece was sent to in vain, and those whose queues are full."""
+    """The nodes that failed to compute a piece, and those whose queues are full."""
 
     failed: dict[str, ProxyError] = field(default_factory=dict)
     full: dict[str, Overloaded] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class _Attempts:
             self.failed[node.name] = error
 
 
-async def send(fleet: Fleet, order: Order, piece: Piece, number: int) -> EmbedResult:
+async def send_piece(fleet: NodeFleet, order: PieceOrder, piece: Piece, number: int) -> EmbedResult:
     """The vectors of a piece, which is the request's piece of that number.
 
     Raises BadRequest for what no node would compute; Overloaded if all nodes are full; the last error after ATTEMPTS.
@@ -99,7 +99,7 @@ def _counted(node: Node) -> Iterator[None]:
         metrics.FRONT_PIECES.labels(node.name, outcome).inc()
 
 
-def _read(fleet: Fleet, node: Node, order: Order, piece: Piece, answer: NodeAnswer) -> EmbedResult:
+def _read(fleet: NodeFleet, node: Node, order: PieceOrder, piece: Piece, answer: NodeAnswer) -> EmbedResult:
     """The result in an answer. Raises the error that it is, or BackendError if it cannot be used."""
     if answer.status != 200:
         error = error_of(answer, node.name)
@@ -145,7 +145,7 @@ def _all_full(errors: Collection[Overloaded]) -> Overloaded:
     return full
 
 
-def _headers(order: Order, number: int) -> dict[str, str]:
+def _headers(order: PieceOrder, number: int) -> dict[str, str]:
     """Raises DeadlineExceeded if no time is left."""
     left = order.deadline - asyncio.get_running_loop().time()
     if left <= 0:

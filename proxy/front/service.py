@@ -11,10 +11,10 @@ from proxy.contract.front import FrontSettings
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.errors import BackendUnavailable, BadRequest, DeadlineExceeded, PoisonedInput, ProxyError
 from proxy.front.choice import at_once
-from proxy.front.fleet import Fleet
-from proxy.front.node_api import moved
-from proxy.front.pieces import MixedSpaces, Piece, PieceRules, cut, merge, whole
-from proxy.front.send import Order, send
+from proxy.front.fleet import NodeFleet
+from proxy.front.node_api import reindexed
+from proxy.front.pieces import MixedSpaces, Piece, PieceRules, cut_pieces, merge, whole
+from proxy.front.send import PieceOrder, send_piece
 from proxy.front.spaces import UNKNOWN_SPACE
 from proxy.types import EmbedRequest, EmbedResult, Provenance, ReadyReport, ServedLimits, ServiceLoad, client_of
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 async def front_service(settings: FrontSettings, family: Family) -> AsyncIterator["FrontService"]:
     """Serve requests by the nodes in `settings` for the duration of the block."""
     async with asyncio.TaskGroup() as tasks:
-        fleet = Fleet(settings, family, tasks)
+        fleet = NodeFleet(settings, family, tasks)
         try:
             yield FrontService(settings, family, fleet)
         finally:
@@ -35,7 +35,7 @@ async def front_service(settings: FrontSettings, family: Family) -> AsyncIterato
 class FrontService:
     """As `EmbedService`, but computes nothing. A request that no node could compute gets the error of one node."""
 
-    def __init__(self, settings: FrontSettings, family: Family, fleet: Fleet) -> None:
+    def __init__(self, settings: FrontSettings, family: Family, fleet: NodeFleet) -> None:
         self.tasks = TaskTable(family, default_task=settings.default_task, model_aliases=settings.model_aliases)
         self.nodes = fleet
         self._settings, self._family = settings, family
@@ -103,8 +103,8 @@ class FrontService:
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
 
-    def _order(self, request: EmbedRequest, row: Route, deadline: float) -> Order:
-        return Order(
+    def _order(self, request: EmbedRequest, row: Route, deadline: float) -> PieceOrder:
+        return PieceOrder(
             request=request,
             task=row.task,
             backend=row.backend,
@@ -113,10 +113,10 @@ class FrontService:
             key=self._settings.node_api_key or self._keys.get(request.client),
         )
 
-    async def _embedded(self, order: Order) -> EmbedResult:
-        pieces = cut(order.request, self._rules)
+    async def _embedded(self, order: PieceOrder) -> EmbedResult:
+        pieces = cut_pieces(order.request, self._rules)
         if len(pieces) == 1:
-            return await send(self.nodes, order, pieces[0], 0)
+            return await send_piece(self.nodes, order, pieces[0], 0)
         try:
             return await self._merged(order, pieces)
         except MixedSpaces:
@@ -126,7 +126,7 @@ class FrontService:
         except MixedSpaces as error:
             raise BackendUnavailable("the vector space of the nodes is changing", retry_after_s=5) from error
 
-    async def _merged(self, order: Order, pieces: Sequence[Piece]) -> EmbedResult:
+    async def _merged(self, order: PieceOrder, pieces: Sequence[Piece]) -> EmbedResult:
         gathering = _Gathering(self.nodes, order)
         try:
             await gathering.gather(pieces)
@@ -134,7 +134,7 @@ class FrontService:
             raise
         except BadRequest:
             # One node sees all inputs, and names all those that are at fault, as it does without a Front.
-            return await send(self.nodes, order, whole(order.request), len(pieces))
+            return await send_piece(self.nodes, order, whole(order.request), len(pieces))
         if not gathering.results:
             raise gathering.failed[min(gathering.failed)]
         return merge(gathering.results, gathering.failed)
@@ -143,7 +143,7 @@ class FrontService:
 class _Gathering:
     """The `results` of a request's pieces, each with the index of its first input; `failed`: inputs in none of them."""
 
-    def __init__(self, fleet: Fleet, order: Order) -> None:
+    def __init__(self, fleet: NodeFleet, order: PieceOrder) -> None:
         self.results = list[tuple[int, EmbedResult]]()
         self.failed = dict[int, ProxyError]()
         self._fleet, self._order = fleet, order
@@ -161,10 +161,10 @@ class _Gathering:
     async def _gather(self, number: int, piece: Piece) -> None:
         try:
             async with self._places:
-                result = await send(self._fleet, self._order, piece, number)
+                result = await send_piece(self._fleet, self._order, piece, number)
         except BadRequest as error:
             if not self._order.request.partial:
-                raise moved(error, piece.first) from error
+                raise reindexed(error, piece.first) from error
             await self._gather_singly(number, piece, error)
         else:
             self.results.append((piece.first, result))
@@ -172,7 +172,7 @@ class _Gathering:
     async def _gather_singly(self, number: int, piece: Piece, error: BadRequest) -> None:
         """Every input of the piece failed, and its error is that of the first: ask for the errors of the others."""
         first, *others = piece.singles()
-        self.failed[first.first] = moved(error, piece.first)
+        self.failed[first.first] = reindexed(error, piece.first)
         for single in others:
             await self._gather(number, single)
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from proxy.contract.front import NODE_LIST
 from proxy.edge.acceptor import Acceptor
-from proxy.front.fleet import Nodes
+from proxy.front.fleet import ControlledNodes
 from proxy.models.served_model import ServedModel
 
 
@@ -71,7 +71,7 @@ def lane_routes(models: Mapping[str, ServedModel]) -> list[web.RouteDef]:
     ]
 
 
-def node_routes(nodes: Nodes) -> list[web.RouteDef]:
+def node_routes(nodes: ControlledNodes) -> list[web.RouteDef]:
     """The nodes of a Front: their state, and replacing the list."""
 
     async def reports(_: web.Request) -> web.Response:

@@ -16,9 +16,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -32,6 +33,20 @@ from proxy.types import Matrix
 CONFIGS = Path(__file__).parents[2] / "configs"
 FAMILY_FILE = CONFIGS / "families" / "jina-embeddings-v4.toml"
 BODY_BYTES = 64 * 2**20
+ADVICE = "; at most 8192 tokens are served (prefix included); shorten it or set truncate: true"
+
+
+class Refusal(NamedTuple):
+    """Why an input is refused, in the words of a real node."""
+
+    status: int
+    code: str
+    message: str
+    field: str = ""
+
+    @property
+    def whole(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else f"{self.message}{ADVICE}"
 
 
 @dataclass(slots=True)
@@ -92,25 +107,25 @@ class StubNode:
             return _refused(401, "AUTH_INVALID_API_KEY", "the API key is not one of those that this server accepts")
         body = orjson.loads(await request.read())
         texts = [one if isinstance(one, str) else json.dumps(one) for one in body["input"]]
-        for index, text in enumerate(texts):
-            if text.startswith("LONG"):
-                return _refused(400, "INPUT_TOKEN_LIMIT_EXCEEDED", f"input {index} has 9999 tokens; too many")
-            if text.startswith("POISON"):
-                return _refused(422, "INPUT_POISONED", "the model cannot compute this text", f"input.{index}")
-        tokens = sum(len(text) // 4 + 3 for text in texts)
+        failed = {index: fault for index, text in enumerate(texts) if (fault := _fault(index, text))}
+        if failed and (len(failed) == len(texts) or body.get("on_error") != "partial"):
+            return _all_refused(list(failed.values()), listed=body.get("on_error") != "partial")
+        tokens = sum(tokens_of(text) for index, text in enumerate(texts) if index not in failed)
         if self.waiting and self.waiting + tokens > self.queue_tokens:
             refusal = _refused(429, "QUEUE_FULL", f"{self.waiting} tokens are waiting")
             refusal.headers.update({"Retry-After": "3", **self.load_headers})
             return refusal
         await self._compute(len(texts), tokens)
         row = self.table.route(None, body.get("task"))
-        vectors = np.stack([vector_of(text, row.prefix, self.family.dimensions) for text in texts])
-        made = vectors[:, : body.get("dimensions") or self.family.dimensions]
-        return web.Response(
-            body=orjson.dumps(self._answer(made, tokens, str(body.get("embedding_type")))),
-            content_type="application/json",
-            headers={**self._headers(row), **self.load_headers},
-        )
+        length = body.get("dimensions") or self.family.dimensions
+        rows = {
+            index: vector_of(text, row.prefix, self.family.dimensions)[:length]
+            for index, text in enumerate(texts)
+            if index not in failed
+        }
+        answer = self._answer(rows, failed, tokens, str(body.get("embedding_type")))
+        headers = {**self._headers(row), **self.load_headers}
+        return web.Response(body=orjson.dumps(answer), content_type="application/json", headers=headers)
 
     async def _compute(self, texts: int, tokens: int) -> None:
         self.waiting += tokens
@@ -121,7 +136,9 @@ class StubNode:
             self.waiting -= tokens
         self.served += texts
 
-    def _answer(self, rows: Matrix, tokens: int, encoding: str) -> dict[str, object]:
+    def _answer(
+        self, rows: Mapping[int, Matrix], failed: Mapping[int, Refusal], tokens: int, encoding: str
+    ) -> dict[str, object]:
         def written(row: Matrix) -> object:
             return base64.b64encode(row.tobytes()).decode() if encoding == "base64" else row.tolist()
 
@@ -130,7 +147,14 @@ class StubNode:
             "object": "list",
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "data": [
-                {"object": "embedding", "index": index, "embedding": written(row)} for index, row in enumerate(rows)
+                {"object": "embedding", "index": index, "embedding": written(rows[index])}
+                if index in rows
+                else {
+                    "object": "embedding",
+                    "index": index,
+                    "error": {"code": failed[index].code, "message": failed[index].whole},
+                }
+                for index in range(len(rows) + len(failed))
             ],
         }
 
@@ -181,15 +205,37 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _refused(status: int, code: str, message: str, field_: str = "") -> web.Response:
+def tokens_of(text: str) -> int:
+    return len(text) // 4 + 3
+
+
+def _fault(index: int, text: str) -> Refusal | None:
+    if text.startswith("LONG"):
+        return Refusal(400, "INPUT_TOKEN_LIMIT_EXCEEDED", f"input {index} has {len(text) + 8192} tokens")
+    if text.startswith("POISON"):
+        message = "the model cannot compute this text: it crashes the engine or has no finite vector; leave it out"
+        return Refusal(422, "INPUT_POISONED", message, f"input.{index}")
+    return None
+
+
+def _all_refused(faults: Sequence[Refusal], *, listed: bool) -> web.Response:
+    """The error of the first; of texts that are too long it names all, if `listed`."""
+    first = faults[0]
+    if first.field:
+        return _refused(first.status, first.code, first.whole, first)
+    named = [one.message for one in faults if not one.field] if listed else [first.message]
+    return _refused(first.status, first.code, ", ".join(named) + ADVICE)
+
+
+def _refused(status: int, code: str, message: str, fault: Refusal | None = None) -> web.Response:
     body: dict[str, object] = {
         "detail": message,
         "code": code,
         "request_id": "stub",
         "error": {"message": message, "type": "invalid_request_error", "param": "input", "code": code},
     }
-    if field_:
-        body["errors"] = [{"field": field_, "message": message, "type": "poisoned", "input": ""}]
+    if fault:
+        body["errors"] = [{"field": fault.field, "message": fault.message, "type": "poisoned", "input": ""}]
     return web.json_response(body, status=status)
 
 
@@ -197,7 +243,7 @@ async def serve(node: StubNode, listener: socket.socket, ready_file: Path | None
     """Serve until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    runner = web.AppRunner(node.application(), access_log=None)
+    runner = web.AppRunner(node.application(), access_log=None, shutdown_timeout=1, handler_cancellation=True)
     await runner.setup()
     try:
         await web.SockSite(runner, listener, backlog=1024).start()
