@@ -50,6 +50,7 @@ backend nodes
     option httpchk
     http-check send meth GET uri /ready hdr Host localhost
     # Only nodes of one vector space: /ready of another has another value. A node's own is what `curl -i …/ready` shows.
+    # In the half second after its start, before the first check, HAProxy takes every node for a good one.
     http-check expect hdr name {header} value {spaces}
     default-server check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
 {servers}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ STUB = f'exec {sys.executable} -m tests.support.stub_node --quantization "$(cat 
 
 if importlib.util.find_spec("ray") is None:
     collect_ignore = ["test_demo.py", "test_kills.py", "test_roll.py", "test_scaling.py", "test_serving.py"]
+else:
+    with warnings.catch_warnings():  # Ray's own use of pydantic
+        warnings.simplefilter("ignore")
+        import ray.serve  # noqa: F401
 
 
 @pytest.fixture(scope="session")

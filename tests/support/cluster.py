@@ -181,6 +181,7 @@ class Load:
     answered: int = 0
     lost: list[str] = field(default_factory=list)
     longest_s: float = 0.0
+    spaces: set[str] = field(default_factory=set)
 
 
 async def post(session: aiohttp.ClientSession, url: str, texts: Sequence[str]) -> tuple[int, bytes, Mapping[str, str]]:
@@ -197,9 +198,10 @@ async def client(url: str, texts: Sequence[str], load: Load, stop: asyncio.Event
         while not stop.is_set():
             began = time.monotonic()
             try:
-                status, body, _ = await post(session, url, texts)
+                status, body, headers = await post(session, url, texts)
                 if status == 200 and len(orjson.loads(body)["data"]) == len(texts):
                     load.answered += 1
+                    load.spaces.add(headers.get("X-Trillama-Quantization", ""))
                 else:
                     load.lost.append(f"{status} {body[:200]!r}")
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
