@@ -49,8 +49,8 @@ is ready, and `recovery_s` if there was one before.
 CLUSTER = """\
 ## The cluster's file
 
-`trillama cluster head FILE`; [cluster.md](cluster.md) has examples. It may have the table `[proxy]` with the settings of `[proxy]` above
-that concern clients, not models or queues: those of a Front.
+`trillama cluster head FILE`; [cluster.md](cluster.md) has examples. It may have the table `[proxy]` with those settings
+of `[proxy]` above that concern clients, not models or queues: those of a Front.
 """
 FAMILY = """\
 ## The family file

@@ -90,10 +90,10 @@ class _Session:
             tasks.create_task(self._on_hangup(hung_up, reload))
             await fleet.ready()
             self._display.hide()
+            await tell_parent(fleet.deployment.url)
             _announce(fleet.deployment, self._out)
             for status in fleet.troubled:
                 self._display.say(f"{status.name} is not served: {status.cause}")
-            await tell_parent(fleet.deployment.url)
             notify.tell(READY="1")
             tasks.create_task(notify.feed_watchdog(partial(probes.proxy_up, fleet.deployment.url)))
 
