@@ -102,7 +102,12 @@ class EmbedService:
         seconds = min(self.limits.seconds, request.timeout_s or math.inf)
         try:
             async with asyncio.timeout(seconds) as clock:
-                caller = Caller(client=request.client, deadline=clock.when() or math.inf, partial=request.partial)
+                caller = Caller(
+                    client=request.client,
+                    deadline=clock.when() or math.inf,
+                    partial=request.partial,
+                    bulk=request.bulk,
+                )
                 if token_embedder:
                     served = await self._embed_tokens(request, route, token_embedder, caller)
                 else:

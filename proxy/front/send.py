@@ -34,13 +34,17 @@ SHORT_BYTES = 2000  # a single text of at most so many is likely a query, which 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PieceOrder:
-    """What all pieces of a request have in common. `deadline` is the loop's time; `key` authenticates at the nodes."""
+    """What all pieces of a request have in common. `deadline` is the loop's time; `key` authenticates at the nodes.
+
+    `bulk`: a node must not take a piece for a small request.
+    """
 
     request: EmbedRequest
     task: str
     backend: str
     dimensions: int | None
     deadline: float
+    bulk: bool
     key: str | None = None
 
 
@@ -153,6 +157,8 @@ def _headers(order: PieceOrder, number: int) -> dict[str, str]:
     headers = {"Content-Type": "application/json", "X-Request-ID": f"{order.request.request_id[:100]}-p{number}"}
     if left < math.inf:
         headers["X-Request-Timeout"] = f"{left:.3f}"
+    if order.bulk:
+        headers["X-Trillama-Lane"] = "bulk"
     if order.key:
         headers["Authorization"] = f"Bearer {order.key}"
     return headers

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from proxy.contract.family import Family
 from proxy.contract.front import FrontSettings
@@ -110,6 +111,7 @@ class FrontService:
             backend=row.backend,
             dimensions=None if request.multivector else request.dimensions or self._family.dimensions,
             deadline=deadline,
+            bulk=request.bulk,
             key=self._settings.node_api_key or self._keys.get(request.client),
         )
 
@@ -117,6 +119,7 @@ class FrontService:
         pieces = cut_pieces(order.request, self._rules)
         if len(pieces) == 1:
             return await send_piece(self.nodes, order, pieces[0], 0)
+        order = replace(order, bulk=True)
         try:
             return await self._merged(order, pieces)
         except MixedSpaces:

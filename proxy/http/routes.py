@@ -33,6 +33,7 @@ BODY_MEMORY = web.AppKey("body_memory", MemoryBudget)
 RESPONSE_MEMORY = web.AppKey("response_memory", MemoryBudget)
 BODY_LIMITS = web.AppKey("body_limits", body.BodyLimits)
 FLOAT_BYTES = 4
+LANE = "X-Trillama-Lane"
 
 
 def embed_handler(parse: Parse) -> Handler:
@@ -132,6 +133,7 @@ def _with_headers(request: web.Request, parsed: ParsedRequest) -> ParsedRequest:
         model=_model(request, parsed.request.model),
         client=request.get(CLIENT, ""),
         timeout_s=_seconds(timeout) if timeout else None,
+        bulk=_is_bulk(request.headers.get(LANE, "")),
         request_id=request[REQUEST_ID],
     )
     return replace(parsed, request=complete)
@@ -143,6 +145,12 @@ def _model(request: web.Request, of_body: str | None) -> str | None:
     if of_path and (not of_body or request.app[SERVICE].tasks.has_model(of_path)):
         return of_path
     return of_body
+
+
+def _is_bulk(lane: str) -> bool:
+    if lane not in {"", "bulk"}:
+        raise invalid(LANE, "must be `bulk`, or absent: then the request's size decides", kind="enum", given=lane)
+    return lane == "bulk"
 
 
 def _seconds(given: str) -> float:

@@ -245,6 +245,13 @@ async def test_a_node_that_leaves_the_list_completes_its_pieces() -> None:
         await until(lambda: set(service.nodes.reports()) == {"b"})
 
 
+async def test_pieces_of_a_large_request_are_in_no_hurry() -> None:
+    async with scripted_nodes("a") as nodes, fronted(nodes) as service:
+        await service.embed(EmbedRequest(inputs=["hello"]))
+        await service.embed(EmbedRequest(inputs=TEXTS))
+        assert [head.get("X-Trillama-Lane") for head in nodes["a"].headers] == [None, *["bulk"] * 4]
+
+
 async def test_a_short_text_returns_to_its_node() -> None:
     async with scripted_nodes(*"abcd") as nodes, fronted(nodes) as service:
         for _ in range(8):
