@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.cluster.ray_start import TOKEN
+from launcher.cluster.ray_start import TOKEN_NAME
 from launcher.errors import ArgumentError, ConfigError, ServiceError
 from launcher.settings.config import Settings, load
 from launcher.systemd import systemctl, units
@@ -16,7 +16,7 @@ from launcher.systemd.units import SERVICE_UNIT, SOCKET_UNIT, Installation
 from launcher.terminal.options import stdout
 
 LOG_LINES = 10
-CREDENTIALS = ("api_keys", TOKEN)
+CREDENTIALS = ("api_keys", TOKEN_NAME)
 NOT_ACTIVE = 3  # as `systemctl is-active`
 SERVICE_EXIT_CODES = """
 Exit codes: 0 done, or active; 1 systemd does not run or refused; 2 wrong arguments; 3 `status`: not active; 78 wrong

@@ -26,7 +26,7 @@ from launcher.settings.folders import runtime_base
 from launcher.terminal.options import EXIT_CODES, Demo, Tiny, settings_of, stdout
 from launcher.terminal.signals import until_signal
 
-REFRESH_S = 1.0
+_REFRESH_S = 1.0
 WAITS_S = 660.0  # for a node's last pieces: as long as a request may take
 
 cluster_app = typer.Typer(help="Many hosts behind one endpoint.", no_args_is_help=True, epilog=EXIT_CODES)
@@ -95,8 +95,8 @@ def front(cluster: ClusterFile, node: Nodes) -> None:
     asyncio.run(run_head(load_cluster(cluster), HeadOptions(urls=urls), stdout))
 
 
-@cluster_app.command(epilog=EXIT_CODES)
-def status(
+@cluster_app.command("status", epilog=EXIT_CODES)
+def cluster_status(
     json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Continue until Ctrl-C.")] = False,
 ) -> None:
@@ -177,7 +177,7 @@ async def _watch() -> None:
     with Live(console=stdout, auto_refresh=False) as live:
         while True:
             live.update(_page(await ask_cluster(runtime_base(), "GET", "/status")), refresh=True)
-            await asyncio.sleep(REFRESH_S)
+            await asyncio.sleep(_REFRESH_S)
 
 
 def _page(view: ClusterView) -> Group:

@@ -19,13 +19,24 @@ import psutil
 from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError
 
-from launcher.cluster.nodes import ABSENT, SEEN, WANTED, HostVerdict, Seen, Wanted, listed_nodes, next_spaces, verdicts
+from launcher.cluster.nodes import (
+    ABSENT,
+    SEEN,
+    WANTED,
+    HostVerdict,
+    Seen,
+    Wanted,
+    listed_nodes,
+    next_spaces,
+    node_verdicts,
+)
+from launcher.errors import ConfigError
 from launcher.supervision.kept import KeptProgram
 
 log = logging.getLogger(__name__)
 
 CONTROL = "cluster.sock"
-ROUND_S = 0.5
+_ROUND_S = 0.5
 AWAY_S = 10.0  # without news Ray counts as away
 ENDING_S = 60.0
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
@@ -35,6 +46,7 @@ class Remembered(BaseModel):
     """What outlives a restart of the head."""
 
     revision: int = 1
+    rolling: bool = False
     spaces: dict[str, str] = Field(default_factory=dict)
     drained: tuple[str, ...] = ()
     nodes: dict[str, str] = Field(default_factory=dict)
@@ -92,7 +104,7 @@ class Director:
         while True:
             self._decide()
             await asyncio.gather(*(self._tell(front) for front in self._fronts))
-            await asyncio.sleep(ROUND_S)
+            await asyncio.sleep(_ROUND_S)
 
     @asynccontextmanager
     async def serving(self, end: Callable[[], None]) -> AsyncIterator[None]:
@@ -111,7 +123,7 @@ class Director:
             return await status(request)
 
         async def roll(request: web.Request) -> web.Response:
-            self._remember(revision=self._remembered.revision + 1)
+            self._remember(revision=self._remembered.revision + 1, rolling=True)
             self._write_wanted()
             return await status(request)
 
@@ -136,14 +148,14 @@ class Director:
         """The status now."""
         seen, kept = self._seen, self._remembered
         away = time.time() - seen.at > AWAY_S
-        nodes = verdicts(seen.reports.nodes, kept.spaces, kept.drained)
+        nodes = node_verdicts(seen.reports.nodes, kept.spaces, kept.drained)
         return ClusterView(
             url=self._url,
             pid=psutil.Process().pid,
             ray="none" if self._wish.urls else "away" if seen.at and away else seen.status.lower(),
             message=seen.message,
             revision=kept.revision,
-            rolling=any(one.report.revision != kept.revision for one in nodes),
+            rolling=kept.rolling,
             spaces=kept.spaces,
             hosts=seen.hosts,
             nodes=nodes,
@@ -159,12 +171,13 @@ class Director:
             return
         kept, reports = self._remembered, self._seen.reports
         rows = [report for report, _ in reports.nodes if report.host not in kept.drained]
-        spaces = next_spaces(kept.spaces, self._wish.spaces, rows, kept.revision)
+        spaces = next_spaces(kept.spaces, self._wish.spaces, rows, kept.revision if kept.rolling else None)
         if spaces != kept.spaces:
             log.warning("the cluster serves the vector spaces %s from now on, before it was %s", spaces, kept.spaces)
         nodes = listed_nodes(kept.nodes, reports, spaces, kept.drained)
-        if (spaces, nodes) != (kept.spaces, kept.nodes):
-            self._remember(spaces=spaces, nodes=nodes)
+        rolling = kept.rolling and not (rows and all(one.ready and one.revision == kept.revision for one in rows))
+        if (spaces, nodes, rolling) != (kept.spaces, kept.nodes, kept.rolling):
+            self._remember(spaces=dict(spaces), nodes=nodes, rolling=rolling)
 
     async def _tell(self, front: Path) -> None:
         try:
@@ -187,10 +200,11 @@ class Director:
         if self._wish.urls:
             return
         self._write_wanted(nodes=False)
+        self._remember(spaces={}, nodes={}, rolling=False)  # what is started next may be another model
         with suppress(TimeoutError):
             async with asyncio.timeout(ENDING_S):
                 while self._seen.status != ABSENT:  # noqa: ASYNC110 # another process sets no event
-                    await asyncio.sleep(ROUND_S)
+                    await asyncio.sleep(_ROUND_S)
 
     def _write_wanted(self, *, nodes: bool = True) -> None:
         wanted = Wanted(revision=self._remembered.revision, nodes=nodes)
@@ -202,6 +216,10 @@ def _read(state: Path) -> Remembered:
         return Remembered.model_validate_json(state.read_bytes())
     except FileNotFoundError:
         return Remembered()
+    except ValidationError as error:
+        raise ConfigError(
+            f"{state} is damaged: remove it, and the first ready node decides the vector spaces"
+        ) from error
 
 
 def _session(socket: Path) -> aiohttp.ClientSession:

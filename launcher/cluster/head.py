@@ -24,7 +24,7 @@ from launcher.cluster.ray_start import (
     ray_folder,
 )
 from launcher.cluster.settings import Cluster
-from launcher.errors import ConfigError, StartError
+from launcher.errors import ConfigError, StartError, cause_of
 from launcher.fleet.listener import listen
 from launcher.printable import Terminal
 from launcher.processes.runtime_folder import private_folder
@@ -67,7 +67,10 @@ class _FrontPlace:
 async def run_head(cluster: Cluster, options: HeadOptions, out: Terminal) -> None:
     """Run the head until SIGINT or SIGTERM. Raises LauncherError."""
     haproxy_program()  # missing: say so before anything runs
-    await until_signal(_head(cluster, options, out))
+    try:
+        await until_signal(_head(cluster, options, out))
+    except ExceptionGroup as group:
+        raise cause_of(group) from group
 
 
 async def run_join(head: str, place: RayPlace, token: Path, node: NodeCommand) -> None:
@@ -80,7 +83,18 @@ async def run_join(head: str, place: RayPlace, token: Path, node: NodeCommand) -
         first_delay_s=1.0,
         started=lambda: notify.tell(READY="1"),
     )
-    await until_signal(ray.keep())
+    await until_signal(_fed(ray))
+
+
+async def _fed(program: KeptProgram) -> None:
+    """Keep it running, and feed systemd's watchdog: what is below restarts by itself."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(program.keep())
+        tasks.create_task(notify.feed_watchdog(_alive))
+
+
+async def _alive() -> bool:
+    return True
 
 
 async def _head(cluster: Cluster, options: HeadOptions, out: Terminal) -> None:

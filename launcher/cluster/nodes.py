@@ -93,17 +93,17 @@ class Seen(BaseModel, frozen=True):
 Spaces = Mapping[str, str]
 
 
-def next_spaces(pinned: Spaces, fixed: Spaces, reports: Sequence[HostReport], revision: int) -> Spaces:
+def next_spaces(pinned: Spaces, fixed: Spaces, reports: Sequence[HostReport], rolling: int | None) -> Spaces:
     """The vector spaces that the cluster serves from now on: it never serves two of one backend.
 
     `fixed` is what cluster.toml asks for. Without it the first ready node's are pinned, and move only to those of
-    nodes that a roll, `revision`, has started, once as many of these are ready as of those that serve now.
+    nodes of the revision `rolling`, during a roll, once as many of these are ready as of those that serve now.
     """
     ready = [one for one in reports if one.ready and one.spaces]
     if fixed:
         return fixed
     serving = [one.spaces for one in ready if agree(one.spaces, pinned)]
-    rolled = [one.spaces for one in ready if one.revision == revision and not agree(one.spaces, pinned)]
+    rolled = [one.spaces for one in ready if one.revision == rolling and not agree(one.spaces, pinned)]
     if pinned and (not rolled or sum(agree(rolled[0], one) for one in rolled) < len(serving)):
         # A backend that starts on demand adds its space at its first request.
         return {**{name: space for one in serving for name, space in _known(one).items()}, **pinned}
@@ -134,7 +134,7 @@ def listed_nodes(
     return {host: url for host, url in {**silent, **told}.items() if host not in drained}
 
 
-def verdicts(
+def node_verdicts(
     nodes: Sequence[tuple[HostReport, int]], pinned: Spaces, drained: Collection[str]
 ) -> tuple[HostVerdict, ...]:
     """Each node with the reason why it gets no requests, if there is one."""

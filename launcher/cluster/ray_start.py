@@ -19,7 +19,7 @@ from launcher.errors import ConfigError, LauncherError
 from launcher.settings.folders import runtime_base, state_dir
 
 NODE_RESOURCE, HEAD_RESOURCE = "trillama_node", "trillama_head"
-TOKEN = "cluster-token"  # noqa: S105 # the file's name
+TOKEN_NAME = "cluster-token"  # noqa: S105 # the file's name
 NODE_VARIABLE = "TRILLAMA_CLUSTER_NODE"  # how this host starts its node: written by `join`, read in Ray's processes
 INSTALL = "pip install 'trillama[cluster]'  (in a checkout: make .venv-cluster/installed)"
 RECONNECT_S = 3600  # how long hosts keep their nodes running while the head is away
@@ -124,7 +124,7 @@ def without_client(parameters: RayParameters, _head: bool) -> None:
 
 def made_token(given: Path | None) -> Path:
     """The file of the head's token, made with mode 0600 if it is missing. Raises ConfigError if others may read it."""
-    path = given or _of_systemd() or state_dir() / TOKEN
+    path = given or _of_systemd() or state_dir() / TOKEN_NAME
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -135,7 +135,7 @@ def made_token(given: Path | None) -> Path:
 
 def found_token(given: Path | None) -> Path:
     """The file of the token that a host joins with. Raises ConfigError if it is missing, or others may read it."""
-    path = given or _of_systemd() or state_dir() / TOKEN
+    path = given or _of_systemd() or state_dir() / TOKEN_NAME
     if not path.is_file():
         raise ConfigError(f"{path} is missing: copy it from the head, which prints its path, and chmod 600 it")
     return checked_token(path)
@@ -170,5 +170,5 @@ def ray_folder() -> Path:
 
 def _of_systemd() -> Path | None:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(folder, TOKEN) if folder else None
+    path = Path(folder, TOKEN_NAME) if folder else None
     return path if path and path.is_file() else None

@@ -14,7 +14,7 @@ from proxy.contract import settings_file
 from proxy.contract.family import Positive, Strict
 from proxy.contract.settings import EdgeOptions, Seconds
 
-Port = Annotated[int, Field(ge=0, le=65535)]
+ListenPort = Annotated[int, Field(ge=0, le=65535)]
 RAY_PORTS = 128  # as many as `ray_start.ports` takes, from `[ray] port` on
 
 
@@ -22,7 +22,7 @@ class FrontOptions(Strict):
     """The endpoint; `[front]` in cluster.toml."""
 
     host: str = "127.0.0.1"  # the address that clients reach; `0.0.0.0` serves the network: set `api_keys` then
-    port: Port = 8080  # 0: a free one
+    port: ListenPort = 8080  # 0: a free one
     fronts: Annotated[int, Field(ge=1, le=16)] = 2  # processes; with one, a killed Front interrupts service for seconds
     piece_texts: Positive = 32  # texts that a request's piece for one node has at most
     # the vector space of each backend, as a node's `/ready` names it; without them those of the first node

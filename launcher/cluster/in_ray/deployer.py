@@ -22,7 +22,7 @@ from launcher.cluster.settings import load_cluster
 
 log = logging.getLogger(__name__)
 
-ROUND_S = 0.5
+_ROUND_S = 0.5
 
 
 def deploy(file: Path, folder: Path) -> None:
@@ -45,7 +45,7 @@ def deploy(file: Path, folder: Path) -> None:
             _get_global_client().deploy_apps(node.node_application(config, *asked))
             deployed = asked
         _write(folder / SEEN, _seen(hosts, ray.get(table.nodes.remote(), timeout=10)))
-        time.sleep(ROUND_S)
+        time.sleep(_ROUND_S)
 
 
 def _hosts() -> tuple[str, ...]:

@@ -27,7 +27,7 @@ log = logging.getLogger("ray.serve")
 
 NAMESPACE, APP, NODE, TABLE = "trillama", "trillama", "Node", "trillama-nodes"
 REPORT_S = 1.0
-GRACE_S = 20.0  # for the node's batches in flight; the Fronts send elsewhere what it refuses
+NODE_GRACE_S = 20.0  # for the node's batches in flight; the Fronts send elsewhere what it refuses
 _POLL_S = 0.1
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
@@ -60,14 +60,14 @@ def node_application(config: ClusterConfig, hosts: int, revision: int) -> ServeD
 def built_application(arguments: Mapping[str, float]) -> object:
     """Called by Ray Serve, in a process of its own: the application with its one deployment."""
     node = serve.deployment(
-        Node,
+        HostNode,
         name=NODE,
         max_replicas_per_node=1,
         ray_actor_options={"num_cpus": 0, "resources": {NODE_RESOURCE: 1}},
         health_check_period_s=REPORT_S,
         health_check_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=GRACE_S + 10,
+        graceful_shutdown_timeout_s=NODE_GRACE_S + 10,
         user_config={"unready_s": arguments["unready_s"]},
     )
     return node.bind(int(arguments["revision"]))
@@ -88,7 +88,7 @@ def host_table() -> "ray.actor.ActorHandle":
     return actor.remote()
 
 
-class Node:
+class HostNode:
     """The actor that owns one host's node: `trillama serve` as its child, which dies with it, even by SIGKILL.
 
     Ray Serve makes one for each host, checks it, and makes another where it dies.
@@ -145,7 +145,7 @@ class Node:
                 await (await _table()).leave.remote(self._command.host, self._process.pid)
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(self._process.wait, GRACE_S)
+            await asyncio.to_thread(self._process.wait, NODE_GRACE_S)
         self._process.kill()
         await self._until_end.aclose()
 

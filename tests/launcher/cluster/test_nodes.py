@@ -13,7 +13,7 @@ from launcher.cluster.nodes import (
     agree,
     listed_nodes,
     next_spaces,
-    verdicts,
+    node_verdicts,
 )
 
 OLD, NEW = {"retrieval": "aa (Q8_0)", "code": "ab (Q8_0)"}, {"retrieval": "ba (Q4_K_M)", "code": "bb (Q4_K_M)"}
@@ -24,7 +24,7 @@ def node(host: str, spaces: dict[str, str], revision: int = 1, *, ready: bool = 
 
 
 def test_the_first_ready_node_pins_the_spaces() -> None:
-    assert next_spaces({}, {}, [node("a", NEW, ready=False), node("b", OLD)], 1) == OLD
+    assert next_spaces({}, {}, [node("a", NEW, ready=False), node("b", OLD)], None) == OLD
 
 
 def test_what_cluster_toml_asks_for_never_moves() -> None:
@@ -32,7 +32,13 @@ def test_what_cluster_toml_asks_for_never_moves() -> None:
 
 
 def test_a_node_that_was_not_rolled_moves_nothing() -> None:
-    assert next_spaces(OLD, {}, [node("a", NEW), node("b", NEW), node("c", OLD)], 2) == OLD
+    reports = [node("a", NEW), node("b", NEW), node("c", OLD)]
+    assert next_spaces(OLD, {}, reports, 2) == OLD
+    assert next_spaces(OLD, {}, reports, None) == OLD
+
+
+def test_without_a_roll_nothing_moves_even_if_nobody_serves() -> None:
+    assert next_spaces(OLD, {}, [node("a", NEW)], None) == OLD
 
 
 def test_a_roll_moves_the_spaces_once_as_many_nodes_have_the_new_ones() -> None:
@@ -48,8 +54,8 @@ def test_two_hosts_are_never_without_a_serving_node() -> None:
 def test_a_backend_on_demand_agrees_until_its_space_is_known() -> None:
     unknown = {**OLD, "code": "unknown ()"}
     assert agree(unknown, OLD)
-    assert next_spaces({}, {}, [node("a", unknown)], 1) == {"retrieval": OLD["retrieval"]}
-    assert next_spaces({"retrieval": OLD["retrieval"]}, {}, [node("a", OLD)], 1) == OLD
+    assert next_spaces({}, {}, [node("a", unknown)], None) == {"retrieval": OLD["retrieval"]}
+    assert next_spaces({"retrieval": OLD["retrieval"]}, {}, [node("a", OLD)], None) == OLD
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 2]), st.sampled_from([0, 1]), st.booleans()), max_size=6))
@@ -61,13 +67,13 @@ def test_the_served_nodes_always_agree(rows: list[tuple[int, int, bool]]) -> Non
 
 
 def test_a_refused_node_has_the_reason() -> None:
-    (verdict,) = verdicts([(node("a", NEW), 0)], OLD, ())
+    (verdict,) = node_verdicts([(node("a", NEW), 0)], OLD, ())
     assert verdict.reason == "other vector space: retrieval ba (Q4_K_M), the cluster serves aa (Q8_0)"
 
 
 def test_drained_and_starting_nodes_have_their_reasons() -> None:
     starting = HostReport(host="b", pid=1, revision=1)
-    assert [one.reason for one in verdicts([(node("a", OLD), 0), (starting, 0)], OLD, {"a"})] == [
+    assert [one.reason for one in node_verdicts([(node("a", OLD), 0), (starting, 0)], OLD, {"a"})] == [
         "drained",
         "it starts",
     ]
