@@ -20,6 +20,8 @@ from proxy.contract.settings import ProxySettings, load_proxy_settings
 from proxy.contract.settings_file import BadSettings
 from proxy.front.service import front_service
 from proxy.http import admin
+from proxy.monitoring.launcher_client import LauncherClient
+from proxy.monitoring.scrape import Scrape
 from proxy.process import allocator, open_files
 from proxy.process.log_repeats import Repeats
 
@@ -79,10 +81,13 @@ async def _run(
 async def _served(settings: ProxySettings | FrontSettings, family: Family) -> AsyncIterator[ServedFamily]:
     if isinstance(settings, FrontSettings):
         async with front_service(settings, family) as front:
-            yield ServedFamily(family=family, service=front, control=admin.node_routes(front.nodes))
+            scrape = Scrape((), LauncherClient(None), family.name)
+            yield ServedFamily(family=family, service=front, scrape=scrape, control=admin.node_routes(front.nodes))
     else:
         async with backend_service(settings, family) as service:
-            yield ServedFamily(family=family, service=service, control=admin.lane_routes(service.all_models))
+            models = service.all_models
+            scrape = Scrape(models.values(), LauncherClient(settings.launcher), family.name)
+            yield ServedFamily(family=family, service=service, scrape=scrape, control=admin.lane_routes(models))
 
 
 def _announce(file: Path, host: str, port: int) -> None:

@@ -20,6 +20,7 @@ from proxy.edge.http_server import running_server
 from proxy.edge.origins import Origins
 from proxy.http import admin, openapi, pages, routes
 from proxy.http.service import EmbeddingService
+from proxy.monitoring.scrape import Scrape
 from proxy.process import open_files
 from proxy.scheduling.memory_budget import MemoryBudget
 
@@ -34,6 +35,7 @@ class ServedFamily:
 
     family: Family
     service: EmbeddingService
+    scrape: Scrape
     control: Sequence[web.RouteDef] = ()
 
 
@@ -112,6 +114,7 @@ def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs
         max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, min_rate=MIN_RATE
     )
     app[pages.FAMILY] = served.family
+    app[pages.SCRAPE] = served.scrape
     facts = openapi.ServedFacts(
         table=served.service.tasks,
         dimensions=served.family.dimensions,

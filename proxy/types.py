@@ -48,8 +48,8 @@ class EmbedRequest:
     The inputs in `refused`, by index, are invalid: "" stands in their place. `default_task` is the dialect's task if
     none is given; None leaves it to the server. `partial`: an input that fails does not fail the others. `late`: the
     inputs are the chunks of one document. `multivector`: a vector for each token. `client` stands for the API key;
-    the caller waits for `timeout_s`. `bulk`: it is in no hurry, however small it
-    is. `request_id` is the one that the answer's headers and the log have.
+    the caller waits for `timeout_s`. `bulk`: it is in no hurry, however small it is. `request_id` is the one of the
+    log and the answer's headers.
     """
 
     inputs: Sequence[Input]

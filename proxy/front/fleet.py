@@ -138,6 +138,8 @@ class NodeFleet:
         self._watching.discard(task)
         if node in self._leaving:
             self._leaving.remove(node)
+        if node.name not in self._nodes:
+            metrics.FRONT_IN_FLIGHT.remove(node.name)
 
     def _note_change(self, node: Node) -> None:
         self._served_before = self._served_before or node.up

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 import orjson
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from proxy import metrics
 from proxy.contract.family import Family
 from proxy.contract.front import SPACES_HEADER
 from proxy.dialects import ollama, tei
@@ -18,12 +17,14 @@ from proxy.embedding.tasks import Route
 from proxy.errors import ModelNotFound, ModelNotServed
 from proxy.http.responses import load_headers, send
 from proxy.http.service import EmbeddingService
+from proxy.monitoring.scrape import Scrape
 from proxy.quoting import quoted
 from proxy.types import Provenance
 from proxy.wire.dialect import validated
 
 SERVICE: web.AppKey[EmbeddingService] = web.AppKey("service", EmbeddingService)
 FAMILY = web.AppKey("family", Family)
+SCRAPE = web.AppKey("scrape", Scrape)
 STARTED = int(time.time())
 LISTS = ("/v1/models", "/models", "/openai/models", "/openai/v1/models", "/v1beta/openai/models")  # Azure's, Gemini's
 
@@ -122,9 +123,9 @@ async def ready(request: web.Request) -> web.StreamResponse:
     return await send(request, body, status=200 if report.ready else 503, headers=headers)
 
 
-async def prometheus(_: web.Request) -> web.StreamResponse:
+async def prometheus(request: web.Request) -> web.StreamResponse:
     """`GET /metrics`, for Prometheus."""
-    return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return web.Response(body=await request.app[SCRAPE].text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _model(request: web.Request, name: str, row: Route) -> dict[str, object]:

@@ -10,7 +10,6 @@ import time
 import pytest
 
 from tests.support.front import Load, front, stub_nodes
-from tests.support.stack import Stack
 
 DIMENSIONS = 2048
 
@@ -86,14 +85,13 @@ async def test_more_nodes_are_more_throughput() -> None:
 
 async def _seconds_of_one_request(count: int) -> float:
     async with (
-        stub_nodes(count, "--gpu-ms", "3") as nodes,
+        stub_nodes(count, "--gpu-ms", "5") as nodes,
         front({node.name: node.url for node in nodes}) as running,
     ):
-        body = {"input": [f"text {at}" for at in range(2048)], "task": "retrieval.passage"}
-        started = time.perf_counter()
-        answer = await Stack(url=running.url, models={}, engines={}).post(body, Accept="application/octet-stream")
-        assert answer.headers["X-Embedding-Shape"] == f"2048,{DIMENSIONS}"
-        return time.perf_counter() - started
+        load = Load(running.url, DIMENSIONS)
+        seconds = await load.one(texts=2048, characters=100)
+        assert (load.lost, load.wrong) == ([], 0)
+        return seconds
 
 
 @pytest.mark.timeout(120)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -147,11 +148,17 @@ class Load:
     seconds: list[float] = field(default_factory=list)
     stopped: bool = False
 
-    async def run(self, *, clients: int, texts: int, characters: int, headers: Mapping[str, str] | None = None) -> None:
+    async def run(self, *, clients: int, texts: int, characters: int) -> None:
         """Send requests until `stopped`."""
-        async with aiohttp.ClientSession(headers=headers) as session, asyncio.TaskGroup() as tasks:
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
             for client in range(clients):
                 tasks.create_task(self._client(session, client, texts, characters))
+
+    async def one(self, *, texts: int, characters: int) -> float:
+        """Send a single request; returns its seconds."""
+        async with aiohttp.ClientSession() as session:
+            await self._timed(session, [f"{at} ".ljust(characters, "x") for at in range(texts)])
+        return self.seconds[-1]
 
     async def until(self, done: int, within_s: float = PATIENCE_S) -> None:
         """Wait until so many requests were answered."""
@@ -164,24 +171,33 @@ class Load:
         while not self.stopped:
             number += 1
             inputs = [f"{client} {number} {at} ".ljust(characters, "x") for at in range(texts)]
-            started = asyncio.get_running_loop().time()
-            await self._request(session, inputs)
-            self.seconds.append(asyncio.get_running_loop().time() - started)
-            self.done += 1
-            self.texts += texts
+            await self._timed(session, inputs)
 
-    async def _request(self, session: aiohttp.ClientSession, inputs: list[str]) -> None:
+    async def _timed(self, session: aiohttp.ClientSession, inputs: list[str]) -> None:
+        started = time.perf_counter()
+        content = await self._answer(session, inputs)
+        self.seconds.append(time.perf_counter() - started)
+        if content is not None:
+            self._compare(content, inputs)
+        self.done += 1
+        self.texts += len(inputs)
+
+    async def _answer(self, session: aiohttp.ClientSession, inputs: list[str]) -> bytes | None:
+        """The vectors as raw floats; None if the request is lost."""
         body = orjson.dumps({"input": inputs, "task": "retrieval.passage"})
         headers = {"Accept": "application/octet-stream", "Content-Type": "application/json"}
         try:
             async with session.post(f"{self.url}/v1/embeddings", data=io.BytesIO(body), headers=headers) as response:
                 content = await response.read()
-                if response.status != 200:
-                    self.lost.append(f"{response.status} {content[:300]!r}")
-                    return
         except (aiohttp.ClientError, OSError) as error:
             self.lost.append(repr(error))
-            return
+            return None
+        if response.status != 200:
+            self.lost.append(f"{response.status} {content[:300]!r}")
+            return None
+        return content
+
+    def _compare(self, content: bytes, inputs: list[str]) -> None:
         rows = np.frombuffer(content, dtype="<f4").reshape(len(inputs), -1)
         expected = np.stack([vector_of(text, "Passage: ", self.dimensions) for text in inputs])
         self.wrong += int(np.sum(np.any(rows != expected, axis=1)))
