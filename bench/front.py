@@ -59,7 +59,7 @@ async def before_many_nodes(host: Host, seed: int) -> Found:  # noqa: ARG001 # n
         ),
         *(
             Row(
-                measure=f"lost and wrong while {_KILLS} of 3 nodes are killed in turn, bodies of {name}",
+                measure=f"lost and wrong while each of 3 nodes is killed once, bodies of {name}",
                 goal="0, 0",
                 seen=f"{one.lost}, {one.wrong} of {one.done}; longest {one.longest_s:.1f} s",
                 met=one.lost == one.wrong == 0,
