@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 
+from launcher.cluster.settings import ClusterConfig
 from launcher.settings.config import HostConfig
 from launcher.settings.family import FamilyFile
 from proxy.contract.front import FrontSettings
@@ -45,6 +46,12 @@ FRONT = """\
 `[proxy]` above that concern clients, up to `log_level`, and these. Requests wait `start_wait_s` for the first node that
 is ready, and `recovery_s` if there was one before.
 """
+CLUSTER = """\
+## The cluster's file
+
+`trillama cluster head FILE`; [cluster.md](cluster.md) has examples. It may have the table `[proxy]` with those settings
+of `[proxy]` above that concern clients, not models or queues: those of a Front.
+"""
 FAMILY = """\
 ## The family file
 
@@ -59,7 +66,8 @@ def page() -> str:
     """The whole page."""
     proxy = (PROXY, *_tables(ProxySettings, left_out=frozenset(ProxyOptions.model_fields)))
     front = (FRONT, *_tables(FrontSettings, left_out=frozenset(EdgeOptions.model_fields)))
-    return "\n".join((HEAD, *_tables(HostConfig), *proxy, *front, FAMILY, *_tables(FamilyFile)))
+    cluster = (CLUSTER, *_tables(ClusterConfig, left_out=frozenset({"proxy"})))
+    return "\n".join((HEAD, *_tables(HostConfig), *proxy, *front, *cluster, FAMILY, *_tables(FamilyFile)))
 
 
 def _tables(model: type[BaseModel], name: str = "", left_out: frozenset[str] = frozenset()) -> Iterator[str]:

@@ -23,6 +23,7 @@ from proxy.contract.family import Family, Positive
 from proxy.contract.settings import EdgeOptions
 from proxy.contract.settings_file import BadSettings, LocalPath, read_toml, validated_settings
 
+SPACES_HEADER = "X-Trillama-Spaces"  # of `/ready`: one id for the vector spaces of all backends
 NodeName = Annotated[str, Field(pattern=r"^[\w.:-]{1,128}$")]
 NodeUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")]
 NODE_LIST: TypeAdapter[dict[str, str]] = TypeAdapter(dict[NodeName, NodeUrl])

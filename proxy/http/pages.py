@@ -11,6 +11,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from proxy.contract.family import Family
+from proxy.contract.front import SPACES_HEADER
 from proxy.dialects import ollama, tei
 from proxy.embedding.tasks import Route
 from proxy.errors import ModelNotFound, ModelNotServed
@@ -25,7 +26,6 @@ SERVICE: web.AppKey[EmbeddingService] = web.AppKey("service", EmbeddingService)
 FAMILY = web.AppKey("family", Family)
 SCRAPE = web.AppKey("scrape", Scrape)
 STARTED = int(time.time())
-SPACES_HEADER = "X-Trillama-Spaces"
 LISTS = ("/v1/models", "/models", "/openai/models", "/openai/v1/models", "/v1beta/openai/models")  # Azure's, Gemini's
 
 Page = Callable[[web.Request, object], Awaitable[web.StreamResponse]]  # with the JSON body of the request
