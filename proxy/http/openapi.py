@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaValue, models_json_schema
 
 from proxy.contract.settings import TokenIds
-from proxy.dialects import ollama, runpod, tei
+from proxy.dialects import jina, ollama, runpod, tei
 from proxy.edge.middleware import is_open
 from proxy.embedding.tasks import TaskTable
 from proxy.http import pages, raw_floats
-from proxy.wire.answer_models import ErrorAnswer, HealthAnswer, ModelsAnswer, ReadyAnswer
+from proxy.wire.answer_models import ErrorAnswer, HealthAnswer, ModelsAnswer, ReadyAnswer, TokensAnswer
 from proxy.wire.dialect import Dialect
 
 Described = tuple[type[BaseModel], Literal["validation", "serialization"]]
@@ -27,12 +27,14 @@ ANSWERS: Mapping[str, type[BaseModel]] = {
     **dict.fromkeys(pages.LISTS, ModelsAnswer),
     **dict.fromkeys(JOB_PATHS, runpod.RunAnswer),
     "/health": HealthAnswer,
+    "/v1/embeddings/count_tokens": TokensAnswer,
     "/ready": ReadyAnswer,
 }
-PAGE_BODIES: Mapping[str, type[BaseModel]] = {"/api/show": ollama.OllamaShowBody, "/api/pull": ollama.OllamaPullBody}
+OLLAMA_BODIES: Mapping[str, type[BaseModel]] = {"/api/show": ollama.OllamaShowBody, "/api/pull": ollama.OllamaPullBody}
+PAGE_BODIES: Mapping[str, type[BaseModel]] = {**OLLAMA_BODIES, "/v1/embeddings/count_tokens": jina.EmbeddingsBody}
 PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
     **dict.fromkeys(JOB_PATHS, runpod.FailedAnswer),
-    **dict.fromkeys(["/api/tags", "/api/ps", "/api/version", *PAGE_BODIES], ollama.OllamaError),
+    **dict.fromkeys(["/api/tags", "/api/ps", "/api/version", *OLLAMA_BODIES], ollama.OllamaError),
     **dict.fromkeys(["/", "/info"], tei.TeiError),
 }
 TYPES: Mapping[str, Sequence[str]] = {
@@ -189,7 +191,7 @@ def _page(route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue]) -> dict[s
     described: dict[str, object] = {"summary": said[:1].upper() + said[1:], "responses": responses}
     if body := PAGE_BODIES.get(route.path):
         described["requestBody"] = _body(body, schemas)
-        responses |= {str(status): _error(status, error) for status in (400, 404, 408, 413, 415, 422)}
+        responses |= {str(status): _error(status, error) for status in (400, 404, 408, 413, 415, 422, 503)}
     if route.path == "/ready":
         responses["503"] = {**answered, "description": "Not ready: the reasons."}
     if not is_open(route.method, route.path):
