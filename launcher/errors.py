@@ -10,7 +10,9 @@ LauncherError                    1   anything not named below
 ├── DiskError                    75  one of our folders is on a full or read-only disk (EX_TEMPFAIL)
 ├── NotEnoughMemory              75  the models do not fit into memory in any way (EX_TEMPFAIL)
 ├── NotRunning                   69  no trillama is running here (EX_UNAVAILABLE)
-├── CorpusError                  65  the texts to compare on are missing, too few or too long (EX_DATAERR)
+├── CorpusError                  65  the texts cannot be used: missing, damaged, too few, changed (EX_DATAERR)
+├── SpaceChanged                 75  the server began to serve another model in the middle of a job (EX_TEMPFAIL)
+├── JobStopped                   75  a corpus job was stopped, and can be resumed (EX_TEMPFAIL)
 ├── ModelError                   66  a model file is missing, wrong or cannot be downloaded (EX_NOINPUT)
 │   ├── DamagedFile              66  it is truncated, or its content is wrong
 │   ├── HubUnreachable           75  the hub does not answer, or cannot serve us now (EX_TEMPFAIL)
@@ -71,6 +73,14 @@ class NotRunning(LauncherError):
 
 class CorpusError(LauncherError):
     exit_code = 65
+
+
+class SpaceChanged(LauncherError):
+    exit_code = 75
+
+
+class JobStopped(LauncherError):
+    exit_code = 75
 
 
 class ModelError(LauncherError):

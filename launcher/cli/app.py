@@ -18,6 +18,7 @@ from launcher.cli.engine import engine_app
 from launcher.cli.families import families_app
 from launcher.cli.service import service_app
 from launcher.cluster.cluster_cli import cluster_app
+from launcher.corpus.commands import corpus_app
 from launcher.doctor import report
 from launcher.errors import ArgumentError
 from launcher.measure import bench_cli, compare_cli, tune_cli
@@ -142,6 +143,7 @@ for command in (running.status, running.logs, running.restart, running.reload):
     app.command(epilog=EXIT_CODES)(command)
 
 
+app.add_typer(corpus_app, name="corpus")
 app.add_typer(models.models_app, name="models")
 app.add_typer(engine_app, name="engine")
 app.add_typer(families_app, name="families")

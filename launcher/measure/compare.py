@@ -10,7 +10,7 @@ import numpy as np
 from launcher.arrays import F32
 from launcher.errors import CorpusError, ModelError
 from launcher.measure import similarity
-from launcher.measure.corpus import Corpus, CorpusText
+from launcher.measure.sample_texts import SampleText, SampleTexts
 from launcher.measure.similarity import Comparison, Vectors
 from launcher.models import header_check, sources
 from launcher.models.gguf_file import model_header
@@ -35,18 +35,18 @@ def check_pair(a: Path, b: Path, weights: Weights) -> None:
         header_check.check_rules(path, sources.check_complete(path), weights)
 
 
-def as_trained(corpus: Corpus, family: FamilyFile, backend: str) -> Corpus:
-    """The corpus as that backend gets it: with the family's prefixes, in its Unicode form."""
+def as_trained(samples: SampleTexts, family: FamilyFile, backend: str) -> SampleTexts:
+    """The texts as that backend gets them: with the family's prefixes, in its Unicode form."""
     query, document = prefixes(family, backend)
 
-    def whole(text: CorpusText, prefix: str) -> CorpusText:
+    def whole(text: SampleText, prefix: str) -> SampleText:
         form = family.unicode_normalization
         return replace(text, text=unicodedata.normalize(form, prefix + text.text) if form else prefix + text.text)
 
     return replace(
-        corpus,
-        queries=tuple(whole(text, query) for text in corpus.queries),
-        documents=tuple(whole(text, document) for text in corpus.documents),
+        samples,
+        queries=tuple(whole(text, query) for text in samples.queries),
+        documents=tuple(whole(text, document) for text in samples.documents),
     )
 
 
@@ -71,34 +71,36 @@ def batches(lengths: Sequence[int], *, slots: int, tokens: int) -> list[list[int
     return found
 
 
-def batch_tokens(corpus: Corpus, most: int) -> int:
-    """The physical batch for a corpus (see `as_trained`): memory grows with it, and short texts need little.
+def batch_tokens(samples: SampleTexts, most: int) -> int:
+    """The physical batch for those texts (see `as_trained`): memory grows with it, and short texts need little.
 
     A token is at least a byte of text, and a few special tokens are added around it. Half a batch of the usual
     size costs no speed.
     """
-    longest = max(len(text.text.encode()) for text in (*corpus.queries, *corpus.documents))
+    longest = max(len(text.text.encode()) for text in (*samples.queries, *samples.documents))
     return min(most, max(1024, longest + 16))
 
 
-async def compare_models(run: Standalone, files: Mapping[str, Path], corpus: Corpus, report: ReportTexts) -> Comparison:
-    """Embed a corpus (see `as_trained`) with each of the two files, one after the other, and compare the vectors.
+async def compare_models(
+    run: Standalone, files: Mapping[str, Path], samples: SampleTexts, report: ReportTexts
+) -> Comparison:
+    """Embed the texts (see `as_trained`) with each of the two files, one after the other, and compare the vectors.
 
     Raises CorpusError for a text that is too long, ChildError for an engine that does not start or gives wrong vectors.
     """
-    texts = list({text.text: text for text in (*corpus.queries, *corpus.documents)}.values())
+    texts = list({text.text: text for text in (*samples.queries, *samples.documents)}.values())
     row = {text.text: number for number, text in enumerate(texts)}
-    queries, documents = ([row[text.text] for text in part] for part in (corpus.queries, corpus.documents))
+    queries, documents = ([row[text.text] for text in part] for part in (samples.queries, samples.documents))
     sides = []
     for name, path in files.items():
         async with standalone(run, name, path) as embedder:
             found = await _embed(embedder, run, texts, report)
         sides.append(Vectors(queries=found[queries], documents=found[documents]))
-    return similarity.compared(*sides, paired=corpus.paired)
+    return similarity.compared(*sides, paired=samples.paired)
 
 
 async def _embed(
-    embedder: StandaloneEmbedder, run: Standalone, texts: Sequence[CorpusText], report: ReportTexts
+    embedder: StandaloneEmbedder, run: Standalone, texts: Sequence[SampleText], report: ReportTexts
 ) -> F32:
     """The texts' vectors, (n, dimensions), rows of unit length."""
     report(embedder.name, 0, len(texts))

@@ -14,8 +14,8 @@ from launcher.engine import cpu_fallback, devices, discovery
 from launcher.engine.discovery import Engine
 from launcher.errors import ArgumentError, ModelError
 from launcher.measure import compare as comparing
-from launcher.measure import corpus, similarity
-from launcher.measure.corpus import Corpus
+from launcher.measure import sample_texts, similarity
+from launcher.measure.sample_texts import SampleTexts
 from launcher.measure.similarity import Comparison, RankOverlap, Thresholds
 from launcher.models import sources
 from launcher.settings.config import HostConfig, ModelSettings, Settings, load
@@ -26,7 +26,7 @@ from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
 COMPARE_EPILOG = """
-Exit codes: 0 go; 1 no-go; 2 wrong arguments; 65 the corpus cannot be used; 66 a model file is missing or wrong;
+Exit codes: 0 go; 1 no-go; 2 wrong arguments; 65 the texts cannot be used; 66 a model file is missing or wrong;
 69 no usable llama-server; 70 the engine ended or gave wrong vectors; 75 it did not start; 78 wrong configuration;
 130 stopped before it was done.
 """
@@ -57,7 +57,7 @@ def compare(
         raise ArgumentError(
             f"--backend {backend}: no such model; there are {', '.join(settings.family.weights.models)}"
         )
-    given = corpus.read_corpus(texts) if texts else corpus.built_in()
+    given = sample_texts.read_sample_texts(texts) if texts else sample_texts.built_in()
     done = asyncio.run(until_signal(_run(settings, backend, (a, b), given)))
     if done is None:
         raise typer.Exit(130)
@@ -72,7 +72,7 @@ def compare(
 
 
 async def _run(
-    settings: Settings, backend: str, names: tuple[str, str], given: Corpus
+    settings: Settings, backend: str, names: tuple[str, str], given: SampleTexts
 ) -> tuple[dict[str, Path], Comparison]:
     """The two files and their comparison."""
     display = Display(stderr)
@@ -128,7 +128,7 @@ async def _file(settings: Settings, backend: str, name: str, display: Display) -
     return await sources.locate_intact(wanted, report=lambda _, done, total: display.downloading(name, done, total))
 
 
-def _print_json(files: dict[str, Path], given: Corpus, found: Comparison, faults: tuple[str, ...]) -> None:
+def _print_json(files: dict[str, Path], given: SampleTexts, found: Comparison, faults: tuple[str, ...]) -> None:
     facts = {
         "go": not faults,
         "faults": faults,
@@ -140,7 +140,7 @@ def _print_json(files: dict[str, Path], given: Corpus, found: Comparison, faults
     sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
 
 
-def _print(files: dict[str, Path], given: Corpus, found: Comparison, faults: tuple[str, ...]) -> None:
+def _print(files: dict[str, Path], given: SampleTexts, found: Comparison, faults: tuple[str, ...]) -> None:
     drift = found.drift
     for name, path in files.items():
         stdout.say(f"{name}  {path}")
@@ -162,7 +162,7 @@ def _in_words(ranking: RankOverlap) -> str:
     )
 
 
-def _worst(given: Corpus, found: Comparison) -> str:
+def _worst(given: SampleTexts, found: Comparison) -> str:
     text = (*given.queries, *given.documents)[found.drift.worst]
     words = " ".join(text.text.split())
     return f"{text.name}: {words if len(words) <= 60 else words[:59] + '…'}"

@@ -39,6 +39,30 @@ async def until_signal(session: Coroutine[None, None, T], *, on_hangup: Callable
         return None
 
 
+async def until_second_signal(session: Callable[[asyncio.Event], Coroutine[None, None, T]]) -> T | None:
+    """The session's result. SIGINT or SIGTERM sets its event, a second one cancels it; then the result is None."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(session(stop))
+    cancelled = False
+
+    def on_signal() -> None:
+        nonlocal cancelled
+        if stop.is_set():
+            cancelled = True
+            task.cancel()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, on_signal)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not cancelled:
+            raise
+        return None
+
+
 def _has_terminal() -> bool:
     """Whether we have a controlling terminal; on a hangup the kernel takes it away from all its processes."""
     try:

@@ -46,7 +46,7 @@ class PartLedger:
     def __post_init__(self) -> None:
         """Make the folder, read what is done, and remove what a killed run left half-written."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob("part-*" + UNFINISHED):
+        for leftover in self.folder.glob(".part-*" + UNFINISHED):
             leftover.unlink(missing_ok=True)
         self.done = {rows for rows, _ in files_of(self.folder, self.suffix)}
 

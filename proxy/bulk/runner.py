@@ -3,7 +3,8 @@
 How a call is tried, by the exception that `send` raises:
 
 ServerBusy     again, without end: no room (429), not ready (503), no connection. A pause of at least Retry-After.
-CallFailed     again, `tries` times (502, 504); then its halves, until one row alone is an error
+CallFailed     again, `tries` times (502, 504); then, if the server is `healthy`, its halves, until one row alone is
+               an error; else again, without end
 CallRefused    its halves at once (400, 413, 422), until one row alone is an error
 any other      ends the job: a wrong key, another vector space, a fault of ours
 """
@@ -86,11 +87,15 @@ class RunCounts:
 
 @dataclass(slots=True, kw_only=True)
 class BulkRunner(Generic[Item, Output]):
-    """`send` makes one call: a result or a RowError for each of its rows, in order; it raises as said above."""
+    """`send` makes one call: a result or a RowError for each of its rows, in order; it raises as said above.
+
+    `healthy` says whether the server answers at all, so that no row is at fault while it does not.
+    """
 
     send: Callable[[Sequence[Item]], Awaitable[Sequence[Output | RowError]]]
     limit: CallLimit = field(default_factory=CallLimit)
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    healthy: Callable[[], Awaitable[bool]] | None = None
     parts_in_work: int = 4
     counts: RunCounts = field(default_factory=RunCounts)
 
@@ -161,7 +166,7 @@ class BulkRunner(Generic[Item, Output]):
                 self.counts.failed += 1
                 pause = self.policy.pause_s(failed, None)
                 failed += 1
-                if failed >= self.policy.tries:
+                if failed >= self.policy.tries and (self.healthy is None or await self.healthy()):
                     raise
             else:
                 self.limit.good()

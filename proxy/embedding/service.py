@@ -129,6 +129,14 @@ class EmbedService:
             lengths=served.lengths,
         )
 
+    async def count_tokens(self, request: EmbedRequest) -> int:
+        """The tokens of all inputs, prefixes included; nothing is computed. Raises as `embed`."""
+        self.limits.check(request)
+        row = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
+        route = replace(row, prefix=row.prefix_with(request.instruction))
+        inputs, _ = await self._prepare(request, route, self.models[route.backend])
+        return sum(map(len, inputs.values()))
+
     async def _embed_texts(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
         """One vector for each input."""
         model = self.models[route.backend]

@@ -81,7 +81,7 @@ class Node:
     def load(self) -> NodeLoad:
         return NodeLoad(in_flight=self.in_flight_tokens, others=self.state.others, tokens_per_s=self.state.tokens_per_s)
 
-    async def ask(self, body: bytes, headers: Mapping[str, str], tokens: int) -> NodeAnswer:
+    async def ask(self, path: str, body: bytes, headers: Mapping[str, str], tokens: int) -> NodeAnswer:
         """Send a piece of about so many tokens. Raises BackendLost once it is known that no answer will come."""
         self.in_flight += 1
         self.in_flight_tokens += tokens
@@ -89,7 +89,7 @@ class Node:
         try:
             async with scope:
                 self._scopes.add(scope)
-                answer = await self._post(body, headers)
+                answer = await self._post(path, body, headers)
         except (aiohttp.ClientError, OSError) as error:
             self.doubt()
             raise BackendLost(f"node {self.name}: {_words(error)}", retry_after_s=5) from error
@@ -125,9 +125,9 @@ class Node:
         finally:
             await self._session.close()
 
-    async def _post(self, body: bytes, headers: Mapping[str, str]) -> NodeAnswer:
+    async def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> NodeAnswer:
         async with self._session.post(
-            f"{self.url}/v1/embeddings", data=_streamed(body), headers=headers, allow_redirects=False
+            self.url + path, data=_streamed(body), headers=headers, allow_redirects=False
         ) as response:
             return NodeAnswer(response.status, response.headers, await response.read())
 

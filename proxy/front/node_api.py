@@ -57,6 +57,10 @@ class _Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class _Count(_Body):
+    input_tokens: int
+
+
 class _InputError(_Body):
     code: str
     message: str
@@ -169,6 +173,14 @@ def reindexed(error: ProxyError, by: int) -> ProxyError:
     same = type(error)(_reindexed(error.message, by), param=error.param, retry_after_s=error.retry_after_s)
     same.queue_tokens = error.queue_tokens
     return same
+
+
+def tokens_of(answer: NodeAnswer) -> int:
+    """The number of tokens in an answer. Raises BrokenAnswer."""
+    try:
+        return _Count.model_validate_json(answer.body).input_tokens
+    except ValidationError as error:
+        raise BrokenAnswer(f"not a number of tokens: {str(error)[:200]}") from error
 
 
 def error_of(answer: NodeAnswer, node: str) -> ProxyError:

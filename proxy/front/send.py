@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from proxy import metrics
 from proxy.errors import (
@@ -20,13 +21,14 @@ from proxy.errors import (
 from proxy.front.choice import choose
 from proxy.front.fleet import NodeFleet
 from proxy.front.node import Node
-from proxy.front.node_api import BrokenAnswer, NodeAnswer, error_of, piece_body, result_of
+from proxy.front.node_api import BrokenAnswer, NodeAnswer, error_of, piece_body, result_of, tokens_of
 from proxy.front.pieces import Piece, size_of
 from proxy.front.spaces import UNKNOWN_SPACE
 from proxy.types import EmbedRequest, EmbedResult
 
 log = logging.getLogger(__name__)
 
+EMBED_PATH, COUNT_PATH = "/v1/embeddings", "/v1/embeddings/count_tokens"
 ATTEMPTS = 3  # a piece that ends its host must not end all of them
 _OUTCOMES: Mapping[type[ProxyError], str] = {Overloaded: "full", BadRequest: "refused"}
 SHORT_BYTES = 2000  # a single text of at most so many is likely a query, which may come again
@@ -46,6 +48,11 @@ class PieceOrder:
     deadline: float
     bulk: bool
     key: str | None = None
+    path: str = EMBED_PATH
+
+
+T = TypeVar("T")
+Read = Callable[[NodeFleet, Node, PieceOrder, Piece, NodeAnswer], T]
 
 
 @dataclass(slots=True)
@@ -65,7 +72,17 @@ class _Attempts:
 
 
 async def send_piece(fleet: NodeFleet, order: PieceOrder, piece: Piece, number: int) -> EmbedResult:
-    """The vectors of a piece, which is the request's piece of that number.
+    """The vectors of a piece, which is the request's piece of that number. Raises what `_sent` raises."""
+    return await _sent(fleet, order, piece, number, _read)
+
+
+async def count_piece(fleet: NodeFleet, order: PieceOrder, piece: Piece) -> int:
+    """The tokens of a piece. Raises what `_sent` raises."""
+    return await _sent(fleet, replace(order, path=COUNT_PATH), piece, 0, _counted_tokens)
+
+
+async def _sent(fleet: NodeFleet, order: PieceOrder, piece: Piece, number: int, read: Read[T]) -> T:
+    """What `read` makes of the first good answer to a piece.
 
     Raises BadRequest for what no node would compute; Overloaded if all nodes are full; the last error after ATTEMPTS.
     """
@@ -78,8 +95,8 @@ async def send_piece(fleet: NodeFleet, order: PieceOrder, piece: Piece, number: 
             metrics.FRONT_RETRIES.labels(order.backend).inc()
         try:
             with _counted(node):
-                answer = await node.ask(body, _headers(order, number), piece.tokens)
-                return _read(fleet, node, order, piece, answer)
+                answer = await node.ask(order.path, body, _headers(order, number), piece.tokens)
+                return read(fleet, node, order, piece, answer)
         except BadRequest:
             raise
         except ProxyError as error:
@@ -103,13 +120,27 @@ def _counted(node: Node) -> Iterator[None]:
         metrics.FRONT_PIECES.labels(node.name, outcome).inc()
 
 
-def _read(fleet: NodeFleet, node: Node, order: PieceOrder, piece: Piece, answer: NodeAnswer) -> EmbedResult:
-    """The result in an answer. Raises the error that it is, or BackendError if it cannot be used."""
+def _counted_tokens(_: NodeFleet, node: Node, __: PieceOrder, ___: Piece, answer: NodeAnswer) -> int:
+    """The number in an answer. Raises the error that it is, or BackendError if it cannot be used."""
+    _raise_refusal(node, answer)
+    try:
+        return tokens_of(answer)
+    except BrokenAnswer as error:
+        raise BackendError(f"node {node.name}: {error}", retry_after_s=5) from error
+
+
+def _raise_refusal(node: Node, answer: NodeAnswer) -> None:
+    """Raises the error that an answer is."""
     if answer.status != 200:
         error = error_of(answer, node.name)
         if isinstance(error, BackendUnavailable | Draining):
             node.doubt()
         raise error
+
+
+def _read(fleet: NodeFleet, node: Node, order: PieceOrder, piece: Piece, answer: NodeAnswer) -> EmbedResult:
+    """The result in an answer. Raises the error that it is, or BackendError if it cannot be used."""
+    _raise_refusal(node, answer)
     try:
         result = result_of(answer, len(piece.inputs), order.dimensions)
     except BrokenAnswer as error:

@@ -15,7 +15,7 @@ from proxy.front.choice import at_once
 from proxy.front.fleet import NodeFleet
 from proxy.front.node_api import reindexed
 from proxy.front.pieces import MixedSpaces, Piece, PieceRules, cut_pieces, merge, whole
-from proxy.front.send import PieceOrder, send_piece
+from proxy.front.send import PieceOrder, count_piece, send_piece
 from proxy.front.spaces import UNKNOWN_SPACE
 from proxy.types import EmbedRequest, EmbedResult, Provenance, ReadyReport, ServedLimits, ServiceLoad, client_of
 
@@ -94,13 +94,24 @@ class FrontService:
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vectors of all inputs, once all of them are there. Raises what `EmbedService.embed` raises."""
+        async with self._ordered(request) as order:
+            return await self._embedded(order)
+
+    async def count_tokens(self, request: EmbedRequest) -> int:
+        """The tokens of all inputs, as one node counts them. Raises what `embed` raises."""
+        async with self._ordered(request) as order:
+            return await count_piece(self.nodes, order, whole(request))
+
+    @asynccontextmanager
+    async def _ordered(self, request: EmbedRequest) -> AsyncIterator[PieceOrder]:
+        """What the pieces of a request have in common; raises DeadlineExceeded if the block takes too long."""
         self.limits.check(request)
         row = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
         row.prefix_with(request.instruction)
         seconds = min(self._settings.request_timeout_s, request.timeout_s or math.inf)
         try:
             async with asyncio.timeout(seconds) as clock:
-                return await self._embedded(self._order(request, row, clock.when() or math.inf))
+                yield self._order(request, row, clock.when() or math.inf)
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
 

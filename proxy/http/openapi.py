@@ -11,13 +11,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaValue, models_json_schema
 
 from proxy.contract.settings import TokenIds
-from proxy.dialects import ollama, runpod, tei
+from proxy.dialects import jina, ollama, runpod, tei
 from proxy.edge.middleware import is_open
 from proxy.embedding.tasks import TaskTable
 from proxy.http import pages, raw_floats
 from proxy.http.batches import described
 from proxy.http.responses import PROVENANCE
-from proxy.wire.answer_models import ErrorAnswer, HealthAnswer, ModelsAnswer, ReadyAnswer
+from proxy.wire.answer_models import ErrorAnswer, HealthAnswer, ModelsAnswer, ReadyAnswer, TokensAnswer
 from proxy.wire.dialect import Dialect
 from proxy.wire.schema import SCHEMAS, example
 
@@ -31,11 +31,13 @@ ANSWERS: Mapping[tuple[str, str], type[BaseModel]] = {
     **dict.fromkeys([("POST", path) for path in runpod.CANCEL_PATHS], runpod.RunAnswer),
     ("GET", "/health"): HealthAnswer,
     ("GET", "/ready"): ReadyAnswer,
+    ("POST", "/v1/embeddings/count_tokens"): TokensAnswer,
     **described.BATCH_ANSWERS,
 }
 PAGE_BODIES: Mapping[tuple[str, str], type[BaseModel]] = {
     ("POST", "/api/show"): ollama.OllamaShowBody,
     ("POST", "/api/pull"): ollama.OllamaPullBody,
+    ("POST", "/v1/embeddings/count_tokens"): jina.EmbeddingsBody,
     **described.BATCH_BODIES,
 }
 PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
@@ -202,7 +204,7 @@ def _more_errors(route: web.RouteDef) -> set[int]:
     key = route.method, route.path
     statuses = set() if is_open(*key) else {401}
     if key in PAGE_BODIES or key in described.FORMS:
-        statuses |= {400, 404, 408, 413, 415, 422}
+        statuses |= {400, 404, 408, 413, 415, 422, 503}
     if route.path.startswith(described.STORED):
         statuses |= {404, 413}
     if key in described.PAGED:

@@ -199,6 +199,7 @@ ROUTES: Sequence[web.RouteDef] = (
     web.post("/api/pull", with_body(pages.ollama_pull)),
     web.get("/api/version", pages.ollama_version),
     web.get("/info", pages.tei_info),
+    web.post("/v1/embeddings/count_tokens", with_body(pages.count_tokens)),
     *(web.get(path, pages.models) for path in pages.LISTS),
     web.get("/v1/models/{id}", pages.model),
     web.post("/v1/files", batch_files.upload_file),

@@ -144,6 +144,12 @@ class ModelsAnswer(BaseModel):
     data: list[ModelRow]
 
 
+class TokensAnswer(BaseModel):
+    """Of all inputs together, prefixes included: what `usage` says once they are embedded."""
+
+    input_tokens: int
+
+
 class HealthAnswer(BaseModel):
     status: str
 

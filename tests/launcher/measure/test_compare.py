@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from launcher.errors import CorpusError, ModelError
 from launcher.measure.compare import as_trained, batch_tokens, batches, check_pair, prefixes
-from launcher.measure.corpus import Corpus, CorpusText, built_in, read_corpus
+from launcher.measure.sample_texts import SampleText, SampleTexts, built_in, read_sample_texts
 from launcher.settings.config import load
 from tests.support.hub import Hub, running_hub
 from tests.support.serve import empty, gone
@@ -177,7 +177,7 @@ def test_a_corpus_that_is_none_is_refused(tmp_path: Path, content: bytes | None,
     if content is not None:
         (tmp_path / "corpus.txt").write_bytes(content)
     with pytest.raises(CorpusError, match=words):
-        read_corpus(tmp_path / "corpus.txt")
+        read_sample_texts(tmp_path / "corpus.txt")
 
 
 def test_a_quantisation_is_downloaded(folder: Path, hub: Hub, compare: Run) -> None:
@@ -191,8 +191,8 @@ def test_a_quantisation_is_downloaded(folder: Path, hub: Hub, compare: Run) -> N
 def test_each_role_has_the_familys_prefix_and_form() -> None:
     assert prefixes(FAMILY, "retrieval") == ("Query: ", "Passage: ")
     assert prefixes(FAMILY, "text-matching") == ("Query: ", "Query: ")
-    text = CorpusText(name="line 1", text="e\u0301")
-    whole = as_trained(Corpus(name="", queries=(text,), documents=(text,), paired=True), FAMILY, "code")
+    text = SampleText(name="line 1", text="e\u0301")
+    whole = as_trained(SampleTexts(name="", queries=(text,), documents=(text,), paired=True), FAMILY, "code")
     assert (whole.queries[0].text, whole.documents[0].text) == ("Query: é", "Passage: é")
     assert batch_tokens(whole, 8192) == 1024
     assert batch_tokens(whole, 256) == 256

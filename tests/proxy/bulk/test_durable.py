@@ -20,7 +20,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
 
     def fail(new: BinaryIO) -> None:
         new.write(b"half")
-        assert file.with_name("a" + UNFINISHED).exists()
+        assert file.with_name(".a" + UNFINISHED).exists()
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -32,7 +32,7 @@ def test_what_was_committed_is_done_for_the_next_run(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_removed_and_not_done(tmp_path: Path) -> None:
-    half = tmp_path / (FIRST.name + ".bin.tmp")
+    half = tmp_path / f".{FIRST.name}.bin.tmp"
     half.write_bytes(b"half")
     strange = tmp_path / "notes.bin"
     strange.write_bytes(b"the user's")

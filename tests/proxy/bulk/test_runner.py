@@ -97,6 +97,24 @@ async def test_a_failing_row_is_tried_three_times_and_never_ends_the_job() -> No
     assert server.sent.count([7]) == 3
 
 
+async def test_no_row_is_at_fault_while_the_server_answers_nothing() -> None:
+    down = iter(range(5))
+
+    async def healthy() -> bool:
+        return next(down, None) is None
+
+    server = Server(lambda _: CallFailed("http_502", "bad gateway") if next(down, None) is not None else None)
+    done = list[int | RowError]()
+
+    async def commit(_: int, results: Sequence[int | RowError]) -> None:
+        done.extend(results)
+
+    runner = BulkRunner[int, int](send=server.send, policy=AT_ONCE, healthy=healthy, parts_in_work=1)
+    await runner.run(numbers(1), commit)
+    assert done == [-row for row in range(10)]
+    assert all(len(rows) > 1 for rows in server.sent)  # never in halves
+
+
 async def test_a_call_that_fails_twice_is_no_error() -> None:
     failures = iter(range(2))
     server = Server(

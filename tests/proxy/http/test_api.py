@@ -41,6 +41,14 @@ async def prompt_tokens(served: Stack, **body: object) -> int:
     return int(usage["prompt_tokens"])
 
 
+@pytest.mark.parametrize("more", [{}, {"task": "retrieval.query"}, {"truncate": True}])
+async def test_tokens_can_be_counted_without_vectors(served: Stack, more: dict[str, object]) -> None:
+    body = {"input": ["one text", "another text " * 20], **more}
+    counted = await served.post(body, "/v1/embeddings/count_tokens")
+    assert counted.json == {"input_tokens": await prompt_tokens(served, **body)}
+    assert (await served.post({"input": []}, "/v1/embeddings/count_tokens")).status == 422
+
+
 async def test_the_answer_has_the_contracts_shape(served: Stack) -> None:
     answer = await served.post({"model": "jina-embeddings-v4", "input": ["a", "b"], "dimensions": 3})
     body = answer.json

@@ -9,7 +9,7 @@ MIN_LINES = 5  # fewer give no meaningful ranking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CorpusText:
+class SampleText:
     """One text without a prefix, and its name in messages."""
 
     name: str
@@ -17,26 +17,26 @@ class CorpusText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Corpus:
+class SampleTexts:
     """`paired`: query i is document i, which is left out of its ranking."""
 
     name: str
-    queries: tuple[CorpusText, ...]
-    documents: tuple[CorpusText, ...]
+    queries: tuple[SampleText, ...]
+    documents: tuple[SampleText, ...]
     paired: bool
 
 
-def built_in() -> Corpus:
+def built_in() -> SampleTexts:
     """Short texts in fourteen languages and some code; most questions have an answer in another language too."""
-    return Corpus(
+    return SampleTexts(
         name="built in",
-        queries=tuple(CorpusText(name=f"query {i}", text=text) for i, text in enumerate(QUERIES, 1)),
-        documents=tuple(CorpusText(name=f"document {i}", text=text) for i, text in enumerate(DOCUMENTS, 1)),
+        queries=tuple(SampleText(name=f"query {i}", text=text) for i, text in enumerate(QUERIES, 1)),
+        documents=tuple(SampleText(name=f"document {i}", text=text) for i, text in enumerate(DOCUMENTS, 1)),
         paired=False,
     )
 
 
-def read_corpus(path: Path) -> Corpus:
+def read_sample_texts(path: Path) -> SampleTexts:
     """A text per line, UTF-8, each both query and document; empty lines are left out. Raises CorpusError."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a text may have U+2028
@@ -44,10 +44,10 @@ def read_corpus(path: Path) -> Corpus:
         raise CorpusError(f"{path}: cannot be read: {error.strerror}; give a text file with a text per line") from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: not UTF-8 at byte {error.start}: convert it, or give another file") from error
-    texts = tuple(CorpusText(name=f"line {i}", text=line.strip()) for i, line in enumerate(lines, 1) if line.strip())
+    texts = tuple(SampleText(name=f"line {i}", text=line.strip()) for i, line in enumerate(lines, 1) if line.strip())
     if len(texts) < MIN_LINES:
         raise CorpusError(f"{path}: {len(texts)} lines with text, at least {MIN_LINES} are needed to rank: add some")
-    return Corpus(name=str(path), queries=texts, documents=texts, paired=True)
+    return SampleTexts(name=str(path), queries=texts, documents=texts, paired=True)
 
 
 QUERIES = (

@@ -1,0 +1,1 @@
+"""`python -m bench.bulk`: a corpus job against a server whose GPU is a sleep: its rate, its memory, and kill -9."""

@@ -1,0 +1,232 @@
+"""`trillama corpus`: run, status, resume, errors, verify."""
+
+import asyncio
+import sys
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher.corpus.display import JobDisplay
+from launcher.corpus.estimate import show_estimate
+from launcher.corpus.job import ERRORS_FOLDER, JobState, done_parts, job_state
+from launcher.corpus.output.error_rows import error_lines
+from launcher.corpus.output.stored import OutputFormat, VectorType
+from launcher.corpus.plan import PLAN, GivenJob, JobOptions, read_plan, resumed
+from launcher.corpus.rows.records import UsedColumns
+from launcher.corpus.rows.sources import InputFormat, given_files
+from launcher.corpus.session import RunRequest, ServerChoice, run_job, stopped
+from launcher.corpus.verification import verify_job
+from launcher.errors import ArgumentError, JobStopped
+from launcher.printable import json_line
+from launcher.terminal.given_texts import STDIN
+from launcher.terminal.options import ApiKey, ConfigFile, Demo, Tiny, Url, settings_of, stderr, stdout
+from launcher.terminal.signals import until_second_signal, until_signal
+
+CORPUS_EPILOG = """
+Exit codes: 0 every row has its vector; 3 done, but there are rows without a vector, see `trillama corpus errors`; 75
+stopped, and can be resumed; 65 an input is damaged or has changed, or the vectors would be others than those that are
+there; else as of `trillama --help`.
+"""
+HAS_ERRORS = 3  # the exit code
+
+corpus_app = typer.Typer(help="Embed files of any size, to files; it survives whatever happens.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="The folder given to `corpus run` as --out.")]
+Concurrency = Annotated[
+    int, typer.Option(min=1, max=1024, help="Most calls in flight. It adapts to the server; give 2 a node.")
+]
+Dedupe = Annotated[bool, typer.Option("--dedupe", help="Compute a text that comes again soon only once.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs: a JSON object per second.")]
+
+
+@corpus_app.command("run", epilog=CORPUS_EPILOG)
+def corpus_run(
+    inputs: Annotated[list[str], typer.Argument(help="Files or globs in quotes: .jsonl, .csv, .tsv, .parquet, .txt.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for the vectors; it is also the job's record.")],
+    text: Annotated[str | None, typer.Option(help="The texts' column [default: text, content, body, passage].")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="The ids' column [default: the rows' numbers].")] = None,
+    keep: Annotated[str | None, typer.Option(help="More columns to keep, with commas between.")] = None,
+    from_: Annotated[InputFormat | None, typer.Option("--from", help="The inputs' format [default: by name].")] = None,
+    format: Annotated[OutputFormat, typer.Option(help="What to write.")] = OutputFormat.PARQUET,  # noqa: A002
+    dtype: Annotated[VectorType, typer.Option(help="The type of the vectors' numbers.")] = VectorType.FLOAT32,
+    task: Annotated[str | None, typer.Option(help="E.g. retrieval.passage [default: the server's].")] = None,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="Keep only the first N dimensions.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model to ask a server for that has several.")] = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
+    part_rows: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Rows of a part [default: 4096, or 16 MiB of float32].")
+    ] = None,
+    concurrency: Concurrency = 16,
+    dedupe: Dedupe = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many rows, tokens, hours, GiB.")] = False,
+    json: Json = False,
+    config: ConfigFile = None,
+    demo: Demo = False,
+    tiny: Tiny = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Embed every row of files.
+
+    With the running server, or one started for this. Typed again, it resumes the job.
+    """
+    options = JobOptions(
+        task=task,
+        dimensions=dimensions,
+        model=model,
+        truncate=truncate,
+        format=format,
+        dtype=dtype,
+        part_rows=part_rows,
+    )
+    columns = UsedColumns(text=text, id=id_, keep=tuple(keep.split(",")) if keep else ())
+    if STDIN in inputs and (dry_run or (out / PLAN).exists()):
+        advice = "--dry-run needs a file" if dry_run else f"there is a job in {out}: `trillama corpus resume {out}`"
+        raise ArgumentError(f"standard input can be read only once, and {advice}")
+    files = given_files(inputs, from_, columns, out)
+    server = _server(config, demo, tiny, url, api_key)
+    if dry_run:
+        asyncio.run(until_signal(show_estimate(server, files, options, stdout)))
+        return
+    plan = GivenJob(folder=out, files=files, options=options, url=url).plan
+    display = JobDisplay(stderr, json)
+    _run(
+        server,
+        RunRequest(folder=out, options=options, plan=plan, display=display, concurrency=concurrency, dedupe=dedupe),
+    )
+
+
+@corpus_app.command("resume", epilog=CORPUS_EPILOG)
+def corpus_resume(
+    folder: Folder,
+    concurrency: Concurrency = 16,
+    dedupe: Dedupe = False,
+    json: Json = False,
+    config: ConfigFile = None,
+    demo: Demo = False,
+    tiny: Tiny = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Continue a job that was stopped or killed. Only what is not done is computed."""
+    _again(folder, _server(config, demo, tiny, url, api_key), JobDisplay(stderr, json), concurrency, dedupe=dedupe)
+
+
+@corpus_app.command("errors", epilog=CORPUS_EPILOG)
+def corpus_errors(
+    folder: Folder,
+    retry: Annotated[bool, typer.Option("--retry", help="Compute these rows again.")] = False,
+    concurrency: Concurrency = 16,
+    json: Json = False,
+    config: ConfigFile = None,
+    demo: Demo = False,
+    tiny: Tiny = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Show the rows without a vector, or retry them. A JSON object each."""
+    if retry:
+        _again(folder, _server(config, demo, tiny, url, api_key), JobDisplay(stderr, json), concurrency, retry=True)
+        return
+    plan = read_plan(folder)
+    for line in error_lines(folder / ERRORS_FOLDER, done_parts(folder, plan)):
+        sys.stdout.buffer.write(json_line({"input": str(plan.inputs[line.part.source].path), **line.facts}))
+
+
+@corpus_app.command("status", epilog=CORPUS_EPILOG)
+def corpus_status(
+    folder: Folder,
+    json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Show how much of a job is done. Asks no server, and changes nothing."""
+    state = job_state(folder)
+    if json:
+        sys.stdout.buffer.write(json_line(asdict(state)))
+    else:
+        stdout.say(_sentence(folder, state))
+    raise typer.Exit(_code(state))
+
+
+@corpus_app.command("verify", epilog=CORPUS_EPILOG)
+def corpus_verify(
+    folder: Folder,
+    sample: Annotated[int, typer.Option(min=0, help="How many rows to embed again and compare; 0: none.")] = 32,
+    config: ConfigFile = None,
+    demo: Demo = False,
+    tiny: Tiny = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Check a job's output.
+
+    Each row is there once, each part is whole, each vector finite, and a sample is what the server computes now; else
+    the exit code is 1.
+    """
+    plan = read_plan(folder)
+    server = _at_plans_url(_server(config, demo, tiny, url, api_key), plan.url)
+    found = asyncio.run(until_signal(verify_job(folder, plan, server, sample)))
+    if found is None:
+        raise typer.Exit(130)
+    for fault in found.faults:
+        stdout.say(fault)
+    if found.faults:
+        raise typer.Exit(1)
+    compared = f"; {found.compared} embedded again, least cosine {found.least_cosine:.6f}" if found.compared else ""
+    stdout.say(f"{found.rows} rows, each once; every vector is finite{compared}")
+
+
+def _server(config: Path | None, demo: bool, tiny: bool, url: str | None, api_key: str | None) -> ServerChoice:
+    return ServerChoice(settings=settings_of(config, demo=demo, tiny=tiny), url=url, api_key=api_key, err=stderr)
+
+
+def _at_plans_url(server: ServerChoice, url: str | None) -> ServerChoice:
+    """The server that the job was begun with, unless another is given."""
+    return server if server.url is not None else replace(server, url=url)
+
+
+def _again(
+    folder: Path,
+    server: ServerChoice,
+    display: JobDisplay,
+    concurrency: int,
+    *,
+    dedupe: bool = False,
+    retry: bool = False,
+) -> None:
+    plan = read_plan(folder)
+    request = RunRequest(
+        folder=folder,
+        options=plan.options,
+        plan=partial(resumed, plan),
+        display=display,
+        concurrency=concurrency,
+        dedupe=dedupe,
+        retry=retry,
+    )
+    _run(_at_plans_url(server, plan.url), request)
+
+
+def _run(server: ServerChoice, request: RunRequest) -> None:
+    """Run the job, say how it ended, and exit with its code."""
+    ended = asyncio.run(until_second_signal(partial(run_job, server, request)))
+    state = job_state(request.folder) if ended else None
+    if ended is None or state is None or not state.complete:
+        raise stopped(request.folder)
+    if not request.display.as_json:
+        stderr.say(f"{_sentence(request.folder, state)}; {ended}")
+    raise typer.Exit(_code(state))
+
+
+def _sentence(folder: Path, state: JobState) -> str:
+    left = "" if state.complete else f"; continue with `trillama corpus resume {folder}`"
+    errors = f", {state.error_rows} without a vector: see `trillama corpus errors {folder}`" if state.error_rows else ""
+    return f"{state.rows_done} of {state.rows} rows are done{errors}{left}"
+
+
+def _code(state: JobState) -> int:
+    if not state.complete:
+        return JobStopped.exit_code
+    return HAS_ERRORS if state.error_rows else 0

@@ -1,0 +1,84 @@
+"""`trillama corpus` as it is typed: exit codes, words, standard input."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from tests.support.corpus import SOME, jsonl
+from tests.support.embeddings_stub import EmbeddingsStub, embeddings_stub
+from tests.support.trillama import Run, clean, command, commands
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with commands({}) as run:
+        yield run
+
+
+@pytest.fixture
+def stub() -> Iterator[EmbeddingsStub]:
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(embeddings_stub(EmbeddingsStub())) as one,
+    ):
+        yield one
+
+
+def test_a_job_from_run_to_verify(run: Run, stub: EmbeddingsStub, tmp_path: Path) -> None:
+    corpus, out = tmp_path / "c.jsonl", str(tmp_path / "out")
+    corpus.write_bytes(jsonl(SOME))
+    stub.bad = lambda text: text == "text 9"
+    ran = run("corpus", "run", str(corpus), "--out", out, "--id", "doc", "--url", stub.url)
+    assert ran.code == 3, ran.err
+    assert "25 of 25 rows are done, 1 without a vector" in ran.err
+    status = run("corpus", "status", out, "--json")
+    assert (status.code, json.loads(status.out)["error_rows"]) == (3, 1)
+    (error,) = map(json.loads, run("corpus", "errors", out).out.splitlines())
+    known = {"input": str(corpus), "row": 9, "id": "d9", "code": "poisoned", "chars": 6}
+    assert error == {**known, "message": "it fails by itself"}
+    stub.bad = lambda _: False
+    again = run("corpus", "errors", out, "--retry", "--json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out.splitlines()[-1])["error_rows"] == 0
+    verified = run("corpus", "verify", out)
+    assert verified.code == 0, verified.out
+    assert "25 rows, each once; every vector is finite; 25 embedded again, least cosine 1.000000" in verified.out
+    other = run("corpus", "run", str(corpus), "--out", out, "--url", stub.url)
+    assert other.code == 65
+    assert "give another --out" in other.err
+
+
+def test_standard_input_is_kept_so_that_it_can_be_resumed(run: Run, stub: EmbeddingsStub, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    argv = command("corpus", "run", "-", "--out", out, "--url", stub.url, "--format", "npy", "--part-rows", "2")
+    done = subprocess.run(argv, input=b"one\ntwo\nthree\n", capture_output=True, env=clean({}), timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    ids = max((tmp_path / "out" / "ids").iterdir())
+    ids.unlink()
+    assert run("corpus", "status", out).code == 75
+    again = run("corpus", "run", "-", "--out", out, "--url", stub.url)
+    assert (again.code, "corpus resume" in again.err) == (2, True)
+    assert run("corpus", "resume", out).code == 0
+    assert stub.asked["three"] == 2
+
+
+def test_a_dry_run_says_what_it_would_take(run: Run, stub: EmbeddingsStub, tmp_path: Path) -> None:
+    corpus = tmp_path / "c.txt"
+    corpus.write_text("".join(f"text {row:04}\n" for row in range(1000)) + "\n", encoding="utf-8")
+    said = run("corpus", "run", str(corpus), "--out", str(tmp_path / "out"), "--dry-run", "--url", stub.url)
+    assert said.code == 0, said.err
+    assert "rows             1001, 1 of them without a text" in said.out
+    assert "tokens           about 10000" in said.out
+    assert "8 dimensions as float32" in said.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_is_said(run: Run, stub: EmbeddingsStub, tmp_path: Path) -> None:
+    none = run("corpus", "status", str(tmp_path))
+    assert (none.code, "no corpus was embedded into it" in none.err) == (2, True)
+    nothing = run("corpus", "run", str(tmp_path / "c.csv"), "--out", str(tmp_path / "out"), "--url", stub.url)
+    assert (nothing.code, "no such file" in nothing.err) == (2, True)
