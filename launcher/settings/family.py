@@ -168,6 +168,13 @@ class Weights(proxy_family.VectorRules):
         """Backend → place, of the models that are downloaded from the hub."""
         return {backend: place for backend, source in self.models.items() if (place := source.on_hub)}
 
+    @property
+    def loras_on_hub(self) -> dict[str, HubFile]:
+        """Backend → place, of the LoRAs that are downloaded from the hub."""
+        return {
+            name: HubFile(source.lora.repo, source.lora.file) for name, source in self.models.items() if source.lora
+        }
+
     def named(self, quantization: str) -> str:
         """The quantisation as file names spell it, whatever case it is given in."""
         return next((one for one in self.quantizations if one.casefold() == quantization.casefold()), quantization)
