@@ -10,6 +10,7 @@ LauncherError                    1   anything not named below
 ├── DiskError                    75  one of our folders is on a full or read-only disk (EX_TEMPFAIL)
 ├── NotEnoughMemory              75  the models do not fit into memory in any way (EX_TEMPFAIL)
 ├── NotRunning                   69  no trillama is running here (EX_UNAVAILABLE)
+├── Declined                     -   the running trillama refused; with the code that its error has
 ├── CorpusError                  65  the texts to compare on are missing, too few or too long (EX_DATAERR)
 ├── ModelError                   66  a model file is missing, wrong or cannot be downloaded (EX_NOINPUT)
 │   ├── DamagedFile              66  it is truncated, or its content is wrong
@@ -67,6 +68,12 @@ class NotEnoughMemory(LauncherError):
 
 class NotRunning(LauncherError):
     exit_code = 69
+
+
+class Declined(LauncherError):
+    def __init__(self, sentence: str, exit_code: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
 
 
 class CorpusError(LauncherError):

@@ -50,8 +50,16 @@ def _tensor(pattern: str) -> str:
 
 
 Repo = Annotated[str, AfterValidator(_repo)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]  # becomes part of file names
-BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,19}$")]  # and of a socket's path
+
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(f"{name!r:.80} must be letters, digits, '.', '_' and '-', and begin with a letter or a digit")
+    return name
+
+
+Name = Annotated[str, Field(max_length=64), AfterValidator(_plain)]  # becomes part of file names
+BackendName = Annotated[str, Field(max_length=20), AfterValidator(_plain)]  # and of a socket's path
 
 
 @dataclass(frozen=True, slots=True)
