@@ -26,6 +26,8 @@ from proxy.llama.token_client import TokenClient
 from proxy.models.cache import open_cache
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
+from proxy.monitoring.launcher_client import LauncherClient
+from proxy.monitoring.scrape import Scrape
 from proxy.process import open_files
 from proxy.scheduling.dispatcher import SharedSlot
 from proxy.scheduling.memory_budget import MemoryBudget
@@ -163,6 +165,7 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, j
     )
     app[pages.FAMILY] = family
     app[pages.NOTICE] = config.notice or ""
+    app[pages.SCRAPE] = Scrape(service.all_models.values(), LauncherClient(config.launcher), family.name)
     served = openapi.ServedFacts(
         table=service.tasks,
         dimensions=family.dimensions,

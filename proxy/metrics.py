@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry()
 
+BUILD_INFO = Gauge("trillama_build_info", "1; what runs", ("version", "family"), registry=REGISTRY)
 REQUESTS = Counter("trillama_requests", "Requests answered", ("route", "status"), registry=REGISTRY)
 SECONDS = Histogram(
     "trillama_request_seconds",
@@ -15,8 +16,29 @@ SECONDS = Histogram(
 INPUTS = Counter("trillama_inputs", "Inputs embedded", ("task",), registry=REGISTRY)
 TOKENS = Counter("trillama_tokens", "Tokens embedded, prefixes included", ("task",), registry=REGISTRY)
 CACHED = Counter("trillama_cache", "Texts looked up in the cache", ("result",), registry=REGISTRY)
+for _result in ("hit", "miss", "damaged"):
+    CACHED.labels(_result)  # 0 before the first one, not absent
 QUEUE_TEXTS = Gauge("trillama_queue_texts", "Texts waiting in the queue", ("backend",), registry=REGISTRY)
 QUEUE_TOKENS = Gauge("trillama_queue_tokens", "Tokens waiting in the queue", ("backend",), registry=REGISTRY)
+QUEUE_LIMIT = Gauge("trillama_queue_limit_tokens", "Tokens that may wait in the queue", ("backend",), registry=REGISTRY)
+BACKEND_UP = Gauge(
+    "trillama_backend_up", "1 if the backend serves, or is started by its next request", ("backend",), registry=REGISTRY
+)
+BACKEND_INFO = Gauge(
+    "trillama_backend_info",
+    "1; what makes the backend's vectors",
+    ("backend", "space", "quantization", "digest", "engine"),
+    registry=REGISTRY,
+)
+BACKEND_MEMORY = Gauge(
+    "trillama_backend_memory_bytes",
+    "Memory that the backend is planned to take of a device, and host memory that it has",
+    ("backend", "device", "kind"),
+    registry=REGISTRY,
+)
+RESTARTS = Counter(
+    "trillama_backend_restarts", "Times the backend's process was restarted", ("backend",), registry=REGISTRY
+)
 WAITED = Histogram(
     "trillama_wait_seconds",
     "Seconds in the queue until the first text of a request was sent to the engine",
@@ -58,6 +80,8 @@ class QueueMeters:
 
     def __init__(self, backend: str) -> None:
         self.deduplicated = DEDUPLICATED.labels(backend)
+        for counter in (QUARANTINED, RECOVERIES):
+            counter.labels(backend)  # 0 before the first one, not absent
         self._interactive, self._bulk = WAITED.labels(backend, "interactive"), WAITED.labels(backend, "bulk")
         self._seconds, self._texts, self._tokens = (
             histogram.labels(backend) for histogram in (BATCH_SECONDS, BATCH_TEXTS, _BATCH_TOKENS)

@@ -8,11 +8,12 @@ import aiohttp
 from pydantic import ValidationError
 
 from launcher import __version__
-from launcher.control.server import EXIT_CODE, SOCKET
+from launcher.control.server import EXIT_CODE
 from launcher.control.status import View
 from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.errors import Declined, LauncherError, NotRunning
 from launcher.fleet.address import Target
+from launcher.processes.runtime_folder import CONTROL_SOCKET
 from launcher.settings.config import Settings
 from launcher.settings.folders import runtime_base
 
@@ -81,7 +82,9 @@ async def _running(base: Path) -> list[Running]:
 
 
 def _sockets(base: Path) -> list[Path]:
-    return [path for folder in dict.fromkeys((base, SYSTEM_FOLDER)) for path in folder.glob(f"trillama-*/{SOCKET}")]
+    return [
+        path for folder in dict.fromkeys((base, SYSTEM_FOLDER)) for path in folder.glob(f"trillama-*/{CONTROL_SOCKET}")
+    ]
 
 
 async def _request(socket: Path, method: str, path: str) -> View | None:

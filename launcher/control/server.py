@@ -13,10 +13,11 @@ from launcher import __version__
 from launcher.control.status import BackendView, EngineView, View
 from launcher.errors import LauncherError
 from launcher.fleet.fleet import Fleet
+from launcher.processes.runtime_folder import CONTROL_SOCKET
 from launcher.proxies.admin import QueueState
 from launcher.supervision.backend import Backend
+from proxy.contract.admin import BackendProcess, LauncherReport
 
-SOCKET = "control.sock"
 EXIT_CODE = "X-Trillama-Exit-Code"  # header of a refusal: what the command that was told it exits with
 
 Reload = Callable[[], Awaitable[None]]
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
     """Serve the socket for as long as the block lasts.
 
-    `GET /status`; `POST /backends/{name}/restart`, answered once it is ready again or has failed; `POST /reload`.
+    `GET /status`; `GET /processes`, which the proxy asks, so that it does not ask the proxy; `POST
+    /backends/{name}/restart`, answered once it is ready again or has failed; `POST /reload`.
     """
     started = time.time()
 
@@ -38,6 +40,9 @@ async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
 
     async def status(_: web.Request) -> web.Response:
         return await current_status()
+
+    async def processes(_: web.Request) -> web.Response:
+        return web.Response(text=_report(fleet).model_dump_json(), content_type="application/json")
 
     async def restart(request: web.Request) -> web.Response:
         await fleet.restart(request.match_info["name"])
@@ -49,12 +54,17 @@ async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
 
     app = web.Application(middlewares=[_error_as_text])
     app.add_routes(
-        [web.get("/status", status), web.post("/backends/{name}/restart", restart), web.post("/reload", reload_)]
+        [
+            web.get("/status", status),
+            web.get("/processes", processes),
+            web.post("/backends/{name}/restart", restart),
+            web.post("/reload", reload_),
+        ]
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
     await runner.setup()
     try:
-        await web.UnixSite(runner, str(fleet.folder / SOCKET)).start()
+        await web.UnixSite(runner, str(fleet.folder / CONTROL_SOCKET)).start()
         yield
     finally:
         await runner.cleanup()
@@ -95,9 +105,14 @@ def _view(fleet: Fleet, queues: Mapping[str, QueueState], started: float) -> Vie
     )
 
 
-def _backend(backend: Backend, queue: QueueState | None) -> BackendView:
+def _report(fleet: Fleet) -> LauncherReport:
+    processes = tuple(_process(one) for one in fleet.backends.values())
+    return LauncherReport(version=__version__, logs=str(fleet.deployment.logs), backends=processes)
+
+
+def _process(backend: Backend) -> BackendProcess:
     placement = backend.spec.placement
-    return BackendView(
+    return BackendProcess(
         **asdict(backend.status),
         model=str(placement.model),
         batch_tokens=placement.batch_tokens,
@@ -106,6 +121,12 @@ def _backend(backend: Backend, queue: QueueState | None) -> BackendView:
         devices=placement.devices,
         planned_bytes=dict(backend.spec.memory),
         resident_bytes=_resident(backend.status.pid),
+    )
+
+
+def _backend(backend: Backend, queue: QueueState | None) -> BackendView:
+    return BackendView(
+        **_process(backend).model_dump(),
         waiting_texts=queue.waiting_texts if queue else None,
         waiting_tokens=queue.waiting_tokens if queue else None,
         tokens_per_s=queue.tokens_per_s if queue else None,

@@ -10,6 +10,8 @@ from pathlib import Path
 from launcher.errors import ConfigError
 from launcher.settings.folders import LONGEST_BASE, fits_sockets, write_error
 
+CONTROL_SOCKET = "control.sock"  # the launcher's own
+
 # Removes the folder at the end of its standard input, which comes when we close it or are killed.
 SWEEP = 'trap "" INT TERM HUP; while read -r _; do :; done; rm -rf -- "$1"'
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from launcher.multivector.projector import projector_path
+from launcher.processes.runtime_folder import CONTROL_SOCKET
 from launcher.settings.family import BY_TOKEN
 from launcher.supervision.deployment import Deployment, socket_of
 from proxy.contract.settings import BackendSettings, ProxySettings
@@ -25,6 +26,7 @@ def proxy_settings(deployment: Deployment, folder: Path, paused: Collection[str]
     return ProxySettings(
         **given,
         notice=host.notice,
+        launcher=folder / CONTROL_SOCKET,
         family=deployment.settings.family_file,
         host=host.host,
         port=host.port,

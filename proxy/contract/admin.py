@@ -1,7 +1,9 @@
-"""The status of one backend, as the proxy reports it to the launcher."""
+"""What proxy and launcher tell each other about backends: each has a control socket that the other asks."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
 
 
 class State(StrEnum):
@@ -27,3 +29,37 @@ class BackendLoad:
     tokens_total: int
     requests_total: int
     idle_s: float
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class BackendProcess(_Body):
+    """One llama-server. `since` is in seconds of the Unix epoch, `loaded` from 0 to 1, `resident_bytes` host memory.
+
+    `devices` are those it is placed on, none for the CPU, and `planned_bytes` what it is planned to take of each.
+    """
+
+    name: str
+    state: str
+    since: float
+    pid: int | None
+    loaded: float
+    restarts: int
+    cause: str
+    model: str
+    batch_tokens: int
+    slots: int
+    on_demand: bool
+    devices: tuple[str, ...]
+    planned_bytes: dict[str, int]
+    resident_bytes: int | None
+
+
+class LauncherReport(_Body):
+    """The body of `GET /processes` on the launcher's control socket. `logs` is the folder of the backends' logs."""
+
+    version: str
+    logs: str
+    backends: tuple[BackendProcess, ...]

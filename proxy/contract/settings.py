@@ -121,6 +121,7 @@ class ProxySettings(ProxyOptions):
     max_input_tokens: Positive | None = None  # the longest text, prefix included; without it the family's
     drain_s: Annotated[float, Field(ge=0)] = 10.0  # how long batches in flight may take when the proxy ends
     control: Path | None = None  # the socket by which the launcher pauses backends (written by the launcher)
+    launcher: Path | None = None  # the launcher's control socket, which tells about processes (written by the launcher)
     notice: str | None = None  # a line that is printed at each start, and that `/v1/models` has
 
     @property

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 import orjson
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from proxy import metrics
 from proxy.contract.admin import State
 from proxy.contract.family import Family
 from proxy.dialects import ollama, tei
@@ -18,6 +17,7 @@ from proxy.embedding.tasks import Route
 from proxy.errors import BackendError, ModelNotFound, ModelNotServed
 from proxy.http.responses import send
 from proxy.models.served_model import ServedModel
+from proxy.monitoring.scrape import Scrape
 from proxy.quoting import quoted
 from proxy.types import Provenance
 from proxy.wire.dialect import validated
@@ -25,6 +25,7 @@ from proxy.wire.dialect import validated
 SERVICE = web.AppKey("service", EmbedService)
 FAMILY = web.AppKey("family", Family)
 NOTICE = web.AppKey("notice", str)
+SCRAPE = web.AppKey("scrape", Scrape)
 STARTED = int(time.time())
 LISTS = ("/v1/models", "/models", "/openai/models", "/openai/v1/models", "/v1beta/openai/models")  # Azure's, Gemini's
 
@@ -117,9 +118,9 @@ async def ready(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def prometheus(_: web.Request) -> web.StreamResponse:
+async def prometheus(request: web.Request) -> web.StreamResponse:
     """`GET /metrics`, for Prometheus."""
-    return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return web.Response(body=await request.app[SCRAPE].text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _model(request: web.Request, name: str, row: Route) -> dict[str, object]:

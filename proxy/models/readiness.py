@@ -48,6 +48,11 @@ class Readiness:
         starting = self.state is State.DOWN and isinstance(self.reason, BackendLoading)
         return State.LOADING if starting else self.state
 
+    @property
+    def serves(self) -> bool:
+        """Whether a request is served now, or once the model is started for it."""
+        return self.state in (State.READY, State.PAUSED)
+
     def enter(self, state: State, reason: BackendError) -> None:
         """Change to a state that is not READY, for that reason."""
         if self._stopping:

@@ -55,6 +55,8 @@ class ServedModel:
         self._recovery = RecoveryLoop(backend, family, self._readiness, self.dispatcher)
         metrics.QUEUE_TEXTS.labels(backend.name).set_function(lambda: queue.texts)
         metrics.QUEUE_TOKENS.labels(backend.name).set_function(lambda: self._admission.waiting_tokens)
+        metrics.QUEUE_LIMIT.labels(backend.name).set(limits.tokens)
+        metrics.BACKEND_UP.labels(backend.name).set_function(lambda: self._readiness.serves)
 
     @property
     def provenance(self) -> Provenance:
