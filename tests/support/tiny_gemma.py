@@ -99,8 +99,8 @@ def write_tiny_gemma(path: Path, *, context: int) -> TinyGemma:
 
 def _tensors(vocabulary: int, rng: np.random.Generator) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     def random(rows: int, columns: int, gain: float = 1.5) -> npt.NDArray[np.float32]:
-        scale = gain / columns**0.5
-        return (scale * rng.standard_normal((rows, columns))).astype(np.float32)
+        found: npt.NDArray[np.float32] = gain / columns**0.5 * rng.standard_normal((rows, columns), np.float32)
+        return found
 
     yield "token_embd.weight", random(vocabulary, WIDTH)
     yield "dense_2.weight", random(DENSE, WIDTH)
