@@ -10,6 +10,7 @@ LauncherError                    1   anything not named below
 ├── DiskError                    75  one of our folders is on a full or read-only disk (EX_TEMPFAIL)
 ├── NotEnoughMemory              75  the models do not fit into memory in any way (EX_TEMPFAIL)
 ├── NotRunning                   69  no trillama is running here (EX_UNAVAILABLE)
+├── Declined                     -   the running trillama refused; with the code that its error has
 ├── CorpusError                  65  the texts cannot be used: missing, damaged, too few, changed (EX_DATAERR)
 ├── SpaceChanged                 75  the server began to serve another model in the middle of a job (EX_TEMPFAIL)
 ├── JobStopped                   75  a corpus job was stopped, and can be resumed (EX_TEMPFAIL)
@@ -69,6 +70,12 @@ class NotEnoughMemory(LauncherError):
 
 class NotRunning(LauncherError):
     exit_code = 69
+
+
+class Declined(LauncherError):
+    def __init__(self, sentence: str, exit_code: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
 
 
 class CorpusError(LauncherError):

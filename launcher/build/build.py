@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from launcher.build import backends, patch, portable, source
+from launcher.build.check import SOFTWARE_QUANTIZATION
 from launcher.build.compilation import Compilation, Compiled, compile_engine
 from launcher.build.patch import FLAG, LEAN, TILES
 from launcher.build.steps import ReportProgress, Steps
@@ -151,4 +152,7 @@ def _where(made: Compiled) -> str:
     """What computed the vectors that were checked, if a GPU should have."""
     if not made.devices.has_gpu_backend:
         return ""
-    return f" on {made.devices.gpus[0].description if made.devices.gpus else 'the CPU, as no GPU is here'}"
+    if not made.devices.gpus:
+        return " on the CPU, as no GPU is here"
+    limits = f", a software device: checked with {SOFTWARE_QUANTIZATION} and short texts only"
+    return f" on {made.devices.gpus[0].description}{limits if made.devices.software else ''}"

@@ -22,29 +22,38 @@ from launcher.settings.config import SupervisionSettings
 from launcher.settings.folders import runtime_base
 from launcher.supervision.standalone import Standalone, standalone
 
+Batches = Sequence[Sequence[int]]
+
 _SLOTS, _BATCH_TOKENS = 8, 1024
 # Tokens of each text in a batch: one text, the longest possible, and all sizes together, with all slots used or few.
 BATCHES = ((5,), (_BATCH_TOKENS,), (1,), (1, 300, 17, 64, 2, 511, 33, 96), (128,) * _SLOTS, (700, 1), (5,))
+# On a software device, whose kernels are compiled by the CPU: all of the above took 24 minutes for one quantisation.
+SOFTWARE_QUANTIZATION, SOFTWARE_BATCHES = "Q8_0", ((5,), (1, 17, 60), (5,))
 LEAST_COSINE = 0.995  # measured with AVX2, AVX-512 and AMX: 0.9990 to 1.0000, because activations are rounded too
 
 
-async def check_engine(engine: Engine, folder: Path) -> float:
+async def check_engine(engine: Engine, folder: Path, *, software: bool = False) -> float:
     """The least cosine between a vector and that of the same numbers in F32, over all QUANTIZATIONS.
 
     Raises Miscompiled if it is below LEAST_COSINE, a vector is not finite or the engine dies of SIGILL;
     EngineBuildError if the engine does not serve, or if FLAG, where it has that flag, changes a vector. Runs one server
-    after the other, on models made in `folder`, and on the GPU if the engine uses one.
+    after the other, on models made in `folder`, and on the GPU if the engine uses one. `software`: that GPU is a
+    software device, so check SOFTWARE_QUANTIZATION with SOFTWARE_BATCHES only.
     """
-    return min([await _checked(engine, quantization, folder) for quantization in check_models.QUANTIZATIONS])
+    if software:
+        return await _checked(engine, SOFTWARE_QUANTIZATION, SOFTWARE_BATCHES, folder)
+    return min([await _checked(engine, quantization, BATCHES, folder) for quantization in check_models.QUANTIZATIONS])
 
 
-async def _checked(engine: Engine, quantization: str, folder: Path) -> float:
+async def _checked(engine: Engine, quantization: str, batches: Batches, folder: Path) -> float:
     model, in_f32 = await asyncio.to_thread(check_models.write_model, folder, quantization)
     plain = replace(engine, flags=engine.flags - {FLAG})
     try:
-        expected = await _vectors(plain, f"{quantization} in F32", in_f32)
-        found = await _vectors(plain, quantization, model)
-        lean = await _vectors(engine, f"{quantization} with {FLAG}", model) if FLAG in engine.flags else found
+        expected = await _vectors(plain, f"{quantization} in F32", in_f32, batches)
+        found = await _vectors(plain, quantization, model, batches)
+        lean = found
+        if FLAG in engine.flags:
+            lean = await _vectors(engine, f"{quantization} with {FLAG}", model, batches)
     except ChildError as error:
         if error.returncode in SIGILL_CODES:
             raise Miscompiled(f"the built engine dies of SIGILL on {quantization}") from error
@@ -56,13 +65,13 @@ async def _checked(engine: Engine, quantization: str, folder: Path) -> float:
         raise Miscompiled(
             f"the built engine computes wrong vectors on {quantization}: a cosine of {cosine:.4f} to those in F32"
         )
-    _require_equal(found, lean, quantization)
+    _require_equal(found, lean, quantization, batches)
     return cosine
 
 
-def _require_equal(stock: Sequence[F32], lean: Sequence[F32], quantization: str) -> None:
+def _require_equal(stock: Sequence[F32], lean: Sequence[F32], quantization: str, batches: Batches) -> None:
     """Raises EngineBuildError unless the vectors are the same to the last bit."""
-    for lengths, one, other in zip(BATCHES, stock, lean, strict=True):
+    for lengths, one, other in zip(batches, stock, lean, strict=True):
         if one.tobytes() != other.tobytes():
             raise EngineBuildError(
                 f"the built engine computes different vectors with {FLAG} on {quantization}, for texts of "
@@ -70,7 +79,7 @@ def _require_equal(stock: Sequence[F32], lean: Sequence[F32], quantization: str)
             )
 
 
-async def _vectors(engine: Engine, name: str, model: Path) -> list[F32]:
+async def _vectors(engine: Engine, name: str, model: Path, batches: Batches) -> list[F32]:
     """The vectors of each batch, not normalised."""
     run = Standalone(
         log="engine-check.log",
@@ -83,12 +92,12 @@ async def _vectors(engine: Engine, name: str, model: Path) -> list[F32]:
         threads=None,
     )
     async with standalone(run, name, model) as embedder:
-        return [await embedder.raw_vectors(ids) for ids in _batches()]
+        return [await embedder.raw_vectors(ids) for ids in _token_ids(batches)]
 
 
-def _batches() -> Iterator[Sequence[Sequence[int]]]:
+def _token_ids(batches: Batches) -> Iterator[Sequence[Sequence[int]]]:
     """Token ids, all plain bytes of the models' vocabulary; no two texts are equal."""
-    for batch, lengths in enumerate(BATCHES):
+    for batch, lengths in enumerate(batches):
         yield [
             [(7 * batch + 31 * text + 3 * at * at) % 256 for at in range(length)] for text, length in enumerate(lengths)
         ]

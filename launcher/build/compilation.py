@@ -97,9 +97,10 @@ async def _attempt(compilation: Compilation, build: Path, steps: Steps) -> Compi
     programs = portable.programs(compilation.source) if compilation.shared else portable.PROGRAMS[:1]
     await steps.run("compiling", "cmake", "--build", str(build), "--parallel", jobs, "--target", *programs)
     engine = await _probe(build / "bin" / "llama-server")
+    devices = await gpu.read_devices(engine)
     steps.report(Progress(step="checking vectors"))
-    cosine = await check_engine(engine, build / "check")
-    return Compiled(engine=engine, devices=await gpu.read_devices(engine), cosine=cosine)
+    cosine = await check_engine(engine, build / "check", software=devices.software)
+    return Compiled(engine=engine, devices=devices, cosine=cosine)
 
 
 async def _probe(binary: Path) -> Engine:

@@ -25,6 +25,7 @@ from launcher.planning.sizing import fix_length, room_of
 from launcher.printable import json_line
 from launcher.settings.config import Settings, load, shipped_families
 from launcher.settings.family import FamilyFile
+from launcher.settings.setting_lines import line_of
 from launcher.terminal.options import stderr, stdout
 from proxy.contract.gguf import Header
 from proxy.contract.settings_file import BadSettings, read_toml, settings_faults
@@ -79,14 +80,16 @@ def check(
     file: Annotated[Path, typer.Argument(help="The family file.")],
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="A .gguf file to compare it with.")] = None,
 ) -> None:
-    """Say what is wrong with a family file. A line for each fault, and whether a model file is of that family."""
+    """Say what is wrong with a family file. Each fault with its line, and whether a model file is of that family."""
     try:
         given = read_toml(file)
     except BadSettings as error:
         raise ConfigError(str(error)) from error
     if faults := settings_faults(FamilyFile, given) or tuple(_implausible(FamilyFile.model_validate(given))):
+        text = file.read_text(encoding="utf-8-sig")
         for fault in faults:
-            stdout.say(f"fail  {file}: {fault}")
+            line = line_of(text, fault)
+            stdout.say(f"fail  {file}{f':{line}' if line else ''}: {fault}")
         raise typer.Exit(ConfigError.exit_code)
     family = FamilyFile.model_validate(given)
     stdout.say(f"ok    {file}: {', '.join(_described(family))}")

@@ -14,7 +14,6 @@ from rich.table import Table
 from launcher.errors import ArgumentError, ConfigError, LauncherError, ModelError
 from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache
-from launcher.hub.cache_entry import sha256_in_name
 from launcher.hub.listing import Offer, offered
 from launcher.models import header_check, inventory, pull, sources
 from launcher.models.inventory import InventoryRow
@@ -62,7 +61,8 @@ def list_(
         return
     for row in rows:
         size = amount(row.bytes) if row.bytes else "-"
-        line = f"{row.backend:<14} {row.quantization or '-':<8} {size:>9}  {row.use:<12}  {row.path or ''}"
+        name = f"{row.backend} LoRA" if row.lora else row.backend
+        line = f"{name:<14} {row.quantization or '-':<8} {size:>9}  {row.use:<12}  {row.path or ''}"
         stdout.say(line.rstrip())  # not a table: a path must stay whole to be copied
     if offers:
         stdout.print(_matrix(tuple(family.weights.models), offers, rows))
@@ -108,27 +108,29 @@ def verify(config: ConfigFile = None) -> None:
     """Read every file again and compare it with the hub's SHA-256. Needs no network."""
     settings = _settings(config)
     family, own = settings.family, settings.host.models.files
+    quantization = settings.host.models.quantization or family.weights.quantization
     again = f" --config {shlex.quote(str(config))}" if config else ""
     for sentence in (unreadable := cache.describe_damage(family)):
         stdout.say(f"DAMAGED  {sentence}")
     damaged = len(unreadable)
     cached = sources.files_here(family)
-    loras = [
-        (one, here) for one in sources.lora_files(family, settings.host.models) if (here := sources.find_here(one))
-    ]
-    if not (unreadable or cached or own or loras):
+    own_loras = settings.host.models.lora_files
+    if not (unreadable or cached or own or own_loras):
         stdout.say(f"no file of {family.name} is here: `trillama models pull` downloads them")
     for file in cached:
-        fix = f"{file.quantization} --backend {file.backend}{again}"
+        fix = f"{file.quantization or quantization} --backend {file.backend}{again}"
         command = f"trillama models remove {fix} --yes && trillama models pull {fix}"
-        found = _File(f"{file.backend} {file.quantization}", file.path, file.sha256, header_check.check_model)
-        damaged += not _verified(found, family, command)
+        kind = ("LoRA " if file.lora else "") + file.quantization
+        check = header_check.check_lora if file.lora else header_check.check_model
+        damaged += not _verified(
+            _File(f"{file.backend} {kind}".rstrip(), file.path, file.sha256, check), family, command
+        )
     for backend, path in own.items():
         found = _File(f"{backend} (your own)", path, None, header_check.check_model)
         damaged += not _verified(found, family, "copy the file again")
-    for lora, path in loras:
-        found = _File(f"{lora.backend} LoRA", path, sha256_in_name(path), header_check.check_lora)
-        damaged += not _verified(found, family, "copy the file again" if lora.local else f"rm {path.resolve()}")
+    for backend, path in own_loras.items():
+        found = _File(f"{backend} LoRA (your own)", path, None, header_check.check_lora)
+        damaged += not _verified(found, family, "copy the file again")
     if damaged:
         raise ModelError(f"{damaged} file{'s' if damaged > 1 else ''} not as expected: run the commands above")
 
@@ -140,16 +142,18 @@ def remove(
     config: ConfigFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a quantisation's files, and unfinished downloads."""
+    """Delete a quantisation's files, and unfinished downloads. A LoRA for all quantisations goes with the last."""
     settings = _settings(config)
     backends = _chosen(settings, backend)
     weights = settings.family.weights
     wanted = weights.named(quantization or settings.host.models.quantization or weights.quantization)
     here = [file for file in sources.files_here(settings.family) if file.backend in backends]
     files = [file for file in here if file.quantization == wanted]
+    kept = {file.backend for file in here if not file.lora and file not in files}
+    files += [file for file in here if file.lora and not file.quantization and file.backend not in kept]
     partials = [partial for partial in cache.stopped_downloads(settings.family) if partial.backend in backends]
     if not files and not partials:
-        there = ", ".join(dict.fromkeys(file.quantization for file in here)) or "nothing"
+        there = ", ".join(dict.fromkeys(file.quantization for file in here if file.quantization)) or "nothing"
         raise ModelError(f"no file of {wanted} is here to remove; here is: {there}")
     for path, size in [(file.path, file.bytes) for file in files] + [
         (partial.path, partial.bytes) for partial in partials
@@ -225,7 +229,8 @@ def _facts(offer: Offer, rows: Sequence[InventoryRow]) -> dict[str, object]:
 
 
 def _is_here(offer: Offer, rows: Sequence[InventoryRow]) -> bool:
-    return any(row.path and (row.backend, row.quantization) == (offer.backend, offer.quantization) for row in rows)
+    here = {(row.backend, row.quantization) for row in rows if row.path and not row.lora}
+    return (offer.backend, offer.quantization) in here
 
 
 def _matrix(backends: Sequence[str], offers: Sequence[Offer], rows: Sequence[InventoryRow]) -> Table:

@@ -8,9 +8,10 @@ import aiohttp
 from pydantic import ValidationError
 
 from launcher import __version__
+from launcher.control.server import EXIT_CODE
 from launcher.control.status import View
 from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
-from launcher.errors import LauncherError, NotRunning
+from launcher.errors import Declined, LauncherError, NotRunning
 from launcher.fleet.address import Target
 from launcher.processes.runtime_folder import CONTROL_SOCKET
 from launcher.settings.config import Settings
@@ -100,10 +101,15 @@ async def _request(socket: Path, method: str, path: str) -> View | None:
     except (aiohttp.ClientError, OSError):
         return None
     if response.status != 200:
-        raise LauncherError(body.decode(errors="replace"))
+        raise Declined(body.decode(errors="replace"), _exit_code(response.headers.get(EXIT_CODE, "")))
     try:
         return View.model_validate_json(body)
     except ValidationError as error:
         raise LauncherError(
             f"the running trillama is another version than this {__version__}: stop it and start it again"
         ) from error
+
+
+def _exit_code(given: str) -> int:
+    """The code in that header; another version may send none."""
+    return int(given) if given.isascii() and given.isdigit() and 0 < int(given) < 128 else LauncherError.exit_code

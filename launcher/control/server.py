@@ -18,6 +18,8 @@ from launcher.proxies.admin import QueueState
 from launcher.supervision.backend import Backend
 from proxy.contract.admin import BackendProcess, LauncherReport
 
+EXIT_CODE = "X-Trillama-Exit-Code"  # header of a refusal: what the command that was told it exits with
+
 Reload = Callable[[], Awaitable[None]]
 
 log = logging.getLogger(__name__)
@@ -77,7 +79,8 @@ async def _error_as_text(
     except web.HTTPException:
         raise
     except Exception as error:  # noqa: BLE001 # the client gets the reason, and what runs is not touched
-        return web.Response(text=reason_of(error), status=409)
+        code = error.exit_code if isinstance(error, LauncherError) else LauncherError.exit_code
+        return web.Response(text=reason_of(error), status=409, headers={EXIT_CODE: str(code)})
 
 
 def reason_of(error: Exception) -> str:

@@ -14,7 +14,7 @@ ROW = re.compile(r"^ +([A-Za-z]+)(\d*): (.*) \((\d+) MiB, (\d+) MiB free\)\s*$",
 UMA = re.compile(r"^(?:[\d.]+ \w )?ggml_vulkan: (\d+) = .*\| uma: ([01])\b", re.MULTILINE)
 # Of several backends that list a card, the first of these is used: the vendor's own before the general ones.
 BACKENDS = ("CUDA", "ROCm", "HIP", "MUSA", "CANN", "SYCL", "MTL", "Metal", "Vulkan", "OpenCL")
-NO_GPU = re.compile(r"llvmpipe|lavapipe|swiftshader|softpipe|basic render", re.IGNORECASE)  # software rendering
+SOFTWARE = re.compile(r"llvmpipe|lavapipe|swiftshader|softpipe|basic render", re.IGNORECASE)  # software rendering
 # Words that one backend has in a card's name and another has not.
 NOISE = frozenset("r tm c nvidia amd ati intel corporation inc graphics gpu card series device".split())  # noqa: SIM905
 _ALIKE = 0.1  # of a card's memory: backends differ by the part that the driver reserves
@@ -68,7 +68,7 @@ def parse_devices(text: str, *, software: bool = False) -> Listed:
     A card that several backends list counts once, for the first of BACKENDS; several cards of one kind stay separate.
     As in llama.cpp, an integrated GPU counts only if there is no other kind, and then only one of them.
     """
-    rows = (row for row in _rows(text) if software or not NO_GPU.search(row.device.description))
+    rows = (row for row in _rows(text) if software or not SOFTWARE.search(row.device.description))
     cards = _cards(sorted(rows, key=lambda row: _rank(row.backend)))
     integrated = sorted((one for one in cards if one.integrated), key=lambda one: -one.total_bytes)
     own_memory = tuple(one for one in cards if not one.integrated)

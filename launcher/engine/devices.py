@@ -13,7 +13,7 @@ import psutil
 
 from launcher.engine import build_record
 from launcher.engine.build_record import ComputeBackend
-from launcher.engine.device_list import Device, parse_devices
+from launcher.engine.device_list import SOFTWARE, Device, parse_devices
 from launcher.engine.discovery import Engine, ask
 from launcher.host.cgroups import PROC, memory_limits
 
@@ -45,6 +45,11 @@ class Devices:
     def unified(self) -> bool:
         """Whether GPU and host share one memory."""
         return any(one.integrated for one in self.gpus)
+
+    @property
+    def software(self) -> bool:
+        """Whether the GPU is a program on the CPU, such as Mesa's llvmpipe."""
+        return any(SOFTWARE.search(one.description) for one in self.gpus)
 
     @property
     def only_cpu(self) -> bool:

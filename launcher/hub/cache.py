@@ -8,9 +8,9 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -28,7 +28,7 @@ class CachedFile:
     """A complete file in the cache. `sha256` is the one it was stored with, None if the cache does not know it.
 
     `current`: whether a start would use it; a file of an older revision of its repository only takes space.
-    `entry`: its place in the hub's cache; None for a file that was made here.
+    `entry`: its place in the hub's cache; None for a file that was made here. `lora`: it is the backend's LoRA.
     """
 
     backend: str
@@ -38,6 +38,7 @@ class CachedFile:
     current: bool
     path: Path
     entry: CachedFileInfo | None
+    lora: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,29 +59,33 @@ class Removed:
 
 
 def quantization_in(pattern: str, filename: str) -> str | None:
-    """The quantisation in a file's name, by the family's `file` pattern; None if the name does not match."""
+    """The quantisation in a file's name, by the family's `file` pattern; None if the name does not match.
+
+    Empty for a pattern that is a name.
+    """
+    if filename == pattern:
+        return ""
     before, _, after = pattern.partition("{quantization}")
     found = re.fullmatch(f"{re.escape(before)}([A-Za-z0-9_]+){re.escape(after)}", filename)
     return found[1] if found else None
 
 
 def cached_files(family: FamilyFile) -> tuple[CachedFile, ...]:
-    """Every file of the family in the cache, by backend, largest first."""
-    cache = _scanned()
-    return tuple(
-        sorted(
-            (one for backend, source in family.weights.on_hub.items() for one in _of(backend, source, cache)),
-            key=lambda one: (tuple(family.weights.models).index(one.backend), -one.bytes),
-        )
-    )
+    """Every file of the family in the cache, by backend, largest first, then the backend's LoRAs."""
+    cache, weights = _scanned(), family.weights
+    only = weights.quantizations[0]  # where the pattern is a name, there is one
+    models = [replace(one, quantization=one.quantization or only) for one in _found(weights.on_hub, cache)]
+    loras = [replace(one, lora=True) for one in _found(weights.loras_on_hub, cache)]
+    backends = tuple(weights.models)
+    return tuple(sorted([*models, *loras], key=lambda one: (backends.index(one.backend), one.lora, -one.bytes)))
 
 
 def stopped_downloads(family: FamilyFile) -> tuple[StoppedDownload, ...]:
     """Every partial download of the family, stopped or still running in another process."""
     return tuple(
         StoppedDownload(backend=backend, path=path, bytes=path.stat().st_size)
-        for backend, source in family.weights.on_hub.items()
-        for path in sorted(blobs_of(source.repo).glob(f"*{INCOMPLETE}"))
+        for backend, repo in dict.fromkeys(_repos(family))
+        for path in sorted(blobs_of(repo).glob(f"*{INCOMPLETE}"))
     )
 
 
@@ -88,8 +93,8 @@ def describe_damage(family: FamilyFile) -> tuple[str, ...]:
     """A sentence for each repository of the family that `cached_files` skips because its cache is damaged."""
     sentences = list[str]()
     warnings = [str(warning) for warning in _scanned().warnings]
-    for source in family.weights.on_hub.values():
-        folder = folder_of(source.repo)
+    for repo in dict.fromkeys(repo for _, repo in _repos(family)):
+        folder = folder_of(repo)
         dangling = [path for path in sorted(folder.glob("snapshots/*/*")) if path.is_symlink() and not path.exists()]
         sentences += [
             f"the content of {link} is gone, and the repository's other files are ignored: "
@@ -160,6 +165,16 @@ def _scanned() -> HFCacheInfo:
         return HFCacheInfo(size_on_disk=0, repos=frozenset(), incomplete_files=frozenset(), warnings=[])
 
 
+def _repos(family: FamilyFile) -> Iterator[tuple[str, str]]:
+    """Each backend with the repository of its model, then each with that of its LoRA."""
+    for places in (family.weights.on_hub, family.weights.loras_on_hub):
+        yield from ((backend, place.repo) for backend, place in places.items())
+
+
+def _found(places: Mapping[str, HubFile], cache: HFCacheInfo) -> list[CachedFile]:
+    return [one for backend, source in places.items() for one in _of(backend, source, cache)]
+
+
 def _of(backend: str, source: HubFile, cache: HFCacheInfo) -> Iterator[CachedFile]:
     entries = [
         entry
@@ -170,7 +185,7 @@ def _of(backend: str, source: HubFile, cache: HFCacheInfo) -> Iterator[CachedFil
     ]
     for entry in entries:
         quantization = quantization_in(source.file, entry.file_name)
-        if quantization:
+        if quantization is not None:
             yield CachedFile(
                 backend=backend,
                 quantization=quantization,

@@ -1,7 +1,7 @@
 """Lists the family's files in a hub's repository, with their sizes."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoSibling
@@ -33,9 +33,10 @@ def offered(family: FamilyFile, backends: Iterable[str]) -> tuple[tuple[Offer, .
     found: list[Offer] = []
     reasons: dict[str, None] = {}
     places = family.weights.on_hub
+    only = family.weights.quantizations[0]  # where the pattern is a name, there is one
     for backend in [one for one in backends if one in places]:
         try:
-            found += offers(backend, places[backend])
+            found += [replace(one, quantization=one.quantization or only) for one in offers(backend, places[backend])]
         except (HubUnreachable, ConfigError) as error:
             reasons[str(error)] = None
             break  # it would be the same for the others
@@ -45,7 +46,10 @@ def offered(family: FamilyFile, backends: Iterable[str]) -> tuple[tuple[Offer, .
 
 
 def offers(backend: str, source: HubFile) -> tuple[Offer, ...]:
-    """The backend's files on the hub, largest first. Blocks. Raises ModelError or ConfigError with the reason."""
+    """The backend's files on the hub, largest first. Blocks. Raises ModelError or ConfigError with the reason.
+
+    Without a quantisation where `source.file` is a name, not a pattern.
+    """
     with translate_errors(
         HubRequest(repo=source.repo, object="the list of files", verb="see", otherwise="or try again later")
     ):
@@ -54,7 +58,7 @@ def offers(backend: str, source: HubFile) -> tuple[Offer, ...]:
         found = tuple(
             Offer(backend=backend, quantization=quantization, bytes=_size(file), sha256=_sha256(file))
             for file in info.siblings or ()
-            if (quantization := quantization_in(source.file, file.rfilename))
+            if (quantization := quantization_in(source.file, file.rfilename)) is not None
         )
     return tuple(sorted(found, key=lambda offer: -offer.bytes))
 

@@ -123,7 +123,12 @@ def _contradictions(header: Header, weights: Weights) -> Iterator[str]:
     if (causal := _is_causal(header)) != weights.causal:
         sees = "only those before it" if causal else "the whole text"
         yield f"its tokens see {sees}: write causal = {str(causal).lower()} under [weights] of the family file"
-    if lacking := [token for token in weights.adds if token not in _added(header)]:
+    if "sep" in weights.adds and not _is_word_piece(header):
+        yield (
+            'only a WordPiece file adds SEP to a text, and its tokenizer is of another kind: write "eos" in its place '
+            "in `adds` under [weights] of the family file if its texts end with such a token, else leave it out"
+        )
+    elif lacking := [token for token in weights.adds if token not in _added(header)]:
         yield (
             f"its tokenizer adds no {lacking[0].upper()} to a text, and without that the vectors are wrong: get a "
             f"newer conversion of the model, whose header has {_said(lacking[0])}"
@@ -144,12 +149,16 @@ def _added(header: Header) -> frozenset[str]:
     """The special tokens that llama.cpp adds to each text."""
     metadata = header.metadata
     kind = str(metadata.get("tokenizer.ggml.model"))
-    if kind == "bert":
+    if _is_word_piece(header):
         return WORD_PIECE
     usual = {"bos"} if str(metadata.get("tokenizer.ggml.pre")) in BOS_BY_PRE else ADDED.get(kind, set())
     return frozenset(
         name for name in ("bos", "eos") if metadata.get(f"tokenizer.ggml.add_{name}_token", name in usual) is True
     )
+
+
+def _is_word_piece(header: Header) -> bool:
+    return header.metadata.get("tokenizer.ggml.model") == "bert"
 
 
 def _said(token: str) -> str:

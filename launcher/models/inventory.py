@@ -1,7 +1,7 @@
 """The table of the family's files: those here, those in use, and those on the hub."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -23,7 +23,8 @@ class Use(StrEnum):
 class InventoryRow:
     """A file on this machine, or one that the configuration needs and that is not here (no `path`).
 
-    `quantization` is None for the user's own file, and for a partial download, for which the cache does not say it.
+    `quantization` is None for the user's own file, and for a partial download, for which the cache does not say it;
+    empty for a LoRA that goes with every quantisation.
     """
 
     backend: str
@@ -31,6 +32,7 @@ class InventoryRow:
     use: Use
     bytes: int
     path: Path | None
+    lora: bool = False
 
     def facts(self) -> dict[str, object]:
         """The row for JSON."""
@@ -40,13 +42,14 @@ class InventoryRow:
             "use": self.use,
             "bytes": self.bytes,
             "path": str(self.path) if self.path else None,
+            "lora": self.lora,
         }
 
 
 def rows(
     family: FamilyFile, settings: ModelSettings, files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]
 ) -> tuple[InventoryRow, ...]:
-    """The files of each backend, in the family's order: the served one, then others, then partial downloads."""
+    """The files of each backend, in the family's order: the model served, others, LoRAs, then partial downloads."""
     return tuple(row for backend in family.weights.models for row in _of(backend, family, settings, files, stopped))
 
 
@@ -65,17 +68,27 @@ def _of(
     files: Sequence[CachedFile],
     stopped: Sequence[StoppedDownload],
 ) -> Iterator[InventoryRow]:
-    own, quantization = settings.files.get(backend), settings.quantization or family.weights.quantization
-    cached = [file for file in files if file.backend == backend]
-    served = [file for file in cached if file.current and file.quantization == quantization and not own]
-    if own:
-        use, size = (Use.IN_USE, own.stat().st_size) if own.is_file() else (Use.MISSING, 0)
-        yield InventoryRow(backend=backend, quantization=None, use=use, bytes=size, path=own)
-    elif not served:
-        yield InventoryRow(backend=backend, quantization=quantization, use=Use.MISSING, bytes=0, path=None)
-    for file in [*served, *(file for file in cached if file not in served)]:
-        use = Use.IN_USE if file in served else Use.UNUSED if file.current else Use.OLD
-        yield InventoryRow(backend=backend, quantization=file.quantization, use=use, bytes=file.bytes, path=file.path)
+    quantization = family.weights.named(settings.quantization or family.weights.quantization)
+    cached, source = [file for file in files if file.backend == backend], family.weights.models[backend]
+    model = InventoryRow(backend=backend, quantization=quantization, use=Use.MISSING, bytes=0, path=None)
+    yield from _of_kind(model, settings.files.get(backend), [file for file in cached if not file.lora])
+    if source.lora or source.needs_lora or backend in settings.lora_files:
+        lora = replace(model, lora=True)
+        yield from _of_kind(lora, settings.lora_files.get(backend), [file for file in cached if file.lora])
     for partial in stopped:
         if partial.backend == backend:
             yield InventoryRow(backend=backend, quantization=None, use=Use.HALF, bytes=partial.bytes, path=partial.path)
+
+
+def _of_kind(missing: InventoryRow, own: Path | None, cached: Sequence[CachedFile]) -> Iterator[InventoryRow]:
+    """The rows of a backend's models, or of its LoRAs; `missing` is the row if the one to be served is not here."""
+    served = [file for file in cached if file.current and file.quantization in {missing.quantization, ""} and not own]
+    if own and own.is_file():
+        yield replace(missing, quantization=None, use=Use.IN_USE, bytes=own.stat().st_size, path=own)
+    elif own:
+        yield replace(missing, quantization=None, path=own)
+    elif not served:
+        yield missing
+    for file in [*served, *(file for file in cached if file not in served)]:
+        use = Use.IN_USE if file in served else Use.UNUSED if file.current else Use.OLD
+        yield replace(missing, quantization=file.quantization, use=use, bytes=file.bytes, path=file.path)

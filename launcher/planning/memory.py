@@ -27,6 +27,8 @@ UNQUANTIZED_TYPES = frozenset({0, 1, 32})  # general.file_type: F32, F16, BF16
 ENCODERS = frozenset(
     "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert modern-bert gemma-embedding".split()  # noqa: SIM905
 )
+# Those of them whose feed-forward network is two matrices, without a gate.
+UNGATED = frozenset({"bert", "jina-bert-v3"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Layer:
 class Shape:
     """The sizes that determine memory. `window` is how many tokens a layer with a sliding window sees, 0 without.
 
-    `lean`: an engine that can leave out the logits of embeddings does not compute this model's.
+    `lean`: an engine that can leave out the logits of embeddings does not compute this model's. `gated`: the
+    feed-forward network has a third matrix, and three steps of its width at once instead of one.
     """
 
     layers: tuple[Layer, ...]
@@ -50,6 +53,7 @@ class Shape:
     vocabulary: int
     encoder: bool = False
     lean: bool = True
+    gated: bool = True
     window: int = 0
 
     @property
@@ -60,7 +64,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelWeights:
-    """One model's file. `longest` is the longest text that it takes, in tokens, if that is known."""
+    """One model's file, with its LoRA. `longest` is the longest text that it takes, in tokens, if that is known."""
 
     file_bytes: int
     shape: Shape
@@ -120,6 +124,7 @@ def _shape(metadata: Mapping[str, Value]) -> Shape:
         vocabulary=_length(metadata["tokenizer.ggml.tokens"]),
         encoder=architecture in ENCODERS,
         lean=architecture in LEAN_ARCHITECTURES,
+        gated=architecture not in UNGATED,
         window=_positive(window) if window else 0,
     )
 
@@ -196,7 +201,7 @@ def compute_bytes(shape: Shape, flags: Flags, *, on_gpu: bool, context: int | No
     --ctx-size.
     """
     logits = not shape.encoder and (flags.logits or not shape.lean)
-    widest = max(shape.vocabulary if logits else 0, 3 * shape.feed_forward_length)
+    widest = max(shape.vocabulary if logits else 0, (3 if shape.gated else 1) * shape.feed_forward_length)
     beside = (2 if on_gpu else 5) * shape.embedding_length
     seen = flags.batch_tokens if shape.encoder else context or context_tokens(flags.batch_tokens)
     windows = _window_cells(shape, flags) if shape.window else 0  # a second mask
@@ -221,6 +226,7 @@ def _window_cells(shape: Shape, flags: Flags) -> int:
 def _embedding_share(shape: Shape) -> float:
     """The token embeddings' share of the weights, as if all were stored in the same type."""
     width = shape.embedding_length
-    layers = width * (len(shape.layers) * (2 * width + 3 * shape.feed_forward_length) + 2 * shape.kv_length)
+    feed_forward = (3 if shape.gated else 2) * shape.feed_forward_length
+    layers = width * (len(shape.layers) * (2 * width + feed_forward) + 2 * shape.kv_length)
     embeddings = shape.vocabulary * width
     return embeddings / (embeddings + layers)

@@ -12,7 +12,7 @@ from launcher.models import header_check, sources
 from launcher.models.gguf_file import model_header
 from launcher.planning import choices
 from launcher.planning.candidates import PlanRequest
-from launcher.planning.memory import ENCODERS, GIB, Layer, ModelWeights, Shape, weights_of
+from launcher.planning.memory import ENCODERS, GIB, UNGATED, Layer, ModelWeights, Shape, weights_of
 from launcher.planning.quality import by_size, quality_order
 from launcher.settings.config import Mode, Settings
 from launcher.settings.family import FamilyFile
@@ -90,17 +90,24 @@ def _weights(
 ) -> dict[str, ModelWeights]:
     """One backend's file at each quantisation: the user's own, else the one that is here, else as published.
 
-    `expected`: else as large as its number of weights makes it.
+    `expected`: else as large as its number of weights makes it. Each with the backend's LoRA, if that is here.
     """
-    if local := settings.host.models.files.get(name):
-        own = _read(settings.family, local)
-        return dict.fromkeys(quantizations, own) if own else {}
     family = settings.family
-    found = {
-        one: _cached(family, name, one) or (expected_file(family, one) if expected else _published(family, one))
-        for one in quantizations
-    }
-    return {quantization: weights for quantization, weights in found.items() if weights}
+    if local := settings.host.models.files.get(name):
+        found = dict.fromkeys(quantizations, _read(family, local))
+    else:
+        found = {
+            one: _cached(family, name, one) or (expected_file(family, one) if expected else _published(family, one))
+            for one in quantizations
+        }
+    return {one: _with_lora(settings, name, one, weights) for one, weights in found.items() if weights}
+
+
+def _with_lora(settings: Settings, name: str, quantization: str, weights: ModelWeights) -> ModelWeights:
+    models = settings.host.models.model_copy(update={"quantization": quantization})
+    loras = [sources.find_here(one) for one in sources.lora_files(settings.family, models) if one.backend == name]
+    more = sum(path.stat().st_size for path in loras if path and path.is_file())
+    return replace(weights, file_bytes=weights.file_bytes + more)
 
 
 def _cached(family: FamilyFile, name: str, quantization: str) -> ModelWeights | None:
@@ -155,6 +162,7 @@ def _given_shape(family: FamilyFile) -> Shape | None:
         vocabulary=given.vocabulary,
         encoder=family.weights.architecture in ENCODERS,
         lean=family.weights.architecture in LEAN_ARCHITECTURES,
+        gated=family.weights.architecture not in UNGATED,
     )
 
 

@@ -50,8 +50,16 @@ def _tensor(pattern: str) -> str:
 
 
 Repo = Annotated[str, AfterValidator(_repo)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]  # becomes part of file names
-BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,19}$")]  # and of a socket's path
+
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(f"{name!r:.80} must be letters, digits, '.', '_' and '-', and begin with a letter or a digit")
+    return name
+
+
+Name = Annotated[str, Field(max_length=64), AfterValidator(_plain)]  # becomes part of file names
+BackendName = Annotated[str, Field(max_length=20), AfterValidator(_plain)]  # and of a socket's path
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,13 @@ class Weights(proxy_family.VectorRules):
     def on_hub(self) -> dict[str, HubFile]:
         """Backend → place, of the models that are downloaded from the hub."""
         return {backend: place for backend, source in self.models.items() if (place := source.on_hub)}
+
+    @property
+    def loras_on_hub(self) -> dict[str, HubFile]:
+        """Backend → place, of the LoRAs that are downloaded from the hub."""
+        return {
+            name: HubFile(source.lora.repo, source.lora.file) for name, source in self.models.items() if source.lora
+        }
 
     def named(self, quantization: str) -> str:
         """The quantisation as file names spell it, whatever case it is given in."""

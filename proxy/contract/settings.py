@@ -1,5 +1,6 @@
 """The proxy's settings: read once, frozen, strict. The launcher writes them."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -10,8 +11,28 @@ from proxy.contract.family import Family, Positive, Strict
 from proxy.contract.settings_file import BadSettings, LocalPath, read_toml, validated_settings
 
 Seconds = Annotated[float, Field(gt=0)]
-PageOrigin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s*A-Z]+)$")]  # as a browser writes it
-HostName = Annotated[str, Field(pattern=r"^(\*|[^\s/:*]+)$")]
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s*A-Z]+", text):
+        raise ValueError(f'{text!r:.80} is not an origin as browsers write it, such as https://example.com, nor "*"')
+    return text
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"\*|[^\s/:*]+", text):
+        raise ValueError(f'{text!r:.80} is not the name of a host, such as example.com, nor "*"')
+    return text
+
+
+def _backend_url(text: str) -> str:
+    if not re.match(r"unix:///.|https?://.", text):
+        raise ValueError(f"{text!r:.80} is not a URL that begins with http://, https:// or unix:///")
+    return text
+
+
+PageOrigin = Annotated[str, AfterValidator(_origin)]
+HostName = Annotated[str, AfterValidator(_host)]
 
 
 class TokenIds(StrEnum):
@@ -25,7 +46,7 @@ class TokenIds(StrEnum):
 class BackendSettings(Strict):
     """One llama-server."""
 
-    url: Annotated[str, Field(pattern=r"^(unix:///.|https?://.)")]  # `http://…`, `https://…` or `unix:///…`
+    url: Annotated[str, AfterValidator(_backend_url)]  # `http://…`, `https://…` or `unix:///…`
     slots: Positive = 4  # its `--parallel`
     batch_tokens: Positive = 512  # its `--ubatch-size`
     # its GGUF file: with it the proxy tokenises by itself; without it each text costs a request more

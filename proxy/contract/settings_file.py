@@ -108,6 +108,7 @@ def _message(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         return _unknown(str(fault["loc"][-1]), sorted(_names(model, fault["loc"][:-1])))
     message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = message.replace("String should", "must")
     return _MESSAGES.get(fault["type"], message)
 
 

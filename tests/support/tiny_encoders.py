@@ -19,6 +19,7 @@ from tests.support.vocabularies import Original, add_vocabulary
 
 Kind = Literal["bert", "jina-bert-v2", "nomic-bert", "jina-bert-v3"]
 WIDTH, LAYERS, HEADS, INNER, BASE, EPSILON = 64, 2, 4, 96, 1000.0, 1e-6
+RANK, ALPHA = 4, 8.0  # of a LoRA
 GATED: tuple[Kind, ...] = ("jina-bert-v2", "nomic-bert")
 ROTARY: tuple[Kind, ...] = ("nomic-bert", "jina-bert-v3")
 
@@ -101,6 +102,28 @@ def write_tiny_encoder(
     writer.write_tensors_to_file()
     writer.close()
     return model
+
+
+def write_encoder_lora(path: Path, model: TinyEncoder) -> TinyEncoder:
+    """Write a random LoRA for every matrix of the model to `path`; returns the model with it merged."""
+    writer, rng, merged = gguf.GGUFWriter(path, model.kind), np.random.default_rng(11), dict(model.tensors)
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", ALPHA)
+    for name in ("token_embd.weight", *(name for name in merged if "blk." in name and merged[name].ndim == 2)):
+        rows, columns = merged[name].shape
+        b = rng.standard_normal((rows, RANK)).astype(np.float32) / 4
+        a = rng.standard_normal((RANK, columns)).astype(np.float32) / np.sqrt(columns, dtype=np.float32)
+        merged[name] = merged[name] + ALPHA / RANK * b @ a
+        # Of the token embeddings, whose rows are looked up, the two are exchanged and one is transposed.
+        first, second = (b, a.T.copy()) if name.startswith("token_embd") else (a, b)
+        writer.add_tensor(f"{name}.lora_a", first)
+        writer.add_tensor(f"{name}.lora_b", second)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return TinyEncoder(model.kind, merged)
 
 
 def _tensors(

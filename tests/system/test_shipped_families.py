@@ -20,10 +20,12 @@ from launcher.settings.config import read_family, shipped_families
 from launcher.settings.family import FamilyFile
 from proxy.contract.family import Pooling
 from tests.support.client import embed
+from tests.support.engine import llama_server
 from tests.support.families import only
 from tests.support.reference import F64, Reference
 from tests.support.stack import Stack, stack
-from tests.support.tiny_encoders import Kind, write_tiny_encoder
+from tests.support.tiny_encoders import Kind, write_encoder_lora, write_tiny_encoder
+from tests.support.tiny_gemma import write_tiny_gemma
 from tests.support.tiny_models import write_model
 from tests.support.vocabularies import add_vocabulary, original
 
@@ -69,6 +71,9 @@ MODELS: Mapping[str, Callable[[Path], States]] = {
     "nomic-embed-text-v1.5": lambda path: encoder(path, "nomic-bert", "wordpiece"),
     "qwen3-embedding-0.6b": lambda path: decoder(path, architecture="qwen3", add_eos=True),
     "jina-embeddings-v5-text-nano": lambda path: decoder(path, architecture="eurobert", pre="jina-v5-nano"),
+    "jina-code-embeddings-0.5b": lambda path: decoder(path, architecture="qwen2"),
+    "jina-embeddings-v3": lambda path: encoder(path, "jina-bert-v3", "unigram"),
+    "embeddinggemma-300m": lambda path: write_tiny_gemma(path, context=LIMIT + 1).states,
 }
 POOLS: Mapping[str, Callable[[F64], F64]] = {
     "mean": lambda states: states.mean(axis=0),
@@ -108,6 +113,22 @@ async def test_vectors_are_those_of_the_forward_pass(shrunk: dict[str, Shrunk], 
     others = [pool for name, pool in POOLS.items() if name != one.family.weights.pooling]
     wrong = np.array([[pool(one.states(each)) for each in ids[:2]] for pool in others]).reshape(-1, 64)
     assert (np.einsum("ij,ij->i", np.tile(vectors[:2], (2, 1)), wrong) / np.linalg.norm(wrong, axis=1)).max() < 0.999
+
+
+async def test_a_lora_is_applied_to_every_matrix_of_jina_embeddings_v3(tmp_path: Path) -> None:
+    """Its token embeddings included, as the original's LoRAs have them."""
+    path, lora = tmp_path / "v3.gguf", tmp_path / "lora.gguf"
+    base = write_tiny_encoder(path, "jina-bert-v3", original("unigram"), pooling="mean")
+    merged, family = write_encoder_lora(lora, base), read_family(shrink("jina-embeddings-v3", tmp_path))
+    header_check.check_model(path, family)
+    header_check.check_lora(lora, family)
+    async with llama_server(path, batch_tokens=LIMIT, extra_flags=("--lora", str(lora))) as engine:
+        ids = [await engine.tokenize(text) for text in TEXTS]
+        vectors = await engine.embed(ids)
+    truth, without = (np.array([one.states(each).mean(axis=0) for each in ids]) for one in (merged, base))
+    vectors, truth, without = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (vectors, truth, without))
+    assert np.einsum("ij,ij->i", vectors, truth).min() >= 0.9999
+    assert np.einsum("ij,ij->i", vectors, without).max() < 0.99
 
 
 def bad_unigram(path: Path) -> None:

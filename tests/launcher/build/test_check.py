@@ -58,6 +58,14 @@ async def faulty(folder: Path, fault: str) -> Engine:
     return replace(await found_engine("embedded"), argv=(str(wrapper),))
 
 
+async def test_a_software_device_is_checked_with_one_quantisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_models, "QUANTIZATIONS", QUANTIZATIONS)
+    assert 0.998 < await check_engine(await found_engine("embedded"), tmp_path, software=True) < 1
+    assert {path.name for path in tmp_path.iterdir()} == {"Q8_0.gguf", "Q8_0-in-F32.gguf"}
+
+
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_every_kernel_of_amx_gets_matrices_that_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str

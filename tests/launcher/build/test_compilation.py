@@ -67,3 +67,13 @@ async def test_where_amx_is_not_to_blame_nothing_is_compiled_again(
     faulty_cmake(folder, DIES.format("--version"), unless="-mno-amx-tile")
     with pytest.raises(EngineBuildError, match=r"dies of SIGILL on --version$"):
         await compiled_for(folder, instruction, backend=backend)
+
+
+async def test_an_engine_on_a_software_device_is_checked_as_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", "0")  # llama.cpp uses a software device only if it is named
+    listed = "  Vulkan0: llvmpipe (LLVM 15.0.6, 256 bits) (2048 MiB, 2048 MiB free)"
+    faulty_cmake(folder, f'case "$*" in *--list-devices*) echo "{listed}"; exit ;; esac', unless="-O2")
+    made, _ = await compiled_for(folder, backend=ComputeBackend.VULKAN)
+    assert made.devices.software
+    models = {path.name for path in (folder / "build" / "check").iterdir()}
+    assert models == {"Q8_0.gguf", "Q8_0-in-F32.gguf"}

@@ -43,6 +43,7 @@ def settings_of(folder: Path, **host: object) -> Settings:
         ("qwen3", {"add_eos": False}, {"adds": ["eos"]}, r"adds no EOS"),
         ("qwen3", {"add_bos": False, "pre": "jina-v5-nano"}, {"adds": ["bos"]}, r"adds no BOS"),
         ("qwen3", {}, {"requires": ["dense_2_feat_in"]}, r"its header has no qwen3.dense_2_feat_in"),
+        ("qwen3", {}, {"adds": ["sep"]}, r"only a WordPiece file adds SEP to a text, .*: write \"eos\" in its place"),
         ("qwen3", {}, {"requires": ["general.x"]}, r"its header has no general.x, .*: get a newer conversion"),
     ],
 )

@@ -1,5 +1,6 @@
 """A family's LoRA is fetched with the model that it belongs to, and checked."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def test_a_lora_is_pulled_with_its_model(place: Place, tmp_path: Path) -> None:
     assert verified.code == 0, verified.out
     assert any(line.split()[:3] == ["ok", "code", "LoRA"] for line in verified.out.splitlines())
     assert "LoRA" not in place.run(*arguments, "--backend", "retrieval").out
+
+    listed = json.loads(place.run("models", "list", "--local", "--json", *arguments[3:]).out)["local"]
+    assert [(row["quantization"], row["use"]) for row in listed if row["lora"]] == [("Q8_0", "in use")]
+    assert any(line.startswith("code LoRA ") for line in place.run("models", "list", *arguments[3:]).out.splitlines())
+    removed = place.run("models", "remove", *arguments[2:], "--yes")
+    assert (removed.code, removed.out.count("code-Q8_0.gguf")) == (0, 2)  # the model and its LoRA
+    listed = json.loads(place.run("models", "list", "--local", "--json", *arguments[3:]).out)["local"]
+    assert {(row["use"], row["path"]) for row in listed} == {("missing", None)}
 
     place.hub.add("jinaai/loras", "code-Q4_K_M.gguf", write_lora(tmp_path / "bert.gguf").read_bytes())
     refused = place.run("models", "pull", "Q4_K_M", *arguments[3:], "--backend", "code")

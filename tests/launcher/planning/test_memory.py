@@ -131,6 +131,22 @@ def test_what_are_no_sizes_of_the_layers_is_no_guess(value: object) -> None:
     assert weights_of(header("qwen3", attention__head_count_kv=value)) is None
 
 
+@pytest.mark.parametrize(
+    ("architecture", "feed_forward", "measured_mib"),
+    [
+        ("bert", 2048, 14.54),  # llama.cpp's own log, on a CPU
+        ("bert", 8192, 26.54),
+        ("jina-bert-v3", 4096, 18.54),
+        ("nomic-bert", 4096, 34.54),  # gated
+        ("jina-bert-v2", 8192, 58.54),
+    ],
+)
+def test_the_compute_buffer_of_an_encoder(architecture: str, feed_forward: int, measured_mib: float) -> None:
+    weights = weights_of(header(architecture, embedding_length=1024, feed_forward_length=feed_forward))
+    assert weights is not None
+    assert compute_bytes(weights.shape, flags(512), on_gpu=False) / MIB == pytest.approx(measured_mib, rel=0.005)
+
+
 def test_an_encoder_keeps_nothing_of_a_token_and_computes_no_logits() -> None:
     encoder, decoder = (weights_of(header(name)) for name in ("eurobert", "qwen3"))
     assert encoder is not None

@@ -15,7 +15,7 @@ from launcher.planning.request import request_of
 from launcher.planning.sizing import Decision, decide, plan_for, save_choices
 from launcher.settings.config import Settings, load
 from tests.support.stack import BACKENDS
-from tests.support.tiny_models import write_model
+from tests.support.tiny_models import write_lora, write_model
 
 
 def host(quantization: str | None = None, **host: object) -> Settings:
@@ -73,6 +73,20 @@ def test_too_little_ram_without_a_gpu_is_a_warning_and_changes_nothing() -> None
     assert (decision.plan, decision.placements) == (None, {})
     assert decision.settings.host.models.quantization == "Q4_K_M"
     assert decision.notes[0].startswith("memory may run out: ")
+
+
+def test_the_lora_of_a_backend_counts_with_its_file(tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "lora.gguf", architecture="qwen2vl")
+    sizes = [
+        {name: of["Q8_0"].file_bytes for name, of in request.weights.items()}
+        for loras in ({}, {"code": str(lora)})
+        if (request := request_of(load(None, {"models": {"lora_files": loras}}), frozenset(), BACKENDS))
+    ]
+    assert {name: sizes[1][name] - size for name, size in sizes[0].items()} == {
+        "retrieval": 0,
+        "code": lora.stat().st_size,
+        "text-matching": 0,
+    }
 
 
 def test_a_file_of_the_user_s_own_counts_as_it_is(tmp_path: Path) -> None:

@@ -48,6 +48,14 @@ def test_a_shipped_family_loads_by_its_own_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+def test_the_original_s_tokens_win_where_llama_cpp_s_differ(name: str) -> None:
+    """WordPiece's and XLM-RoBERTa's."""
+    word_pieces = {"all-minilm-l6-v2", "jina-embeddings-v2-base-en", "nomic-embed-text-v1.5"}
+    unigrams = {"bge-m3", "jina-embeddings-v3", "snowflake-arctic-embed-l-v2.0"}
+    assert (family(name).tokenizer.words == "original") == (name in word_pieces | unigrams)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_its_comment_names_the_sources_and_what_nobody_verified(name: str) -> None:
     comment = re.split(r"^[^#]", SHIPPED[name].read_text(encoding="utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
     comment = comment.replace("\n# ", " ")

@@ -81,7 +81,7 @@ def test_an_error_uses_the_terms_of_the_file(tmp_path: Path, text: str, said: st
         ("task_aliases.query", "dance", "task_aliases.query names the task 'dance'"),
         ("default_task", "dance", "default_task names the task 'dance'"),
         ("model_aliases.z", "other", "model_aliases.z names the model 'other'"),
-        ("name", "../x", "name: String should match pattern"),
+        ("name", "../x", "name: '../x' must be letters, digits, '.', '_' and '-', and begin with a letter"),
         ("lisence", "MIT", "lisence: there is no such setting; did you mean licence?"),
     ],
 )
