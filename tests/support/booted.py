@@ -1,11 +1,11 @@
-"""A systemd of the test's own, in namespaces and on a copy of / that is thrown away: see booted.sh."""
+"""A systemd of the test's own, in namespaces and on a copy of a system that is thrown away: see booted.sh."""
 
 import asyncio
 import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ HARD_LIMIT_S = 110  # below the time that pytest gives a test
 PYTHON = "/opt/trillama/.venv/bin/python"
 # ldconfig: a shared libpython may know itself by a path below /root, which the service cannot see.
 INSTALL = f"""
+mkdir -p /etc/trillama
 cd /opt/trillama
 $PWD/python/bin/python{sys.version_info.major}.{sys.version_info.minor} -m venv --without-pip .venv
 printf '/opt/trillama/src\\n/opt/trillama/site\\n' > "$(echo .venv/lib/python3.*/site-packages)/trillama.pth"
@@ -63,36 +64,39 @@ class Booted:
 
 @asynccontextmanager
 async def booted(folder: Path, data: Path) -> AsyncIterator[Booted]:
-    """systemd with this checkout in /opt/trillama/src, a venv beside it, and `data` in /opt/trillama/data.
+    """systemd on a copy of /, with this checkout in /opt/trillama/src, a venv beside it, `data` in /opt/trillama/data.
+
+    Skips the test where this machine does not let it boot.
+    """
+    places = {"src": SOURCE, "site": Path(sysconfig.get_path("purelib")), "python": Path(sys.base_prefix), "data": data}
+    mounts = {f"/opt/trillama/{name}": source for name, source in places.items()}
+    async with booted_system(folder, Path("/"), mounts) as inside:
+        code, printed = await inside.run("sh", "-c", INSTALL)
+        assert code == 0, printed
+        yield inside
+
+
+@asynccontextmanager
+async def booted_system(
+    folder: Path, system: Path, mounts: Mapping[str, Path], limit_s: float = HARD_LIMIT_S
+) -> AsyncIterator[Booted]:
+    """systemd on a copy of the system in that folder, each source mounted at its target; ended after `limit_s`.
 
     Skips the test where this machine does not let it boot.
     """
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
-    if os.geteuid() != 0 or missing or not Path("/lib/systemd/systemd").exists():
+    if os.geteuid() != 0 or missing or not (system / "lib/systemd/systemd").exists():
         pytest.skip(f"booting a systemd needs root, systemd and {', '.join(missing) or 'its tools'}")
     base, log = folder / "container", folder / "container.log"
     base.mkdir()
-    places = (SOURCE, sysconfig.get_path("purelib"), sys.base_prefix, data)
     argv = (
-        *("timeout", "--kill-after=5", str(HARD_LIMIT_S), "setpriv", "--pdeathsig=TERM"),  # it ends with us, in order
-        *(
-            "unshare",
-            "--mount",
-            "--uts",
-            "--ipc",
-            "--net",
-            "--propagation=private",
-            "sh",
-            str(BOOT),
-            str(base),
-            *map(str, places),
-        ),
+        *("timeout", "--kill-after=5", str(limit_s), "setpriv", "--pdeathsig=TERM"),  # it ends with us, in order
+        *("unshare", "--mount", "--uts", "--ipc", "--net", "--propagation=private", "sh", str(BOOT)),
+        *(str(base), str(system), *(f"{target}={source}" for target, source in mounts.items())),
     )
     async with running(argv, env=os.environ, grace_s=10, output=log) as outer:
         inside = Booted(await _init_of(outer, log))
         await inside.until("systemctl", "is-active", "multi-user.target")
-        code, printed = await inside.run("sh", "-c", INSTALL)
-        assert code == 0, printed
         yield inside
 
 
