@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry()
 
-BUILD = Gauge("trillama_build_info", "1; what runs", ("version", "family"), registry=REGISTRY)
+BUILD_INFO = Gauge("trillama_build_info", "1; what runs", ("version", "family"), registry=REGISTRY)
 REQUESTS = Counter("trillama_requests", "Requests answered", ("route", "status"), registry=REGISTRY)
 SECONDS = Histogram(
     "trillama_request_seconds",

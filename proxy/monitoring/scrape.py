@@ -10,7 +10,7 @@ from proxy.contract.admin import LauncherReport
 from proxy.models.served_model import ServedModel
 from proxy.monitoring.launcher_client import LauncherClient
 
-PACKAGE = "trillama"
+_DISTRIBUTION = "trillama"
 
 
 class Scrape:
@@ -20,7 +20,7 @@ class Scrape:
         self._models = tuple(models)
         self._launcher = launcher
         self._restarts = dict[str, int]()
-        metrics.BUILD.labels(version(PACKAGE), family).set(1)
+        metrics.BUILD_INFO.labels(version(_DISTRIBUTION), family).set(1)
 
     async def text(self) -> bytes:
         """The metrics in Prometheus' text format. Those of processes are absent while no launcher answers."""

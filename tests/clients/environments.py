@@ -19,7 +19,7 @@ MODULES = "node_modules"
 
 
 class CannotInstall(Exception):
-    """pip or npm failed; `args[0]` is the end of its output."""
+    """pip, npm or apt-get failed; `args[0]` is the end of its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,24 @@ class NodeEnvironment:
         _run(_program("npm"), "install", *options, "--prefix", str(folder))
 
 
+@dataclass(frozen=True, slots=True)
+class DebianPackage:
+    """A package of the machine's Debian, unpacked without being installed."""
+
+    name: str
+
+    def program(self, name: str) -> Path:
+        """The program of that name, unpacked if need be. Raises CannotInstall."""
+        return _kept(self.name, self.name.encode(), self._make) / "usr" / "bin" / name
+
+    def _make(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        _run(_program("apt-get"), "download", self.name, folder=folder)
+        (archive,) = folder.glob("*.deb")
+        _run(_program("dpkg"), "--extract", str(archive), str(folder))
+        archive.unlink()
+
+
 Environment = PythonEnvironment | NodeEnvironment
 
 CL100K = PythonEnvironment("cl100k", alone=True)
@@ -108,7 +126,7 @@ def _program(name: str) -> str:
     return found
 
 
-def _run(*argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
+def _run(*argv: str, folder: Path | None = None) -> None:
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
     if done.returncode:
         raise CannotInstall(f"{' '.join(argv)}: {(done.stdout + done.stderr)[-2000:]}")

@@ -55,6 +55,13 @@ async def answered(serve: Serve, task: str) -> None:
             await asyncio.sleep(0.05)
 
 
+async def metrics(serve: Serve) -> dict[str, float]:
+    """The samples of `/metrics`, by name and labels."""
+    async with aiohttp.ClientSession() as session, session.get(f"{serve.url}/metrics") as response:
+        lines = (await response.text()).splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
 async def test_it_serves_every_backend_on_private_sockets(config: dict[str, object]) -> None:
     async with trillama_serve(config) as serve:
         for task in ("retrieval.query", "code.query", "text-matching"):
@@ -120,6 +127,13 @@ async def test_a_child_that_dies_or_hangs_is_restarted_and_the_others_stay(
         await answered(serve, task)
         after = {one.pid for one in serve.children()}
         assert len(before - after) == len(after - before) == 1
+        restarted = {victim.removesuffix(".sock")} & set(BACKENDS)
+        found = await metrics(serve)
+        assert {name for name in BACKENDS if found[f'trillama_backend_restarts_total{{backend="{name}"}}']} == restarted
+        assert all(
+            found[f'trillama_backend_memory_bytes{{backend="{name}",device="RAM",kind="resident"}}'] > 2**20
+            for name in BACKENDS
+        )
         serve.process.send_signal(signal.SIGTERM)
         assert await serve.ended() == 0
         await empty(serve.runtime)
