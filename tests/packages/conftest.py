@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".venv-release" / "bin"
-BUILD_TIMEOUT_S = 100
+BUILD_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ ASK = (
 KEPT = "find /var/cache/trillama /var/lib/trillama -type f -printf '%p %s %T@\\n' | grep -E 'gguf|golden' | sort"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("suite", RELEASES)
 async def test_the_package_is_installed_started_upgraded_removed_and_purged(tmp_path: Path, suite: str) -> None:
     package = deb(suite)
@@ -66,12 +66,12 @@ async def served(inside: Booted) -> None:
 def newer(package: Path, folder: Path) -> str:
     """The same package as the next version, with another default configuration; its path inside."""
     tree, target = folder / "newer", folder / "data" / "newer.deb"
-    subprocess.run(("dpkg-deb", "--raw-extract", str(package), str(tree)), check=True, timeout=100)
+    subprocess.run(("dpkg-deb", "--raw-extract", str(package), str(tree)), check=True, timeout=300)
     control, settings = tree / "DEBIAN" / "control", tree / "etc" / "trillama" / "host.toml"
     control.write_text(control.read_text("utf-8").replace("-1~deb", "-2~deb"), encoding="utf-8")
     settings.write_text(f"{settings.read_text('utf-8')}\n# another default\n", encoding="utf-8")
     subprocess.run(
-        ("dpkg-deb", "--root-owner-group", "-Znone", "--build", str(tree), str(target)), check=True, timeout=100
+        ("dpkg-deb", "--root-owner-group", "-Znone", "--build", str(tree), str(target)), check=True, timeout=300
     )
     return "/mnt/data/newer.deb"
 

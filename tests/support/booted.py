@@ -34,9 +34,10 @@ echo /opt/trillama/python/lib > /etc/ld.so.conf.d/00-python.conf && ldconfig
 
 @dataclass(frozen=True, slots=True)
 class Booted:
-    """A running systemd; `pid` is its process as seen from here."""
+    """A running systemd; `pid` is its process as seen from here. A command in it may take `timeout_s`."""
 
     pid: int
+    timeout_s: float = COMMAND_TIMEOUT_S
 
     async def run(self, *command: str) -> tuple[int, str]:
         """A command as root inside: its exit code and what it printed."""
@@ -45,7 +46,7 @@ class Booted:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        async with asyncio.timeout(COMMAND_TIMEOUT_S):
+        async with asyncio.timeout(self.timeout_s):
             printed, _ = await process.communicate()
         return process.returncode or 0, printed.decode()
 
@@ -53,7 +54,7 @@ class Booted:
         """What the command prints, once it exits with `code` and prints `text`."""
         got: tuple[int, str] = (-1, "")
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+            async with asyncio.timeout(self.timeout_s):
                 while got[0] != code or text not in got[1]:
                     got = await self.run(*command)
                     await asyncio.sleep(0.1)
@@ -78,9 +79,14 @@ async def booted(folder: Path, data: Path) -> AsyncIterator[Booted]:
 
 @asynccontextmanager
 async def booted_system(
-    folder: Path, system: Path, mounts: Mapping[str, Path], limit_s: float = HARD_LIMIT_S
+    folder: Path,
+    system: Path,
+    mounts: Mapping[str, Path],
+    *,
+    limit_s: float = HARD_LIMIT_S,
+    command_s: float = COMMAND_TIMEOUT_S,
 ) -> AsyncIterator[Booted]:
-    """systemd on a copy of the system in that folder, each source mounted at its target; ended after `limit_s`.
+    """systemd on a copy of the system in that folder, each source mounted at its target; ended after `limit_s`, a command after `command_s`.
 
     Skips the test where this machine does not let it boot.
     """
@@ -95,7 +101,7 @@ async def booted_system(
         *(str(base), str(system), *(f"{target}={source}" for target, source in mounts.items())),
     )
     async with running(argv, env=os.environ, grace_s=10, output=log) as outer:
-        inside = Booted(await _init_of(outer, log))
+        inside = Booted(await _init_of(outer, log), command_s)
         await inside.until("systemctl", "is-active", "multi-user.target")
         yield inside
 
