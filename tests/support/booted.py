@@ -86,7 +86,9 @@ async def booted_system(
     limit_s: float = HARD_LIMIT_S,
     command_s: float = COMMAND_TIMEOUT_S,
 ) -> AsyncIterator[Booted]:
-    """systemd on a copy of the system in that folder, each source mounted at its target; ended after `limit_s`, a command after `command_s`.
+    """systemd on a copy of the system in that folder, each source mounted at its target.
+
+    It is ended after `limit_s`, a command in it after `command_s`.
 
     Skips the test where this machine does not let it boot.
     """

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md has an entry for each error and each line of the doctor, and quotes no message that is gone."""
+"""docs/troubleshooting.md has each error and each line of the doctor, and quotes no message that is gone."""
 
 import ast
 import re
