@@ -35,7 +35,10 @@ def example(language: str) -> str:
 async def test_each_example_serves_by_tls(tmp_path: Path, suite: str) -> None:
     package = deb(suite)
     async with debian(suite, tmp_path) as inside:
-        await shell(inside, f"apt-get install --yes /mnt/dist/{package.name}; {CERTIFICATE}")
+        await shell(
+            inside,
+            f"echo 127.0.0.1 localhost > /etc/hosts; apt-get install --yes /mnt/dist/{package.name}; {CERTIFICATE}",
+        )
         await start(inside)
         for language, (file, begin, end) in STARTS.items():
             (tmp_path / "data" / language).write_text(example(language), encoding="utf-8")
