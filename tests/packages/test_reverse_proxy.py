@@ -42,7 +42,10 @@ async def test_each_example_serves_by_tls(tmp_path: Path, suite: str) -> None:
         await start(inside)
         for language, (file, begin, end) in STARTS.items():
             (tmp_path / "data" / language).write_text(example(language), encoding="utf-8")
-            await shell(inside, f"cp /mnt/data/{language} {file}; {begin}")
+            # Not into our pipe, which would be open as long as the daemon is.
+            await shell(
+                inside, f"cp /mnt/data/{language} {file}; {{ {begin}; }} > /tmp/log 2>&1 || {{ cat /tmp/log; exit 1; }}"
+            )
             await answers(inside, tmp_path / "data" / "body.json")
             await shell(inside, f"{end}; while ss --no-header -ltn 'sport = :443' | grep -q .; do :; done")
 
