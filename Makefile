@@ -14,7 +14,8 @@ define install
 		esac; done
 endef
 
-.PHONY: demo serve test test-system test-clients test-cluster test-vulkan gpu-rehearsal lint docs format bench clean
+.PHONY: demo serve test test-system test-clients test-cluster test-vulkan test-wheel test-packages release gpu-rehearsal lint \
+	docs format bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -41,6 +42,15 @@ test-vulkan: .venv/installed-dev # a real GPU backend on Mesa's software device 
 	$(BIN)/trillama engine build --vulkan --if-needed --out .venv/vulkan-engine
 	TRILLAMA_VULKAN_ENGINE=.venv/vulkan-engine/llama-server $(BIN)/pytest tests/system/test_vulkan.py $(ARGS)
 
+test-wheel: .venv/installed-dev .venv-release/installed # the wheel in a bare environment: about a minute
+	$(BIN)/pytest tests/packages/test_wheel.py $(ARGS)
+
+test-packages: .venv/installed-dev release # as root: the .deb in booted Debians, the containers' steps; pipx and uv
+	$(BIN)/pytest tests/packages $(ARGS)
+
+release: .venv-release/installed # into dist/; the .deb needs root and debootstrap
+	sh packaging/release.sh
+
 gpu-rehearsal: .venv/installed-dev .venv-torch/installed # the GPU bench on the CPU; PyTorch is 5 GB the first time
 	TRILLAMA_TORCH_PYTHON=$(CURDIR)/.venv-torch/bin/python $(BIN)/pytest -s tests/bench/test_gpu_rehearsal.py $(ARGS)
 
@@ -62,7 +72,7 @@ bench: .venv/installed-bench
 	$(BIN)/python -m bench.report
 
 clean:
-	rm -rf .venv .venv-cluster .venv-torch
+	rm -rf .venv .venv-cluster .venv-torch .venv-release .roots dist
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing trillama and what it needs into .venv (about a minute, once)"
@@ -76,6 +86,11 @@ clean:
 
 .venv/installed-bench: .venv/installed-dev
 	$(call install,.[dev$(comma)bench])
+	@touch $@
+
+.venv-release/installed: constraints.txt
+	$(PYTHON) -m venv --clear .venv-release
+	.venv-release/bin/python -m pip install --quiet --constraint constraints.txt build twine pipx uv
 	@touch $@
 
 .venv-torch/installed: pyproject.toml constraints.txt

@@ -42,6 +42,8 @@ FILES: dict[str, Callable[[Settings, bool], Awaitable[Finding]]] = {
     "disk": setup.disk,
     "model files": setup.complete_model_files,
 }
+CONFIGURATION = "configuration"
+LINES = (*_HOST, CONFIGURATION, *SETUP, *ENGINE, *FILES)  # the names of all checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ async def examine(load: Callable[[], Settings], *, deep: bool) -> list[CheckLine
         read.append(load())
         return ok(f"valid; the family is {read[0].family.name}")
 
-    lines.append(await _line("configuration", configuration))
+    lines.append(await _line(CONFIGURATION, configuration))
     if not read:
         return lines
     settings = read[0]

@@ -1,11 +1,11 @@
-"""A systemd of the test's own, in namespaces and on a copy of / that is thrown away: see booted.sh."""
+"""A systemd of the test's own, in namespaces and on a copy of a system that is thrown away: see booted.sh."""
 
 import asyncio
 import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ HARD_LIMIT_S = 110  # below the time that pytest gives a test
 PYTHON = "/opt/trillama/.venv/bin/python"
 # ldconfig: a shared libpython may know itself by a path below /root, which the service cannot see.
 INSTALL = f"""
+mkdir -p /etc/trillama
 cd /opt/trillama
 $PWD/python/bin/python{sys.version_info.major}.{sys.version_info.minor} -m venv --without-pip .venv
 printf '/opt/trillama/src\\n/opt/trillama/site\\n' > "$(echo .venv/lib/python3.*/site-packages)/trillama.pth"
@@ -33,9 +34,10 @@ echo /opt/trillama/python/lib > /etc/ld.so.conf.d/00-python.conf && ldconfig
 
 @dataclass(frozen=True, slots=True)
 class Booted:
-    """A running systemd; `pid` is its process as seen from here."""
+    """A running systemd; `pid` is its process as seen from here. A command in it may take `timeout_s`."""
 
     pid: int
+    timeout_s: float = COMMAND_TIMEOUT_S
 
     async def run(self, *command: str) -> tuple[int, str]:
         """A command as root inside: its exit code and what it printed."""
@@ -44,7 +46,7 @@ class Booted:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        async with asyncio.timeout(COMMAND_TIMEOUT_S):
+        async with asyncio.timeout(self.timeout_s):
             printed, _ = await process.communicate()
         return process.returncode or 0, printed.decode()
 
@@ -52,7 +54,7 @@ class Booted:
         """What the command prints, once it exits with `code` and prints `text`."""
         got: tuple[int, str] = (-1, "")
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+            async with asyncio.timeout(self.timeout_s):
                 while got[0] != code or text not in got[1]:
                     got = await self.run(*command)
                     await asyncio.sleep(0.1)
@@ -63,36 +65,46 @@ class Booted:
 
 @asynccontextmanager
 async def booted(folder: Path, data: Path) -> AsyncIterator[Booted]:
-    """systemd with this checkout in /opt/trillama/src, a venv beside it, and `data` in /opt/trillama/data.
+    """systemd on a copy of /, with this checkout in /opt/trillama/src, a venv beside it, `data` in /opt/trillama/data.
+
+    Skips the test where this machine does not let it boot.
+    """
+    places = {"src": SOURCE, "site": Path(sysconfig.get_path("purelib")), "python": Path(sys.base_prefix), "data": data}
+    mounts = {f"/opt/trillama/{name}": source for name, source in places.items()}
+    async with booted_system(folder, Path("/"), mounts) as inside:
+        code, printed = await inside.run("sh", "-c", INSTALL)
+        assert code == 0, printed
+        yield inside
+
+
+@asynccontextmanager
+async def booted_system(
+    folder: Path,
+    system: Path,
+    mounts: Mapping[str, Path],
+    *,
+    limit_s: float = HARD_LIMIT_S,
+    command_s: float = COMMAND_TIMEOUT_S,
+) -> AsyncIterator[Booted]:
+    """systemd on a copy of the system in that folder, each source mounted at its target.
+
+    It is ended after `limit_s`, a command in it after `command_s`.
 
     Skips the test where this machine does not let it boot.
     """
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
-    if os.geteuid() != 0 or missing or not Path("/lib/systemd/systemd").exists():
+    if os.geteuid() != 0 or missing or not (system / "lib/systemd/systemd").exists():
         pytest.skip(f"booting a systemd needs root, systemd and {', '.join(missing) or 'its tools'}")
     base, log = folder / "container", folder / "container.log"
     base.mkdir()
-    places = (SOURCE, sysconfig.get_path("purelib"), sys.base_prefix, data)
     argv = (
-        *("timeout", "--kill-after=5", str(HARD_LIMIT_S), "setpriv", "--pdeathsig=TERM"),  # it ends with us, in order
-        *(
-            "unshare",
-            "--mount",
-            "--uts",
-            "--ipc",
-            "--net",
-            "--propagation=private",
-            "sh",
-            str(BOOT),
-            str(base),
-            *map(str, places),
-        ),
+        *("timeout", "--kill-after=5", str(limit_s), "setpriv", "--pdeathsig=TERM"),  # it ends with us, in order
+        *("unshare", "--mount", "--uts", "--ipc", "--net", "--propagation=private", "sh", str(BOOT)),
+        *(str(base), str(system), *(f"{target}={source}" for target, source in mounts.items())),
     )
     async with running(argv, env=os.environ, grace_s=10, output=log) as outer:
-        inside = Booted(await _init_of(outer, log))
+        inside = Booted(await _init_of(outer, log), command_s)
         await inside.until("systemctl", "is-active", "multi-user.target")
-        code, printed = await inside.run("sh", "-c", INSTALL)
-        assert code == 0, printed
         yield inside
 
 

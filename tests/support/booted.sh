@@ -1,17 +1,19 @@
-# A systemd of its own: namespaces for mounts, processes, host name, IPC and network, a copy of / that is thrown away,
-# and one cgroup below the root in which all of it runs. `unshare --mount --uts --ipc --net sh booted.sh FOLDER SOURCE
-# SITE PYTHON DATA` boots it; SIGTERM, or the death of this shell, ends it.
+# A systemd of its own: namespaces for mounts, processes, host name, IPC and network, a copy of a system that is thrown away,
+# and one cgroup below the root in which all of it runs. `unshare --mount --uts --ipc --net sh booted.sh FOLDER SYSTEM
+# TARGET=SOURCE …` boots the system in that folder, / or a Debian of its own, with each source mounted at its target;
+# SIGTERM, or the death of this shell, ends it.
 set -eu
-base=$1 root=$1/root
+base=$1 root=$1/root system=$2
+shift 2
 mount -t tmpfs -o mode=755 tmpfs "$base"
 mkdir "$base/upper" "$base/work" "$root" "$base/cgroup"
-mount -t overlay -o "lowerdir=/,upperdir=$base/upper,workdir=$base/work" overlay "$root"
+mount -t overlay -o "lowerdir=$system,upperdir=$base/upper,workdir=$base/work" overlay "$root"
 for at in run tmp dev etc/systemd/system lib/systemd/system lib/systemd/system-generators; do
     mount -t tmpfs -o mode=755 tmpfs "$root/$at"
 done
 chmod 1777 "$root/tmp"
-units=/lib/systemd/system
-cp -a $units/*.target $units/*.slice $units/systemd-journald* "$root$units/"
+units=/lib/systemd/system from=${system%/}/lib/systemd/system
+cp -a "$from"/*.target "$from"/*.slice "$from"/systemd-journald* "$root$units/"
 mkdir "$root$units/sysinit.target.wants"
 ln -s ../systemd-journald.service "$root$units/sysinit.target.wants/"
 for device in null zero full random urandom tty; do cp -a "/dev/$device" "$root/dev/"; done
@@ -19,10 +21,9 @@ mkdir "$root/dev/shm"
 mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 ln -s /proc/self/fd "$root/dev/fd"
 : > "$root/etc/fstab"
-mkdir -p "$root/etc/trillama"
-for what in "src $2" "site $3" "python $4" "data $5"; do
-    mkdir -p "$root/opt/trillama/${what%% *}"
-    mount --bind "${what#* }" "$root/opt/trillama/${what%% *}"
+for what in "$@"; do
+    mkdir -p "$root${what%%=*}"
+    mount --bind "${what#*=}" "$root${what%%=*}"
 done
 
 mount -t cgroup2 cgroup2 "$base/cgroup"
