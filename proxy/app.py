@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
+from proxy.console.console import Console, running_console
+from proxy.console.state import ConsoleFacts
 from proxy.contract.family import Family
 from proxy.contract.settings import BackendSettings, ProxySettings, TokenIds
 from proxy.dialects import jobs
@@ -20,7 +22,7 @@ from proxy.embedding.multivector import MultiVectors
 from proxy.embedding.service import EmbedService, ServedLimits
 from proxy.embedding.tasks import TaskTable
 from proxy.embedding.token_states import ModelStates
-from proxy.http import admin, openapi, pages, routes
+from proxy.http import admin, console, openapi, pages, routes
 from proxy.llama.client import LlamaClient, connect
 from proxy.llama.token_client import TokenClient
 from proxy.models.cache import open_cache
@@ -49,8 +51,16 @@ async def serving(
     it answer the requests it has and set `stop`. On exit, waiting requests get 503, batches in flight get `drain_s` to
     finish, then the connections to the backends close.
     """
-    async with _service(config, family) as service, jobs.running_jobs(service.embed) as job_store:
+    launcher = LauncherClient(config.launcher)
+    async with (
+        _service(config, family) as service,
+        jobs.running_jobs(service.embed) as job_store,
+        running_console(_console_facts(config, family, service), service.all_models, launcher) as operated,
+    ):
         app = _application(config, family, service, job_store)
+        app[pages.SCRAPE] = Scrape(service.all_models.values(), launcher, family.name)
+        if config.console:
+            _add_console(app, operated)
         app[admission.ORIGINS] = await _origins(config)
         async with running_server(app, _connections(config), config.drain_s) as runner:
             acceptor = Acceptor(app, runner, listener, stop=stop)
@@ -153,7 +163,7 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, j
     app.on_response_prepare.append(middleware.add_request_id)
     if config.cors_origins:
         app.on_response_prepare.append(admission.add_cors_headers)
-    app[middleware.API_KEYS] = config.api_keys
+    app[middleware.API_KEYS], app[middleware.ADMIN_KEYS] = config.api_keys, config.admin_keys
     app[middleware.STOPPING] = asyncio.Event()
     app[middleware.ERROR_RENDERERS] = routes.RENDERERS_BY_PATH
     app[pages.SERVICE] = service
@@ -165,7 +175,6 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, j
     )
     app[pages.FAMILY] = family
     app[pages.NOTICE] = config.notice or ""
-    app[pages.SCRAPE] = Scrape(service.all_models.values(), LauncherClient(config.launcher), family.name)
     served = openapi.ServedFacts(
         table=service.tasks,
         dimensions=family.dimensions,
@@ -176,3 +185,23 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, j
     app[openapi.DOCUMENT] = openapi.openapi_document(routes.ROUTES, routes.DIALECTS, served)
     app.add_routes(routes.ROUTES)
     return app
+
+
+def _console_facts(config: ProxySettings, family: Family, service: EmbedService) -> ConsoleFacts:
+    return ConsoleFacts(
+        family=family,
+        table=service.tasks,
+        input_tokens=service.limits.input_tokens,
+        items=service.limits.items,
+        notice=config.notice or "",
+        cache=bool(config.cache_bytes),
+        multivector=service.multivectors.served,
+        needs_key=bool(config.api_keys),
+        has_admin_keys=bool(config.admin_keys),
+    )
+
+
+def _add_console(app: web.Application, operated: Console) -> None:
+    app[console.CONSOLE] = operated
+    app[middleware.REQUEST_LOG] = operated.requests
+    app.add_routes(routes.CONSOLE_ROUTES)

@@ -17,7 +17,7 @@ from proxy.embedding.token_states import ModelStates
 from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
-from proxy.scheduling.entries import Caller
+from proxy.scheduling.entries import Caller, Timing
 from proxy.tokens.foreign_ids import Decode
 from proxy.types import EmbedRequest, EmbedResult, Ids, Matrix, Provenance, Served
 
@@ -66,10 +66,15 @@ class EmbedService:
         route = replace(row, prefix=row.prefix_with(request.instruction))
         model = self.models[route.backend]
         token_embedder = self.multivectors.of(route.backend) if request.multivector else None
-        seconds = min(self.limits.seconds, request.timeout_s or math.inf)
+        seconds, timing = min(self.limits.seconds, request.timeout_s or math.inf), Timing()
         try:
             async with asyncio.timeout(seconds) as clock:
-                caller = Caller(client=request.client, deadline=clock.when() or math.inf, partial=request.partial)
+                caller = Caller(
+                    client=request.client,
+                    deadline=clock.when() or math.inf,
+                    partial=request.partial,
+                    timing=timing,
+                )
                 if token_embedder:
                     served = await self._embed_tokens(request, route, token_embedder, caller)
                 else:
@@ -89,6 +94,8 @@ class EmbedService:
             tokens=served.tokens,
             failed=served.failed,
             lengths=served.lengths,
+            wait_s=timing.wait_s,
+            compute_s=timing.compute_s,
         )
 
     async def _embed_texts(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
