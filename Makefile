@@ -14,7 +14,7 @@ define install
 		esac; done
 endef
 
-.PHONY: demo serve test test-system test-clients test-vulkan gpu-rehearsal lint docs format bench clean
+.PHONY: demo serve test test-system test-clients test-browser test-vulkan gpu-rehearsal lint docs screenshots format bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -26,13 +26,19 @@ serve: .venv/installed
 PYTEST := $(BIN)/pytest -n 3 --dist loadgroup
 
 test: .venv/installed-dev # the proxy, the launcher's parts, the engine
-	$(PYTEST) --ignore tests/clients --ignore tests/system $(ARGS)
+	$(PYTEST) --ignore tests/clients --ignore tests/system --ignore tests/browser $(ARGS)
 
 test-system: .venv/installed-dev # the whole product as processes: starts, faults, reloads, an init system
 	$(PYTEST) tests/system $(ARGS)
 
 test-clients: .venv/installed-dev # real clients, in environments of their own: 1.5 GB, some minutes the first time
 	$(PYTEST) tests/clients $(ARGS)
+
+test-browser: .venv/installed-browser # the console in a real Chromium, which it needs: apt-get install chromium
+	$(BIN)/pytest tests/browser $(ARGS)
+
+screenshots: .venv/installed-browser # the pictures in the docs, by a real Chromium
+	$(BIN)/python -m tests.browser.screenshots
 
 test-vulkan: .venv/installed-dev # a real GPU backend on Mesa's software device (docs/engine.md): a quarter of an hour the first time
 	$(BIN)/trillama engine build --vulkan --if-needed --out .venv/vulkan-engine
@@ -69,6 +75,10 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(call install,.[dev])
+	@touch $@
+
+.venv/installed-browser: .venv/installed-dev
+	$(call install,.[dev$(comma)browser])
 	@touch $@
 
 .venv/installed-bench: .venv/installed-dev
