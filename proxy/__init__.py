@@ -9,8 +9,12 @@ The path of one request, folder by folder; each imports only from those below it
 - `scheduling`: the backend's queue: fair between API keys, composed into batches, retried, failed texts isolated.
 - `llama`: the client of one llama-server. The vectors then return the same way, rendered by the dialect.
 
+A Front has `front` in place of the service in `embedding` and all below it: pieces of the request → nodes, each a proxy
+like this.
+
 Beside that path: `console` and `monitoring` read what an operator wants to see.
-`contract` is what the launcher shares with the proxy; `process` concerns the process alone; `app` connects the parts.
+`contract` is what the launcher shares with the proxy; `process` concerns the process alone; `app` and `backends`
+connect the parts.
 """
 
 PART_OF = "trillama"  # how `trillama.py` recognises this package

@@ -18,7 +18,7 @@ class PieceKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TokenPiece:
     """One token. `text` is empty for one that only continues the character of the one before."""
 
     id: int
@@ -31,7 +31,7 @@ class TextPieces:
     """The first MAX_PIECES of a text's `tokens`."""
 
     tokens: int
-    pieces: list[Piece]
+    pieces: list[TokenPiece]
 
 
 async def pieces_of(text: str, prefix: str, form: UnicodeForm | None, model: ServedModel) -> TextPieces:
@@ -44,12 +44,12 @@ async def pieces_of(text: str, prefix: str, form: UnicodeForm | None, model: Ser
     if form is not None:
         whole, start = normalized(whole, form), normalized(prefix, form)
     ids, spans = await asyncio.to_thread(tokenizer.encode_with_offsets, whole, MAX_PIECES)
-    pieces, end = list[Piece](), 0
+    pieces, end = list[TokenPiece](), 0
     for token, (first, last) in zip(ids, spans, strict=False):
         if first == last:
-            pieces.append(Piece(token, tokenizer.piece(token), PieceKind.SPECIAL))
+            pieces.append(TokenPiece(token, tokenizer.piece(token), PieceKind.SPECIAL))
             continue
         kind = PieceKind.PREFIX if last <= len(start) else PieceKind.TEXT
-        pieces.append(Piece(token, whole[end:last], kind))
+        pieces.append(TokenPiece(token, whole[end:last], kind))
         end = max(end, last)
     return TextPieces(len(ids), pieces)

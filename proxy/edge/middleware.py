@@ -1,7 +1,6 @@
 """What surrounds every request: its id, the key check, errors rendered for the client, one metric, one log line."""
 
 import asyncio
-import hashlib
 import hmac
 import logging
 import re
@@ -28,6 +27,7 @@ from proxy.errors import (
     UnsupportedEncoding,
 )
 from proxy.quoting import shown
+from proxy.types import client_of
 from proxy.wire.dialect import ErrorRenderer, RenderedError
 
 log = logging.getLogger("proxy.request")
@@ -101,12 +101,12 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
     keys, admins = request.app[API_KEYS], request.app[ADMIN_KEYS]
     if not (keys or admins) or is_open(request.method, request.path):
         return await handler(request)
-    key = _bytes(_given_key(request) if keys else _key_if_given(request))
+    key = _given_key(request) if keys else _key_if_given(request)
     known, request[ADMIN] = _is_one_of(key, keys), _is_one_of(key, admins)
     if keys:
         if not (known or request[ADMIN]):
             raise Unauthorized("the API key is not one of those that this server accepts")
-        request[CLIENT] = hashlib.blake2b(key, digest_size=8).hexdigest()
+        request[CLIENT] = client_of(key)
     return await handler(request)
 
 
@@ -115,8 +115,8 @@ def is_open(method: str, path: str) -> bool:
     return (path in OPEN_PATHS or path.startswith(STATIC)) and method in {"GET", "HEAD"}
 
 
-def _is_one_of(key: bytes, known: Sequence[str]) -> bool:
-    return True in [hmac.compare_digest(key, _bytes(one)) for one in known]  # in constant time
+def _is_one_of(key: str, known: Sequence[str]) -> bool:
+    return True in [hmac.compare_digest(_bytes(key), _bytes(one)) for one in known]  # in constant time
 
 
 def _bytes(key: str) -> bytes:

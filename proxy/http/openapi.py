@@ -69,6 +69,8 @@ PROVENANCE = {
     "X-Trillama-Engine": "The build of llama.cpp.",
     "X-Trillama-Pooling": "How the states of a text's tokens became its vector.",
     "X-Trillama-Vector-Space": "Vectors can be compared if and only if this is the same.",
+    "X-Queue-Tokens": "The tokens that wait on this server now.",
+    "X-Tokens-Per-Second": "How many tokens this server computes in a second; 0.0: unknown.",
 }
 TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
     TokenIds.CL100K: {"type": "integer", "minimum": 0, "maximum": 100255, "description": "Of cl100k_base."},

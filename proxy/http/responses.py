@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from proxy.types import EmbedResult
+from proxy.types import EmbedResult, ServiceLoad
 
 LARGE_FLOATS = 64 * 2048  # floats: about 1.6 MB of JSON, 3 ms
 SLICE_FLOATS = 16 * 2048  # about a millisecond in all
@@ -53,6 +53,11 @@ def provenance_headers(result: EmbedResult) -> dict[str, str]:
         "X-Trillama-Pooling": result.provenance.pooling,
         "X-Trillama-Vector-Space": result.provenance.space,
     }
+
+
+def load_headers(load: ServiceLoad) -> dict[str, str]:
+    """The response headers by which a Front, or any balancer, compares servers."""
+    return {"X-Queue-Tokens": str(load.queue_tokens), "X-Tokens-Per-Second": f"{load.tokens_per_s:.1f}"}
 
 
 async def slices(skeleton: object, large: Mapping[str, Rows]) -> AsyncIterator[bytes]:

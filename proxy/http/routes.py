@@ -17,11 +17,12 @@ from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
 from proxy.dialects.jobs import Job, Jobs
 from proxy.edge import body
 from proxy.edge.http_connection import connection_of
-from proxy.edge.middleware import CLIENT, STATIC, SUMMARY, USAGE, Handler
+from proxy.edge.middleware import CLIENT, REQUEST_ID, STATIC, SUMMARY, USAGE, Handler
 from proxy.errors import Invalid, invalid
-from proxy.http import console, console_page, openapi, pages, raw_floats
+from proxy.http import openapi, pages, raw_floats
+from proxy.http.console import api, page
 from proxy.http.pages import FAMILY, SERVICE
-from proxy.http.responses import provenance_headers, send
+from proxy.http.responses import load_headers, provenance_headers, send
 from proxy.models.admission import estimate
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.types import EmbedRequest, EmbedResult
@@ -34,6 +35,7 @@ BODY_MEMORY = web.AppKey("body_memory", MemoryBudget)
 RESPONSE_MEMORY = web.AppKey("response_memory", MemoryBudget)
 BODY_LIMITS = web.AppKey("body_limits", body.BodyLimits)
 FLOAT_BYTES = 4
+LANE = "X-Trillama-Lane"
 
 
 def embed_handler(parse: Parse) -> Handler:
@@ -56,7 +58,7 @@ async def _embedded(request: web.Request, parsed: ParsedRequest, raw: str | None
     # Raw floats cannot carry the errors of single inputs.
     result = await request.app[SERVICE].embed(replace(parsed.request, partial=False) if raw else parsed.request)
     asyncio.get_running_loop().call_soon(_observe, request, result)  # after the response is sent
-    headers = provenance_headers(result)
+    headers = {**provenance_headers(result), **load_headers(request.app[SERVICE].load())}
     if raw:
         return raw_floats.response(raw, result, headers)
     return await send(request, parsed.render(result), headers=headers)
@@ -126,13 +128,15 @@ def _size(request: EmbedRequest, family: Family) -> int:
 
 
 def _with_headers(request: web.Request, parsed: ParsedRequest) -> ParsedRequest:
-    """The request with the path's model, the client and its timeout. Raises Invalid."""
+    """The request with the path's model, the client, its timeout and the request's id. Raises Invalid."""
     timeout = request.headers.get("X-Request-Timeout")
     complete = replace(
         parsed.request,
         model=_model(request, parsed.request.model),
         client=request.get(CLIENT, ""),
         timeout_s=_seconds(timeout) if timeout else None,
+        bulk=_is_bulk(request.headers.get(LANE, "")),
+        request_id=request[REQUEST_ID],
     )
     return replace(parsed, request=complete)
 
@@ -143,6 +147,12 @@ def _model(request: web.Request, of_body: str | None) -> str | None:
     if of_path and (not of_body or request.app[SERVICE].tasks.has_model(of_path)):
         return of_path
     return of_body
+
+
+def _is_bulk(lane: str) -> bool:
+    if lane not in {"", "bulk"}:
+        raise invalid(LANE, "must be `bulk`, or absent: then the request's size decides", kind="enum", given=lane)
+    return lane == "bulk"
 
 
 def _seconds(given: str) -> float:
@@ -189,7 +199,7 @@ ROUTES: Sequence[web.RouteDef] = (
     ),
     *(web.get(path, job_status) for path in runpod.STATUS_PATHS),
     *(web.post(path, cancel_job) for path in runpod.CANCEL_PATHS),
-    web.get("/", console_page.root),
+    web.get("/", page.root),
     web.get("/api/tags", pages.ollama_tags),
     web.get("/api/ps", pages.ollama_running),
     web.post("/api/show", with_body(pages.ollama_show)),
@@ -204,13 +214,13 @@ ROUTES: Sequence[web.RouteDef] = (
     web.get("/openapi.json", openapi.document_json),
 )
 CONSOLE_ROUTES: Sequence[web.RouteDef] = (
-    web.get(f"{STATIC}{{name:.+}}", console_page.static_file),
-    web.get("/docs", console_page.api_page),
-    web.get("/console/state", console.state),
-    web.get("/console/events", console.event_stream),
-    web.post("/console/tokens", with_body(console.tokens)),
-    web.post("/console/reload", console.reload_configuration),
-    web.post("/console/backends/{name}/{verb:restart|pause|resume}", console.act),
+    web.get(f"{STATIC}{{name:.+}}", page.static_file),
+    web.get("/docs", page.api_page),
+    web.get("/console/state", api.state),
+    web.get("/console/events", api.event_stream),
+    web.post("/console/tokens", with_body(api.tokens)),
+    web.post("/console/reload", api.reload_configuration),
+    web.post("/console/backends/{name}/{verb:restart|pause|resume}", api.act),
 )
 
 # The error renderer of a route, or of unknown paths below a prefix; all others use the common error body.

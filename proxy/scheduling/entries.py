@@ -57,13 +57,14 @@ class Caller:
     """Who sent a request: `client` stands for the API key, `deadline` is the loop's time when the caller gives up.
 
     `partial`: an input that fails does not fail the others. `first`: before the client's other requests, within the
-    client's share. `timing` is told how long it takes.
+    client's share. `bulk`: it is in no hurry, however small it is. `timing` is told how long it takes.
     """
 
     client: str = ""
     deadline: float = math.inf
     partial: bool = False
     first: bool = False
+    bulk: bool = False
     timing: Timing | None = field(default=None, compare=False)
 
 

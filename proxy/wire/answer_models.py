@@ -148,8 +148,17 @@ class HealthAnswer(BaseModel):
     status: str
 
 
+class SpaceAnswer(BaseModel):
+    """The vector space of one backend; `unknown` before its first start."""
+
+    space: str
+    quantization: str
+
+
 class ReadyAnswer(BaseModel):
-    """By backend: `ready`, or the reason why it cannot serve now."""
+    """By backend, and by node for a Front: `ready`, or the reason why it cannot serve now."""
 
     status: str
     backends: dict[str, str]
+    nodes: dict[str, str] | None = None
+    spaces: dict[str, SpaceAnswer]

@@ -61,7 +61,7 @@ async def tokens(request: web.Request, body: object) -> web.StreamResponse:
     """`POST /console/tokens`: each text in the pieces that its tokens stand for, with its task's prefix."""
     wire, service = validated(TokensBody, body), request.app[SERVICE]
     row = service.tasks.route(None, wire.task)
-    model, prefix = service.models[row.backend], row.prefix_with(wire.instruction)
+    model, prefix = request.app[CONSOLE].state.models[row.backend], row.prefix_with(wire.instruction)
     form = service.tasks.unicode_normalization
     texts = [await pieces.pieces_of(text, prefix, form, model) for text in wire.input]
     return await send(request, {"task": row.task, "limit": service.limits.input_tokens, "texts": texts})

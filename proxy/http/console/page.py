@@ -6,10 +6,10 @@ from aiohttp import web
 
 from proxy.errors import NotFound
 from proxy.http import pages
-from proxy.http.console import CONSOLE
+from proxy.http.console.api import CONSOLE
 from proxy.http.negotiation import preferred
 
-STATIC_FILES = Path(__file__).parents[1] / "console" / "static"
+STATIC_FILES = Path(__file__).parents[2] / "console" / "static"
 NAMES = frozenset(file.relative_to(STATIC_FILES).as_posix() for file in STATIC_FILES.rglob("*") if file.is_file())
 TYPES_BY_SUFFIX = {  # not by the system's table, which may call a script plain text: a browser would not run it
     ".html": "text/html",
