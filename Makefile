@@ -14,8 +14,8 @@ define install
 		esac; done
 endef
 
-.PHONY: demo serve test test-system test-clients test-cluster test-vulkan test-wheel test-packages release gpu-rehearsal lint \
-	docs format bench clean
+.PHONY: demo serve test test-system test-clients test-browser test-cluster test-vulkan test-wheel test-packages release \
+	gpu-rehearsal lint docs screenshots format bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -27,7 +27,7 @@ serve: .venv/installed
 PYTEST := $(BIN)/pytest -n 3 --dist loadgroup
 
 test: .venv/installed-dev # the proxy, the launcher's parts, the engine
-	$(PYTEST) --ignore tests/clients --ignore tests/cluster --ignore tests/system $(ARGS)
+	$(PYTEST) --ignore tests/clients --ignore tests/cluster --ignore tests/system --ignore tests/browser $(ARGS)
 
 test-system: .venv/installed-dev # the whole product as processes: starts, faults, reloads, an init system
 	$(PYTEST) tests/system $(ARGS)
@@ -35,8 +35,14 @@ test-system: .venv/installed-dev # the whole product as processes: starts, fault
 test-clients: .venv/installed-dev # real clients, in environments of their own: 1.5 GB, some minutes the first time
 	$(PYTEST) tests/clients $(ARGS)
 
+test-browser: .venv/installed-browser # the console in a real Chromium, which it needs: apt-get install chromium
+	$(BIN)/pytest tests/browser $(ARGS)
+
 test-cluster: .venv-cluster/installed # two hosts on this machine under kills: Ray is 750 MB the first time
 	.venv-cluster/bin/pytest --timeout 300 tests/cluster $(ARGS)
+
+screenshots: .venv/installed-browser # the pictures in the docs, by a real Chromium
+	$(BIN)/python -m tests.browser.screenshots
 
 test-vulkan: .venv/installed-dev # a real GPU backend on Mesa's software device (docs/engine.md): a quarter of an hour the first time
 	$(BIN)/trillama engine build --vulkan --if-needed --out .venv/vulkan-engine
@@ -82,6 +88,10 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(call install,.[dev])
+	@touch $@
+
+.venv/installed-browser: .venv/installed-dev
+	$(call install,.[dev$(comma)browser])
 	@touch $@
 
 .venv/installed-bench: .venv/installed-dev

@@ -14,10 +14,13 @@ from pathlib import Path
 
 from proxy.app import ServedFamily, serving
 from proxy.backends import backend_service
+from proxy.console.console import running_console
+from proxy.console.state import ConsoleFacts
 from proxy.contract.family import Family
 from proxy.contract.front import FrontSettings, load_front_settings
 from proxy.contract.settings import ProxySettings, load_proxy_settings
 from proxy.contract.settings_file import BadSettings
+from proxy.embedding.service import EmbedService
 from proxy.front.service import front_service
 from proxy.http import admin
 from proxy.monitoring.launcher_client import LauncherClient
@@ -86,9 +89,30 @@ async def _served(settings: ProxySettings | FrontSettings, family: Family) -> As
             yield ServedFamily(family=family, service=front, scrape=scrape, control=admin.node_routes(front.nodes))
     else:
         async with backend_service(settings, family) as service:
-            models = service.all_models
-            scrape = Scrape(models.values(), LauncherClient(settings.launcher), family.name)
-            yield ServedFamily(family=family, service=service, scrape=scrape, control=admin.lane_routes(models))
+            models, launcher = service.all_models, LauncherClient(settings.launcher)
+            async with running_console(_console_facts(settings, family, service), models, launcher) as console:
+                yield ServedFamily(
+                    family=family,
+                    service=service,
+                    scrape=Scrape(models.values(), launcher, family.name),
+                    control=admin.lane_routes(models),
+                    admin_keys=settings.admin_keys,
+                    console=console if settings.console else None,
+                )
+
+
+def _console_facts(settings: ProxySettings, family: Family, service: EmbedService) -> ConsoleFacts:
+    return ConsoleFacts(
+        family=family,
+        table=service.tasks,
+        input_tokens=service.limits.input_tokens,
+        items=service.limits.items,
+        notice=service.notice,
+        cache=bool(settings.cache_bytes),
+        multivector=service.multivector_served,
+        needs_key=bool(settings.api_keys),
+        has_admin_keys=bool(settings.admin_keys),
+    )
 
 
 def _announce(file: Path, host: str, port: int) -> None:

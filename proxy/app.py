@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from proxy.console.console import Console
 from proxy.contract.family import Family
 from proxy.contract.front import FrontSettings
 from proxy.contract.settings import EdgeOptions, ProxySettings
@@ -20,6 +21,7 @@ from proxy.edge.http_server import running_server
 from proxy.edge.origins import Origins
 from proxy.http import admin, openapi, pages, routes
 from proxy.http.batches import setup
+from proxy.http.console.api import CONSOLE
 from proxy.http.service import EmbeddingService
 from proxy.monitoring.scrape import Scrape
 from proxy.process import open_files
@@ -38,6 +40,8 @@ class ServedFamily:
     service: EmbeddingService
     scrape: Scrape
     control: Sequence[web.RouteDef] = ()
+    admin_keys: tuple[str, ...] = ()
+    console: Console | None = None
 
 
 @asynccontextmanager
@@ -107,7 +111,7 @@ def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs
     app.on_response_prepare.append(middleware.add_request_id)
     if config.cors_origins:
         app.on_response_prepare.append(admission.add_cors_headers)
-    app[middleware.API_KEYS] = config.api_keys
+    app[middleware.API_KEYS], app[middleware.ADMIN_KEYS] = config.api_keys, served.admin_keys
     app[middleware.STOPPING] = asyncio.Event()
     app[middleware.ERROR_RENDERERS] = routes.RENDERERS_BY_PATH
     app[pages.SERVICE] = served.service
@@ -129,4 +133,8 @@ def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs
     )
     app[openapi.DOCUMENT] = openapi.openapi_document(routes.ROUTES, routes.DIALECTS, facts)
     app.add_routes(routes.ROUTES)
+    if served.console:
+        app[CONSOLE] = served.console
+        app[middleware.REQUEST_LOG] = served.console.requests
+        app.add_routes(routes.CONSOLE_ROUTES)
     return app

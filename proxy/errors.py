@@ -10,6 +10,7 @@ ProxyError                       500 INTERNAL_ERROR
 │   └── MalformedKey             401 AUTH_INVALID_FORMAT
 ├── ForeignHost                  403 HOST_NOT_ALLOWED
 ├── ForeignOrigin                403 ORIGIN_NOT_ALLOWED
+├── NotAdmin                     403 ADMIN_KEY_REQUIRED
 ├── NotFound                     404 NOT_FOUND
 │   ├── ModelNotServed           404 INPUT_MODEL_NOT_FOUND
 │   └── BatchesOff               404 BATCHES_OFF
@@ -110,6 +111,13 @@ class ForeignOrigin(BadRequest):
 
     status = 403
     code = "ORIGIN_NOT_ALLOWED"
+
+
+class NotAdmin(BadRequest):
+    """Only an operator may do this."""
+
+    status = 403
+    code = "ADMIN_KEY_REQUIRED"
 
 
 class NotFound(BadRequest):

@@ -154,7 +154,8 @@ class EmbedResult:
     """Vectors in the order of the request's inputs, shape (n, dimensions); tokens as the model processed them.
 
     The inputs in `failed`, by index, have an error instead of a row. Multi-vectors have a row for each token, and
-    `lengths` says how many of the rows each input has.
+    `lengths` says how many of the rows each input has. `wait_s` is until the first text was sent to an engine,
+    `compute_s` from then to the last vector; both are 0 where the cache had them all.
     """
 
     model: str
@@ -165,6 +166,8 @@ class EmbedResult:
     tokens: int
     failed: Mapping[int, ProxyError] = field(default_factory=dict)
     lengths: tuple[int, ...] | None = None
+    wait_s: float = 0.0
+    compute_s: float = 0.0
 
     @property
     def inputs(self) -> int:

@@ -15,7 +15,6 @@ from launcher.errors import LauncherError
 from launcher.fleet.fleet import Fleet
 from launcher.processes.runtime_folder import CONTROL_SOCKET
 from launcher.proxies.admin import QueueState
-from launcher.supervision.backend import Backend
 from proxy.contract.admin import BackendProcess, LauncherReport
 
 EXIT_CODE = "X-Trillama-Exit-Code"  # header of a refusal: what the command that was told it exits with
@@ -30,7 +29,8 @@ async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
     """Serve the socket for as long as the block lasts.
 
     `GET /status`; `GET /processes`, which the proxy asks, so that it does not ask the proxy; `POST
-    /backends/{name}/restart`, answered once it is ready again or has failed; `POST /reload`.
+    /backends/{name}/restart`, answered once it is ready again or has failed; `POST /backends/{name}/pause`, answered
+    once nothing is in flight there, and `/resume`; `POST /reload`.
     """
     started = time.time()
 
@@ -48,6 +48,14 @@ async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
         await fleet.restart(request.match_info["name"])
         return await current_status()
 
+    async def pause(request: web.Request) -> web.Response:
+        await fleet.pause(request.match_info["name"])
+        return await current_status()
+
+    async def resume(request: web.Request) -> web.Response:
+        await fleet.resume(request.match_info["name"])
+        return await current_status()
+
     async def reload_(_: web.Request) -> web.Response:
         await reload()
         return await current_status()
@@ -58,6 +66,8 @@ async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
             web.get("/status", status),
             web.get("/processes", processes),
             web.post("/backends/{name}/restart", restart),
+            web.post("/backends/{name}/pause", pause),
+            web.post("/backends/{name}/resume", resume),
             web.post("/reload", reload_),
         ]
     )
@@ -101,16 +111,17 @@ def _view(fleet: Fleet, queues: Mapping[str, QueueState], started: float) -> Vie
         family=deployment.settings.family.name,
         logs=str(deployment.logs),
         engine=EngineView(origin=deployment.engine.origin, version=deployment.engine.version),
-        backends=tuple(_backend(one, queues.get(name)) for name, one in fleet.backends.items()),
+        backends=tuple(_backend(_process(fleet, name), queues.get(name)) for name in fleet.backends),
     )
 
 
 def _report(fleet: Fleet) -> LauncherReport:
-    processes = tuple(_process(one) for one in fleet.backends.values())
+    processes = tuple(_process(fleet, name) for name in fleet.backends)
     return LauncherReport(version=__version__, logs=str(fleet.deployment.logs), backends=processes)
 
 
-def _process(backend: Backend) -> BackendProcess:
+def _process(fleet: Fleet, name: str) -> BackendProcess:
+    backend = fleet.backends[name]
     placement = backend.spec.placement
     return BackendProcess(
         **asdict(backend.status),
@@ -118,15 +129,16 @@ def _process(backend: Backend) -> BackendProcess:
         batch_tokens=placement.batch_tokens,
         slots=placement.slots,
         on_demand=backend.spec.on_demand,
+        paused=name in fleet.paused_by_operator,
         devices=placement.devices,
         planned_bytes=dict(backend.spec.memory),
         resident_bytes=_resident(backend.status.pid),
     )
 
 
-def _backend(backend: Backend, queue: QueueState | None) -> BackendView:
+def _backend(process: BackendProcess, queue: QueueState | None) -> BackendView:
     return BackendView(
-        **_process(backend).model_dump(),
+        **process.model_dump(),
         waiting_texts=queue.waiting_texts if queue else None,
         waiting_tokens=queue.waiting_tokens if queue else None,
         tokens_per_s=queue.tokens_per_s if queue else None,

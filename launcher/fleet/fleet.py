@@ -24,9 +24,10 @@ HANGS_S = 1.0  # /health is answered within milliseconds beside the largest batc
 class Fleet:
     """The running set: its state, and what it can be told to do.
 
-    `paused` are the backends that the proxy must send nothing to, because they sleep or are restarted on purpose;
-    `maybe_paused` are those that the proxy may still be pausing. `_awaiting_restart` are those whose new settings the
-    proxy has and they have not: it started with them paused, and they stay so until they are restarted.
+    `paused` are the backends that the proxy must send nothing to, because they sleep or are restarted on purpose, and
+    `paused_by_operator` those of which an operator said so; `maybe_paused` are those that the proxy may still be
+    pausing. `_awaiting_restart` are those whose new settings the proxy has and they have not: it started with them
+    paused, and they stay so until they are restarted.
     """
 
     def __init__(self, deployment: Deployment, folder: Path, report: ReportStatus) -> None:
@@ -38,9 +39,12 @@ class Fleet:
         self._restarting = {name: asyncio.Lock() for name in deployment.processes}
         self._syncing = {name: asyncio.Lock() for name in deployment.processes}
         self.paused = {name for name in deployment.processes if deployment.on_demand(name)}
+        self.paused_by_operator = set[str]()
         self.maybe_paused = set(self.paused)
         self._awaiting_restart = set[str]()
-        self._proxy = ProxyHandover(deployment, folder, lambda: self.paused | self._awaiting_restart)
+        self._proxy = ProxyHandover(
+            deployment, folder, lambda: self.paused | self.paused_by_operator | self._awaiting_restart
+        )
         self.proxy_admins = ProxyAdmins(lambda: self._proxy.admins)
         self.backends = {
             name: Backend(
@@ -83,9 +87,27 @@ class Fleet:
 
     async def restart(self, name: str) -> None:
         """Restart one backend, until it is ready or has failed. Raises ConfigError for an unknown name."""
-        if name not in self.backends:
-            raise ConfigError(f"there is no backend {name}; there are {', '.join(self.backends)}")
+        self._check_known(name)
         await self._restart_paused(name, self.backends[name].restart)
+
+    async def pause(self, name: str) -> None:
+        """Send a backend nothing more until `resume`; its requests wait. Raises ConfigError for an unknown name.
+
+        Returns once none of its batches is in flight.
+        """
+        self._check_known(name)
+        self.paused_by_operator.add(name)
+        await self.sync_pause(name)
+
+    async def resume(self, name: str) -> None:
+        """Undo `pause`. Raises ConfigError for an unknown name."""
+        self._check_known(name)
+        self.paused_by_operator.discard(name)
+        await self.sync_pause(name)
+
+    def must_pause(self, name: str) -> bool:
+        """Whether the proxy must send it nothing now."""
+        return name in self.paused or name in self.paused_by_operator
 
     def wake(self, name: str) -> None:
         """Start a sleeping backend."""
@@ -119,6 +141,10 @@ class Fleet:
             for name in specs.keys() - set(restarted):
                 self.backends[name].change(specs[name])
 
+    def _check_known(self, name: str) -> None:
+        if name not in self.backends:
+            raise ConfigError(f"there is no backend {name}; there are {', '.join(self.backends)}")
+
     def _must_wait(self, name: str, deployment: Deployment) -> bool:
         """Whether the new proxy must not use the backend before its restart.
 
@@ -142,8 +168,10 @@ class Fleet:
             return
         async with self._syncing[name]:
             self.maybe_paused.add(name)
-            if name in self.paused:
-                await self.proxy_admins.pause(name, progress(self.backends[name]))
+            if self.must_pause(name):
+                by_operator = name in self.paused_by_operator
+                reason = "an operator has paused it" if by_operator else progress(self.backends[name])
+                await self.proxy_admins.pause(name, reason)
             elif await self.proxy_admins.resume(name):
                 self.maybe_paused.discard(name)
 

@@ -22,8 +22,9 @@ class Reconcilable(Protocol):
     deployment: Deployment
     backends: dict[str, Backend]
     proxy_admins: ProxyAdmins
-    paused: set[str]
     maybe_paused: set[str]
+
+    def must_pause(self, name: str) -> bool: ...
 
     async def sync_pause(self, name: str) -> None: ...
 
@@ -52,7 +53,7 @@ async def reconcile(fleet: Reconcilable) -> None:
 
 def _act(fleet: Reconcilable, queues: dict[str, QueueState], do: Do) -> None:
     for name, queue in queues.items():
-        if queue.paused or name in fleet.paused:  # again while it is paused: waiting requests report its progress
+        if queue.paused or fleet.must_pause(name):  # again while it is paused: waiting requests report its progress
             do(name, fleet.sync_pause)
         else:
             fleet.maybe_paused.discard(name)

@@ -39,6 +39,7 @@ class BackendProcess(_Body):
     """One llama-server. `since` is in seconds of the Unix epoch, `loaded` from 0 to 1, `resident_bytes` host memory.
 
     `devices` are those it is placed on, none for the CPU, and `planned_bytes` what it is planned to take of each.
+    `paused`: an operator has paused it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class BackendProcess(_Body):
     batch_tokens: int
     slots: int
     on_demand: bool
+    paused: bool = False
     devices: tuple[str, ...]
     planned_bytes: dict[str, int]
     resident_bytes: int | None

@@ -44,7 +44,7 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def add_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Let the pages in `cors_origins` read the response that is about to start."""
-    response.headers["Vary"] = "Origin"
+    response.headers["Vary"] = ", ".join(filter(None, (response.headers.get("Vary"), "Origin")))
     origin = request.headers.get("Origin", "")
     if origin and request.app[ORIGINS].allows(origin):
         response.headers["Access-Control-Allow-Origin"] = origin

@@ -6,13 +6,14 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 
 import orjson
 from aiohttp import web
 
 from proxy import metrics
+from proxy.console.requests import RequestLog, RequestRecord, UsageRecord
 from proxy.edge.inflate import ENCODINGS
 from proxy.errors import (
     BadRequest,
@@ -33,15 +34,21 @@ log = logging.getLogger("proxy.request")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 API_KEYS = web.AppKey("api_keys", tuple[str, ...])
+ADMIN_KEYS = web.AppKey("admin_keys", tuple[str, ...])
+REQUEST_LOG = web.AppKey("request_log", RequestLog)  # absent without a console
 STOPPING = web.AppKey("stopping", asyncio.Event)
 REQUEST_ID = web.RequestKey("request_id", str)
 SUMMARY = web.RequestKey("summary", str)
 CLIENT = web.RequestKey("client", str)  # a hash of the API key: the key itself goes no further
+ADMIN = web.RequestKey("admin", bool)  # whether it came with an admin key
+USAGE = web.RequestKey("usage", UsageRecord)
 # By route or `/first/`: dialects with an error body of their own.
 ERROR_RENDERERS = web.AppKey("error_renderers", Mapping[str, ErrorRenderer])
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/docs"})  # readable without a key: no secrets
+STATIC = "/console/static/"  # the console's page without what it shows: needs no key
 PROBES = frozenset({"/health", "/ready", "/metrics"})  # requested often: logged at DEBUG
+OF_CONSOLE = "/console/"  # not in the list of requests that it shows; logged at DEBUG but for an operator's actions
 KEY_HEADERS = ("X-API-Key", "api-key", "x-goog-api-key")  # NIM and others; Azure's OpenAI client; Gemini's
 MAX_PATH = 200  # characters in the log
 SAFE_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -87,11 +94,17 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 @web.middleware
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Raises Unauthorized unless the request has one of the configured keys, or none are configured."""
-    keys = request.app[API_KEYS]
-    if keys and not is_open(request.method, request.path):
-        key = _given_key(request)
-        if True not in [hmac.compare_digest(_bytes(key), _bytes(known)) for known in keys]:  # in constant time
+    """Raises Unauthorized unless the request has one of the configured keys, or none are configured.
+
+    An admin key is an API key, too; where clients need no key it is only looked for.
+    """
+    keys, admins = request.app[API_KEYS], request.app[ADMIN_KEYS]
+    if not (keys or admins) or is_open(request.method, request.path):
+        return await handler(request)
+    key = _given_key(request) if keys else _key_if_given(request)
+    known, request[ADMIN] = _is_one_of(key, keys), _is_one_of(key, admins)
+    if keys:
+        if not (known or request[ADMIN]):
             raise Unauthorized("the API key is not one of those that this server accepts")
         request[CLIENT] = client_of(key)
     return await handler(request)
@@ -99,7 +112,11 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
 
 def is_open(method: str, path: str) -> bool:
     """Whether the route needs no key."""
-    return path in OPEN_PATHS and method in {"GET", "HEAD"}
+    return (path in OPEN_PATHS or path.startswith(STATIC)) and method in {"GET", "HEAD"}
+
+
+def _is_one_of(key: str, known: Sequence[str]) -> bool:
+    return True in [hmac.compare_digest(_bytes(key), _bytes(one)) for one in known]  # in constant time
 
 
 def _bytes(key: str) -> bytes:
@@ -156,6 +173,13 @@ def _given_key(request: web.Request) -> str:
     return key.strip()
 
 
+def _key_if_given(request: web.Request) -> str:
+    try:
+        return _given_key(request)
+    except Unauthorized:
+        return ""
+
+
 def _translated(error: web.HTTPException, request: web.Request) -> ProxyError:
     match error:
         case web.HTTPMethodNotAllowed():
@@ -176,7 +200,25 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
     metrics.REQUESTS.labels(route, status).inc()
     metrics.SECONDS.labels(route).observe(seconds)
     summary = request.get(SUMMARY, "")
-    level = logging.DEBUG if request.path in PROBES else logging.INFO
+    of_console = request.path.startswith(OF_CONSOLE)
+    quiet = request.path in PROBES or (of_console and request.method == "GET")
+    if not (quiet or of_console or (request.path, request.method) == ("/", "GET")) and REQUEST_LOG in request.app:
+        request.app[REQUEST_LOG].add(_recorded(request, status, seconds))
+    level = logging.DEBUG if quiet else logging.INFO
     path, ms = request.rel_url.raw_path[:MAX_PATH], seconds * 1e3
     line = f"{request.method} {path} {status} {ms:.1f} ms {request[REQUEST_ID]}{summary}"
     log.log(level, "%s", line)
+
+
+def _recorded(request: web.Request, status: int, seconds: float) -> RequestRecord:
+    return RequestRecord(
+        id=request[REQUEST_ID],
+        at=time.time() - seconds,
+        method=request.method,
+        route=_route(request),
+        status=status,
+        seconds=seconds,
+        client=request.get(CLIENT) or request.remote or "",
+        error=request.get(SUMMARY, "").strip() if status >= 400 else "",
+        usage=request.get(USAGE),
+    )

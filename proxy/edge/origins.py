@@ -67,6 +67,12 @@ class Origins:
                 "under [proxy]"
             )
 
+    def check_own_page(self, host: str, headers: Mapping[str, str]) -> None:
+        """Raises ForeignOrigin for what a page of another origin sent, also if it is one of `pages`."""
+        origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
+        if not _same_origin(origin, host) if origin else site in {"cross-site", "same-site"}:
+            raise ForeignOrigin("only the console's own page may send this from a browser")
+
     def knows(self, name: str) -> bool:
         """Whether that can be a name of this server."""
         return is_private(name) or name in self.hosts or ANY in self.hosts

@@ -18,7 +18,7 @@ from proxy.embedding.token_states import ModelStates
 from proxy.errors import BackendError, DeadlineExceeded, PoisonedInput, ProxyError
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
-from proxy.scheduling.entries import Caller
+from proxy.scheduling.entries import Caller, Timing
 from proxy.tokens.foreign_ids import Decode
 from proxy.types import (
     EmbedRequest,
@@ -99,13 +99,14 @@ class EmbedService:
         route = replace(row, prefix=row.prefix_with(request.instruction))
         model = self.models[route.backend]
         token_embedder = self.multivectors.of(route.backend) if request.multivector else None
-        seconds = min(self.limits.seconds, request.timeout_s or math.inf)
+        seconds, timing = min(self.limits.seconds, request.timeout_s or math.inf), Timing()
         try:
             async with asyncio.timeout(seconds) as clock:
                 caller = Caller(
                     client=request.client,
                     deadline=clock.when() or math.inf,
                     partial=request.partial,
+                    timing=timing,
                     bulk=request.bulk,
                 )
                 if token_embedder:
@@ -127,6 +128,8 @@ class EmbedService:
             tokens=served.tokens,
             failed=served.failed,
             lengths=served.lengths,
+            wait_s=timing.wait_s,
+            compute_s=timing.compute_s,
         )
 
     async def count_tokens(self, request: EmbedRequest) -> int:

@@ -46,8 +46,8 @@ PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
     **dict.fromkeys(["/", "/info"], tei.TeiError),
 }
 TYPES: Mapping[str, Sequence[str]] = {
-    **dict.fromkeys(["/", "/metrics"], ("text/plain",)),
-    "/docs": ("text/html",),
+    "/": ("text/plain", "text/html"),
+    "/metrics": ("text/plain",),
     "/api/pull": ("application/x-ndjson", "application/json"),
     **described.JSONL_PATHS,
 }

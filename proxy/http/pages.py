@@ -32,7 +32,7 @@ Page = Callable[[web.Request, object], Awaitable[web.StreamResponse]]  # with th
 
 
 async def ollama_root(_: web.Request) -> web.StreamResponse:
-    """`GET /`: Ollama's words, for clients that check whether it is running."""
+    """Ollama's words, for clients that check whether it is running."""
     return web.Response(text=ollama.RUNNING)
 
 

@@ -11,16 +11,18 @@ from typing import TypeVar
 from aiohttp import web
 
 from proxy import metrics
+from proxy.console.requests import UsageRecord
 from proxy.contract.family import Family
 from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
 from proxy.dialects.jobs import Job, Jobs
 from proxy.edge import body
 from proxy.edge.http_connection import connection_of
-from proxy.edge.middleware import CLIENT, REQUEST_ID, SUMMARY, Handler
+from proxy.edge.middleware import CLIENT, REQUEST_ID, STATIC, SUMMARY, USAGE, Handler
 from proxy.errors import Invalid, invalid
-from proxy.http import docs, openapi, pages, raw_floats
+from proxy.http import openapi, pages, raw_floats
 from proxy.http.batches import files as batch_files
 from proxy.http.batches import jobs as batch_jobs
+from proxy.http.console import api, page
 from proxy.http.pages import FAMILY, SERVICE
 from proxy.http.responses import load_headers, provenance_headers, send
 from proxy.models.admission import estimate
@@ -172,6 +174,13 @@ async def _job_response(request: web.Request, job: Job) -> web.StreamResponse:
 
 def _observe(request: web.Request, result: EmbedResult) -> None:
     request[SUMMARY] = f" {result.task} inputs={result.inputs} tokens={result.tokens}"
+    request[USAGE] = UsageRecord(
+        task=result.task,
+        inputs=result.inputs,
+        tokens=result.tokens,
+        wait_s=result.wait_s,
+        compute_s=result.compute_s,
+    )
     metrics.INPUTS.labels(result.task).inc(result.inputs)
     metrics.TOKENS.labels(result.task).inc(result.tokens)
 
@@ -192,7 +201,7 @@ ROUTES: Sequence[web.RouteDef] = (
     ),
     *(web.get(path, job_status) for path in runpod.STATUS_PATHS),
     *(web.post(path, cancel_job) for path in runpod.CANCEL_PATHS),
-    web.get("/", pages.ollama_root),
+    web.get("/", page.root),
     web.get("/api/tags", pages.ollama_tags),
     web.get("/api/ps", pages.ollama_running),
     web.post("/api/show", with_body(pages.ollama_show)),
@@ -220,7 +229,15 @@ ROUTES: Sequence[web.RouteDef] = (
     web.get("/ready", pages.ready),
     web.get("/metrics", pages.prometheus),
     web.get("/openapi.json", openapi.document_json),
-    web.get("/docs", docs.page),
+)
+CONSOLE_ROUTES: Sequence[web.RouteDef] = (
+    web.get(f"{STATIC}{{name:.+}}", page.static_file),
+    web.get("/docs", page.api_page),
+    web.get("/console/state", api.state),
+    web.get("/console/events", api.event_stream),
+    web.post("/console/tokens", with_body(api.tokens)),
+    web.post("/console/reload", api.reload_configuration),
+    web.post("/console/backends/{name}/{verb:restart|pause|resume}", api.act),
 )
 
 # The error renderer of a route, or of unknown paths below a prefix; all others use the common error body.

@@ -17,7 +17,7 @@ from functools import partial
 
 from proxy.errors import DeadlineExceeded
 from proxy.scheduling.entries import Caller, QueuedRequest, QueuedText, TokenizedText
-from proxy.scheduling.fairness import BatchBudget, Expired, FairQueue
+from proxy.scheduling.fairness import BatchBudget, Expired, FairQueue, LaneLoad
 
 MIN_BULK_SHARE = 0.25  # of the tokens, at least, while both lanes have waiting requests
 MAX_BULK_SHARE = 0.5  # what that share grows to as bulk waits
@@ -48,6 +48,11 @@ class BatchQueue:
 
     def __bool__(self) -> bool:
         return self.texts > 0
+
+    @property
+    def lanes(self) -> dict[str, LaneLoad]:
+        """What waits in each lane; batches that are to be sent again are not in one any more."""
+        return {"interactive": self._interactive.load, "bulk": self._bulk.load}
 
     def waiting(self) -> list[QueuedRequest]:
         """The requests with texts that are not in flight yet."""

@@ -75,6 +75,8 @@ class Dispatcher:
             await request.done
         finally:
             self.queue.cancel(request)
+        if caller.timing:
+            caller.timing.note(request.arrived, request.sent_at, loop.time())
         return Outcome(request.rows, request.failed)
 
     def close(self, reason: Callable[[], ProxyError]) -> None:
@@ -218,10 +220,10 @@ class Dispatcher:
     def _count_waited(self, texts: Sequence[QueuedText], now: float) -> None:
         for text in texts:
             for request, _ in text.waiters:
-                if not request.started:
-                    request.started = True
+                if request.sent_at is None:
                     # A request that joined a text after the batch was composed has not waited.
-                    self._meters.waited(max(0.0, now - request.arrived), interactive=request.interactive)
+                    request.sent_at = max(now, request.arrived)
+                    self._meters.waited(request.sent_at - request.arrived, interactive=request.interactive)
 
     def _count_done(self, result: BatchResult) -> None:
         self._meters.batch_done(len(result.texts), sum(text.tokens for text in result.texts), result.seconds)

@@ -24,12 +24,40 @@ class TokenizedText(NamedTuple):
     quiet_s: float | None = None
 
 
+@dataclass(slots=True)
+class Timing:
+    """When the first text of a request came into a queue, when the first was sent, and when the last was done.
+
+    In the loop's time. What was answered from the cache was never in a queue.
+    """
+
+    arrived: float = math.inf
+    sent: float = math.inf
+    done: float = -math.inf
+
+    def note(self, arrived: float, sent: float | None, done: float) -> None:
+        """One queue is done with its part; `sent` is None for texts that were in flight for others already."""
+        self.arrived = min(self.arrived, arrived)
+        self.sent = min(self.sent, arrived if sent is None else sent)
+        self.done = max(self.done, done)
+
+    @property
+    def wait_s(self) -> float:
+        """How long no text of the request had been sent."""
+        return max(0.0, self.sent - self.arrived) if self.done > self.arrived else 0.0
+
+    @property
+    def compute_s(self) -> float:
+        """How long from the first text that was sent to the last vector."""
+        return max(0.0, self.done - self.sent) if self.done > self.arrived else 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Who sent a request: `client` stands for the API key, `deadline` is the loop's time when the caller gives up.
 
     `partial`: an input that fails does not fail the others. `first`: before the client's other requests, within the
-    client's share. `bulk`: it is in no hurry, however small it is.
+    client's share. `bulk`: it is in no hurry, however small it is. `timing` is told how long it takes.
     """
 
     client: str = ""
@@ -37,6 +65,7 @@ class Caller:
     partial: bool = False
     first: bool = False
     bulk: bool = False
+    timing: Timing | None = field(default=None, compare=False)
 
 
 ANYBODY = Caller()
@@ -85,7 +114,7 @@ class QueuedRequest:
     """One request's inputs in a queue. `done` is set when each has a row or an error in `failed`.
 
     Unless its caller is partial, the first error fails the whole request. `since` is the loop's time when it arrived,
-    or when one of its texts was last taken.
+    or when one of its texts was last taken; `sent_at`, when the first of them was sent.
     """
 
     size: int
@@ -93,7 +122,7 @@ class QueuedRequest:
     caller: Caller = ANYBODY
     since: float = 0.0
     interactive: bool = False
-    started: bool = False
+    sent_at: float | None = None
     texts: Sequence[QueuedText] = ()  # the distinct ones, in order
     next: int = 0
     tokens: int = 0  # of the texts that are not taken yet

@@ -2,9 +2,9 @@
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from proxy.scheduling.entries import QueuedRequest, QueuedText
 
@@ -22,6 +22,10 @@ class StableHeap(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._heap)
+
+    def __iter__(self) -> Iterator[T]:
+        """All, in no order."""
+        return (one for _, _, one in self._heap)
 
     @property
     def first(self) -> T:
@@ -127,6 +131,13 @@ class BatchBudget:
         self.empty = False
 
 
+class LaneLoad(NamedTuple):
+    """What waits in one lane: so many requests, with so many tokens that were not sent yet."""
+
+    requests: int
+    tokens: int
+
+
 class FairQueue:
     """The requests of one lane. One with nothing left to take, or that was cancelled, is removed when it is first."""
 
@@ -134,6 +145,12 @@ class FairQueue:
         self._clients: dict[str, ClientEntry] = {}
         self._ring = ClientRing()
         self._skipped: list[tuple[float, int, ClientEntry]] = []  # clients all of whose requests are skipped
+
+    @property
+    def load(self) -> LaneLoad:
+        requests = [one for client in self._clients.values() for one in client.requests if not one.done.done()]
+        waiting = [one.tokens for one in requests if one.tokens]
+        return LaneLoad(len(waiting), sum(waiting))
 
     def add(self, request: QueuedRequest) -> None:
         client = self._clients.get(request.caller.client)

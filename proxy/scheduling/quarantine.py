@@ -102,6 +102,11 @@ class Suspects:
         for record in self._records.values():
             record.consecutive = 0
 
+    def quarantined(self, now: float) -> dict[str, float]:
+        """The digests of the texts that are refused now, and for how many more seconds."""
+        left = {digest.hex(): record.until - now for digest, record in self._records.items()}
+        return {digest: seconds for digest, seconds in left.items() if seconds > 0}
+
     def clear(self) -> None:
         """Forget everything: it is another engine, or another model."""
         self._records.clear()

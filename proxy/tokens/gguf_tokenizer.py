@@ -37,6 +37,10 @@ class Tokenizer:
         """The number of ids: 0 to `size` - 1."""
         return self._inner.get_vocab_size()
 
+    def piece(self, token: int) -> str:
+        """The name of an id in the vocabulary, as of `[CLS]`; empty if it has none."""
+        return self._inner.id_to_token(token) or ""
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, with the special tokens around it. Works on all cores, without the GIL."""
         encodings = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)

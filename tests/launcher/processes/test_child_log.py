@@ -9,7 +9,7 @@ import pytest
 
 from launcher.processes.child import running
 from launcher.processes.child_log import EARLIER_FILES, FILE_BYTES, ChildLog, telling_line
-from launcher.processes.log_follower import Follower
+from proxy.contract.log_follower import Follower
 
 
 async def written(log: ChildLog, script: str) -> int:
@@ -101,3 +101,14 @@ async def test_a_log_is_followed_over_its_runs(tmp_path: Path) -> None:
         assert follower.lines() == ["the next"]
         path.write_text("less\n", encoding="utf-8")  # emptied by hand
         assert follower.lines() == ["less"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "lines"),
+    [(0, []), (1, []), (6, ["three"]), (9, ["three"]), (10, ["two", "three"]), (99, ["one", "two", "three"])],
+)
+def test_a_log_is_followed_from_a_line_before_its_end(tmp_path: Path, earlier: int, lines: list[str]) -> None:
+    path = tmp_path / "code.log"
+    path.write_text("one\ntwo\nthree\n", encoding="utf-8")
+    with Follower(path, earlier) as follower:
+        assert follower.lines() == lines

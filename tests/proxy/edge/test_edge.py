@@ -79,9 +79,9 @@ REFUSED: Mapping[str, tuple[bytes, int, str]] = {
     "trace": (head("Connection: close", method="TRACE"), 405, "METHOD_NOT_ALLOWED"),
     "connect": (head("Connection: close", method="CONNECT", path="127.0.0.1:80"), 404, "NOT_FOUND"),
     "long path": (head("Connection: close", method="GET", path="/" + "a" * 7000), 404, "NOT_FOUND"),
-    "odd host": (head("Connection: close", method="GET", path="/docs", host="a$(b)"), 400, "INVALID_REQUEST"),
+    "odd host": (head("Connection: close", method="GET", path="/metrics", host="a$(b)"), 400, "INVALID_REQUEST"),
     "rebound": (head("Connection: close", method="GET", path="/metrics", host="evil.example"), 403, "HOST_NOT_ALLOWED"),
-    "absolute": (head("Connection: close", method="GET", path="http://evil.example/docs"), 403, "HOST_NOT_ALLOWED"),
+    "absolute": (head("Connection: close", method="GET", path="http://evil.example/metrics"), 403, "HOST_NOT_ALLOWED"),
     "page": (post(NOTHING, "Origin: http://evil.example", "Content-Type: text/plain"), 403, "ORIGIN_NOT_ALLOWED"),
     "sandbox": (post(NOTHING, "Origin: null"), 403, "ORIGIN_NOT_ALLOWED"),
 }
@@ -223,10 +223,3 @@ async def test_another_page_with_the_key_is_served_but_cannot_read(locked: str) 
     assert b"Access-Control-Allow-Origin" not in answer.data
     asking = head(page, "Access-Control-Request-Method: POST", "Connection: close", method="OPTIONS")
     assert (await said(locked, asking)).statuses == [403]
-
-
-@pytest.mark.parametrize(("host", "shown"), [("gpu:8080", True), ("evil.example", False)])
-async def test_the_docs_page_shows_known_host_names_only(locked: str, host: str, shown: bool) -> None:
-    answer = await said(locked, head("Connection: close", method="GET", path="/docs", host=host))
-    assert answer.statuses == [200]
-    assert (host.encode() in answer.data, locked.encode() in answer.data) == (shown, not shown)

@@ -7,15 +7,22 @@ from typing import BinaryIO, Self
 
 
 class Follower:
-    """Reads a file that another process writes: from its end on, and the file that replaces it from its beginning."""
+    """Reads a file that another process writes: from its end on, and the file that replaces it from its beginning.
 
-    def __init__(self, path: Path) -> None:
+    With `earlier_bytes` it begins so many before the end, at the first line that begins there.
+    """
+
+    def __init__(self, path: Path, earlier_bytes: int = 0) -> None:
         self._path = path
         self._file: BinaryIO | None = None
         self._rest = b""
         self._open()
         if self._file:
-            self._file.seek(0, os.SEEK_END)
+            size = self._file.seek(0, os.SEEK_END)
+            self._file.seek(max(0, size - earlier_bytes))
+            if size > earlier_bytes > 0:
+                self._file.seek(-1, os.SEEK_CUR)
+                self._file.readline()  # the rest of the line before
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,114 @@
+"""What the console's page asks for, below `/console/`: the state, its stream, pieces of texts, actions."""
+
+import ipaddress
+from contextlib import suppress
+from typing import Annotated
+
+import orjson
+from aiohttp import web
+from pydantic import Field
+
+from proxy.console import pieces, stream
+from proxy.console.actions import Verb
+from proxy.console.console import Console
+from proxy.edge.admission import ORIGINS
+from proxy.edge.middleware import ADMIN, ADMIN_KEYS, API_KEYS, STOPPING
+from proxy.errors import NotAdmin, NotFound
+from proxy.http.pages import SERVICE
+from proxy.http.responses import send
+from proxy.quoting import quoted
+from proxy.wire.dialect import Wire, validated
+
+CONSOLE = web.AppKey("console", Console)
+EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")  # what reverse proxies add
+MAX_TEXTS = 64
+
+
+class TokensBody(Wire):
+    """Texts to show in pieces."""
+
+    input: Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]
+    task: str | None = None
+    instruction: str | None = None
+
+
+async def state(request: web.Request) -> web.StreamResponse:
+    """`GET /console/state`: everything that the page shows of backends, routes and clients."""
+    document = await request.app[CONSOLE].document(admin=_may_act(request))
+    return web.Response(body=orjson.dumps(document), content_type="application/json")
+
+
+async def event_stream(request: web.Request) -> web.StreamResponse:
+    """`GET /console/events`: the same each second, with new requests; `?logs=NAME`: and the log of that backend."""
+    console, log_of, admin = request.app[CONSOLE], request.query.get("logs"), _may_act(request)
+    if log_of is not None and not admin:
+        raise _not_admin(request, "a log line may quote a text, so reading logs")
+    events = stream.events(console, admin=admin, log_of=log_of, stopping=request.app[STOPPING])
+    with console.watched():
+        first = await anext(events)  # before the response begins: it may be an error
+        response = web.StreamResponse(headers=EVENTS)
+        with suppress(ConnectionError):  # the page was closed
+            await response.prepare(request)
+            await response.write(first)
+            async for event in events:
+                await response.write(event)
+            await response.write_eof()
+    return response
+
+
+async def tokens(request: web.Request, body: object) -> web.StreamResponse:
+    """`POST /console/tokens`: each text in the pieces that its tokens stand for, with its task's prefix."""
+    wire, service = validated(TokensBody, body), request.app[SERVICE]
+    row = service.tasks.route(None, wire.task)
+    model, prefix = request.app[CONSOLE].state.models[row.backend], row.prefix_with(wire.instruction)
+    form = service.tasks.unicode_normalization
+    texts = [await pieces.pieces_of(text, prefix, form, model) for text in wire.input]
+    return await send(request, {"task": row.task, "limit": service.limits.input_tokens, "texts": texts})
+
+
+async def act(request: web.Request) -> web.StreamResponse:
+    """`POST /console/backends/{name}/restart`, `/pause` and `/resume`: begun, and seen in the state when done."""
+    name = request.match_info["name"]
+    _check_may_act(request)
+    if name not in request.app[CONSOLE].state.models:
+        raise NotFound(f"there is no backend {quoted(name)}")
+    return _begun(request, Verb(request.match_info["verb"]), name)
+
+
+async def reload_configuration(request: web.Request) -> web.StreamResponse:
+    """`POST /console/reload`: read the configuration again; begun, and seen in the state when done."""
+    _check_may_act(request)
+    return _begun(request, Verb.RELOAD)
+
+
+def _begun(request: web.Request, verb: Verb, backend: str = "") -> web.Response:
+    action = request.app[CONSOLE].actions.begin(verb, backend)
+    return web.Response(status=202, body=orjson.dumps(action), content_type="application/json")
+
+
+def _check_may_act(request: web.Request) -> None:
+    """Raises ForeignOrigin for what another site's page sent, NotAdmin for anybody but an operator."""
+    request.app[ORIGINS].check_own_page(request.host, request.headers)
+    if not _may_act(request):
+        raise _not_admin(request, "this")
+
+
+def _may_act(request: web.Request) -> bool:
+    """Whether it has an admin key; without any keys, whether it comes from this machine."""
+    if request.app[ADMIN_KEYS]:
+        return ADMIN in request and request[ADMIN]
+    return not request.app[API_KEYS] and _is_local(request)
+
+
+def _is_local(request: web.Request) -> bool:
+    """Whether a process of this machine sent it for itself, and did not pass it on for somebody else."""
+    peer = (request.remote or "").partition("%")[0]
+    passed_on = any(name in request.headers for name in FORWARDED)
+    return not passed_on and bool(peer) and ipaddress.ip_address(peer).is_loopback
+
+
+def _not_admin(request: web.Request, what: str) -> NotAdmin:
+    if request.app[ADMIN_KEYS]:
+        return NotAdmin(f"{what} needs one of the admin_keys under [proxy]")
+    return NotAdmin(f"{what} needs an admin key: set admin_keys under [proxy]")
