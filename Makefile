@@ -14,8 +14,8 @@ define install
 		esac; done
 endef
 
-.PHONY: demo serve test test-system test-clients test-vulkan test-wheel test-packages release gpu-rehearsal lint docs format \
-	bench clean
+.PHONY: demo serve test test-system test-clients test-cluster test-vulkan test-wheel test-packages release gpu-rehearsal \
+	lint docs format bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -27,13 +27,16 @@ serve: .venv/installed
 PYTEST := $(BIN)/pytest -n 3 --dist loadgroup
 
 test: .venv/installed-dev # the proxy, the launcher's parts, the engine
-	$(PYTEST) --ignore tests/clients --ignore tests/system $(ARGS)
+	$(PYTEST) --ignore tests/clients --ignore tests/cluster --ignore tests/system $(ARGS)
 
 test-system: .venv/installed-dev # the whole product as processes: starts, faults, reloads, an init system
 	$(PYTEST) tests/system $(ARGS)
 
 test-clients: .venv/installed-dev # real clients, in environments of their own: 1.5 GB, some minutes the first time
 	$(PYTEST) tests/clients $(ARGS)
+
+test-cluster: .venv-cluster/installed # two hosts on this machine under kills: Ray is 750 MB the first time
+	.venv-cluster/bin/pytest --timeout 300 tests/cluster $(ARGS)
 
 test-vulkan: .venv/installed-dev # a real GPU backend on Mesa's software device (docs/engine.md): a quarter of an hour the first time
 	$(BIN)/trillama engine build --vulkan --if-needed --out .venv/vulkan-engine
@@ -69,7 +72,7 @@ bench: .venv/installed-bench
 	$(BIN)/python -m bench.report
 
 clean:
-	rm -rf .venv .venv-torch .venv-release .roots dist
+	rm -rf .venv .venv-cluster .venv-torch .venv-release .roots dist
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing trillama and what it needs into .venv (about a minute, once)"
@@ -93,6 +96,11 @@ clean:
 .venv-torch/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv-torch
 	.venv-torch/bin/python -m pip install --quiet --constraint constraints.txt --editable . torch==2.13.0
+	@touch $@
+
+.venv-cluster/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv-cluster
+	.venv-cluster/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cluster]'
 	@touch $@
 
 .venv/bin/python:

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import answers, gateways, infinity, latency, throughput
+from bench import answers, front, gateways, infinity, latency, throughput
 from bench.contenders import Host, busy_percent, described
 from bench.environments import REQUIREMENTS
 from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, ModelShape, made
@@ -45,6 +45,7 @@ MEASURES = {
     "stress": Planned(SMALL, answers.stress),
     "gateways": Planned(THIN, gateways.gateways),
     "gateways-small": Planned(SMALL, gateways.gateways),
+    "front": Planned(SMALL, front.before_many_nodes),
     "infinity": Planned(BODY4, infinity.beside_infinity),
 }
 

@@ -14,9 +14,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 
+from launcher.cluster.settings import ClusterConfig
 from launcher.settings.config import HostConfig
 from launcher.settings.family import FamilyFile
-from proxy.contract.settings import ProxyOptions, ProxySettings
+from proxy.contract.front import FrontSettings
+from proxy.contract.settings import EdgeOptions, ProxyOptions, ProxySettings
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """\
@@ -37,6 +39,19 @@ PROXY = """\
 `trillama proxy --config FILE`, for llama-servers that run elsewhere; `configs/proxy.toml` is an example. At its top
 level it has the settings of `[proxy]` above, and these:
 """
+FRONT = """\
+## The Front's file
+
+`python -m proxy --front FILE`, for one endpoint before many hosts; `trillama cluster` writes it. It has the settings of
+`[proxy]` above that concern clients, up to `log_level`, and these. Requests wait `start_wait_s` for the first node that
+is ready, and `recovery_s` if there was one before.
+"""
+CLUSTER = """\
+## The cluster's file
+
+`trillama cluster head FILE`; [cluster.md](cluster.md) has examples. It may have the table `[proxy]` with those settings
+of `[proxy]` above that concern clients, not models or queues: those of a Front.
+"""
 FAMILY = """\
 ## The family file
 
@@ -49,9 +64,10 @@ BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "m
 
 def page() -> str:
     """The whole page."""
-    common = frozenset(ProxyOptions.model_fields)
-    files = (HEAD, *_tables(HostConfig), PROXY, *_tables(ProxySettings, left_out=common), FAMILY, *_tables(FamilyFile))
-    return "\n".join(files)
+    proxy = (PROXY, *_tables(ProxySettings, left_out=frozenset(ProxyOptions.model_fields)))
+    front = (FRONT, *_tables(FrontSettings, left_out=frozenset(EdgeOptions.model_fields)))
+    cluster = (CLUSTER, *_tables(ClusterConfig, left_out=frozenset({"proxy"})))
+    return "\n".join((HEAD, *_tables(HostConfig), *proxy, *front, *cluster, FAMILY, *_tables(FamilyFile)))
 
 
 def _tables(model: type[BaseModel], name: str = "", left_out: frozenset[str] = frozenset()) -> Iterator[str]:
@@ -89,7 +105,8 @@ def _type(schema: JsonSchemaValue, named: Mapping[str, JsonSchemaValue]) -> str:
     if schema["type"] == "array":
         return f"list of: {_type(schema['items'], named)}"
     if schema["type"] == "object":
-        return f"table of: {_type(schema['additionalProperties'], named)}"
+        (values,) = schema.get("patternProperties", {"": schema.get("additionalProperties")}).values()
+        return f"table of: {_type(values, named)}"
     kind = "path" if schema.get("format") == "path" else TYPES[schema["type"]]
     bounds = [f"{sign} {schema[bound]:g}" for bound, sign in BOUNDS.items() if bound in schema]
     return f"{kind} {', '.join(bounds)}".rstrip()

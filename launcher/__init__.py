@@ -8,7 +8,7 @@ is one `supervision.deployment`.
 `processes`; `proxies` starts the proxy and hands over to the next one; `fleet.reconcile` starts models on demand and
 evicts idle ones. Meanwhile `terminal` shows progress, `systemd` hears that it is ready, and `control` answers
 `trillama status` and the like. Beside that path: `build` compiles an engine, `multivector` fetches the projection,
-`doctor` checks the installation, `measure` benchmarks it.
+`doctor` checks the installation, `measure` benchmarks it. `cluster` serves with many hosts.
 """
 
 PART_OF = "trillama"  # how `trillama.py` recognises this package

@@ -1,18 +1,27 @@
-"""`python -m proxy --config FILE`: arguments → settings → run. The only module of the proxy that exits."""
+"""`python -m proxy --config FILE`, or `--front FILE`: arguments → settings → run. The only module that exits."""
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from proxy.app import serving
+from proxy.app import ServedFamily, serving
+from proxy.backends import backend_service
 from proxy.contract.family import Family
+from proxy.contract.front import FrontSettings, load_front_settings
 from proxy.contract.settings import ProxySettings, load_proxy_settings
 from proxy.contract.settings_file import BadSettings
+from proxy.front.service import front_service
+from proxy.http import admin
+from proxy.monitoring.launcher_client import LauncherClient
+from proxy.monitoring.scrape import Scrape
 from proxy.process import allocator, open_files
 from proxy.process.log_repeats import Repeats
 
@@ -23,7 +32,9 @@ EX_TEMPFAIL = 75
 def main() -> None:
     """Serve until SIGTERM or SIGINT. Exit codes: 0 stopped, 78 invalid configuration, 75 the port is taken."""
     parser = argparse.ArgumentParser(prog="proxy", description="Jina's and OpenAI's embeddings API over llama-servers")
-    parser.add_argument("--config", type=Path, required=True, help="the proxy's TOML file")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--config", type=Path, help="the TOML file of a proxy before llama-servers")
+    kind.add_argument("--front", type=Path, help="the TOML file of a Front, one endpoint before many nodes")
     parser.add_argument(
         "--take-over", action="store_true", help="accept connections only after POST /accept on the control socket"
     )
@@ -32,12 +43,15 @@ def main() -> None:
     logging.raiseExceptions = False  # a line that cannot be written is dropped: the terminal closed, or a full disk
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger().handlers[0].addFilter(Repeats())
+    os.umask(0o077)  # caches and batches have the users' texts in them
     open_files.raise_limit()
     allocator.return_large_blocks()
     # A text is tokenised in microseconds: waking a thread pool costs more, and the engine needs the cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        settings, family = load_proxy_settings(arguments.config)
+        settings, family = (
+            load_proxy_settings(arguments.config) if arguments.config else load_front_settings(arguments.front)
+        )
         asyncio.run(_run(settings, family, arguments.listen_fd, accepting=not arguments.take_over))
     except BadSettings as error:
         sys.exit(_fail(EX_CONFIG, str(error)))
@@ -45,18 +59,47 @@ def main() -> None:
         sys.exit(_fail(EX_TEMPFAIL, f"cannot listen: {error}"))
 
 
-async def _run(settings: ProxySettings, family: Family, listen_fd: int | None, *, accepting: bool) -> None:
+async def _run(
+    settings: ProxySettings | FrontSettings, family: Family, listen_fd: int | None, *, accepting: bool
+) -> None:
     logging.getLogger().setLevel(settings.log_level.upper())
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     with _listener(settings, listen_fd) as listener:
-        async with serving(settings, family, listener, stop=stop, accepting=accepting):
-            logging.getLogger("proxy").info("listening on %s port %d", *listener.getsockname()[:2])
+        async with (
+            _served(settings, family) as served,
+            serving(settings, served, listener, stop=stop, accepting=accepting),
+        ):
+            host, port = listener.getsockname()[:2]
+            logging.getLogger("proxy").info("listening on %s port %d", host, port)
+            if isinstance(settings, FrontSettings) and settings.ready_file:
+                _announce(settings.ready_file, host, port)
             await stop.wait()
 
 
-def _listener(settings: ProxySettings, fd: int | None) -> socket.socket:
+@asynccontextmanager
+async def _served(settings: ProxySettings | FrontSettings, family: Family) -> AsyncIterator[ServedFamily]:
+    if isinstance(settings, FrontSettings):
+        async with front_service(settings, family) as front:
+            scrape = Scrape((), LauncherClient(None), family.name)
+            yield ServedFamily(family=family, service=front, scrape=scrape, control=admin.node_routes(front.nodes))
+    else:
+        async with backend_service(settings, family) as service:
+            models = service.all_models
+            scrape = Scrape(models.values(), LauncherClient(settings.launcher), family.name)
+            yield ServedFamily(family=family, service=service, scrape=scrape, control=admin.lane_routes(models))
+
+
+def _announce(file: Path, host: str, port: int) -> None:
+    """Write the ready file, whole or not at all."""
+    name = f"[{host}]" if ":" in host else host
+    made = file.with_name(f"{file.name}.{os.getpid()}")
+    made.write_text(json.dumps({"url": f"http://{name}:{port}", "pid": os.getpid()}), encoding="utf-8")
+    made.replace(file)
+
+
+def _listener(settings: ProxySettings | FrontSettings, fd: int | None) -> socket.socket:
     if fd is not None:
         return socket.socket(fileno=fd)
     kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

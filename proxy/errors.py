@@ -11,10 +11,12 @@ ProxyError                       500 INTERNAL_ERROR
 ├── ForeignHost                  403 HOST_NOT_ALLOWED
 ├── ForeignOrigin                403 ORIGIN_NOT_ALLOWED
 ├── NotFound                     404 NOT_FOUND
-│   └── ModelNotServed           404 INPUT_MODEL_NOT_FOUND
+│   ├── ModelNotServed           404 INPUT_MODEL_NOT_FOUND
+│   └── BatchesOff               404 BATCHES_OFF
 ├── MethodNotAllowed             405 METHOD_NOT_ALLOWED
 ├── TooSlow                      408 REQUEST_TIMEOUT
 ├── BodyTooLarge                 413 BODY_TOO_LARGE
+│   └── StorageFull              413 STORAGE_FULL
 ├── UnsupportedEncoding          415 UNSUPPORTED_ENCODING
 ├── ExpectationFailed            417 EXPECTATION_FAILED
 ├── Invalid                      422 VALIDATION_ERROR
@@ -119,6 +121,12 @@ class ModelNotServed(NotFound):
     code = "INPUT_MODEL_NOT_FOUND"
 
 
+class BatchesOff(NotFound):
+    """The server has no folder for batch jobs."""
+
+    code = "BATCHES_OFF"
+
+
 class MethodNotAllowed(BadRequest):
     status = 405
     code = "METHOD_NOT_ALLOWED"
@@ -135,6 +143,12 @@ class TooSlow(BadRequest):
 class BodyTooLarge(BadRequest):
     status = 413
     code = "BODY_TOO_LARGE"
+
+
+class StorageFull(BodyTooLarge):
+    """The disk space for batch jobs is used up. Not a 5xx, which clients try again at once, with the whole file."""
+
+    code = "STORAGE_FULL"
 
 
 class UnsupportedEncoding(BadRequest):

@@ -73,6 +73,20 @@ QUARANTINED = Counter(
     registry=REGISTRY,
 )
 RECOVERIES = Counter("trillama_recoveries", "Times a backend had to be verified again", ("backend",), registry=REGISTRY)
+FRONT_PIECES = Counter(
+    "trillama_front_pieces", "Pieces of requests sent to a node", ("node", "outcome"), registry=REGISTRY
+)
+FRONT_RETRIES = Counter(
+    "trillama_front_retries", "Pieces that were sent again because a node failed", ("backend",), registry=REGISTRY
+)
+FRONT_IN_FLIGHT = Gauge(
+    "trillama_front_in_flight", "Pieces that a node has not answered yet", ("node",), registry=REGISTRY
+)
+FRONT_NODES = Gauge(
+    "trillama_front_nodes", "Nodes in the list; ready: with all backends", ("state",), registry=REGISTRY
+)
+BATCH_JOBS = Gauge("trillama_batch_jobs", "Batch jobs that are kept", ("state",), registry=REGISTRY)
+BATCH_LINES = Counter("trillama_batch_lines", "Lines of batch jobs that are done", ("result",), registry=REGISTRY)
 
 
 class QueueMeters:

@@ -1,5 +1,6 @@
 """The request and result that every dialect parses into and renders from, and the types of vectors and ids."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +15,12 @@ Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
 Ids = Sequence[int] | NDArray[np.int32]  # the token ids of one text, as the model gets them
 Input = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names
+
+
+def client_of(key: str) -> str:
+    """What stands for an API key: the key itself goes no further than the check."""
+    written = key.encode(errors="surrogateescape")  # a header can hold bytes that are not text
+    return hashlib.blake2b(written, digest_size=8).hexdigest()
 
 
 class Encoding(StrEnum):
@@ -41,7 +48,8 @@ class EmbedRequest:
     The inputs in `refused`, by index, are invalid: "" stands in their place. `default_task` is the dialect's task if
     none is given; None leaves it to the server. `partial`: an input that fails does not fail the others. `late`: the
     inputs are the chunks of one document. `multivector`: a vector for each token. `client` stands for the API key;
-    the caller waits for `timeout_s`.
+    the caller waits for `timeout_s`. `bulk`: it is in no hurry, however small it is. `request_id` is the one of the
+    log and the answer's headers.
     """
 
     inputs: Sequence[Input]
@@ -60,6 +68,48 @@ class EmbedRequest:
     encodings: tuple[Encoding, ...] = (Encoding.FLOAT,)
     client: str = ""
     timeout_s: float | None = None
+    bulk: bool = False
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedLimits:
+    """What one request may ask for."""
+
+    items: int
+    input_tokens: int
+    dimensions: int
+    seconds: float
+
+    def check(self, request: EmbedRequest) -> None:
+        """Raises Invalid for a request that asks for what is never served."""
+        if not request.inputs:
+            raise invalid("input", "must have at least one text", kind="too_short", given="[]")
+        if len(request.inputs) > self.items:
+            raise invalid("input", f"{len(request.inputs)} texts; at most {self.items}", kind="too_long")
+        if request.refused and not request.partial:
+            first = min(request.refused)
+            raise request.refused[first].error(f"input.{first}")
+        if request.dimensions is not None and not 1 <= request.dimensions <= self.dimensions:
+            message = f"must be from 1 to {self.dimensions}"
+            raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLoad:
+    """The tokens that wait, and how many are computed in a second; 0 if unknown."""
+
+    queue_tokens: int
+    tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyReport:
+    """Whether requests are served now; for each backend, and each node of a Front, `ready` or why it is not."""
+
+    ready: bool
+    backends: Mapping[str, str]
+    nodes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

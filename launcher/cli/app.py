@@ -17,6 +17,7 @@ from launcher.cli import plan as plan_cli
 from launcher.cli.engine import engine_app
 from launcher.cli.families import families_app
 from launcher.cli.service import service_app
+from launcher.cluster.cluster_cli import cluster_app
 from launcher.doctor import report
 from launcher.errors import ArgumentError
 from launcher.measure import bench_cli, compare_cli, tune_cli
@@ -57,10 +58,13 @@ def serve_(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8080].")
     ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Written as JSON (url, port, pid, spaces) when it serves; removed at its end.")
+    ] = None,
 ) -> None:
     """Start the llama-servers and the proxy, and serve until Ctrl-C."""
     read = partial(settings_of, config, demo=demo, tiny=tiny, overrides={"host": host, "port": port})
-    asyncio.run(serve.run_serve(read, out=stdout, err=stderr))
+    asyncio.run(serve.run_serve(read, out=stdout, err=stderr, ready_path=ready_file))
 
 
 @app.command("proxy", epilog=EXIT_CODES)
@@ -142,3 +146,4 @@ app.add_typer(models.models_app, name="models")
 app.add_typer(engine_app, name="engine")
 app.add_typer(families_app, name="families")
 app.add_typer(service_app, name="service")
+app.add_typer(cluster_app, name="cluster")

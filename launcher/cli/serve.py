@@ -3,13 +3,15 @@
 import asyncio
 import shlex
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import orjson
 
 from launcher import __version__
 from launcher.control import server
+from launcher.control.ready_file import ready_file
 from launcher.errors import ConfigError
 from launcher.fleet import fleet as supervisor
 from launcher.fleet.fleet import Fleet
@@ -38,21 +40,24 @@ _COSINES = (
 )
 
 
-async def run_serve(read: Callable[[], Settings], *, out: Terminal, err: Terminal) -> None:
+async def run_serve(
+    read: Callable[[], Settings], *, out: Terminal, err: Terminal, ready_path: Path | None = None
+) -> None:
     """Serve the settings that `read` returns until SIGINT, SIGTERM or the end of its terminal, which end it in order.
 
-    Any other SIGHUP reads the settings again. Raises LauncherError.
+    Any other SIGHUP reads the settings again. `ready_path` is written when it serves. Raises LauncherError.
     """
     settings = read()
     hung_up = asyncio.Event()
 
     async def serving() -> None:
         display = Display(losing(err))
-        with listen(settings.host) as listener, display.live():
-            chosen = await available_settings(settings, display)
-            session = _Session(read, chosen, listener, display, losing(out))
-            deployment = await prepare(chosen, listener, display)
-            await supervisor.serve(deployment, session.report, partial(session.run, hung_up))
+        async with ready_file(ready_path) as tell_parent:
+            with listen(settings.host) as listener, display.live():
+                chosen = await available_settings(settings, display)
+                session = _Session(read, chosen, listener, display, losing(out))
+                deployment = await prepare(chosen, listener, display)
+                await supervisor.serve(deployment, session.report, partial(session.run, hung_up, tell_parent))
 
     await until_signal(serving(), on_hangup=hung_up.set)
 
@@ -74,13 +79,18 @@ class _Session:
         self._display.status(status)
         notify.tell(STATUS=", ".join(f"{one.name} {one.state}" for one in self._statuses.values()))
 
-    async def run(self, hung_up: asyncio.Event, fleet: Fleet) -> None:
+    async def run(self, hung_up: asyncio.Event, tell_parent: Callable[[str], Awaitable[None]], fleet: Fleet) -> None:
         """Announce that it is ready, feed the watchdog, and carry out commands, until cancelled. `hung_up`: reload."""
-        reload = partial(self._reload, fleet)
+
+        async def reload() -> None:
+            await self._reload(fleet)
+            await tell_parent(fleet.deployment.url)
+
         async with server.control_server(fleet, reload), asyncio.TaskGroup() as tasks:
             tasks.create_task(self._on_hangup(hung_up, reload))
             await fleet.ready()
             self._display.hide()
+            await tell_parent(fleet.deployment.url)
             _announce(fleet.deployment, self._out)
             for status in fleet.troubled:
                 self._display.say(f"{status.name} is not served: {status.cause}")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from launcher.errors import ConfigError, ServiceError
+from launcher.cluster.ray_start import TOKEN_NAME
+from launcher.errors import ArgumentError, ConfigError, ServiceError
 from launcher.settings.config import Settings, load
 from launcher.systemd import systemctl, units
 from launcher.systemd.systemctl import Manager
@@ -15,6 +16,7 @@ from launcher.systemd.units import SERVICE_UNIT, SOCKET_UNIT, Installation
 from launcher.terminal.options import stdout
 
 LOG_LINES = 10
+CREDENTIALS = ("api_keys", TOKEN_NAME)
 NOT_ACTIVE = 3  # as `systemctl is-active`
 SERVICE_EXIT_CODES = """
 Exit codes: 0 done, or active; 1 systemd does not run or refused; 2 wrong arguments; 3 `status`: not active; 78 wrong
@@ -31,6 +33,10 @@ ServiceConfigFile = Annotated[
     ),
 ]
 Socket = Annotated[bool, typer.Option("--socket", help="systemd holds the port: none is refused during a restart.")]
+ClusterHead = Annotated[
+    Path | None, typer.Option(metavar="CLUSTER.toml", help="A cluster's head in place of `serve`: docs/cluster.md.")
+]
+ClusterJoin = Annotated[str | None, typer.Option(metavar="HOST", help="A host of that cluster in place of `serve`.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be written and run.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a unit that something else wrote.")]
 
@@ -40,18 +46,22 @@ def install(
     user: User = False,
     config: ServiceConfigFile = None,
     socket: Socket = False,
+    cluster_head: ClusterHead = None,
+    cluster_join: ClusterJoin = None,
     dry_run: DryRun = False,
     force: Force = False,
 ) -> None:
     """Write the unit, enable it and start it. An earlier one of ours is replaced."""
-    file = _config_file(config, user)
+    command = _command(cluster_head, cluster_join, socket=socket)
+    file = None if cluster_head else _config_file(config, user)
     settings = load(file)
     installation = Installation(
         user=user,
         python=Path(sys.executable).absolute(),
         config=file,
         listen=units.address(settings.host) if socket else None,
-        api_keys=(units.settings_folder(user) / "api_keys").is_file(),
+        credentials=tuple(one for one in CREDENTIALS if (units.settings_folder(user) / one).is_file()),
+        command=command,
     )
     texts, folder, manager = units.units(installation), units.unit_folder(user), Manager(user)
     if dry_run:
@@ -106,6 +116,17 @@ def service_status(user: User = False) -> None:
     stdout.say(f"more: journalctl {'--user-unit' if user else '--unit'} trillama")
     if not active:
         raise typer.Exit(NOT_ACTIVE)
+
+
+def _command(head: Path | None, join: str | None, *, socket: bool) -> tuple[str, ...]:
+    """What the service runs. Raises ArgumentError for options that exclude each other."""
+    if ((head or join) and socket) or (head and join):
+        raise ArgumentError(
+            "a service is one of three: serve (with --socket or without), --cluster-head, --cluster-join"
+        )
+    if head:
+        return "cluster", "head", str(head.absolute())
+    return ("cluster", "join", join) if join else ("serve",)
 
 
 def _config_file(given: Path | None, user: bool) -> Path | None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from launcher.doctor import engine, host, limits, setup
+from launcher.doctor import cluster, engine, host, limits, setup
 from launcher.doctor.engine import Machine
 from launcher.doctor.finding import Finding, fail, ok
 from launcher.engine import devices, discovery
@@ -23,6 +23,7 @@ _HOST: dict[str, Callable[[], Finding]] = {
     "clock": host.clock,
     "open files": host.open_files,
     "systemd": host.systemd,
+    "ray": cluster.ray_token,
 }
 SETUP: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
     "port": setup.port,

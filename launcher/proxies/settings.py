@@ -6,6 +6,7 @@ from pathlib import Path
 from launcher.multivector.projector import projector_path
 from launcher.processes.runtime_folder import CONTROL_SOCKET
 from launcher.settings.family import BY_TOKEN
+from launcher.settings.folders import state_dir
 from launcher.supervision.deployment import Deployment, socket_of
 from proxy.contract.settings import BackendSettings, ProxySettings
 
@@ -20,6 +21,7 @@ def proxy_settings(deployment: Deployment, folder: Path, paused: Collection[str]
     given = host.proxy.model_dump(exclude_unset=True)
     # Cores compute one batch faster than three at a time.
     given.setdefault("serial_backends", not (host.engine.gpu_layers and deployment.devices.gpus))
+    given.setdefault("batches_dir", state_dir() / "batches" / str(host.port))  # no two servers have the same port
     if family.multivector and not host.demo:  # the original's projector does not fit the demo models
         given.setdefault("multivector_file", projector_path(family))
     token_level = {name: name + BY_TOKEN for name in deployment.models if name + BY_TOKEN in deployment.processes}

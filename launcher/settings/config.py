@@ -155,7 +155,7 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Se
     given |= {key: value for key, value in (overrides or {}).items() if value is not None}
     _check_reserved(given.get("proxy"), where)
     host = _validated(HostConfig, given, where)
-    family_file = _family_path(host.family, path)
+    family_file = family_path(host.family, path)
     family = read_family(family_file)
     _check_agreement(host, family, where)
     return Settings(_completed(host, family), family, family_file)
@@ -213,7 +213,8 @@ def read_family(path: Path) -> FamilyFile:
     return _validated(FamilyFile, _read(path), path)
 
 
-def _family_path(family: str, beside: Path | None) -> Path:
+def family_path(family: str, beside: Path | None) -> Path:
+    """The file of a shipped family, or of a path relative to the file `beside`. Raises ConfigError."""
     if not family.endswith(".toml"):
         shipped = shipped_families()
         if family.casefold() not in shipped:

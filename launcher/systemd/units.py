@@ -20,18 +20,23 @@ MARK = (
 SERVICE_UNIT, SOCKET_UNIT = "trillama.service", "trillama.socket"
 UNITS = (SERVICE_UNIT, SOCKET_UNIT)
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 # by ProtectHome= and PrivateTmp=
+RELOAD = re.compile(r"^ExecReload=.*\n", re.MULTILINE)  # `serve` alone reads its settings again
 SYSTEM_ONLY = re.compile(r"^# System only.*\n(?:.+\n)+\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """One service: the user's or the system's, its interpreter and configuration, and its socket unit's address."""
+    """One service: the user's or the system's, its interpreter and configuration, and its socket unit's address.
+
+    `command` is what it runs, `credentials` are the files in the settings' folder that it may read.
+    """
 
     user: bool
     python: Path
     config: Path | None = None
     listen: str | None = None
-    api_keys: bool = False
+    credentials: tuple[str, ...] = ()
+    command: tuple[str, ...] = ("serve",)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,10 +118,13 @@ def obstacle(path: Path) -> str | None:
 
 def _service(template: str, installation: Installation) -> str:
     config = ("--config", str(installation.config)) if installation.config else ()
-    command = (str(installation.python), "-P", "-m", "launcher", "serve", *config)
+    command = (str(installation.python), "-P", "-m", "launcher", *installation.command, *config)
     text = with_setting(template, "ExecStart", " ".join(systemd_quoted(word) for word in command))
-    if installation.api_keys:
-        text = with_setting(text, "LoadCredential", "api_keys:%E/trillama/api_keys")
+    if installation.credentials:
+        lines = (f"{name}:%E/trillama/{name}" for name in installation.credentials)
+        text = with_setting(text, "LoadCredential", "\nLoadCredential=".join(lines))
+    if installation.command != ("serve",):
+        text = RELOAD.sub("", text)
     if installation.listen:
         text = with_setting(with_setting(text, "Requires", SOCKET_UNIT), "Sockets", SOCKET_UNIT)
     if installation.user:

@@ -46,8 +46,8 @@ def _not_empty(keys: tuple[str, ...]) -> tuple[str, ...]:
 ApiKeys = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_not_empty)]
 
 
-class ProxyOptions(Strict):
-    """What users may set: `[proxy]` in the host's file, and the top level of the proxy's own file."""
+class EdgeOptions(Strict):
+    """What users may set of how clients are served, whatever computes the vectors."""
 
     api_keys: ApiKeys = ()  # keys that clients must send one of; without any, whoever reaches the port is served
     default_task: str | None = None  # of a request that names none; without it the family's
@@ -69,24 +69,48 @@ class ProxyOptions(Strict):
     cors_origins: tuple[PageOrigin, ...] = ()  # pages that may use the server from a browser; `*`: any
     # without keys: names that the server is reached by, other than private ones; `*`: any
     allowed_hosts: tuple[HostName, ...] = ()
-    # of one backend's queue; beyond it 429. Roughly what a fast GPU computes within `request_timeout_s`
-    max_queued_tokens: Positive = 2**22
     request_timeout_s: Seconds = 600.0  # the longest that a request may take, and that `X-Request-Timeout` can ask for
     start_wait_s: Annotated[float, Field(ge=0)] = 120.0  # how long requests wait for a model that is started on demand
     # how long requests wait for a model that failed, before they get a 503
     recovery_s: Annotated[float, Field(ge=0)] = 60.0
-    serial_backends: bool = False  # one batch at a time over all backends; set where no GPU computes
-    cache_bytes: Annotated[int, Field(ge=0)] = 0  # keep computed vectors, by their exact tokens and model; 0: do not
-    cache_file: LocalPath | None = None  # keep them in this SQLite file; without it in memory
-    # what `trillama models pull --multivector` makes; without it where that puts it
-    multivector_file: LocalPath | None = None
+    # keep the files and jobs of the batch APIs in this folder; without it these APIs are off. `trillama serve` sets one
+    batches_dir: LocalPath | None = None
+    max_batch_bytes: Positive = 20 * 2**30  # on disk, of all files of the batch APIs: uploads, and results
+    max_batch_file_bytes: Positive = 200 * 2**20  # of one uploaded file
+    max_batch_lines: Positive = 50_000  # requests of one batch
+    batch_kept_s: Seconds = 7 * 24 * 3600.0  # how long uploads, and results after a job's end, are kept
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # of the proxy's log
+
+    @property
+    def total_body_bytes(self) -> int:
+        return self.max_total_body_bytes or 8 * self.max_body_bytes
 
     def check(self, family: Family) -> None:
         """Raises ValueError for settings that contradict the family."""
         if self.default_task is not None:
             family.check_task(self.default_task, "default_task")
         family.check_aliases(self.model_aliases)
+
+    @model_validator(mode="after")
+    def _check_body_limits(self) -> Self:
+        if self.total_body_bytes < 2 * self.max_body_bytes:
+            raise ValueError(
+                f"max_total_body_bytes = {self.max_total_body_bytes} is less than twice max_body_bytes = "
+                f"{self.max_body_bytes}: one large request would be refused for another"
+            )
+        return self
+
+
+class ProxyOptions(EdgeOptions):
+    """What users may set: `[proxy]` in the host's file, and the top level of the proxy's own file."""
+
+    # of one backend's queue; beyond it 429. Roughly what a fast GPU computes within `request_timeout_s`
+    max_queued_tokens: Positive = 2**22
+    serial_backends: bool = False  # one batch at a time over all backends; set where no GPU computes
+    cache_bytes: Annotated[int, Field(ge=0)] = 0  # keep computed vectors, by their exact tokens and model; 0: do not
+    cache_file: LocalPath | None = None  # keep them in this SQLite file; without it in memory
+    # what `trillama models pull --multivector` makes; without it where that puts it
+    multivector_file: LocalPath | None = None
 
 
 class ProxySettings(ProxyOptions):
@@ -103,17 +127,8 @@ class ProxySettings(ProxyOptions):
     launcher: Path | None = None  # the launcher's control socket, which tells about processes (written by the launcher)
     notice: str | None = None  # a line that is printed at each start, and that `/v1/models` has
 
-    @property
-    def total_body_bytes(self) -> int:
-        return self.max_total_body_bytes or 8 * self.max_body_bytes
-
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
-        if self.total_body_bytes < 2 * self.max_body_bytes:
-            raise ValueError(
-                f"max_total_body_bytes = {self.max_total_body_bytes} is less than twice max_body_bytes = "
-                f"{self.max_body_bytes}: one large request would be refused for another"
-            )
         if unknown := sorted(self.token_backends.keys() - self.backends.keys()):
             raise ValueError(
                 f"token_backends.{unknown[0]}: there is no such backend; there are {', '.join(self.backends)}"

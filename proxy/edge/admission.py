@@ -18,7 +18,7 @@ ORIGINS = web.AppKey("origins", Origins)
 LOOKUP_S = 1.0  # for this machine's full name; usually it is in /etc/hosts
 _RETRY_AFTER_S = 2
 PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
     "Access-Control-Allow-Headers": "*, Authorization",  # the star does not include Authorization
     "Access-Control-Allow-Private-Network": "true",
     "Access-Control-Max-Age": "600",

@@ -1,7 +1,6 @@
 """What surrounds every request: its id, the key check, errors rendered for the client, one metric, one log line."""
 
 import asyncio
-import hashlib
 import hmac
 import logging
 import re
@@ -27,6 +26,7 @@ from proxy.errors import (
     UnsupportedEncoding,
 )
 from proxy.quoting import shown
+from proxy.types import client_of
 from proxy.wire.dialect import ErrorRenderer, RenderedError
 
 log = logging.getLogger("proxy.request")
@@ -93,7 +93,7 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
         key = _given_key(request)
         if True not in [hmac.compare_digest(_bytes(key), _bytes(known)) for known in keys]:  # in constant time
             raise Unauthorized("the API key is not one of those that this server accepts")
-        request[CLIENT] = hashlib.blake2b(_bytes(key), digest_size=8).hexdigest()
+        request[CLIENT] = client_of(key)
     return await handler(request)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from proxy.contract.admin import State
 from proxy.contract.family import VectorRules
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.late_chunking import Chunks
@@ -14,24 +15,24 @@ from proxy.embedding.multivector import MultiVectors, TokenEmbedder
 from proxy.embedding.preparation import PreparationRules, prepare_inputs, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.embedding.token_states import ModelStates
-from proxy.errors import DeadlineExceeded, PoisonedInput, ProxyError, invalid
+from proxy.errors import BackendError, DeadlineExceeded, PoisonedInput, ProxyError
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.tokens.foreign_ids import Decode
-from proxy.types import EmbedRequest, EmbedResult, Ids, Matrix, Provenance, Served
+from proxy.types import (
+    EmbedRequest,
+    EmbedResult,
+    Ids,
+    Matrix,
+    Provenance,
+    ReadyReport,
+    Served,
+    ServedLimits,
+    ServiceLoad,
+)
 
 LAYER_NORM_EPSILON = 1e-5  # torch's
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedLimits:
-    """What one request may ask for."""
-
-    items: int
-    input_tokens: int
-    dimensions: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,44 @@ class EmbedService:
     multivectors: MultiVectors
     decode: Decode | None = None
     states: Mapping[str, ModelStates] = field(default_factory=dict)
+    notice: str = ""
 
     @property
     def all_models(self) -> dict[str, ServedModel]:
         """All models, by the names of their backends."""
         by_token = (states.by_token for states in self.states.values())
         return {model.backend.name: model for model in (*self.models.values(), *by_token)}
+
+    @property
+    def multivector_served(self) -> bool:
+        return self.multivectors.served
+
+    def provenance(self, backend: str) -> Provenance:
+        """What makes the vectors of that backend; unknown before its first start."""
+        return self.models[backend].provenance
+
+    def is_loaded(self, backend: str) -> bool:
+        return self.models[backend].report().state is State.READY
+
+    def load(self) -> ServiceLoad:
+        """What waits in the queues of all backends, and the speed of the fastest."""
+        reports = [model.report() for model in self.models.values()]
+        speeds = [model.dispatcher.throughput.drained_per_s for model in self.models.values()]
+        return ServiceLoad(
+            queue_tokens=sum(report.waiting_tokens for report in reports), tokens_per_s=max(speeds, default=0.0)
+        )
+
+    async def readiness(self) -> ReadyReport:
+        """Ready if every backend can serve a request now."""
+        served = self.all_models
+        reasons = await asyncio.gather(*(_reason(model) for model in served.values()))
+        backends = {name: reason or "ready" for name, reason in zip(served, reasons, strict=True)}
+        return ReadyReport(ready=not any(reasons), backends=backends)
+
+    def drain(self) -> None:
+        """Fail all waiting requests and reject new ones; the batches in flight complete."""
+        for model in self.all_models.values():
+            model.drain()
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vector of every input for the request's task, in order: sliced, then normalised.
@@ -61,7 +94,7 @@ class EmbedService:
         DeadlineExceeded; PoisonedInput; BackendError or a subclass where the model cannot answer. For a partial request
         the errors of single inputs are in the result's `failed`, unless every input failed.
         """
-        self._check(request)
+        self.limits.check(request)
         row = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
         route = replace(row, prefix=row.prefix_with(request.instruction))
         model = self.models[route.backend]
@@ -69,7 +102,12 @@ class EmbedService:
         seconds = min(self.limits.seconds, request.timeout_s or math.inf)
         try:
             async with asyncio.timeout(seconds) as clock:
-                caller = Caller(client=request.client, deadline=clock.when() or math.inf, partial=request.partial)
+                caller = Caller(
+                    client=request.client,
+                    deadline=clock.when() or math.inf,
+                    partial=request.partial,
+                    bulk=request.bulk,
+                )
                 if token_embedder:
                     served = await self._embed_tokens(request, route, token_embedder, caller)
                 else:
@@ -143,18 +181,6 @@ class EmbedService:
             limit=self.limits.input_tokens, form=self.tasks.unicode_normalization, decode=self.decode
         )
 
-    def _check(self, request: EmbedRequest) -> None:
-        if not request.inputs:
-            raise invalid("input", "must have at least one text", kind="too_short", given="[]")
-        if len(request.inputs) > self.limits.items:
-            raise invalid("input", f"{len(request.inputs)} texts; at most {self.limits.items}", kind="too_long")
-        if request.refused and not request.partial:
-            first = min(request.refused)
-            raise request.refused[first].error(f"input.{first}")
-        if request.dimensions is not None and not 1 <= request.dimensions <= self.limits.dimensions:
-            message = f"must be from 1 to {self.limits.dimensions}"
-            raise invalid("dimensions", message, kind="out_of_range", given=request.dimensions)
-
 
 def _finished(rows: Matrix, dimensions: int, rules: VectorRules, *, normalized: bool) -> Matrix:
     if rules.sliced_after == "layer_norm" and dimensions < rows.shape[1]:
@@ -191,6 +217,17 @@ def _made_by(provenance: Provenance, token_embedder: TokenEmbedder | None) -> Pr
         if token_embedder
         else provenance
     )
+
+
+async def _reason(model: ServedModel) -> str | None:
+    """Why a request would not be served now."""
+    if model.report().state is State.PAUSED:  # starts on demand, or resumes in a moment: requests wait for it
+        return None
+    try:
+        await model.check()
+    except BackendError as error:
+        return error.message
+    return None
 
 
 def _raise_if_all(failed: Mapping[int, ProxyError], request: EmbedRequest) -> None:

@@ -1,4 +1,4 @@
-"""The launcher's admin API, on a UNIX socket: the status of the queues, pausing one, handing over to another proxy.
+"""The admin API on a UNIX socket: the queues of a proxy or the nodes of a Front, and handing over to another process.
 
 `lanes` in these paths are the backends' queues. The paths keep their first names, because a launcher that runs while
 its files are updated starts the new proxy.
@@ -7,30 +7,34 @@ its files are updated starts the new proxy.
 - `POST /lanes/{name}/hold`: send it nothing more; responds once nothing is in flight there. Requests for it wait. The
   body, a text, is the reason given to those that time out.
 - `POST /lanes/{name}/release`: resume.
+- `PUT /nodes`, `GET /nodes`, `GET /load`: of a Front; see `proxy.contract.front`.
 - `POST /accept`: start accepting connections, if it was started with `--take-over`.
 - `POST /finish`: accept no more connections, answer all requests received, and end.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
 from aiohttp import web
+from pydantic import ValidationError
 
+from proxy.contract.front import NODE_LIST
 from proxy.edge.acceptor import Acceptor
+from proxy.front.fleet import ControlledNodes
 from proxy.models.served_model import ServedModel
 
 
 @asynccontextmanager
-async def admin_server(
-    socket: Path | None, models: Mapping[str, ServedModel], acceptor: Acceptor
-) -> AsyncIterator[None]:
+async def admin_server(socket: Path | None, routes: Sequence[web.RouteDef], acceptor: Acceptor) -> AsyncIterator[None]:
     """Serve the admin API on the socket for the duration of the block; without a socket, do nothing."""
     if socket is None:
         yield
         return
-    runner = web.AppRunner(_application(models, acceptor), access_log=None, shutdown_timeout=0)
+    app = web.Application()
+    app.add_routes([*routes, *_handover_routes(acceptor)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
     await runner.setup()
     try:
         socket.unlink(missing_ok=True)  # left by an earlier proxy
@@ -40,7 +44,9 @@ async def admin_server(
         await runner.cleanup()
 
 
-def _application(models: Mapping[str, ServedModel], acceptor: Acceptor) -> web.Application:
+def lane_routes(models: Mapping[str, ServedModel]) -> list[web.RouteDef]:
+    """The status of each backend's queue, and pausing one."""
+
     def named(request: web.Request) -> ServedModel:
         name = request.match_info["name"]
         if name not in models:
@@ -48,8 +54,7 @@ def _application(models: Mapping[str, ServedModel], acceptor: Acceptor) -> web.A
         return models[name]
 
     async def lanes(_: web.Request) -> web.Response:
-        body = orjson.dumps({name: model.report() for name, model in models.items()})
-        return web.Response(body=body, content_type="application/json")
+        return _json({name: model.report() for name, model in models.items()})
 
     async def hold(request: web.Request) -> web.Response:
         await named(request).pause(await request.text())
@@ -59,6 +64,33 @@ def _application(models: Mapping[str, ServedModel], acceptor: Acceptor) -> web.A
         named(request).resume()
         return web.Response()
 
+    return [
+        web.get("/lanes", lanes),
+        web.post("/lanes/{name}/hold", hold),
+        web.post("/lanes/{name}/release", release),
+    ]
+
+
+def node_routes(nodes: ControlledNodes) -> list[web.RouteDef]:
+    """The nodes of a Front: their state, and replacing the list."""
+
+    async def reports(_: web.Request) -> web.Response:
+        return _json(nodes.reports())
+
+    async def replace(request: web.Request) -> web.Response:
+        try:
+            nodes.replace(NODE_LIST.validate_json(await request.read()))
+        except ValidationError as error:
+            raise web.HTTPUnprocessableEntity(text=str(error)) from error
+        return web.Response(status=204)
+
+    async def load(_: web.Request) -> web.Response:
+        return _json(nodes.load())
+
+    return [web.get("/nodes", reports), web.put("/nodes", replace), web.get("/load", load)]
+
+
+def _handover_routes(acceptor: Acceptor) -> list[web.RouteDef]:
     async def accept(_: web.Request) -> web.Response:
         await acceptor.accept()
         return web.Response()
@@ -67,14 +99,8 @@ def _application(models: Mapping[str, ServedModel], acceptor: Acceptor) -> web.A
         await acceptor.finish()
         return web.Response()
 
-    app = web.Application()
-    app.add_routes(
-        [
-            web.get("/lanes", lanes),
-            web.post("/lanes/{name}/hold", hold),
-            web.post("/lanes/{name}/release", release),
-            web.post("/accept", accept),
-            web.post("/finish", finish),
-        ]
-    )
-    return app
+    return [web.post("/accept", accept), web.post("/finish", finish)]
+
+
+def _json(body: object) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json")

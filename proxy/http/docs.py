@@ -11,10 +11,11 @@ from pydantic.json_schema import JsonSchemaValue
 
 from proxy.edge.admission import ORIGINS
 from proxy.edge.origins import host_of
-from proxy.http.openapi import DOCUMENT, SCHEMAS
-from proxy.wire.schema import NULL
+from proxy.http.openapi import DOCUMENT
+from proxy.wire.schema import NULL, SCHEMAS
 
 TEMPLATE = Path(__file__).with_name("docs.html").read_text(encoding="utf-8")
+FORM = " -F purpose=batch -F file=@requests.jsonl"
 SAFE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
@@ -56,20 +57,24 @@ def _entry(path: str, method: str, one: JsonSchemaValue) -> str:
 
 def _operation(path: str, method: str, one: JsonSchemaValue, url: str, schemas: Mapping[str, JsonSchemaValue]) -> str:
     heading = f'<h2 id="{one["operationId"]}">{method.upper()} <code>{escape(path)}</code></h2>'
-    body = one["requestBody"]["content"]["application/json"] if "requestBody" in one else None
+    content = one.get("requestBody", {"content": {}})["content"]
+    body, form = content.get("application/json"), content.get("multipart/form-data")
     key = {} in one["security"] or not one["security"]
     lines = [f"<section>{heading}<p>{_text(one['summary'])}{'' if key else '. <em>Needs a key.</em>'}</p>"]
-    lines.append(f"<pre>{escape(curl(url + path, None if body is None else body['example'], needs_key=not key))}</pre>")
+    command = curl(url + path, body and body["example"], needs_key=not key, method="get" if form else method)
+    lines.append(f"<pre>{escape(command + FORM * bool(form))}</pre>")
+    if form:
+        lines.append(f"<h3>Form</h3>{_fields(form['schema'])}")
     if body:
         lines.append(f"<h3>Body</h3>{_fields(schemas[body['schema']['$ref'].removeprefix(SCHEMAS)])}")
     return "".join([*lines, f"<h3>Answers</h3>{_answers(one['responses'])}</section>"])
 
 
-def curl(url: str, body: object, *, needs_key: bool) -> str:
-    """The shell command that sends `body` to `url`."""
+def curl(url: str, body: object, *, needs_key: bool, method: str = "get") -> str:
+    """The shell command that sends `body` to `url`, or asks with that method."""
     key = ' -H "Authorization: Bearer $API_KEY"' if needs_key else ""
     if body is None:
-        return f"curl {url}{key}"
+        return f"curl {'' if method == 'get' else f'-X {method.upper()} '}{url}{key}"
     text = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
     return f"curl {url}{key} -H 'Content-Type: application/json' \\\n  -d '{text}'"
 

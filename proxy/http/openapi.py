@@ -15,30 +15,39 @@ from proxy.dialects import ollama, runpod, tei
 from proxy.edge.middleware import is_open
 from proxy.embedding.tasks import TaskTable
 from proxy.http import pages, raw_floats
+from proxy.http.batches import described
+from proxy.http.responses import PROVENANCE
 from proxy.wire.answer_models import ErrorAnswer, HealthAnswer, ModelsAnswer, ReadyAnswer
 from proxy.wire.dialect import Dialect
+from proxy.wire.schema import SCHEMAS, example
 
 Described = tuple[type[BaseModel], Literal["validation", "serialization"]]
 DOCUMENT: web.AppKey[Mapping[str, object]] = web.AppKey("document", Mapping)
 
-SCHEMAS = "#/components/schemas/"
 JOB_PATHS = [*runpod.STATUS_PATHS, *runpod.CANCEL_PATHS]
-ANSWERS: Mapping[str, type[BaseModel]] = {
-    **dict.fromkeys(pages.LISTS, ModelsAnswer),
-    **dict.fromkeys(JOB_PATHS, runpod.RunAnswer),
-    "/health": HealthAnswer,
-    "/ready": ReadyAnswer,
+ANSWERS: Mapping[tuple[str, str], type[BaseModel]] = {
+    **dict.fromkeys([("GET", path) for path in pages.LISTS], ModelsAnswer),
+    **dict.fromkeys([("GET", path) for path in runpod.STATUS_PATHS], runpod.RunAnswer),
+    **dict.fromkeys([("POST", path) for path in runpod.CANCEL_PATHS], runpod.RunAnswer),
+    ("GET", "/health"): HealthAnswer,
+    ("GET", "/ready"): ReadyAnswer,
+    **described.BATCH_ANSWERS,
 }
-PAGE_BODIES: Mapping[str, type[BaseModel]] = {"/api/show": ollama.OllamaShowBody, "/api/pull": ollama.OllamaPullBody}
+PAGE_BODIES: Mapping[tuple[str, str], type[BaseModel]] = {
+    ("POST", "/api/show"): ollama.OllamaShowBody,
+    ("POST", "/api/pull"): ollama.OllamaPullBody,
+    **described.BATCH_BODIES,
+}
 PAGE_ERRORS: Mapping[str, type[BaseModel]] = {
     **dict.fromkeys(JOB_PATHS, runpod.FailedAnswer),
-    **dict.fromkeys(["/api/tags", "/api/ps", "/api/version", *PAGE_BODIES], ollama.OllamaError),
+    **dict.fromkeys(["/api/tags", "/api/ps", "/api/version", "/api/show", "/api/pull"], ollama.OllamaError),
     **dict.fromkeys(["/", "/info"], tei.TeiError),
 }
 TYPES: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(["/", "/metrics"], ("text/plain",)),
     "/docs": ("text/html",),
     "/api/pull": ("application/x-ndjson", "application/json"),
+    **described.JSONL_PATHS,
 }
 ERRORS = {
     400: "The body is not JSON, a text is too long, or the model is not served.",
@@ -59,16 +68,6 @@ ERRORS = {
 SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-}
-PROVENANCE = {
-    "X-Trillama-Model": "The family that made the vectors.",
-    "X-Trillama-Task": "The task as served.",
-    "X-Trillama-Prefix": "The prefix as served, as JSON; with `{instruction}` for the request's own.",
-    "X-Trillama-Model-Digest": "The model file's SHA-256.",
-    "X-Trillama-Quantization": "The model file's quantisation.",
-    "X-Trillama-Engine": "The build of llama.cpp.",
-    "X-Trillama-Pooling": "How the states of a text's tokens became its vector.",
-    "X-Trillama-Vector-Space": "Vectors can be compared if and only if this is the same.",
 }
 TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
     TokenIds.CL100K: {"type": "integer", "minimum": 0, "maximum": 100255, "description": "Of cl100k_base."},
@@ -95,7 +94,7 @@ def openapi_document(
     schemas = _schemas(dialects)
     by_path = {("POST", path): one for one in dialects for path in one.paths}
     paths: dict[str, dict[str, object]] = {}
-    for route in routes:
+    for route in map(described.without_patterns, routes):
         one = by_path.get((route.method, route.path))
         operation = _dialect(one, schemas) if one else _page(route, schemas)
         common = {
@@ -181,22 +180,36 @@ def _body(model: type[BaseModel], schemas: Mapping[str, JsonSchemaValue]) -> dic
 
 def _page(route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
     """A route that is not a dialect's: from its handler's docstring and the tables above."""
+    key, path = (route.method, route.path), route.path
     said = re.sub("^`[A-Z]+ [^`]+`[:,] ", "", (route.handler.__doc__ or "").partition("\n")[0])
-    answer, error = ANSWERS.get(route.path), PAGE_ERRORS.get(route.path, ErrorAnswer)
+    answer, error = ANSWERS.get(key), PAGE_ERRORS.get(path, ErrorAnswer)
     content = {"schema": _ref(answer)} if answer else {}
-    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(route.path, ("application/json",)), content)}
-    responses = {"200": answered, **{str(status): _error(status, error) for status in (403, 417, 429, 500)}}
-    described: dict[str, object] = {"summary": said[:1].upper() + said[1:], "responses": responses}
-    if body := PAGE_BODIES.get(route.path):
-        described["requestBody"] = _body(body, schemas)
-        responses |= {str(status): _error(status, error) for status in (400, 404, 408, 413, 415, 422)}
-    if route.path == "/ready":
+    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(path, ("application/json",)), content)}
+    responses: dict[str, object] = {"202" if key in described.ACCEPTED else "200": answered}
+    responses |= {str(status): _error(status, error) for status in sorted({403, 417, 429, 500, *_more_errors(route)})}
+    operation: dict[str, object] = {"summary": said[:1].upper() + said[1:], "responses": responses}
+    if body := PAGE_BODIES.get(key):
+        operation["requestBody"] = _body(body, schemas)
+    if form := described.FORMS.get(key):
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
+    if path == "/ready":
         responses["503"] = {**answered, "description": "Not ready: the reasons."}
-    if not is_open(route.method, route.path):
-        responses["401"] = _error(401, error)
+    return operation
+
+
+def _more_errors(route: web.RouteDef) -> set[int]:
+    """The errors that only some pages have."""
+    key = route.method, route.path
+    statuses = set() if is_open(*key) else {401}
+    if key in PAGE_BODIES or key in described.FORMS:
+        statuses |= {400, 404, 408, 413, 415, 422}
+    if route.path.startswith(described.STORED):
+        statuses |= {404, 413}
+    if key in described.PAGED:
+        statuses.add(422)
     if "{" in route.path:
-        responses["404"] = _error(404, error)
-    return described
+        statuses.add(404)
+    return statuses
 
 
 def _error(status: int, body: type[BaseModel] = ErrorAnswer) -> dict[str, object]:
@@ -233,16 +246,3 @@ def _parameters(path: str) -> list[object]:
 
 def _identifier(route: web.RouteDef) -> str:
     return f"{route.method.lower()}{re.sub('[^a-zA-Z0-9]+', '_', route.path)}"
-
-
-def example(schema: JsonSchemaValue, schemas: Mapping[str, JsonSchemaValue]) -> object:
-    """A minimal request: the examples of its required fields."""
-    while "$ref" in schema:
-        schema = schemas[schema["$ref"].removeprefix(SCHEMAS)]
-    if "examples" in schema:
-        return schema["examples"][0]
-    if "anyOf" in schema:
-        return example(schema["anyOf"][0], schemas)
-    required = [schema, *(each["anyOf"][0] for each in schema.get("allOf", ()))]
-    names = [name for each in required for name in each.get("required", ())]
-    return {name: example(schema["properties"][name], schemas) for name in names} if names else "hello"

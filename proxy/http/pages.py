@@ -1,30 +1,29 @@
 """The routes beside embeddings: the models, as each API lists them, health, readiness and metrics."""
 
-import asyncio
+import hashlib
+import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from proxy.contract.admin import State
 from proxy.contract.family import Family
+from proxy.contract.front import SPACES_HEADER
 from proxy.dialects import ollama, tei
-from proxy.embedding.service import EmbedService
 from proxy.embedding.tasks import Route
-from proxy.errors import BackendError, ModelNotFound, ModelNotServed
-from proxy.http.responses import send
-from proxy.models.served_model import ServedModel
+from proxy.errors import ModelNotFound, ModelNotServed
+from proxy.http.responses import load_headers, send
+from proxy.http.service import EmbeddingService
 from proxy.monitoring.scrape import Scrape
 from proxy.quoting import quoted
 from proxy.types import Provenance
 from proxy.wire.dialect import validated
 
-SERVICE = web.AppKey("service", EmbedService)
+SERVICE: web.AppKey[EmbeddingService] = web.AppKey("service", EmbeddingService)
 FAMILY = web.AppKey("family", Family)
-NOTICE = web.AppKey("notice", str)
 SCRAPE = web.AppKey("scrape", Scrape)
 STARTED = int(time.time())
 LISTS = ("/v1/models", "/models", "/openai/models", "/openai/v1/models", "/v1beta/openai/models")  # Azure's, Gemini's
@@ -44,10 +43,10 @@ async def ollama_tags(request: web.Request) -> web.StreamResponse:
 
 async def ollama_running(request: web.Request) -> web.StreamResponse:
     """`GET /api/ps`: the models that are loaded now, as Ollama lists them."""
-    models, rows = request.app[SERVICE].models, _rows(request)
-    loaded = [name for name, row in rows.items() if models[row.backend].report().state is State.READY]
+    service = request.app[SERVICE]
+    loaded = [name for name, row in _rows(request).items() if service.is_loaded(row.backend)]
     made = {name: made for name, made in _made(request).items() if name in loaded}
-    tokens = request.app[SERVICE].limits.input_tokens
+    tokens = service.limits.input_tokens
     return await send(request, ollama.running_models(request.app[FAMILY].name, made, tokens))
 
 
@@ -55,7 +54,7 @@ async def ollama_show(request: web.Request, body: object) -> web.StreamResponse:
     """`POST /api/show`: the details of a model."""
     service = request.app[SERVICE]
     row = service.tasks.route(ollama.name_of(validated(ollama.OllamaShowBody, body).model), None)
-    made, tokens = service.models[row.backend].provenance, service.limits.input_tokens
+    made, tokens = service.provenance(row.backend), service.limits.input_tokens
     return await send(request, ollama.model_details(request.app[FAMILY], row, made, tokens, _started()))
 
 
@@ -80,7 +79,7 @@ async def ollama_version(request: web.Request) -> web.StreamResponse:
 async def tei_info(request: web.Request) -> web.StreamResponse:
     """`GET /info`: the model of the default task, as text-embeddings-inference describes it."""
     service = request.app[SERVICE]
-    made = service.models[service.tasks.route(None, None).backend].provenance
+    made = service.provenance(service.tasks.route(None, None).backend)
     limits = service.limits
     return await send(
         request, tei.info(request.app[FAMILY].hugging_face_id, made, tokens=limits.input_tokens, items=limits.items)
@@ -108,14 +107,20 @@ async def health(request: web.Request) -> web.StreamResponse:
 
 
 async def ready(request: web.Request) -> web.StreamResponse:
-    """`GET /ready`: 200 if every backend can serve a request now, else 503 with each one's reason."""
-    served = request.app[SERVICE].all_models
-    reasons = await asyncio.gather(*(_reason(model) for model in served.values()))
-    status = 200 if not any(reasons) else 503
-    backends = {name: reason or "ready" for name, reason in zip(served, reasons, strict=True)}
-    return await send(
-        request, {"status": "ready" if status == 200 else "not ready", "backends": backends}, status=status
-    )
+    """`GET /ready`: 200 if every backend can serve a request now, or one node of a Front, else 503 with the reasons."""
+    service = request.app[SERVICE]
+    report = await service.readiness()
+    backends = dict.fromkeys(row.backend for row in service.tasks.tasks.values())
+    made = {name: service.provenance(name) for name in backends}
+    body = {
+        "status": "ready" if report.ready else "not ready",
+        "backends": report.backends,
+        **({"nodes": report.nodes} if report.nodes else {}),
+        "spaces": {name: {"space": one.space, "quantization": one.quantization} for name, one in made.items()},
+    }
+    spaces = _digest_of({name: one.space for name, one in made.items()})
+    headers = {SPACES_HEADER: spaces, **load_headers(service.load())}
+    return await send(request, body, status=200 if report.ready else 503, headers=headers)
 
 
 async def prometheus(request: web.Request) -> web.StreamResponse:
@@ -124,7 +129,7 @@ async def prometheus(request: web.Request) -> web.StreamResponse:
 
 
 def _model(request: web.Request, name: str, row: Route) -> dict[str, object]:
-    service, family, notice = request.app[SERVICE], request.app[FAMILY], request.app[NOTICE]
+    service, family = request.app[SERVICE], request.app[FAMILY]
     return {
         "id": name,
         "object": "model",
@@ -138,8 +143,8 @@ def _model(request: web.Request, name: str, row: Route) -> dict[str, object]:
         "task": row.task,
         "prefix": row.prefix,
         **({} if row.instruction is None else {"instruction": row.instruction}),
-        "provenance": service.models[row.backend].provenance,
-        **({"notice": notice} if notice else {}),
+        "provenance": service.provenance(row.backend),
+        **({"notice": service.notice} if service.notice else {}),
     }
 
 
@@ -150,19 +155,14 @@ def _rows(request: web.Request) -> dict[str, Route]:
 
 
 def _made(request: web.Request) -> dict[str, Provenance]:
-    models = request.app[SERVICE].models
-    return {name: models[row.backend].provenance for name, row in _rows(request).items()}
+    service = request.app[SERVICE]
+    return {name: service.provenance(row.backend) for name, row in _rows(request).items()}
 
 
 def _started() -> datetime:
     return datetime.fromtimestamp(STARTED, UTC)
 
 
-async def _reason(model: ServedModel) -> str | None:
-    if model.report().state is State.PAUSED:  # starts on demand, or resumes in a moment: requests wait for it
-        return None
-    try:
-        await model.check()
-    except BackendError as error:
-        return error.message
-    return None
+def _digest_of(spaces: Mapping[str, str]) -> str:
+    """One id for the vector spaces of all backends: two servers with the same can stand in for each other."""
+    return hashlib.sha256(json.dumps(spaces, sort_keys=True).encode()).hexdigest()[:16]

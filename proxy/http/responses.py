@@ -1,26 +1,26 @@
-"""JSON responses of any size: large ones are written a slice at a time, so that other requests do not wait for them.
+"""JSON responses of any size, and what they say about the vectors in them."""
 
-2048 vectors of 2048 floats are 80 MB of JSON: written at once they block the loop for a third of a second.
-"""
-
-import asyncio
 import json
-import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from itertools import accumulate
 
-import numpy as np
-import orjson
 from aiohttp import web
 
-from proxy.types import EmbedResult
+from proxy.types import EmbedResult, ServiceLoad
+from proxy.wire.json_slices import Rows, plain_json, slices, without_large
 
-LARGE_FLOATS = 64 * 2048  # floats: about 1.6 MB of JSON, 3 ms
-SLICE_FLOATS = 16 * 2048  # about a millisecond in all
-CHARACTERS_PER_FLOAT = 16  # base64 is only copied, which takes a sixteenth of the time or less
-
-Rows = Sequence[object]
+PROVENANCE = {
+    "X-Trillama-Model": "The family that made the vectors.",
+    "X-Trillama-Task": "The task as served.",
+    "X-Trillama-Prefix": "The prefix as served, as JSON; with `{instruction}` for the request's own.",
+    "X-Trillama-Model-Digest": "The model file's SHA-256.",
+    "X-Trillama-Quantization": "The model file's quantisation.",
+    "X-Trillama-Engine": "The build of llama.cpp.",
+    "X-Trillama-Pooling": "How the states of a text's tokens became its vector.",
+    "X-Trillama-Vector-Space": "Vectors can be compared if and only if this is the same.",
+    "X-Queue-Tokens": "The tokens that wait on this server now.",
+    "X-Tokens-Per-Second": "How many tokens this server computes in a second; 0.0: unknown.",
+}
 
 
 async def send(
@@ -28,9 +28,9 @@ async def send(
 ) -> web.StreamResponse:
     """Respond with `body` as JSON; numpy arrays become lists of numbers."""
     large: dict[str, Rows] = {}
-    skeleton = _without_large(body, large)
+    skeleton = without_large(body, large)
     if not large:
-        return web.Response(body=_json(body), status=status, headers=headers, content_type="application/json")
+        return web.Response(body=plain_json(body), status=status, headers=headers, content_type="application/json")
     response = web.StreamResponse(status=status, headers=headers)
     response.content_type = "application/json"
     with suppress(ConnectionError):  # the client has disconnected
@@ -55,74 +55,6 @@ def provenance_headers(result: EmbedResult) -> dict[str, str]:
     }
 
 
-async def slices(skeleton: object, large: Mapping[str, Rows]) -> AsyncIterator[bytes]:
-    """The JSON of `skeleton`, its placeholders replaced by the rows of `large`, in parts of about a millisecond each.
-
-    Other tasks of the loop run between two parts.
-    """
-    rest = _json(skeleton)
-    for name, rows in large.items():
-        before, rest = rest.split(_json(name), 1)
-        yield before + b"["
-        for slice_ in _sliced(rows):
-            end = b"," if slice_.stop < len(rows) else b""
-            if slice_.stop - slice_.start > 1:
-                yield _json(rows[slice_])[1:-1] + end
-            else:
-                async for part in _row(rows[slice_.start]):
-                    yield part
-                yield end
-            await asyncio.sleep(0)
-        rest = b"]" + rest
-    yield rest
-
-
-async def _row(row: object) -> AsyncIterator[bytes]:
-    """One row, which may be large itself: all vectors of a long text."""
-    large: dict[str, Rows] = {}
-    skeleton = _without_large(row, large)
-    async for part in slices(skeleton, large):
-        yield part
-
-
-def _without_large(value: object, large: dict[str, Rows]) -> object:
-    """The value, in which a unique placeholder replaces each list of more than LARGE_FLOATS; `large` gets the list."""
-    if isinstance(value, list) and any(floats > LARGE_FLOATS for floats in accumulate(map(_floats, value))):
-        name = uuid.uuid4().hex
-        large[name] = value
-        return name
-    if isinstance(value, dict):
-        return {key: _without_large(inner, large) for key, inner in value.items()}
-    return value
-
-
-def _sliced(rows: Rows) -> Iterator[slice]:
-    """Slices of rows with about SLICE_FLOATS together, or of one row that has more."""
-    start = floats = 0
-    for row, here in enumerate(map(_floats, rows)):
-        if row > start and floats + here > SLICE_FLOATS:
-            yield slice(start, row)
-            start, floats = row, 0
-        floats += here
-    yield slice(start, len(rows))
-
-
-def _floats(value: object) -> int:
-    """Roughly how many floats take as long to write."""
-    match value:
-        case np.ndarray():
-            return value.size
-        case str():
-            return 1 + len(value) // CHARACTERS_PER_FLOAT
-        case dict():
-            return sum(map(_floats, value.values()))
-        case [int(), *_]:
-            return len(value)
-        case list():
-            return sum(map(_floats, value))
-        case _:
-            return 1
-
-
-def _json(value: object) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+def load_headers(load: ServiceLoad) -> dict[str, str]:
+    """The response headers by which a Front, or any balancer, compares servers."""
+    return {"X-Queue-Tokens": str(load.queue_tokens), "X-Tokens-Per-Second": f"{load.tokens_per_s:.1f}"}

@@ -16,11 +16,13 @@ from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
 from proxy.dialects.jobs import Job, Jobs
 from proxy.edge import body
 from proxy.edge.http_connection import connection_of
-from proxy.edge.middleware import CLIENT, SUMMARY, Handler
+from proxy.edge.middleware import CLIENT, REQUEST_ID, SUMMARY, Handler
 from proxy.errors import Invalid, invalid
 from proxy.http import docs, openapi, pages, raw_floats
+from proxy.http.batches import files as batch_files
+from proxy.http.batches import jobs as batch_jobs
 from proxy.http.pages import FAMILY, SERVICE
-from proxy.http.responses import provenance_headers, send
+from proxy.http.responses import load_headers, provenance_headers, send
 from proxy.models.admission import estimate
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.types import EmbedRequest, EmbedResult
@@ -33,6 +35,7 @@ BODY_MEMORY = web.AppKey("body_memory", MemoryBudget)
 RESPONSE_MEMORY = web.AppKey("response_memory", MemoryBudget)
 BODY_LIMITS = web.AppKey("body_limits", body.BodyLimits)
 FLOAT_BYTES = 4
+LANE = "X-Trillama-Lane"
 
 
 def embed_handler(parse: Parse) -> Handler:
@@ -55,7 +58,7 @@ async def _embedded(request: web.Request, parsed: ParsedRequest, raw: str | None
     # Raw floats cannot carry the errors of single inputs.
     result = await request.app[SERVICE].embed(replace(parsed.request, partial=False) if raw else parsed.request)
     asyncio.get_running_loop().call_soon(_observe, request, result)  # after the response is sent
-    headers = provenance_headers(result)
+    headers = {**provenance_headers(result), **load_headers(request.app[SERVICE].load())}
     if raw:
         return raw_floats.response(raw, result, headers)
     return await send(request, parsed.render(result), headers=headers)
@@ -125,13 +128,15 @@ def _size(request: EmbedRequest, family: Family) -> int:
 
 
 def _with_headers(request: web.Request, parsed: ParsedRequest) -> ParsedRequest:
-    """The request with the path's model, the client and its timeout. Raises Invalid."""
+    """The request with the path's model, the client, its timeout and the request's id. Raises Invalid."""
     timeout = request.headers.get("X-Request-Timeout")
     complete = replace(
         parsed.request,
         model=_model(request, parsed.request.model),
         client=request.get(CLIENT, ""),
         timeout_s=_seconds(timeout) if timeout else None,
+        bulk=_is_bulk(request.headers.get(LANE, "")),
+        request_id=request[REQUEST_ID],
     )
     return replace(parsed, request=complete)
 
@@ -142,6 +147,12 @@ def _model(request: web.Request, of_body: str | None) -> str | None:
     if of_path and (not of_body or request.app[SERVICE].tasks.has_model(of_path)):
         return of_path
     return of_body
+
+
+def _is_bulk(lane: str) -> bool:
+    if lane not in {"", "bulk"}:
+        raise invalid(LANE, "must be `bulk`, or absent: then the request's size decides", kind="enum", given=lane)
+    return lane == "bulk"
 
 
 def _seconds(given: str) -> float:
@@ -190,6 +201,20 @@ ROUTES: Sequence[web.RouteDef] = (
     web.get("/info", pages.tei_info),
     *(web.get(path, pages.models) for path in pages.LISTS),
     web.get("/v1/models/{id}", pages.model),
+    web.post("/v1/files", batch_files.upload_file),
+    web.get("/v1/files", batch_files.list_files),
+    web.get("/v1/files/{id}", batch_files.get_file),
+    web.delete("/v1/files/{id}", batch_files.delete_file),
+    web.get("/v1/files/{id}/content", batch_files.file_content),
+    web.post("/v1/batches", with_body(batch_jobs.create_batch)),
+    web.get("/v1/batches", batch_jobs.list_batches),
+    web.get("/v1/batches/{id}", batch_jobs.get_batch),
+    web.post("/v1/batches/{id}/cancel", batch_jobs.cancel_batch),
+    web.post("/v1/batch/embeddings", with_body(batch_jobs.submit_batch)),
+    web.get("/v1/batch/{id:batch_[^/]+}", batch_jobs.batch_status),
+    web.delete("/v1/batch/{id:batch_[^/]+}", batch_jobs.delete_batch),
+    web.get("/v1/batch/{id:batch_[^/]+}/output", batch_jobs.batch_output),
+    web.get("/v1/batch/{id:batch_[^/]+}/errors", batch_jobs.batch_errors),
     web.get("/health", pages.health),
     web.get("/ready", pages.ready),
     web.get("/metrics", pages.prometheus),

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 from proxy.errors import DeadlineExceeded
-from proxy.scheduling.entries import QueuedRequest, QueuedText, TokenizedText
+from proxy.scheduling.entries import Caller, QueuedRequest, QueuedText, TokenizedText
 from proxy.scheduling.fairness import BatchBudget, Expired, FairQueue
 
 MIN_BULK_SHARE = 0.25  # of the tokens, at least, while both lanes have waiting requests
@@ -55,9 +55,13 @@ class BatchQueue:
         known = {request: None for text in self._known.values() if not text.taken for request, _ in text.waiters}
         return [*(retried | known)]
 
-    def is_interactive(self, inputs: Sequence[TokenizedText]) -> bool:
-        """Whether the request fits a small batch as a whole."""
-        return len(inputs) <= self._small_texts and sum(one.tokens for one in inputs) <= self._small_tokens
+    def is_interactive(self, caller: Caller, inputs: Sequence[TokenizedText]) -> bool:
+        """Whether the request fits a small batch as a whole, and is not part of a larger one."""
+        return (
+            not caller.bulk
+            and len(inputs) <= self._small_texts
+            and sum(one.tokens for one in inputs) <= self._small_tokens
+        )
 
     def has_room(self, tokens: int) -> bool:
         """Whether that many more tokens may wait. An empty queue takes any one request."""
@@ -83,7 +87,7 @@ class BatchQueue:
         request.tokens = sum(text.tokens for text in request.texts if not text.taken)
         self.texts += len(new)
         self.tokens += tokens
-        request.interactive = self.is_interactive(inputs)
+        request.interactive = self.is_interactive(request.caller, inputs)
         (self._interactive if request.interactive else self._bulk).add(request)
         return len(open_inputs) - len(new)
 

@@ -111,7 +111,7 @@ class Dispatcher:
             texts = self._examined(request, texts, now)
         if request.done.done():
             return
-        if self.queue.is_interactive(texts):
+        if self.queue.is_interactive(request.caller, texts):
             self._slot.interactive_seen_at = now
         shared = self.queue.enqueue(request, texts)
         if shared is None:

@@ -29,13 +29,14 @@ class Caller:
     """Who sent a request: `client` stands for the API key, `deadline` is the loop's time when the caller gives up.
 
     `partial`: an input that fails does not fail the others. `first`: before the client's other requests, within the
-    client's share.
+    client's share. `bulk`: it is in no hurry, however small it is.
     """
 
     client: str = ""
     deadline: float = math.inf
     partial: bool = False
     first: bool = False
+    bulk: bool = False
 
 
 ANYBODY = Caller()

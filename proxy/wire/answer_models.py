@@ -148,8 +148,80 @@ class HealthAnswer(BaseModel):
     status: str
 
 
+class SpaceAnswer(BaseModel):
+    """The vector space of one backend; `unknown` before its first start."""
+
+    space: str
+    quantization: str
+
+
 class ReadyAnswer(BaseModel):
-    """By backend: `ready`, or the reason why it cannot serve now."""
+    """By backend, and by node for a Front: `ready`, or the reason why it cannot serve now."""
 
     status: str
     backends: dict[str, str]
+    nodes: dict[str, str] | None = None
+    spaces: dict[str, SpaceAnswer]
+
+
+class FileAnswer(BaseModel):
+    """A file that is kept: an upload, or a result of a batch."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: str
+    expires_at: int | None
+
+
+class FilesAnswer(BaseModel):
+    object: Literal["list"]
+    data: list[FileAnswer]
+    has_more: bool
+
+
+class DeletedAnswer(BaseModel):
+    id: str
+    object: Literal["file"]
+    deleted: bool
+
+
+class BatchStats(BaseModel):
+    total: int
+    completed: int
+    failed: int
+    total_tokens: int
+
+
+class BatchStatusAnswer(BaseModel):
+    """Jina's."""
+
+    batch_id: str
+    status: Literal["pending", "processing", "completed", "failed", "cancelled"]
+    stats: BatchStats
+    output_url: str | None
+    error_file_url: str | None
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None
+    error: str | None
+
+
+class BatchAnswer(BaseModel):
+    """OpenAI's, with Jina's `batch_id`, `stats`, `output_url` and `error_file_url`."""
+
+    id: str
+    object: Literal["batch"]
+    endpoint: str
+    status: Literal["validating", "in_progress", "cancelling", "completed", "failed", "cancelled"]
+    batch_id: str
+    stats: BatchStats
+
+
+class BatchesAnswer(BaseModel):
+    object: Literal["list"]
+    data: list[BatchAnswer]
+    has_more: bool

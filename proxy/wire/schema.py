@@ -9,6 +9,7 @@ from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 
+SCHEMAS = "#/components/schemas/"  # where a document has them
 NULL: JsonSchemaValue = {"type": "null"}
 _ABOUT = ("description", "default", "examples")
 
@@ -36,6 +37,19 @@ def as_accepted(schema: JsonSchemaValue, fields: Mapping[str, FieldInfo]) -> Jso
             demands.append({"anyOf": [{"required": [name], "properties": {name: other}} for name in names]})
     accepted = {**schema, "properties": properties, "required": required, "allOf": demands}
     return {key: value for key, value in accepted.items() if value or key not in {"required", "allOf"}}
+
+
+def example(schema: JsonSchemaValue, schemas: Mapping[str, JsonSchemaValue]) -> object:
+    """A minimal request: the examples of its required fields."""
+    while "$ref" in schema:
+        schema = schemas[schema["$ref"].removeprefix(SCHEMAS)]
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "anyOf" in schema:
+        return example(schema["anyOf"][0], schemas)
+    required = [schema, *(each["anyOf"][0] for each in schema.get("allOf", ()))]
+    names = [name for each in required for name in each.get("required", ())]
+    return {name: example(schema["properties"][name], schemas) for name in names} if names else "hello"
 
 
 def _names(field: str, info: FieldInfo) -> list[str]:

@@ -37,6 +37,10 @@ def _python(name: str, environment: str, more: str) -> Client:
     return Client(name, PythonEnvironment(environment), frozenset(more.split()))
 
 
+BATCH_CLIENTS = (
+    _python("openai-batch-python", "openai", ""),
+    Client("openai-batch-node", NodeEnvironment("openai-node"), frozenset(), "mjs"),
+)
 CLIENTS = (
     _python("openai-python", "openai", "tokens short float ubinary empty models error"),
     _python("openai-async", "openai", "short error"),

@@ -46,9 +46,10 @@ Run = Callable[[Client], Found]
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """trillama with its defaults, on the embedded engine."""
-    models = write_models(tmp_path_factory.mktemp("models"))
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(stack("embedded", models)) as running:
-        yield running
+    models, kept = write_models(tmp_path_factory.mktemp("models")), tmp_path_factory.mktemp("batches")
+    running = stack("embedded", models, batches_dir=str(kept))
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(running) as served:
+        yield served
 
 
 @dataclass(frozen=True, slots=True)

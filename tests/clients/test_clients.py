@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import subprocess
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 
 from launcher.processes.child import running
 from proxy.types import Matrix
-from tests.clients.catalogue import ADDRESS, CLIENTS, OF_ALL, PAGES, SCRIPTS, Client
+from tests.clients.catalogue import ADDRESS, BATCH_CLIENTS, CLIENTS, OF_ALL, PAGES, SCRIPTS, Client
 from tests.clients.conftest import TEXTS, Found, Truth, addressed, surroundings, unit
+from tests.clients.environments import PythonEnvironment
 from tests.support.engine import llama_server
 from tests.support.stack import BACKENDS, BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
@@ -93,6 +95,41 @@ def test_every_page_has_a_client_and_a_line_in_the_index() -> None:
 
 def whole_floats(found: Found, truth: Truth) -> None:
     assert_each_is_itself_only(matrix(found["float"]), truth.texts)
+
+
+@pytest.mark.parametrize("client", BATCH_CLIENTS, ids=lambda client: client.name)
+def test_a_batch_of_openais_is_run_listed_and_cancelled(client: Client, found: Found, truth: Truth) -> None:
+    vectors = found["vectors"]
+    assert isinstance(vectors, list)
+    assert_each_is_itself_only(matrix(vectors), truth.texts)
+    assert {name: value for name, value in found.items() if name != "vectors"} == {
+        "status": "completed",
+        "metadata": {"name": "nightly"},
+        "counts": {"total": len(TEXTS) + 1, "completed": len(TEXTS), "failed": 1},
+        "ids": [f"text-{n}" for n in range(len(TEXTS))],
+        "errors": {"bad": 422},
+        "listed": True,
+        "files": True,
+        "purpose": "batch_output",
+        "deleted": True,
+        "cancelled": "cancelled",
+        "missing": "NOT_FOUND",
+    }
+
+
+def test_the_code_of_the_page_of_batches_runs(served: Stack, tmp_path: Path) -> None:
+    page = (PAGES.parent / "batches.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (line,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "requests.jsonl").write_text(line, encoding="utf-8")
+    (tmp_path / "page.py").write_text(code.replace(ADDRESS, served.url), encoding="utf-8")
+    argv = PythonEnvironment("openai").argv(tmp_path / "page.py")
+    env = surroundings(tmp_path)
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    (answer,) = map(orjson.loads, done.stdout.strip().splitlines())
+    assert answer["custom_id"] == "doc-1"
+    assert len(answer["response"]["body"]["data"][0]["embedding"]) == 512
 
 
 def the_first_dimensions(found: Found, truth: Truth) -> None:

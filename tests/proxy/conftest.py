@@ -10,7 +10,8 @@ from tests.support.stack import Stack, stack, write_models
 
 @pytest.fixture(scope="session")
 def served(engine_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Three models and a proxy with its defaults, run by a loop in a thread so that blocking clients can ask, too."""
-    models = write_models(tmp_path_factory.mktemp("models"))
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(stack(engine_kind, models)) as running:
-        yield running
+    """Three models and a proxy with its defaults and batches, in a loop of a thread: blocking clients can ask too."""
+    models, kept = write_models(tmp_path_factory.mktemp("models")), tmp_path_factory.mktemp("batches")
+    running = stack(engine_kind, models, batches_dir=str(kept))
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(running) as served:
+        yield served

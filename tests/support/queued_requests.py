@@ -23,16 +23,23 @@ def queue(max_tokens: int = 10**9) -> BatchQueue:
 
 
 def enqueue(
-    waiting: BatchQueue, *lengths: int, client: str = "", now: float = 0.0, deadline: float = 1e9
+    waiting: BatchQueue, *lengths: int, client: str = "", now: float = 0.0, deadline: float = 1e9, bulk: bool = False
 ) -> QueuedRequest:
     """A request of new texts."""
-    return join(waiting, [TokenizedText(b"%d" % next(NUMBERS), length) for length in lengths], client, now, deadline)
+    asked = [TokenizedText(b"%d" % next(NUMBERS), length) for length in lengths]
+    return join(waiting, asked, client, now, deadline, bulk=bulk)
 
 
 def join(
-    waiting: BatchQueue, asked: Sequence[TokenizedText], client: str = "", now: float = 0.0, deadline: float = 1e9
+    waiting: BatchQueue,
+    asked: Sequence[TokenizedText],
+    client: str = "",
+    now: float = 0.0,
+    deadline: float = 1e9,
+    *,
+    bulk: bool = False,
 ) -> QueuedRequest:
-    caller = Caller(client=client, deadline=deadline)
+    caller = Caller(client=client, deadline=deadline, bulk=bulk)
     job = QueuedRequest(len(asked), asyncio.Future(loop=CLOSED_LOOP), caller, now)
     assert waiting.enqueue(job, asked) is not None
     return job

@@ -17,8 +17,8 @@ from launcher.systemd.systemctl import foreign, ours, write_units
 from launcher.systemd.units import Installation, address, obstacle, systemd_quoted, unit_folder, units
 
 SYSTEM = Installation(user=False, python=Path(sys.executable), config=Path("/etc/trillama/host.toml"))
-WITH_SOCKET = Installation(user=False, python=Path(sys.executable), listen="127.0.0.1:8080", api_keys=True)
-USER = Installation(user=True, python=Path(sys.executable), listen="[::1]:8080", api_keys=True)
+WITH_SOCKET = Installation(user=False, python=Path(sys.executable), listen="127.0.0.1:8080", credentials=("api_keys",))
+USER = Installation(user=True, python=Path(sys.executable), listen="[::1]:8080", credentials=("api_keys",))
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -135,3 +135,18 @@ def test_what_would_not_start_is_not_installed(config: str, message: str, tmp_pa
     file.write_text(config, encoding="utf-8")
     said = trillama_service("install", "--user", "--config", str(file))
     assert (said.returncode, message in said.stderr) == (78, True), said.stderr
+
+
+def test_a_host_of_a_cluster_runs_join_with_its_secret_and_reloads_nothing() -> None:
+    joined = Installation(
+        user=False,
+        python=Path(sys.executable),
+        credentials=("api_keys", "cluster-token"),
+        command=("cluster", "join", "front.lan"),
+    )
+    text = units(joined)["trillama.service"]
+    assert f"ExecStart={sys.executable} -P -m launcher cluster join front.lan\n" in text
+    assert (
+        "LoadCredential=api_keys:%E/trillama/api_keys\nLoadCredential=cluster-token:%E/trillama/cluster-token" in text
+    )
+    assert "ExecReload" not in text

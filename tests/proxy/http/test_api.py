@@ -339,3 +339,8 @@ async def test_a_huge_text_is_refused_or_cut_without_reading_it_all(served: Stac
     assert "input 1 has more than" in str(refused.json["detail"])
     cut = await served.post({"input": text, "truncate": True, "dimensions": 2})
     assert cut.json["usage"] == {"prompt_tokens": BATCH_TOKENS, "total_tokens": BATCH_TOKENS}
+
+
+@pytest.mark.parametrize(("lane", "status"), [(b"bulk", 200), (b"", 200), (b"interactive", 422)])
+async def test_a_request_may_say_that_it_is_in_no_hurry(served: Stack, lane: bytes, status: int) -> None:
+    assert await raw_status(served.url, b"X-Trillama-Lane: %b\r\n" % lane, b'{"input": "a"}') == status

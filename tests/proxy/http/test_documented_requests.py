@@ -1,4 +1,4 @@
-"""The requests that README and docs/late_chunking.md show are answered."""
+"""The requests that the pages show are answered."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from tests.support.stack import Stack
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "late_chunking.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "late_chunking.md", ROOT / "docs" / "batches.md"]
 REQUESTS = [found for page in PAGES for found in re.findall(r"```sh\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
 
 
@@ -21,4 +21,4 @@ async def test_a_request_works_as_it_stands(served: Stack, command: str) -> None
     shell = await asyncio.create_subprocess_shell(line, stdout=asyncio.subprocess.PIPE)
     output, _ = await shell.communicate()
     assert shell.returncode == 0, output
-    assert b'"embedding":[' in output
+    assert b'"embedding":[' in output or b'"batch_id":"batch_' in output

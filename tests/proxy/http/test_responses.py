@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from proxy.http.responses import LARGE_FLOATS, SLICE_FLOATS, Rows, _without_large, slices
+from proxy.wire.json_slices import LARGE_FLOATS, SLICE_FLOATS, json_parts
 from tests.support.stack import Stack
 
 # Of a vector each, of bits, of base64, or of many vectors each: in all up to three times what is written at once.
@@ -35,9 +35,7 @@ bodies = st.one_of(
 
 
 async def written(body: object) -> bytes:
-    large: dict[str, Rows] = {}
-    skeleton = _without_large(body, large)
-    return b"".join([part async for part in slices(skeleton, large)])
+    return b"".join([part async for part in json_parts(body)])
 
 
 @settings(max_examples=25)

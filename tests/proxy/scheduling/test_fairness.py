@@ -79,6 +79,13 @@ def test_batches_with_bulk_are_small_only_after_a_recent_interactive_request() -
     assert len(waiting.next_batch(0, interactive_lately=True)) == SLOTS // 2
 
 
+def test_a_small_request_that_says_so_is_bulk() -> None:
+    waiting = queue()
+    piece, query = enqueue(waiting, SMALL, bulk=True), enqueue(waiting, SMALL)
+    assert (piece.interactive, query.interactive) == (False, True)
+    assert owners(waiting.next_batch(0))[0] is query
+
+
 @given(LENGTHS, LENGTHS, st.floats(1, 10 * BATCH / BATCH_S))
 def test_a_batch_takes_about_a_quarter_of_a_second_at_most_or_is_one_text(
     bulk: list[int], queries: list[int], speed: float

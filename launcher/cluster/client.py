@@ -1,0 +1,55 @@
+"""Client of a running head's control socket."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import aiohttp
+
+from launcher.cluster.director import CONTROL, ClusterView
+from launcher.control.client import SYSTEM_FOLDER
+from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
+from launcher.errors import ArgumentError, LauncherError, NotRunning
+
+_TIMEOUT = aiohttp.ClientTimeout(total=120)
+_POLL_S = 0.2
+
+
+async def ask_cluster(base: Path, method: str, path: str) -> ClusterView:
+    """Make the head that runs on this host do something; its status afterwards. Raises NotRunning without one."""
+    socket = await _control_socket(base)
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=_TIMEOUT) as session,
+        session.request(method, f"http://trillama{path}") as response,
+    ):
+        body = await response.read()
+    if response.status != 200:
+        raise LauncherError(body.decode(errors="replace"))
+    return ClusterView.model_validate_json(body)
+
+
+async def drain_node(base: Path, node: str, *, undo: bool, within_s: float) -> ClusterView:
+    """Drain a node until no Front has a piece there, or let it serve again. Raises LauncherError if a piece stays."""
+    view = await ask_cluster(base, "GET", "/status")
+    known = [one.report.host for one in view.nodes]
+    if node not in known:
+        raise ArgumentError(f"there is no node {node}; there are {', '.join(known) or 'none'}")
+    view = await ask_cluster(base, "DELETE" if undo else "POST", f"/drained/{node}")
+    deadline = time.monotonic() + within_s
+    while not undo and any(name.split(",")[0] == node for one in view.fronts for name in one):  # `NAME, leaving`
+        if time.monotonic() > deadline:
+            raise LauncherError(f"{node} still computes after {within_s:g} s")
+        await asyncio.sleep(_POLL_S)
+        view = await ask_cluster(base, "GET", "/status")
+    return view
+
+
+async def _control_socket(base: Path) -> Path:
+    for folder in dict.fromkeys((base, SYSTEM_FOLDER)):
+        for path in folder.glob(f"trillama-*/{CONTROL}"):
+            try:
+                if is_ours(path) and await asyncio.to_thread(is_served_by_its_owner, path):
+                    return path
+            except OSError:  # the socket of one that was killed
+                continue
+    raise NotRunning("no cluster's head that you may control runs here: trillama cluster head CLUSTER.toml")

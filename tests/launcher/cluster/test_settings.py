@@ -1,0 +1,90 @@
+"""cluster.toml, Ray's command line, the token, and the commands without Ray."""
+
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from launcher.cluster import ray_start
+from launcher.cluster.cluster_cli import cluster_app
+from launcher.cluster.haproxy import fronts_configuration, nodes_configuration
+from launcher.cluster.settings import RAY_PORTS, load_cluster
+from launcher.errors import ConfigError, LauncherError
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "cluster.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_an_empty_file_is_a_cluster_on_this_machine(tmp_path: Path) -> None:
+    cluster = load_cluster(written(tmp_path, ""))
+    assert (cluster.config.front.host, cluster.config.ray.address) == ("127.0.0.1", "127.0.0.1")
+    assert cluster.family.name == "jina-embeddings-v4"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[front]\nprt = 1", "front.prt: there is no such setting; did you mean port?"),
+        ("[scale]\nmin_nodes = 3\nmax_nodes = 2", "max_nodes = 2 is less than min_nodes = 3"),
+        ("[proxy]\napi_keys = []", "is empty, and would serve everybody"),
+        ("[ray]\nport = 65500", "ray.port"),
+        ('family = "jina-embeddings-v44"', "there is none of that name, but jina-embeddings-v4"),
+    ],
+)
+def test_faults_are_named_as_in_the_file(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_cluster(written(tmp_path, text))
+    assert fault in str(error.value)
+
+
+def test_the_token_is_made_for_its_owner_alone_and_kept(tmp_path: Path) -> None:
+    path = ray_start.made_token(tmp_path / "new" / "token")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert ray_start.made_token(path).read_text() == path.read_text()
+    path.chmod(0o640)
+    with pytest.raises(ConfigError, match="may be read by others"):
+        ray_start.found_token(path)
+
+
+def test_a_host_without_the_token_says_where_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="copy it from the head"):
+        ray_start.found_token(tmp_path / "token")
+
+
+def test_rays_ports_are_all_different_and_in_their_range() -> None:
+    numbered = list(ray_start.ports(6379).values())
+    assert len(set(numbered)) == len(numbered)
+    assert 6379 < min(numbered) < max(numbered) < 6379 + RAY_PORTS
+
+
+def test_the_environment_asks_for_the_token_and_hides_the_users_own_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    environment = ray_start.ray_environment(tmp_path / "token")
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert environment["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "token")
+
+
+def test_commands_say_what_is_missing_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    for arguments in (["head", str(written(tmp_path, ""))], ["join", "front"]):
+        done = CliRunner().invoke(cluster_app, arguments)
+        assert isinstance(done.exception, LauncherError)
+        assert "pip install 'trillama[cluster]'" in str(done.exception)
+
+
+def test_haproxy_before_nodes_asks_for_their_vector_space() -> None:
+    text = nodes_configuration("10.0.0.1", 8080, ["http://gpu1:8080", "http://gpu2:8080"], "abc")
+    assert "http-check expect hdr name X-Trillama-Spaces value abc" in text
+    assert "server node-2 gpu2:8080" in text
+
+
+def test_haproxy_before_fronts_listens_on_the_heads_socket() -> None:
+    assert "bind fd@7" in fronts_configuration(7, [1, 2])
