@@ -20,7 +20,7 @@ ProxyError                       500 INTERNAL_ERROR
 │   └── StorageFull              413 STORAGE_FULL
 ├── UnsupportedEncoding          415 UNSUPPORTED_ENCODING
 ├── ExpectationFailed            417 EXPECTATION_FAILED
-├── Invalid                      422 VALIDATION_ERROR
+├── Invalid                      422 VALIDATION_ERROR: in `proxy.faults`
 │   └── PoisonedInput            422 INPUT_POISONED
 ├── Overloaded                   429 QUEUE_FULL
 │   └── Crowded                  429 SERVER_BUSY
@@ -34,11 +34,8 @@ ProxyError                       500 INTERNAL_ERROR
 └── DeadlineExceeded             504 DEADLINE_EXCEEDED
 """
 
-from dataclasses import dataclass
-
 from proxy.quoting import quoted, shown
 
-MAX_FAULTS = 10  # reported in one error
 MAX_MESSAGE = 4000  # characters of an error's sentence; what clients sent is quoted in far less
 
 
@@ -169,44 +166,6 @@ class ExpectationFailed(BadRequest):
     code = "EXPECTATION_FAILED"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One field that failed validation; `input` is the value that was sent, shortened."""
-
-    field: str
-    message: str
-    type: str
-    input: str
-
-
-class Invalid(BadRequest):
-    """The body is JSON but not a valid request; `faults` lists the faults found, MAX_FAULTS at most."""
-
-    status = 422
-    code = "VALIDATION_ERROR"
-
-    def __init__(self, *faults: Fault) -> None:
-        reported = faults[:MAX_FAULTS]
-        message = "; ".join(f"{fault.field}: {fault.message}" for fault in reported)
-        more = f"; and {len(faults) - len(reported)} more" if len(faults) > len(reported) else ""
-        super().__init__(message + more, param=faults[0].field.split(".")[0])
-        self.faults = reported
-
-
-class PoisonedInput(Invalid):
-    """A text that crashed the engine, or gave NaN, twice: it is not sent there again for a while.
-
-    422, not 502: the text would fail again, and clients retry 5xx by themselves.
-    """
-
-    code = "INPUT_POISONED"
-
-    def __init__(self, index: int) -> None:
-        message = "the model cannot compute this text: it crashes the engine or has no finite vector; leave it out"
-        super().__init__(Fault(field=f"input.{index}", message=message, type="poisoned", input=""))
-        self.index = index
-
-
 class Overloaded(ProxyError):
     status = 429
     code = "QUEUE_FULL"
@@ -261,8 +220,3 @@ class Draining(ProxyError):
 class DeadlineExceeded(ProxyError):
     status = 504
     code = "DEADLINE_EXCEEDED"
-
-
-def invalid(field: str, message: str, *, kind: str = "value_error", given: object = "") -> Invalid:
-    """An error for one fault; `given` is shortened."""
-    return Invalid(Fault(field=field, message=message, type=kind, input=shown(given)))

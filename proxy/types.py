@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.errors import Invalid, ProxyError, invalid
+from proxy.errors import ProxyError
+from proxy.faults import Invalid, invalid
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]

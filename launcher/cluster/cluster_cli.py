@@ -36,7 +36,7 @@ TokenFile = Annotated[Path | None, typer.Option("--token-file", help="The secret
 NodeConfig = Annotated[Path | None, typer.Option("--config", help="The host's TOML file: what its node serves.")]
 NodeArgv = Annotated[list[str] | None, typer.Option("--node-argv", hidden=True)]  # the tests' nodes without models
 Nodes = Annotated[list[str], typer.Option("--node", help="A running `trillama serve`; repeat it for each.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+ForPrograms = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 @cluster_app.command(epilog=EXIT_CODES)
@@ -97,7 +97,7 @@ def front(cluster: ClusterFile, node: Nodes) -> None:
 
 @cluster_app.command("status", epilog=EXIT_CODES)
 def cluster_status(
-    json: Json = False,
+    json: ForPrograms = False,
     watch: Annotated[bool, typer.Option("--watch", help="Continue until Ctrl-C.")] = False,
 ) -> None:
     """Show the cluster whose head runs here. Exits with 0 if every node serves, 1 if one does not, 69 if none runs."""

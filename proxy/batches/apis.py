@@ -15,7 +15,7 @@ from proxy.batches.jobs import BatchJob
 from proxy.batches.lines import URLS
 from proxy.batches.records import ENDED, BatchStatus, ResultKind
 from proxy.batches.uploads import FileRecord
-from proxy.errors import Fault, Invalid
+from proxy.faults import Fault, Invalid
 from proxy.quoting import shown
 from proxy.wire.dialect import Dimensions, ModelName, TaskName, Wire
 

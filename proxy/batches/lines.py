@@ -8,14 +8,15 @@ from typing import BinaryIO
 
 from proxy.bulk.ledger import RowRange
 from proxy.dialects import jina
-from proxy.errors import Invalid, NotJson
+from proxy.errors import NotJson
+from proxy.faults import Invalid
 from proxy.wire import json_body
 from proxy.wire.dialect import ParsedRequest
 
 URLS = ("/v1/embeddings", "/embeddings")
 PART_LINES = 64  # lost, and computed again, if the process is killed: two such parts
 PART_FLOATS = 2**20  # of the results of a part, which are in memory until it is done; one line may have more
-MAX_PART_BYTES = 4 * 2**20
+MAX_LINES_BYTES = 4 * 2**20
 TOKEN_FLOATS = 128  # of a vector per token
 
 
@@ -118,7 +119,7 @@ class PartSize:
         """Whether another part should begin with this line."""
         return (
             self.lines >= PART_LINES
-            or self.size + len(raw) > MAX_PART_BYTES
+            or self.size + len(raw) > MAX_LINES_BYTES
             or self.floats + self._floats_of(line) > PART_FLOATS
         )
 

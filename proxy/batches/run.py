@@ -33,7 +33,7 @@ log = logging.getLogger("proxy.batch")
 
 T = TypeVar("T")
 CALLS_AT_START, MOST_CALLS = 16, 64  # in flight for one job: lines of one text fill a batch of the engine with these
-PARTS_IN_WORK = 2
+PARTS_AT_ONCE = 2
 SAVE_S = 1.0  # how often the numbers that clients see are written
 DISK_RETRY_S = 5.0
 _LATER = (Overloaded, BackendUnavailable, Draining)
@@ -96,7 +96,7 @@ class JobRun:
         started_at = self.state.started_at or time.time()
         await self._save(status=BatchStatus.IN_PROGRESS, started_at=started_at, total=total, **asdict(done))
         runner = BulkRunner[BatchLine, LineResult](
-            send=self._send, limit=CallLimit(start=CALLS_AT_START, most=MOST_CALLS), parts_in_work=PARTS_IN_WORK
+            send=self._send, limit=CallLimit(start=CALLS_AT_START, most=MOST_CALLS), parts_in_work=PARTS_AT_ONCE
         )
         await runner.run(parts_to_do(self.job.input, set(self._ledger.done), self._context.rules), self._commit)
 

@@ -11,7 +11,7 @@ from proxy.errors import NotFound
 from proxy.quoting import quoted
 
 EARLIER_BYTES = 64 * 2**10  # of what was written before somebody looked
-LINES = 500  # at a time: the latest of what was added
+MAX_LOG_LINES = 500  # at a time: the latest of what was added
 
 
 class LogTail:
@@ -22,7 +22,7 @@ class LogTail:
 
     async def lines(self) -> list[str]:
         """The lines added since the last call; at first the last ones there are."""
-        return (await asyncio.to_thread(self._follower.lines))[-LINES:]
+        return (await asyncio.to_thread(self._follower.lines))[-MAX_LOG_LINES:]
 
 
 @asynccontextmanager

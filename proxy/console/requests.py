@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 KEPT_REQUESTS = 200
 TIMED = 1000  # the latest of each route, for its percentiles
-CLIENTS = 200  # the latest; one more forgets the one that was quiet for longest
+MAX_CLIENTS = 200  # the latest; one more forgets the one that was quiet for longest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class RequestLog:
         if one.usage:
             client.inputs += one.usage.inputs
             client.tokens += one.usage.tokens
-        if len(self._clients) > CLIENTS:
+        if len(self._clients) > MAX_CLIENTS:
             del self._clients[next(iter(self._clients))]
 
     def since(self, count: int) -> list[RequestRecord]:

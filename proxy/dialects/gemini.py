@@ -9,7 +9,8 @@ from typing import Annotated
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, model_validator
 
-from proxy.errors import Invalid, ModelNotFound, ProxyError, invalid
+from proxy.errors import ModelNotFound, ProxyError
+from proxy.faults import Invalid, invalid
 from proxy.types import EmbedRequest, EmbedResult
 from proxy.wire.answer_models import Floats
 from proxy.wire.dialect import Dialect, Dimensions, ParsedRequest, RenderedError, TaskName, Wire, validated

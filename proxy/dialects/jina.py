@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from proxy.errors import Fault, Invalid
+from proxy.faults import Fault, Invalid
 from proxy.types import EmbedRequest, EmbedResult, Encoding
 from proxy.wire import encodings as encode
 from proxy.wire.answer_models import EmbeddingsAnswer

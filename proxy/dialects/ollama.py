@@ -15,7 +15,8 @@ from pydantic import AliasChoices, BaseModel, Field, WithJsonSchema
 
 from proxy.contract.family import Family
 from proxy.embedding.tasks import Route
-from proxy.errors import ModelNotFound, ProxyError, invalid
+from proxy.errors import ModelNotFound, ProxyError
+from proxy.faults import invalid
 from proxy.models.provenance import UNKNOWN
 from proxy.types import EmbedRequest, EmbedResult, Provenance
 from proxy.wire.answer_models import Floats

@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, RootModel, model_validator
 
-from proxy.errors import InputTooLong, ProxyError, invalid
+from proxy.errors import InputTooLong, ProxyError
+from proxy.faults import invalid
 from proxy.types import EmbedRequest, Provenance
 from proxy.wire.answer_models import Floats
 from proxy.wire.dialect import Dialect, Dimensions, Inputs, ParsedRequest, RenderedError, TaskName, Wire, validated

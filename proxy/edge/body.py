@@ -11,7 +11,8 @@ from proxy.edge.connections import Phase
 from proxy.edge.http_connection import HttpConnection, connection_of
 from proxy.edge.http_server import EXPECTED
 from proxy.edge.inflate import ENCODINGS, BadData, Inflater
-from proxy.errors import BadRequest, BodyTooLarge, Crowded, NotJson, ProxyError, TooSlow, UnsupportedEncoding, invalid
+from proxy.errors import BadRequest, BodyTooLarge, Crowded, NotJson, ProxyError, TooSlow, UnsupportedEncoding
+from proxy.faults import invalid
 from proxy.quoting import quoted, shown
 from proxy.scheduling.memory_budget import RETRY_AFTER_S, Reservation
 

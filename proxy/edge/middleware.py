@@ -17,7 +17,6 @@ from proxy.console.requests import RequestLog, RequestRecord, UsageRecord
 from proxy.edge.inflate import ENCODINGS
 from proxy.errors import (
     BadRequest,
-    Invalid,
     MalformedKey,
     MethodNotAllowed,
     MissingKey,
@@ -26,6 +25,7 @@ from proxy.errors import (
     Unauthorized,
     UnsupportedEncoding,
 )
+from proxy.faults import Invalid
 from proxy.quoting import shown
 from proxy.types import client_of
 from proxy.wire.dialect import ErrorRenderer, RenderedError

@@ -13,7 +13,8 @@ from proxy.embedding import chunk_means
 from proxy.embedding.chunk_means import Document, Span
 from proxy.embedding.token_states import ModelStates
 from proxy.embedding.truncation import MARGIN, at_least, cut_ids, kept
-from proxy.errors import BackendError, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
+from proxy.errors import BackendError, InputTooLong, ProxyError
+from proxy.faults import Invalid, PoisonedInput, invalid
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.tokens.gguf_tokenizer import Tokenizer

@@ -8,7 +8,8 @@ from pathlib import Path
 from proxy.contract.family import Family
 from proxy.embedding.projection import NoProjector, Projection, load_projections
 from proxy.embedding.token_states import TokenStates
-from proxy.errors import BadVector, InputTooLong, Invalid, PoisonedInput, ProxyError, invalid
+from proxy.errors import BadVector, InputTooLong, ProxyError
+from proxy.faults import Invalid, PoisonedInput, invalid
 from proxy.scheduling.entries import Caller
 from proxy.types import Ids, Matrix
 

@@ -15,7 +15,8 @@ from proxy.embedding.multivector import MultiVectors, TokenEmbedder
 from proxy.embedding.preparation import PreparationRules, prepare_inputs, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.embedding.token_states import ModelStates
-from proxy.errors import BackendError, DeadlineExceeded, PoisonedInput, ProxyError
+from proxy.errors import DeadlineExceeded, ProxyError
+from proxy.faults import PoisonedInput
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller, Timing
@@ -78,7 +79,7 @@ class EmbedService:
     async def readiness(self) -> ReadyReport:
         """Ready if every backend can serve a request now."""
         served = self.all_models
-        reasons = await asyncio.gather(*(_reason(model) for model in served.values()))
+        reasons = await asyncio.gather(*(model.why_not_ready() for model in served.values()))
         backends = {name: reason or "ready" for name, reason in zip(served, reasons, strict=True)}
         return ReadyReport(ready=not any(reasons), backends=backends)
 
@@ -228,17 +229,6 @@ def _made_by(provenance: Provenance, token_embedder: TokenEmbedder | None) -> Pr
         if token_embedder
         else provenance
     )
-
-
-async def _reason(model: ServedModel) -> str | None:
-    """Why a request would not be served now."""
-    if model.report().state is State.PAUSED:  # starts on demand, or resumes in a moment: requests wait for it
-        return None
-    try:
-        await model.check()
-    except BackendError as error:
-        return error.message
-    return None
 
 
 def _raise_if_all(failed: Mapping[int, ProxyError], request: EmbedRequest) -> None:

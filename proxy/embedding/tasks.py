@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from proxy.contract.family import INSTRUCTION, Family
-from proxy.errors import Invalid, ModelNotFound, invalid
+from proxy.errors import ModelNotFound
+from proxy.faults import Invalid, invalid
 from proxy.quoting import did_you_mean, quoted
 
 # NIM's way of choosing the role where a client can set only the model.

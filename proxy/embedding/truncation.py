@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sized
 
 import numpy as np
 
-from proxy.errors import InputTooLong, Invalid, invalid
+from proxy.errors import InputTooLong
+from proxy.faults import Invalid, invalid
 from proxy.tokens.special import SpecialTokens
 from proxy.types import Ids
 

@@ -22,13 +22,11 @@ from proxy.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     Draining,
-    Fault,
     InputTooLong,
-    Invalid,
     Overloaded,
-    PoisonedInput,
     ProxyError,
 )
+from proxy.faults import Fault, Invalid, PoisonedInput
 from proxy.types import EmbedRequest, EmbedResult, Matrix, Provenance
 
 _INPUT = re.compile(r"\binput([ .])(\d+)\b")

@@ -10,7 +10,8 @@ from dataclasses import replace
 from proxy.contract.family import Family
 from proxy.contract.front import FrontSettings
 from proxy.embedding.tasks import Route, TaskTable
-from proxy.errors import BackendUnavailable, BadRequest, DeadlineExceeded, PoisonedInput, ProxyError
+from proxy.errors import BackendUnavailable, BadRequest, DeadlineExceeded, ProxyError
+from proxy.faults import PoisonedInput
 from proxy.front.choice import at_once
 from proxy.front.fleet import NodeFleet
 from proxy.front.node_api import reindexed

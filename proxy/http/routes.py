@@ -18,7 +18,7 @@ from proxy.dialects.jobs import Job, Jobs
 from proxy.edge import body
 from proxy.edge.http_connection import connection_of
 from proxy.edge.middleware import CLIENT, REQUEST_ID, STATIC, SUMMARY, USAGE, Handler
-from proxy.errors import Invalid, invalid
+from proxy.faults import Invalid, invalid
 from proxy.http import openapi, pages, raw_floats
 from proxy.http.batches import files as batch_files
 from proxy.http.batches import jobs as batch_jobs

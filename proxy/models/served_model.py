@@ -8,7 +8,8 @@ from functools import partial
 from proxy import metrics
 from proxy.contract.admin import BackendLoad, State
 from proxy.contract.family import Family
-from proxy.errors import BackendLoading, invalid
+from proxy.errors import BackendError, BackendLoading
+from proxy.faults import invalid
 from proxy.llama.client import LlamaClient
 from proxy.llama.token_client import TokenClient, states_of
 from proxy.models.admission import Admission, estimate
@@ -137,6 +138,16 @@ class ServedModel:
         if self._readiness.state is not State.READY:
             raise self._readiness.refusal()
         await self.backend.check()
+
+    async def why_not_ready(self) -> str | None:
+        """Why a request would not be served now; None if it would be, or would wait for a start."""
+        if self._readiness.shown is State.PAUSED:
+            return None
+        try:
+            await self.check()
+        except BackendError as error:
+            return error.message
+        return None
 
     def report(self) -> BackendLoad:
         """Its state and load now."""

@@ -10,7 +10,8 @@ import numpy as np
 import orjson
 
 from proxy import metrics
-from proxy.errors import BackendError, BackendLost, BackendUnavailable, Overloaded, PoisonedInput, ProxyError
+from proxy.errors import BackendError, BackendLost, BackendUnavailable, Overloaded, ProxyError
+from proxy.faults import PoisonedInput
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome, QueuedRequest, QueuedText, TokenizedText
 from proxy.scheduling.quarantine import Suspects

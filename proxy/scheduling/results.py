@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from proxy import metrics
-from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector, PoisonedInput, ProxyError
+from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector, ProxyError
+from proxy.faults import PoisonedInput
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import QueuedText
 from proxy.scheduling.quarantine import Suspects, Verdict, text_digest

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pybase64
 
-from proxy.errors import Invalid, invalid
+from proxy.faults import Invalid, invalid
 from proxy.types import Input
 
 # tiktoken_ext/openai_public.py: the file's digest and special tokens; tiktoken/load.py: its name in tiktoken's cache.

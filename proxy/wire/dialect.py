@@ -20,7 +20,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 from typing_extensions import TypeAliasType, TypedDict
 
-from proxy.errors import Fault, Invalid, ProxyError
+from proxy.errors import ProxyError
+from proxy.faults import Fault, Invalid
 from proxy.quoting import did_you_mean, quoted, shown
 from proxy.types import EmbedRequest, EmbedResult, Encoding, Input, Refused
 from proxy.wire.inputs import inputs_of, items_of

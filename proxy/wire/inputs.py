@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeGuard
 
-from proxy.errors import invalid
+from proxy.faults import invalid
 from proxy.quoting import quoted
 from proxy.types import Input, Refused
 

@@ -13,7 +13,8 @@ from typing import TypeVar
 import numpy as np
 import orjson
 
-from proxy.errors import NotJson, invalid
+from proxy.errors import NotJson
+from proxy.faults import invalid
 
 T = TypeVar("T")
 

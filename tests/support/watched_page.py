@@ -44,7 +44,8 @@ class Watched:
         row = self.page.locator(f"article[aria-labelledby=backend-{card}] dl > div").filter(
             has=self.page.get_by_text(label, exact=True)
         )
-        return await row.locator("dd").inner_text()
+        text: str = await row.locator("dd").inner_text()
+        return text
 
     def on_console(self, message: "ConsoleMessage") -> None:
         if message.type in {"error", "warning"}:

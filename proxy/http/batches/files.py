@@ -10,14 +10,14 @@ from proxy.batches import apis
 from proxy.batches.jobs import ResultFile
 from proxy.batches.uploads import FileRecord, Upload
 from proxy.edge.body import BodyLimits, Form, read_form
-from proxy.errors import invalid
+from proxy.faults import invalid
 from proxy.http.batches.shared import (
-    client_of,
     disk_errors,
     in_thread,
     kept_s_of,
     limit_of,
     number_of,
+    owner_of,
     send_files,
     stored,
 )
@@ -75,7 +75,7 @@ async def delete_file(request: web.Request) -> web.StreamResponse:
 def _found(request: web.Request) -> FileRecord | ResultFile:
     """The uploaded file, or the result, of the path's id. Raises NotFound."""
     files, jobs = stored(request)
-    client, file_id = client_of(request), request.match_info["id"]
+    client, file_id = owner_of(request), request.match_info["id"]
     return jobs.result(client, file_id) or files.get(client, file_id)
 
 
@@ -86,7 +86,7 @@ def _file_answer(request: web.Request, found: FileRecord | ResultFile) -> dict[s
 
 
 def _files_page(request: web.Request) -> dict[str, object]:
-    (files, jobs), client = stored(request), client_of(request)
+    (files, jobs), client = stored(request), owner_of(request)
     found: list[tuple[float, str, FileRecord | ResultFile]] = []
     purpose = request.query.get("purpose")
     if purpose in {None, apis.PURPOSE}:
@@ -112,7 +112,7 @@ def _file_record(request: web.Request, upload: Upload, form: Form) -> FileRecord
         expires_at = created_at + number_of(seconds, "expires_after.seconds", apis.MIN_KEPT_S, apis.MAX_KEPT_S)
     return FileRecord(
         id=upload.id,
-        client=client_of(request),
+        client=owner_of(request),
         filename=form.filename[:MAX_NAME],
         purpose=purpose,
         bytes=upload.size,

@@ -10,7 +10,7 @@ from proxy.batches import apis
 from proxy.batches.jobs import BatchJob, linked, made_of
 from proxy.batches.records import ENDED, BatchApi, ResultKind, new_spec
 from proxy.errors import NotFound
-from proxy.http.batches.shared import client_of, in_thread, kept_s_of, limit_of, send_files, stored
+from proxy.http.batches.shared import in_thread, kept_s_of, limit_of, owner_of, send_files, stored
 from proxy.http.responses import send
 from proxy.quoting import quoted
 from proxy.wire.dialect import validated
@@ -18,7 +18,7 @@ from proxy.wire.dialect import validated
 
 async def create_batch(request: web.Request, body: object) -> web.StreamResponse:
     """`POST /v1/batches`: begin a batch with the requests of an uploaded file."""
-    wire, client = validated(apis.CreateBatchBody, body), client_of(request)
+    wire, client = validated(apis.CreateBatchBody, body), owner_of(request)
 
     def create(asked: web.Request) -> BatchJob:
         files, jobs = stored(asked)
@@ -38,7 +38,7 @@ async def list_batches(request: web.Request) -> web.StreamResponse:
 
     def page(asked: web.Request) -> dict[str, object]:
         jobs = stored(asked)[1]
-        mine, kept_s = jobs.of(client_of(asked)), jobs.storage.limits.kept_s
+        mine, kept_s = jobs.of(owner_of(asked)), jobs.storage.limits.kept_s
         ids = [job.spec.id for job in mine]
         limit, after = limit_of(asked, most=100, usual=20), asked.query.get("after")
         return apis.listed(ids, lambda index: apis.batch_answer(mine[index], kept_s), limit=limit, after=after)
@@ -63,7 +63,7 @@ async def cancel_batch(request: web.Request) -> web.StreamResponse:
 
 async def submit_batch(request: web.Request, body: object) -> web.StreamResponse:
     """`POST /v1/batch/embeddings`: begin a batch with the given inputs, as Jina's API does."""
-    wire, client = validated(apis.BatchEmbeddingsBody, body), client_of(request)
+    wire, client = validated(apis.BatchEmbeddingsBody, body), owner_of(request)
 
     def create(asked: web.Request) -> BatchJob:
         jobs = stored(asked)[1]
@@ -104,7 +104,7 @@ async def delete_batch(request: web.Request) -> web.StreamResponse:
 
 
 def _job(request: web.Request) -> BatchJob:
-    return stored(request)[1].get(client_of(request), request.match_info["id"])
+    return stored(request)[1].get(owner_of(request), request.match_info["id"])
 
 
 def _results(request: web.Request, kind: ResultKind) -> Sequence[Path]:

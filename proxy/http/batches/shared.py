@@ -13,14 +13,15 @@ from proxy.batches.storage import NoStorage
 from proxy.batches.uploads import UploadedFiles
 from proxy.edge.body import UPLOAD_PIECE_BYTES
 from proxy.edge.middleware import CLIENT
-from proxy.errors import BatchesOff, NotFound, StorageFull, invalid
+from proxy.errors import BatchesOff, NotFound, StorageFull
+from proxy.faults import invalid
 
 T = TypeVar("T")
 STORED_JOBS: web.AppKey[BatchJobs | NoStorage] = web.AppKey("batches")
 JSONL = "application/jsonl"
 
 
-def client_of(request: web.Request) -> str:
+def owner_of(request: web.Request) -> str:
     """Whose files and batches the request is about: those of its API key."""
     client: str = request.get(CLIENT, "")
     return client

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.console.requests import CLIENTS, KEPT_REQUESTS, RequestLog, RequestRecord, UsageRecord
+from proxy.console.requests import KEPT_REQUESTS, MAX_CLIENTS, RequestLog, RequestRecord, UsageRecord
 
 
 def record(
@@ -47,11 +47,11 @@ def test_percentiles_are_times_that_were_seen(times: list[float]) -> None:
 def test_who_sends_most_is_first_and_the_list_is_bounded() -> None:
     log = RequestLog()
     log.add(record(client="much", tokens=1000))
-    for number in range(2 * CLIENTS):
+    for number in range(2 * MAX_CLIENTS):
         log.add(record(client=f"once {number}", tokens=1, status=429))
         log.add(record(client="much", tokens=1000))
     clients = log.clients()
-    assert len(clients) == CLIENTS
+    assert len(clients) == MAX_CLIENTS
     name, totals = next(iter(clients.items()))
     assert (name, totals.requests, totals.tokens, totals.failed) == ("much", 401, 401_000, 0)
     assert clients["once 399"].failed == 1

@@ -19,7 +19,8 @@ from proxy.dialects.jina import render
 from proxy.embedding.multivector import MAX_TOKENS, MultiVectors, TokenEmbedder
 from proxy.embedding.projection import Projection
 from proxy.embedding.service import finish
-from proxy.errors import BadVector, InputTooLong, Invalid, PoisonedInput, invalid
+from proxy.errors import BadVector, InputTooLong
+from proxy.faults import Invalid, PoisonedInput, invalid
 from proxy.scheduling.entries import ANYBODY, Caller
 from proxy.types import EmbedResult, Encoding, Ids, Matrix, Provenance
 from proxy.wire import encodings as encode

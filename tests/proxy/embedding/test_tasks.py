@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from proxy.embedding.tasks import TaskTable
-from proxy.errors import Invalid, ModelNotFound
+from proxy.errors import ModelNotFound
+from proxy.faults import Invalid
 from tests.support.stack import family_of
 
 FAMILY = family_of(Path(__file__).parents[3] / "configs" / "families" / "jina-embeddings-v4.toml")

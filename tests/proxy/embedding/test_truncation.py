@@ -5,7 +5,7 @@ import pytest
 from proxy.contract.family import VectorRules
 from proxy.embedding import late_chunking, truncation
 from proxy.embedding.truncation import MAX_READ, cut_ids
-from proxy.errors import Invalid
+from proxy.faults import Invalid
 from proxy.tokens.special import SpecialTokens, special_tokens
 
 

@@ -6,15 +6,8 @@ import numpy as np
 import orjson
 import pytest
 
-from proxy.errors import (
-    BackendError,
-    BackendUnavailable,
-    DeadlineExceeded,
-    InputTooLong,
-    Overloaded,
-    PoisonedInput,
-    ProxyError,
-)
+from proxy.errors import BackendError, BackendUnavailable, DeadlineExceeded, InputTooLong, Overloaded, ProxyError
+from proxy.faults import PoisonedInput
 from proxy.types import EmbedRequest, EmbedResult, Matrix, client_of
 from tests.support.scripted_node import (
     FAMILY,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.errors import InputTooLong, PoisonedInput, ProxyError
+from proxy.errors import InputTooLong, ProxyError
+from proxy.faults import PoisonedInput
 from proxy.front.pieces import MixedSpaces, PieceRules, cut_pieces, merge, size_of
 from proxy.types import EmbedRequest, EmbedResult, Provenance, Refused
 

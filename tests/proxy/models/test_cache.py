@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.contract.settings_file import BadSettings
-from proxy.errors import PoisonedInput
+from proxy.faults import PoisonedInput
 from proxy.models.cache import cached, key_of, open_cache
 from proxy.models.vector_store import DAMAGED_ROWS, OVERHEAD_BYTES
 from proxy.scheduling.entries import Outcome

@@ -4,13 +4,8 @@ import asyncio
 
 import pytest
 
-from proxy.errors import (
-    BackendError,
-    BackendLost,
-    BackendUnavailable,
-    BadVector,
-    PoisonedInput,
-)
+from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector
+from proxy.faults import PoisonedInput
 from proxy.scheduling.entries import Caller
 from proxy.scheduling.quarantine import MAX_FAILURES
 from proxy.scheduling.results import GIVEN_UP_S

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.errors import Invalid
+from proxy.faults import Invalid
 from proxy.quoting import did_you_mean, quoted, shown
 from proxy.types import Input, Refused
 from proxy.wire.inputs import inputs_of, items_of

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
-from proxy.errors import Invalid, NotJson
+from proxy.errors import NotJson
+from proxy.faults import Invalid
 from proxy.types import EmbedRequest
 from proxy.wire.dialect import Parse
 from proxy.wire.json_body import MAX_HALVES, MAX_VALUES, has_more, loads, parsed
