@@ -27,7 +27,7 @@ serve: .venv/installed
 PYTEST := $(BIN)/pytest -n 3 --dist loadgroup
 
 test: .venv/installed-dev # the proxy, the launcher's parts, the engine
-	$(PYTEST) --ignore tests/clients --ignore tests/cluster --ignore tests/system --ignore tests/browser $(ARGS)
+	$(PYTEST) $(addprefix --ignore tests/,browser clients cluster packages system) $(ARGS)
 
 test-system: .venv/installed-dev # the whole product as processes: starts, faults, reloads, an init system
 	$(PYTEST) tests/system $(ARGS)

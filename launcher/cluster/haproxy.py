@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from launcher.errors import LauncherError
-from proxy.contract.front import SPACES_HEADER
+from proxy.contract.admin import SPACES_HEADER
 
 # What a request may have to be sent again when a server dies; a larger buffer costs every request a copy of it.
 BUFFER_BYTES = 65536

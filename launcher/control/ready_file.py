@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 from pydantic import BaseModel
 
-from proxy.contract.front import SPACES_HEADER
+from proxy.contract.admin import SPACES_HEADER
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 

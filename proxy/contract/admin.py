@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+SPACES_HEADER = "X-Trillama-Spaces"  # of `/ready`: one id for the vector spaces of all backends
+
 
 class State(StrEnum):
     """READY and DOWN answer at once; in the other states requests wait."""

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from proxy.contract.family import Family, Positive
 from proxy.contract.settings import EdgeOptions
 from proxy.contract.settings_file import BadSettings, LocalPath, read_toml, validated_settings
 
-SPACES_HEADER = "X-Trillama-Spaces"  # of `/ready`: one id for the vector spaces of all backends
 NodeName = Annotated[str, Field(pattern=r"^[\w.:-]{1,128}$")]
 NodeUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")]
 NODE_LIST: TypeAdapter[dict[str, str]] = TypeAdapter(dict[NodeName, NodeUrl])
@@ -31,6 +30,8 @@ NODE_LIST: TypeAdapter[dict[str, str]] = TypeAdapter(dict[NodeName, NodeUrl])
 
 class FrontSettings(EdgeOptions):
     """The whole file of a Front."""
+
+    model_config = ConfigDict(defer_build=True)  # a tenth of a second, which each command of the launcher would take
 
     family: LocalPath  # the family file, relative to this file; the nodes serve the same family
     nodes: dict[NodeName, NodeUrl] = Field(default_factory=dict)  # the nodes' base URLs, by name

@@ -10,8 +10,8 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from proxy.contract.admin import SPACES_HEADER
 from proxy.contract.family import Family
-from proxy.contract.front import SPACES_HEADER
 from proxy.dialects import jina, ollama, tei
 from proxy.embedding.tasks import Route
 from proxy.errors import ModelNotFound, ModelNotServed

@@ -217,7 +217,7 @@ async def test_reload_says_at_once_what_is_wrong(family: dict[str, object]) -> N
         files = dict(family["models"]["files"])  # type: ignore[index] # made above
         write(serve, {**family, "models": {"files": {**files, "code": "/no/such.gguf"}}})
         code, output = await serve.command("reload")
-        assert code == 1
+        assert code == 66
         assert "/no/such.gguf" in output
         write(serve, {**family, "max_input_tokens": 256})
         code, output = await serve.command("reload")

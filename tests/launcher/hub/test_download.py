@@ -98,13 +98,15 @@ def test_a_download_that_is_cut_continues_where_it_was(hub: Hub, tmp_path: Path)
 
 
 def test_a_download_that_is_reset_continues_where_it_was(hub: Hub, tmp_path: Path) -> None:
-    hub.reset_after = 20 * MIB  # a reset takes what is still in the sockets with it
+    hub.reset_after = 20 * MIB  # a reset takes what is still in the sockets with it, if there is anything
 
     outcome = fetch(hub.env(tmp_path))
 
     assert outcome.path is not None, outcome.error
     assert outcome.path.read_bytes() == CONTENT
-    assert [request.range for request in hub.downloads()] == [None, f"bytes={10 * MIB}-"]
+    first, again = [request.range for request in hub.downloads()]
+    assert first is None
+    assert again in {f"bytes={10 * MIB}-", f"bytes={20 * MIB}-"}
 
 
 def test_two_processes_at_once_download_a_file_once(hub: Hub, tmp_path: Path) -> None:
