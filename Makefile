@@ -45,7 +45,7 @@ screenshots: .venv/installed-browser # the pictures in the docs, by a real Chrom
 	$(BIN)/python -m tests.browser.screenshots
 
 test-vulkan: .venv/installed-dev # a real GPU backend on Mesa's software device (docs/engine.md): a quarter of an hour the first time
-	$(BIN)/trillama engine build --vulkan --if-needed --out .venv/vulkan-engine
+	GGML_VK_VISIBLE_DEVICES=0 $(BIN)/trillama engine build --vulkan --if-needed --out .venv/vulkan-engine
 	TRILLAMA_VULKAN_ENGINE=.venv/vulkan-engine/llama-server $(BIN)/pytest tests/system/test_vulkan.py $(ARGS)
 
 test-wheel: .venv/installed-dev .venv-release/installed # the wheel in a bare environment: about a minute
