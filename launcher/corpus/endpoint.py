@@ -14,6 +14,7 @@ from launcher.arrays import F32
 from launcher.corpus.plan import JobOptions, SpaceFound
 from launcher.errors import ArgumentError, SpaceChanged
 from proxy.bulk.runner import CallFailed, CallRefused, RowError, ServerBusy
+from proxy.contract.admin import LANE_HEADER
 
 _RAW = "application/octet-stream"
 _TIMEOUT = aiohttp.ClientTimeout(total=900, sock_connect=10)
@@ -99,6 +100,7 @@ class EmbeddingEndpoint:
         data = orjson.dumps({name: value for name, value in body.items() if value is not None})
         accept = f"{_RAW}, application/json;q=0.5" if raw else "application/json"
         headers = {"Content-Type": "application/json", "Accept": accept, "Accept-Encoding": "identity"}
+        headers[LANE_HEADER] = "bulk"
         try:
             async with self.session.post(self.url + path, data=data, headers=headers) as response:
                 content = await response.read()

@@ -14,7 +14,7 @@ from launcher.corpus.plan import GivenFile, JobOptions
 from launcher.corpus.rows.sources import reader_of
 from launcher.corpus.session import ServerChoice, reached
 from launcher.printable import Terminal
-from proxy.bulk.runner import BulkRunner, Calls, RowError
+from proxy.bulk.runner import BulkRunner, Calls, RowError, RowFault, ServerBusy
 
 SAMPLE = 512  # texts that are embedded, to see how fast the server is
 COUNTED_AT_ONCE = 16  # calls of texts whose tokens are counted
@@ -57,10 +57,10 @@ async def show_estimate(server: ServerChoice, files: Sequence[GivenFile], option
     async def work(endpoint: EmbeddingEndpoint) -> None:
         space = await reached(endpoint)
         census, tokens = Census(), None
-        if await endpoint.count_tokens(["text"]) is None:
-            await asyncio.to_thread(lambda: sum(1 for _ in census.texts(files)))
-        else:
+        if await _counts_tokens(endpoint):
             tokens = await _counted(endpoint, census.texts(files))
+        else:
+            await asyncio.to_thread(lambda: sum(1 for _ in census.texts(files)))
         began = time.monotonic()
         await _embed(endpoint, census.sample)
         per_s = endpoint.tokens / max(time.monotonic() - began, 1e-3)
@@ -75,6 +75,14 @@ async def show_estimate(server: ServerChoice, files: Sequence[GivenFile], option
         out.say(f"GiB              {size / 2**30:.3f}, {space.dimensions} dimensions as {options.dtype}")
 
     await server.use(options, work)
+
+
+async def _counts_tokens(endpoint: EmbeddingEndpoint) -> bool:
+    """Whether the server counts tokens now; otherwise the sample's must do."""
+    try:
+        return await endpoint.count_tokens(["text"]) is not None
+    except (RowFault, ServerBusy):
+        return False
 
 
 async def _counted(endpoint: EmbeddingEndpoint, texts: Iterator[str]) -> int:

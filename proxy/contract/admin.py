@@ -6,6 +6,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 SPACES_HEADER = "X-Trillama-Spaces"  # of `/ready`: one id for the vector spaces of all backends
+LANE_HEADER = "X-Trillama-Lane"  # of a request; `bulk`: it is in no hurry
 
 
 class State(StrEnum):

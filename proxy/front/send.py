@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from proxy import metrics
+from proxy.contract.admin import LANE_HEADER
 from proxy.errors import (
     BackendError,
     BackendUnavailable,
@@ -189,7 +190,7 @@ def _headers(order: PieceOrder, number: int) -> dict[str, str]:
     if left < math.inf:
         headers["X-Request-Timeout"] = f"{left:.3f}"
     if order.bulk:
-        headers["X-Trillama-Lane"] = "bulk"
+        headers[LANE_HEADER] = "bulk"
     if order.key:
         headers["Authorization"] = f"Bearer {order.key}"
     return headers

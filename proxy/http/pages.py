@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from proxy.contract.admin import SPACES_HEADER
 from proxy.contract.family import Family
-from proxy.dialects import jina, ollama, tei
+from proxy.dialects import ollama, tei
 from proxy.embedding.tasks import Route
 from proxy.errors import ModelNotFound, ModelNotServed
 from proxy.http.responses import load_headers, send
@@ -84,11 +84,6 @@ async def tei_info(request: web.Request) -> web.StreamResponse:
     return await send(
         request, tei.info(request.app[FAMILY].hugging_face_id, made, tokens=limits.input_tokens, items=limits.items)
     )
-
-
-async def count_tokens(request: web.Request, body: object) -> web.StreamResponse:
-    """`POST /v1/embeddings/count_tokens`: the tokens that the body's texts have; no vector is computed."""
-    return await send(request, {"input_tokens": await request.app[SERVICE].count_tokens(jina.parse(body).request)})
 
 
 async def models(request: web.Request) -> web.StreamResponse:

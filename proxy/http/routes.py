@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,13 +16,14 @@ from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
 from proxy.dialects.jobs import Job, Jobs
 from proxy.edge import body
 from proxy.edge.http_connection import connection_of
-from proxy.edge.middleware import CLIENT, REQUEST_ID, STATIC, SUMMARY, USAGE, Handler
+from proxy.edge.middleware import STATIC, SUMMARY, USAGE, Handler
 from proxy.faults import Invalid, invalid
 from proxy.http import openapi, pages, raw_floats
 from proxy.http.batches import files as batch_files
 from proxy.http.batches import jobs as batch_jobs
 from proxy.http.console import api, page
 from proxy.http.pages import FAMILY, SERVICE
+from proxy.http.request_headers import with_headers
 from proxy.http.responses import load_headers, provenance_headers, send
 from proxy.models.admission import estimate
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
@@ -37,7 +37,6 @@ BODY_MEMORY = web.AppKey("body_memory", MemoryBudget)
 RESPONSE_MEMORY = web.AppKey("response_memory", MemoryBudget)
 BODY_LIMITS = web.AppKey("body_limits", body.BodyLimits)
 FLOAT_BYTES = 4
-LANE = "X-Trillama-Lane"
 
 
 def embed_handler(parse: Parse) -> Handler:
@@ -92,6 +91,13 @@ def with_body(page: pages.Page) -> Handler:
     return answer
 
 
+async def count_tokens(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/embeddings/count_tokens`: the tokens that the body's texts have; no vector is computed."""
+    with request.app[BODY_MEMORY].room() as room:
+        parsed = await _parsed_request(request, jina.parse, room)
+        return await send(request, {"input_tokens": await request.app[SERVICE].count_tokens(parsed.request)})
+
+
 async def job_status(request: web.Request) -> web.StreamResponse:
     """`GET /status/{id}`: a job of `/run`, with its output once it is completed."""
     job = request.app[JOBS].fetch(request.match_info["id"])
@@ -105,7 +111,7 @@ async def cancel_job(request: web.Request) -> web.StreamResponse:
 
 
 async def _parsed_request(request: web.Request, parse: Parse, room: Reservation) -> ParsedRequest:
-    return _with_headers(request, await _parsed_body(request, parse, room))
+    return with_headers(request, await _parsed_body(request, parse, room))
 
 
 async def _parsed_body(request: web.Request, parse: Callable[[object], T], room: Reservation) -> T:
@@ -127,45 +133,6 @@ def _size(request: EmbedRequest, family: Family) -> int:
     if not request.multivector or not family.multivector:
         return len(request.inputs) * family.dimensions * FLOAT_BYTES
     return estimate(request.inputs) * family.multivector.dimensions * FLOAT_BYTES
-
-
-def _with_headers(request: web.Request, parsed: ParsedRequest) -> ParsedRequest:
-    """The request with the path's model, the client, its timeout and the request's id. Raises Invalid."""
-    timeout = request.headers.get("X-Request-Timeout")
-    complete = replace(
-        parsed.request,
-        model=_model(request, parsed.request.model),
-        client=request.get(CLIENT, ""),
-        timeout_s=_seconds(timeout) if timeout else None,
-        bulk=_is_bulk(request.headers.get(LANE, "")),
-        request_id=request[REQUEST_ID],
-    )
-    return replace(parsed, request=complete)
-
-
-def _model(request: web.Request, of_body: str | None) -> str | None:
-    """The model in Azure's and Gemini's paths; for a deployment of another name, the body's model."""
-    of_path = request.match_info.get("model")
-    if of_path and (not of_body or request.app[SERVICE].tasks.has_model(of_path)):
-        return of_path
-    return of_body
-
-
-def _is_bulk(lane: str) -> bool:
-    if lane not in {"", "bulk"}:
-        raise invalid(LANE, "must be `bulk`, or absent: then the request's size decides", kind="enum", given=lane)
-    return lane == "bulk"
-
-
-def _seconds(given: str) -> float:
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        message = "must be a finite number of seconds above 0"
-        raise invalid("X-Request-Timeout", message, kind="out_of_range", given=given)
-    return seconds
 
 
 async def _job_response(request: web.Request, job: Job) -> web.StreamResponse:
@@ -208,7 +175,7 @@ ROUTES: Sequence[web.RouteDef] = (
     web.post("/api/pull", with_body(pages.ollama_pull)),
     web.get("/api/version", pages.ollama_version),
     web.get("/info", pages.tei_info),
-    web.post("/v1/embeddings/count_tokens", with_body(pages.count_tokens)),
+    web.post("/v1/embeddings/count_tokens", count_tokens),
     *(web.get(path, pages.models) for path in pages.LISTS),
     web.get("/v1/models/{id}", pages.model),
     web.post("/v1/files", batch_files.upload_file),

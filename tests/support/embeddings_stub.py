@@ -53,6 +53,8 @@ class EmbeddingsStub:
     cheap: bool = False
     fault: Fault = lambda _: None
     bad: Callable[[str], bool] = lambda _: False
+    count_status: int = 404  # of a request to count tokens
+    lanes: set[str | None] = field(default_factory=set)  # that calls asked for
     asked: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     in_flight: int = 0
@@ -64,6 +66,7 @@ class EmbeddingsStub:
         body = orjson.loads(await request.read())
         texts: list[str] = body["input"]
         self.calls += 1
+        self.lanes.add(request.headers.get("X-Trillama-Lane"))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -75,6 +78,9 @@ class EmbeddingsStub:
             return self._answer(texts, body.get("dimensions") or self.dimensions, request.headers.get("Accept", ""))
         finally:
             self.in_flight -= 1
+
+    async def count(self, _: web.Request) -> web.Response:
+        return refused(self.count_status)
 
     def _answer(self, texts: list[str], dimensions: int, accept: str) -> web.Response:
         raw = accept.startswith("application/octet-stream")
@@ -109,6 +115,7 @@ async def embeddings_stub(stub: EmbeddingsStub, port: int = 0) -> AsyncIterator[
     """Serve it on loopback for the block."""
     app = web.Application(client_max_size=2**26)
     app.router.add_post("/v1/embeddings", stub.embed)
+    app.router.add_post("/v1/embeddings/count_tokens", stub.count)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port)

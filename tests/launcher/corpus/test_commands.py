@@ -66,7 +66,9 @@ def test_standard_input_is_kept_so_that_it_can_be_resumed(run: Run, stub: Embedd
     assert stub.asked["three"] == 2
 
 
-def test_a_dry_run_says_what_it_would_take(run: Run, stub: EmbeddingsStub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [404, 429, 502])
+def test_a_dry_run_says_what_it_would_take(run: Run, stub: EmbeddingsStub, tmp_path: Path, status: int) -> None:
+    stub.count_status = status
     corpus = tmp_path / "c.txt"
     corpus.write_text("".join(f"text {row:04}\n" for row in range(1000)) + "\n", encoding="utf-8")
     said = run("corpus", "run", str(corpus), "--out", str(tmp_path / "out"), "--dry-run", "--url", stub.url)
@@ -75,6 +77,7 @@ def test_a_dry_run_says_what_it_would_take(run: Run, stub: EmbeddingsStub, tmp_p
     assert "tokens           about 10000" in said.out
     assert "8 dimensions as float32" in said.out
     assert not (tmp_path / "out").exists()
+    assert stub.lanes == {"bulk"}
 
 
 def test_what_is_missing_is_said(run: Run, stub: EmbeddingsStub, tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+"""A Front with keys of its own, as a process before a node that is scripted."""
+
+from tests.support.front import front
+from tests.support.scripted_node import body, hangs, scripted_nodes
+from tests.support.stack import FAMILY_FILE, Stack, family_of
+
+COUNT = "/v1/embeddings/count_tokens"
+
+
+async def test_tokens_are_counted_with_the_clients_key_and_within_its_time() -> None:
+    async with scripted_nodes("a") as nodes:
+        node = nodes["a"]
+        node.stub.family = family_of(FAMILY_FILE)
+        node.always = body(b'{"input_tokens": 7}')
+        async with front({"a": node.url}, api_keys=["first", "second"]) as running:
+            server, key = Stack(url=running.url, models={}, engines={}), {"Authorization": "Bearer second"}
+            counted = await server.post({"input": "hello"}, COUNT, **key)
+            assert (counted.status, counted.json) == (200, {"input_tokens": 7})
+            assert node.headers[-1]["Authorization"] == "Bearer second"
+            node.always = hangs
+            late = await server.post({"input": "hello"}, COUNT, **key, **{"X-Request-Timeout": "0.2"})
+            assert late.status == 504
