@@ -32,6 +32,7 @@ from launcher.cluster.nodes import (
 )
 from launcher.errors import ConfigError
 from launcher.supervision.kept import KeptProgram
+from proxy.bulk.durable import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -191,9 +192,8 @@ class Director:
 
     def _remember(self, **changes: object) -> None:
         self._remembered = self._remembered.model_copy(update=changes)
-        new = self._state.with_suffix(".new")
-        new.write_text(self._remembered.model_dump_json(), encoding="utf-8")
-        new.replace(self._state)
+        content = self._remembered.model_dump_json().encode()
+        write_durably(self._state, lambda file: file.write(content))
 
     async def _end_nodes(self) -> None:
         """End the nodes on all hosts; without Ray's answer within ENDING_S they end when their hosts lose the head."""

@@ -13,6 +13,8 @@ from proxy.contract.admin import SPACES_HEADER
 BUFFER_BYTES = 65536
 _LONGEST_REQUEST = "660s"  # more than a server's own limit, which answers with a reason
 
+_ONCE = ("/run", "/v1/batches", "/v1/batch/embeddings", "/v1/files")
+
 _COMMON = """\
 # Written by `trillama cluster {command}`.
 global
@@ -28,13 +30,16 @@ defaults
     timeout http-keep-alive 65s
     option http-keep-alive
     http-reuse safe
-    # Embedding is pure, so a POST may be sent twice; only a request that fits the buffer can be.
+    option forwardfor
+    # Embedding is pure, so a POST may be sent twice; only a request that fits the buffer can be. Not one that makes
+    # a job or a file: there would be two.
     retries 3
     option redispatch 1
     retry-on conn-failure empty-response 503
 
 frontend trillama
     bind {bind}
+    http-request disable-l7-retry if {{ path {once} }}
     default_backend {backend}
 """
 _FRONTS = """
@@ -83,4 +88,7 @@ def nodes_configuration(address: str, port: int, urls: Sequence[str], spaces: st
 
 
 def _common(command: str, bind: str, backend: str) -> str:
-    return _COMMON.format(command=command, buffer=BUFFER_BYTES, longest=_LONGEST_REQUEST, bind=bind, backend=backend)
+    once = " ".join(_ONCE)
+    return _COMMON.format(
+        command=command, buffer=BUFFER_BYTES, longest=_LONGEST_REQUEST, bind=bind, backend=backend, once=once
+    )

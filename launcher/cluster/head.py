@@ -101,7 +101,10 @@ async def _head(cluster: Cluster, options: HeadOptions, out: Terminal) -> None:
     front, state = cluster.config.front, state_dir() / "cluster"
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with private_folder(runtime_base()) as folder:
-        with listen(HostConfig(host=front.host, port=front.port)) as listener, _fronts(cluster, folder) as fronts:
+        with (
+            listen(HostConfig(host=front.host, port=front.port)) as listener,
+            _fronts(cluster, folder, state) as fronts,
+        ):
             address, port = listener.getsockname()[:2]
             url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
             controls = [one.control for one in fronts]
@@ -163,23 +166,24 @@ def _ray_programs(cluster: Cluster, options: HeadOptions, folder: Path, state: P
 
 
 @contextmanager
-def _fronts(cluster: Cluster, folder: Path) -> Iterator[list[_FrontPlace]]:
-    """The Fronts' sockets and files."""
+def _fronts(cluster: Cluster, folder: Path, state: Path) -> Iterator[list[_FrontPlace]]:
+    """The Fronts' sockets and files. All keep their batches in one folder, so any of them answers for each."""
+    batches = cluster.config.proxy.batches_dir or state / "batches"
     (folder / "family.toml").write_bytes(cluster.family_file.read_bytes())
     with ExitStack() as stack:
         places = []
         for number in range(1, cluster.config.front.fronts + 1):
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
             place = _FrontPlace(listener, folder / f"front-{number}.toml", folder / f"front-{number}.sock")
-            _write_settings(cluster, place, folder)
+            _write_settings(cluster, place, folder, batches)
             places.append(place)
         yield places
 
 
-def _write_settings(cluster: Cluster, place: _FrontPlace, folder: Path) -> None:
+def _write_settings(cluster: Cluster, place: _FrontPlace, folder: Path, batches: Path) -> None:
     config = cluster.config
     settings = FrontSettings(
-        **config.proxy.model_dump(exclude_unset=True),
+        **{**config.proxy.model_dump(exclude_unset=True), "batches_dir": batches},
         family=folder / "family.toml",
         piece_texts=config.front.piece_texts,
         spaces=config.front.spaces,

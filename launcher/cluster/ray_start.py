@@ -144,7 +144,9 @@ def found_token(given: Path | None) -> Path:
 def checked_token(path: Path) -> Path:
     """The path. Raises ConfigError for a token that others may read, or that is empty."""
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise ConfigError(f"{path} may be read by others, and who has it runs programs on every host: chmod 600 {path}")
+        raise ConfigError(
+            f"{path} may be read by others, and whoever has it can run programs on every host: chmod 600 {path}"
+        )
     if not path.read_text(encoding="utf-8").strip():
         raise ConfigError(f"{path} is empty: remove it, and the head makes another")
     return path

@@ -1,4 +1,4 @@
-"""A part on its way: which texts of its rows are sent, in which calls, and what came of each row."""
+"""A part on its way: which texts of its rows are sent, in which calls, and how each row ended."""
 
 import hashlib
 from collections import OrderedDict

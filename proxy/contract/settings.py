@@ -71,10 +71,6 @@ class EdgeOptions(Strict):
     """What users may set of how clients are served, whatever computes the vectors."""
 
     api_keys: ApiKeys = ()  # keys that clients must send one of; without any, whoever reaches the port is served
-    # keys whose owners may also restart, pause and reload in the console, and read the backends' logs there; without
-    # any, and without `api_keys`, whoever uses the server from its own machine may
-    admin_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    console: bool = True  # the page at `/` for browsers, with what it asks below `/console/`
     default_task: str | None = None  # of a request that names none; without it the family's
     model_aliases: dict[str, str] = Field(default_factory=dict)  # other names of the model that clients may ask for
     # what token ids in a request are: OpenAI's vocabulary, the model's own, or refused
@@ -129,6 +125,10 @@ class EdgeOptions(Strict):
 class ProxyOptions(EdgeOptions):
     """What users may set: `[proxy]` in the host's file, and the top level of the proxy's own file."""
 
+    # keys whose owners may also restart, pause and reload in the console, and read the backends' logs there; without
+    # any, and without `api_keys`, whoever uses the server from its own machine may
+    admin_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    console: bool = True  # the page at `/` for browsers, with what it asks below `/console/`
     # of one backend's queue; beyond it 429. Roughly what a fast GPU computes within `request_timeout_s`
     max_queued_tokens: Positive = 2**22
     serial_backends: bool = False  # one batch at a time over all backends; set where no GPU computes

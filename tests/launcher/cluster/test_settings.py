@@ -30,6 +30,7 @@ def test_an_empty_file_is_a_cluster_on_this_machine(tmp_path: Path) -> None:
     ("text", "fault"),
     [
         ("[front]\nprt = 1", "front.prt: there is no such setting; did you mean port?"),
+        ("[proxy]\nconsole = true", "proxy.console: there is no such setting"),
         ("[scale]\nmin_nodes = 3\nmax_nodes = 2", "max_nodes = 2 is less than min_nodes = 3"),
         ("[proxy]\napi_keys = []", "is empty, and would serve everybody"),
         ("[ray]\nport = 65500", "ray.port"),
@@ -84,6 +85,12 @@ def test_haproxy_before_nodes_asks_for_their_vector_space() -> None:
     text = nodes_configuration("10.0.0.1", 8080, ["http://gpu1:8080", "http://gpu2:8080"], "abc")
     assert "http-check expect hdr name X-Trillama-Spaces value abc" in text
     assert "server node-2 gpu2:8080" in text
+
+
+def test_what_makes_a_job_is_never_sent_twice() -> None:
+    for text in (fronts_configuration(7, [1]), nodes_configuration("::1", 8080, ["http://gpu1:8080"], "abc")):
+        assert "disable-l7-retry if { path /run /v1/batches /v1/batch/embeddings /v1/files }" in text
+        assert "option forwardfor" in text
 
 
 def test_haproxy_before_fronts_listens_on_the_heads_socket() -> None:
