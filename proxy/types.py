@@ -106,7 +106,10 @@ class ServiceLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyReport:
-    """Whether requests are served now; for each backend, and each node of a Front, `ready` or why it is not."""
+    """Whether requests are served now; for each backend, and each node of a Front, `ready` or why it is not.
+
+    A Front with API keys has how many nodes are `ready` and `not ready` in place of their names.
+    """
 
     ready: bool
     backends: Mapping[str, str]

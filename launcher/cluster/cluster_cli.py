@@ -2,10 +2,13 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
+from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.live import Live
@@ -25,6 +28,7 @@ from launcher.fleet.address import server_url
 from launcher.settings.folders import runtime_base
 from launcher.terminal.options import EXIT_CODES, Demo, Tiny, settings_of, stdout
 from launcher.terminal.signals import until_signal
+from proxy.contract.front import NODE_LIST
 
 _REFRESH_S = 1.0
 WAITS_S = 660.0  # for a node's last pieces: as long as a request may take
@@ -74,8 +78,7 @@ def join(
 ) -> None:
     """Let this host serve in a cluster until Ctrl-C: Ray starts `trillama serve` here, checks and restarts it."""
     ray_start.check_installed()
-    name, _, given = head.partition(":")
-    port = int(given) if given.isdigit() else RayOptions.model_fields["port"].default
+    name, port = head_address(head)
     own = address or ray_start.own_address(name, port)
     token, node = ray_start.found_token(token_file), _node(own, config, demo=demo, tiny=tiny, argv=node_argv)
     place = RayPlace(
@@ -85,14 +88,13 @@ def join(
         object_store_bytes=RayOptions.model_fields["object_store_bytes"].default,
         node=True,
     )
-    asyncio.run(run_join(f"{name}:{port}", place, token, node))
+    asyncio.run(run_join(f"[{name}]:{port}" if ":" in name else f"{name}:{port}", place, token, node))
 
 
 @cluster_app.command(epilog=EXIT_CODES)
 def front(cluster: ClusterFile, node: Nodes) -> None:
     """Run the endpoint alone, without Ray, in front of nodes that run elsewhere under services of their own."""
-    urls = {server_url(one).split("://")[1]: server_url(one) for one in node}
-    asyncio.run(run_head(load_cluster(cluster), HeadOptions(urls=urls), stdout))
+    asyncio.run(run_head(load_cluster(cluster), HeadOptions(urls=node_urls(node)), stdout))
 
 
 @cluster_app.command("status", epilog=EXIT_CODES)
@@ -145,11 +147,39 @@ def haproxy(
     spaces: Annotated[str | None, typer.Option(help="The nodes' vector spaces [default: the first node's].")] = None,
 ) -> None:
     """Print a haproxy.cfg for nodes that run as services of their own: no Ray and no Front, for small requests."""
-    urls = [server_url(one) for one in node]
+    urls = list(node_urls(node).values())
     wanted = spaces or asyncio.run(served_spaces(urls[0]))
     if not wanted:
         raise NotRunning(f"{urls[0]} does not say which vector spaces it serves: start it, or give --spaces")
     sys.stdout.write(nodes_configuration(host, port, urls, wanted))
+
+
+def node_urls(given: Sequence[str]) -> dict[str, str]:
+    """The nodes' URLs by host and port, as a Front takes them. Raises ArgumentError."""
+    urls = [server_url(one) for one in given]
+    for url in urls:
+        try:
+            NODE_LIST.validate_python({_name_of(url): url})
+        except ValidationError as error:
+            raise ArgumentError(f"--node {url} is not the address of a node: give one like http://gpu1:8080") from error
+    return {_name_of(url): url for url in urls}
+
+
+def _name_of(url: str) -> str:
+    return urlsplit(url).netloc.replace("[", "").replace("]", "")
+
+
+def head_address(given: str) -> tuple[str, int]:
+    """The host and the port of HOST, HOST:PORT, or an IPv6 address, in brackets if a port follows."""
+    text = f"[{given}]" if given.count(":") > 1 and "[" not in given else given
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.netloc != text:
+        raise ArgumentError(f"{given!r} is not the address of a head: give its host, or host:port")
+    return host, port or RayOptions.model_fields["port"].default
 
 
 def _node(address: str, config: Path | None, *, demo: bool, tiny: bool, argv: list[str] | None) -> NodeCommand:

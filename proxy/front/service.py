@@ -80,14 +80,14 @@ class FrontService:
         return ServiceLoad(queue_tokens=load.queued_tokens, tokens_per_s=load.tokens_per_s)
 
     async def readiness(self) -> ReadyReport:
-        """Ready if one node is."""
-        backends = dict.fromkeys(row.backend for row in self._family.tasks.values())
-        nodes = self.nodes.states()
-        return ReadyReport(
-            ready="ready" in nodes.values(),
-            backends={name: self.nodes.state_of(name) for name in backends},
-            nodes=nodes,
-        )
+        """Ready if one node is. With API keys it names no node, as `/ready` needs none."""
+        names = dict.fromkeys(row.backend for row in self._family.tasks.values())
+        nodes, backends = self.nodes.states(), {name: self.nodes.state_of(name) for name in names}
+        ready = sum(state == "ready" for state in nodes.values())
+        if self._settings.api_keys:
+            nodes = {"ready": str(ready), "not ready": str(len(nodes) - ready)}
+            backends = {name: "ready" if one == "ready" else "no node serves it" for name, one in backends.items()}
+        return ReadyReport(ready=ready > 0, backends=backends, nodes=nodes)
 
     def drain(self) -> None:
         """Reject requests that wait for a node; pieces in flight complete."""

@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from launcher.cluster import ray_start
-from launcher.cluster.cluster_cli import cluster_app
+from launcher.cluster.cluster_cli import cluster_app, head_address, node_urls
 from launcher.cluster.haproxy import fronts_configuration, nodes_configuration
 from launcher.cluster.settings import RAY_PORTS, load_cluster
-from launcher.errors import ConfigError, LauncherError
+from launcher.errors import ArgumentError, ConfigError, LauncherError
 
 
 def written(folder: Path, text: str) -> Path:
@@ -85,6 +85,29 @@ def test_haproxy_before_nodes_asks_for_their_vector_space() -> None:
     text = nodes_configuration("10.0.0.1", 8080, ["http://gpu1:8080", "http://gpu2:8080"], "abc")
     assert "http-check expect hdr name X-Trillama-Spaces value abc" in text
     assert "server node-2 gpu2:8080" in text
+
+
+def test_nodes_are_given_as_a_front_takes_them() -> None:
+    assert node_urls(["http://gpu1:8080/v1", "[::1]:8080"]) == {
+        "gpu1:8080": "http://gpu1:8080",
+        "::1:8080": "http://[::1]:8080",
+    }
+    for given in ("http://gpu1:8080/path", "http://user:pass@gpu1:8080"):
+        with pytest.raises(ArgumentError, match="is not the address of a node"):
+            node_urls([given])
+
+
+def test_a_head_is_a_host_with_or_without_a_port() -> None:
+    given = ("gpu1", "gpu1:7000", "[fd00::1]:7000", "fd00::1")
+    assert [head_address(one) for one in given] == [
+        ("gpu1", 6379),
+        ("gpu1", 7000),
+        ("fd00::1", 7000),
+        ("fd00::1", 6379),
+    ]
+    for wrong in ("", "gpu1:port", "gpu1/path", ":7000"):
+        with pytest.raises(ArgumentError):
+            head_address(wrong)
 
 
 def test_what_makes_a_job_is_never_sent_twice() -> None:

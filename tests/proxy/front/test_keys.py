@@ -1,7 +1,7 @@
 """A Front with keys of its own, as a process before a node that is scripted."""
 
 from tests.support.front import front
-from tests.support.scripted_node import body, hangs, scripted_nodes
+from tests.support.scripted_node import body, fronted, hangs, scripted_nodes
 from tests.support.stack import FAMILY_FILE, Stack, family_of
 
 COUNT = "/v1/embeddings/count_tokens"
@@ -20,3 +20,14 @@ async def test_tokens_are_counted_with_the_clients_key_and_within_its_time() -> 
             node.always = hangs
             late = await server.post({"input": "hello"}, COUNT, **key, **{"X-Request-Timeout": "0.2"})
             assert late.status == 504
+
+
+async def test_with_keys_readiness_names_no_node() -> None:
+    async with scripted_nodes("secret") as nodes:
+        nodes["secret"].backends = {"retrieval": "down"}
+        async with fronted(nodes, api_keys=["key"]) as service:
+            report = await service.readiness()
+            assert (report.ready, report.nodes) == (False, {"ready": "0", "not ready": "1"})
+            assert set(report.backends.values()) == {"no node serves it"}
+        async with fronted(nodes) as service:
+            assert set((await service.readiness()).nodes) == {"secret"}
