@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -76,8 +75,6 @@ async def _run(
         ):
             host, port = listener.getsockname()[:2]
             logging.getLogger("proxy").info("listening on %s port %d", host, port)
-            if isinstance(settings, FrontSettings) and settings.ready_file:
-                _announce(settings.ready_file, host, port)
             await stop.wait()
 
 
@@ -113,14 +110,6 @@ def _console_facts(settings: ProxySettings, family: Family, service: EmbedServic
         needs_key=bool(settings.api_keys),
         has_admin_keys=bool(settings.admin_keys),
     )
-
-
-def _announce(file: Path, host: str, port: int) -> None:
-    """Write the ready file, whole or not at all."""
-    name = f"[{host}]" if ":" in host else host
-    made = file.with_name(f"{file.name}.{os.getpid()}")
-    made.write_text(json.dumps({"url": f"http://{name}:{port}", "pid": os.getpid()}), encoding="utf-8")
-    made.replace(file)
 
 
 def _listener(settings: ProxySettings | FrontSettings, fd: int | None) -> socket.socket:

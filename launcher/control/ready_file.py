@@ -10,6 +10,7 @@ import aiohttp
 import orjson
 from pydantic import BaseModel
 
+from launcher.host.disk import atomic_file
 from proxy.contract.admin import SPACES_HEADER
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
@@ -67,6 +68,5 @@ async def _ignored(_: str) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(content)
-    new.replace(path)
+    with atomic_file(path) as unfinished:
+        unfinished.write_bytes(content)

@@ -6,10 +6,7 @@ A Front is a proxy whose vectors are computed by *nodes*: whole trillama servers
 - `PUT /nodes`: a JSON object {name: URL} replaces the list of nodes. Pieces in flight on a node that is not in the new
   list complete. 204; 422 with the faults as text, and the list stays as it was.
 - `GET /nodes`: a JSON object {name: NodeReport}.
-- `GET /load`: a FrontLoad, for autoscaling.
 - `POST /accept`, `POST /finish`: as of any proxy; see `proxy.http.admin`.
-
-The ready file is written once the Front listens, as JSON: `url`, `pid`.
 """
 
 from collections.abc import Mapping
@@ -45,7 +42,6 @@ class FrontSettings(EdgeOptions):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080  # 0: a free one
     drain_s: Annotated[float, Field(ge=0)] = 10.0  # how long requests may take when the Front ends
     control: Path | None = None  # the UNIX socket of the control API
-    ready_file: Path | None = None  # written once it listens: JSON with its `url` and `pid`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ class Space(NamedTuple):
 
     @property
     def shown(self) -> str:
-        return f"{self.quantization} ({self.id})" if self.quantization else self.id
+        return f"{self.id} ({self.quantization})" if self.quantization else self.id
 
 
 def conflict(spaces: Mapping[str, Space], pinned: Mapping[str, Space]) -> str | None:
@@ -22,10 +22,7 @@ def conflict(spaces: Mapping[str, Space], pinned: Mapping[str, Space]) -> str | 
     for backend, space in spaces.items():
         wanted = pinned.get(backend)
         if wanted and UNKNOWN_SPACE not in {space.id, wanted.id} and space.id != wanted.id:
-            ours, theirs = wanted.quantization, space.quantization
-            if not ours or not theirs or ours == theirs:
-                ours, theirs = wanted.shown, space.shown
-            return f"other vector space: {backend} {theirs}, the cluster serves {ours}"
+            return f"other vector space: {backend} {space.shown}, the cluster serves {wanted.shown}"
     return None
 
 

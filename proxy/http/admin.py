@@ -7,7 +7,7 @@ its files are updated starts the new proxy.
 - `POST /lanes/{name}/hold`: send it nothing more; responds once nothing is in flight there. Requests for it wait. The
   body, a text, is the reason given to those that time out.
 - `POST /lanes/{name}/release`: resume.
-- `PUT /nodes`, `GET /nodes`, `GET /load`: of a Front; see `proxy.contract.front`.
+- `PUT /nodes`, `GET /nodes`: of a Front; see `proxy.contract.front`.
 - `POST /accept`: start accepting connections, if it was started with `--take-over`.
 - `POST /finish`: accept no more connections, answer all requests received, and end.
 """
@@ -84,10 +84,7 @@ def node_routes(nodes: ControlledNodes) -> list[web.RouteDef]:
             raise web.HTTPUnprocessableEntity(text=str(error)) from error
         return web.Response(status=204)
 
-    async def load(_: web.Request) -> web.Response:
-        return _json(nodes.load())
-
-    return [web.get("/nodes", reports), web.put("/nodes", replace), web.get("/load", load)]
+    return [web.get("/nodes", reports), web.put("/nodes", replace)]
 
 
 def _handover_routes(acceptor: Acceptor) -> list[web.RouteDef]:

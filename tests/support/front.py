@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -113,15 +114,23 @@ async def front(
 ) -> AsyncIterator[RunningFront]:
     """A Front before those nodes, once `ready` of them are ready; without it all."""
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:
-        file, ready_file, log, control = (Path(folder, name) for name in ("front.toml", "ready", "log", "control"))
-        config = {"family": str(FAMILY_FILE), "port": 0, "control": str(control), "ready_file": str(ready_file)}
+        file, log, control = (Path(folder, name) for name in ("front.toml", "log", "control"))
+        config = {"family": str(FAMILY_FILE), "port": 0, "control": str(control)}
         file.write_text(tomli_w.dumps({**config, **settings, "nodes": dict(nodes)}), encoding="utf-8")
         argv = (sys.executable, "-P", "-m", "proxy", "--front", str(file))
         async with running(argv, env=os.environ, grace_s=10, output=log) as process:
-            url = str((await _written(ready_file, process, log))["url"])
-            one = RunningFront(url, control, log, process)
+            one = RunningFront(await _listening(process, log), control, log, process)
             await one.until_ready(len(nodes) if ready is None else ready)
             yield one
+
+
+async def _listening(process: asyncio.subprocess.Process, output: Path) -> str:
+    """The URL that a Front says it listens at, once it does."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not (said := re.search(r"listening on (\S+) port (\d+)", output.read_text(encoding="utf-8"))):
+            assert process.returncode is None, last_lines(output, 20)
+            await asyncio.sleep(0.01)
+    return f"http://{said[1]}:{said[2]}"
 
 
 async def _written(file: Path, process: asyncio.subprocess.Process, output: Path) -> dict[str, object]:

@@ -19,6 +19,7 @@ from launcher.cluster.in_ray import node
 from launcher.cluster.nodes import ABSENT, SEEN, WANTED, HostReports, Seen, Wanted
 from launcher.cluster.ray_start import NODE_RESOURCE
 from launcher.cluster.settings import load_cluster
+from launcher.host.disk import atomic_file
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,8 @@ def _seen(hosts: tuple[str, ...], reports: HostReports) -> Seen:
 
 
 def _write(path: Path, seen: Seen) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(seen.model_dump_json(), encoding="utf-8")
-    new.replace(path)
+    with atomic_file(path) as unfinished:
+        unfinished.write_text(seen.model_dump_json(), encoding="utf-8")
 
 
 def main() -> None:

@@ -193,7 +193,9 @@ async def test_a_node_of_another_space_is_not_used_and_says_why() -> None:
         nodes["b"].stub.quantization = "Q4_K_M"
         service.nodes.replace({name: node.url for name, node in nodes.items()})
         await until(lambda: "other" in service.nodes.states()["b"])
-        assert service.nodes.states()["b"] == "other vector space: retrieval Q4_K_M, the cluster serves Q8_0"
+        a, b = (nodes[name].stub.space("retrieval") for name in "ab")
+        wanted = f"other vector space: retrieval {b} (Q4_K_M), the cluster serves {a} (Q8_0)"
+        assert service.nodes.states()["b"] == wanted
         check(await service.embed(EmbedRequest(inputs=TEXTS)), TEXTS)
         assert not nodes["b"].pieces
 

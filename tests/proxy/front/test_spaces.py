@@ -5,18 +5,18 @@ from proxy.front.spaces import UNKNOWN_SPACE, Space, conflict, repinned
 Q8, Q4 = Space("space-of-q8", "Q8_0"), Space("space-of-q4", "Q4_K_M")
 
 
-def test_another_space_is_named_by_its_quantisation() -> None:
+def test_another_space_is_named_by_its_id_and_quantisation() -> None:
     assert conflict({"code": Q8, "retrieval": Q4}, {"retrieval": Q8}) == (
-        "other vector space: retrieval Q4_K_M, the cluster serves Q8_0"
+        "other vector space: retrieval space-of-q4 (Q4_K_M), the cluster serves space-of-q8 (Q8_0)"
     )
 
 
 def test_another_space_of_the_same_quantisation_is_named_by_its_id() -> None:
     assert conflict({"code": Space("x", "Q8_0")}, {"code": Q8}) == (
-        "other vector space: code Q8_0 (x), the cluster serves Q8_0 (space-of-q8)"
+        "other vector space: code x (Q8_0), the cluster serves space-of-q8 (Q8_0)"
     )
     assert conflict({"code": Q4}, {"code": Space("space-of-q8")}) == (
-        "other vector space: code Q4_K_M (space-of-q4), the cluster serves space-of-q8"
+        "other vector space: code space-of-q4 (Q4_K_M), the cluster serves space-of-q8"
     )
 
 
