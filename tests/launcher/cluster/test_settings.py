@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from launcher.cluster import ray_start
+from launcher.cluster import head, ray_start
 from launcher.cluster.cluster_cli import cluster_app, head_address, node_urls
 from launcher.cluster.haproxy import fronts_configuration, nodes_configuration
 from launcher.cluster.settings import RAY_PORTS, load_cluster
 from launcher.errors import ArgumentError, ConfigError, LauncherError
+from proxy.contract.front import load_front_settings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -118,3 +119,13 @@ def test_what_makes_a_job_is_never_sent_twice() -> None:
 
 def test_haproxy_before_fronts_listens_on_the_heads_socket() -> None:
     assert "bind fd@7" in fronts_configuration(7, [1, 2])
+
+
+@pytest.mark.parametrize("own", ["", "batches"])
+def test_the_fronts_of_a_head_keep_batches_in_one_folder(tmp_path: Path, own: str) -> None:
+    text = f'[proxy]\nbatches_dir = "{tmp_path / own}"' if own else ""
+    state = tmp_path / "state"
+    with head._fronts(load_cluster(written(tmp_path, text)), tmp_path, state) as fronts:  # noqa: SLF001 # no Ray needed
+        kept = {load_front_settings(one.file)[0].batches_dir for one in fronts}
+    assert len(fronts) == 2
+    assert kept == {tmp_path / own if own else state / "batches"}
