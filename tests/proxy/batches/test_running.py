@@ -230,6 +230,13 @@ async def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
     kept.jobs.storage.take(2**20)  # counted again
 
 
+def test_an_input_that_does_not_fit_is_not_made_to_its_end(tmp_path: Path) -> None:
+    kept, lines = opened(tmp_path, total_bytes=10_000), ({"custom_id": f"{n}" * 1000} for n in itertools.count())
+    with pytest.raises(StorageFull):
+        kept.jobs.create(new_spec("me", BatchApi.JINA), made_of(lines, kept.jobs.storage))
+    assert not list(kept.jobs.storage.jobs.iterdir())
+
+
 async def test_what_is_too_old_is_deleted(tmp_path: Path) -> None:
     kept = opened(tmp_path)
     files, old = UploadedFiles(kept.jobs.storage), time.time() - 2 * LIMITS.kept_s
