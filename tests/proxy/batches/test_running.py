@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import itertools
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -261,6 +262,15 @@ async def test_what_is_too_old_is_deleted(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         kept.jobs.get("me", ended.spec.id)
     assert [one.id for one in files.of("me")] == names[2:]
+
+
+def test_what_a_crash_left_of_a_job_is_deleted(kept: Kept) -> None:
+    made = [kept.begin(1).folder for _ in range(3)]
+    old, new = [folder.rename(folder.with_name(f".{folder.name}")) for folder in made[:2]]
+    for folder in (old, made[2]):
+        os.utime(folder, (0, 0))
+    kept.jobs.delete_old()
+    assert set(kept.jobs.storage.jobs.iterdir()) == {new, made[2]}
 
 
 def test_each_key_has_one_job_at_a_time(kept: Kept) -> None:
