@@ -136,7 +136,7 @@ class BatchJobs:
         return result
 
     def results_of(self, client: str) -> Iterator[tuple[BatchJob, ResultKind]]:
-        """What the key's jobs that have ended came to."""
+        """The results of the key's jobs that have ended."""
         for job in self.of(client):
             if job.state.status in ENDED:
                 yield from ((job, kind) for kind in ResultKind if job.has(kind))

@@ -25,7 +25,7 @@ FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, err
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """What a line came to, as a line of JSON."""
+    """The result of a line, as a line of JSON."""
 
     kind: ResultKind
     json: bytes
