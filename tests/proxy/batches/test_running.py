@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from proxy.batches.jobs import INPUT, PARTS, BatchJob, BatchJobs, made_of
 from proxy.batches.lines import PART_LINES, LineRules, parts_to_do
 from proxy.batches.owner import BatchOwner, due
 from proxy.batches.records import ENDED, BatchApi, BatchState, BatchStatus, ResultKind, new_spec
+from proxy.batches.results import LineResult, write_part
 from proxy.batches.run import RunContext
 from proxy.batches.storage import BatchLimits, BatchStorage, bytes_kept
 from proxy.batches.uploads import FileRecord, UploadedFiles
@@ -236,6 +238,22 @@ def test_an_input_that_does_not_fit_is_not_made_to_its_end(tmp_path: Path) -> No
     with pytest.raises(StorageFull):
         kept.jobs.create(new_spec("me", BatchApi.JINA), made_of(lines, kept.jobs.storage))
     assert not list(kept.jobs.storage.jobs.iterdir())
+
+
+def test_a_line_of_many_vectors_is_written_in_slices(kept: Kept) -> None:
+    vectors = np.random.default_rng(0).standard_normal((512, 2048), dtype=np.float32)
+    line, rows = LineResult(ResultKind.OUTPUT, {"data": [{"embedding": one} for one in vectors]}), RowRange(0, 0, 1)
+    job = kept.begin(1)
+    ledger = job.ledger()
+    tracemalloc.start()
+    try:
+        assert write_part(ledger, kept.jobs.storage, rows, [line]) is None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    (found,) = found_in(job)
+    assert np.array_equal(np.array([one["embedding"] for one in found["data"]], dtype=np.float32), vectors)  # type: ignore[attr-defined]
+    assert peak < job.results(ResultKind.OUTPUT)[0].stat().st_size / 5
 
 
 async def test_what_is_too_old_is_deleted(tmp_path: Path) -> None:
