@@ -35,7 +35,7 @@ async def prepare(
     users must not set.
     """
     address, port = listener.getsockname()[:2]  # systemd's socket unit may differ from our configuration
-    settings = settings.with_host(host=address, port=port)
+    asked_port, settings = settings.host.port, settings.with_host(host=address, port=port)
     names = only or tuple(settings.family.weights.models)
     found = await discovery.find_engine(settings.host.engine.llama_server)
     argv.check_extra(settings.host.engine.extra_flags, found.flags)
@@ -58,6 +58,7 @@ async def prepare(
         capacity=decision.capacity,
         devices=devices,
         logs=make_folder(LOGS),
+        asked_port=asked_port,
     )
 
 

@@ -40,7 +40,7 @@ async def _started(settings: Settings, task: str | None, use: Callable[[str], Aw
     _backend_of(settings.family, task)  # a wrong task is refused before anything is fetched
     with display.live():
         settings = await available_settings(settings, display)
-    settings, needed = _for_one_call(settings), _backend_of(settings.family, task)
+    settings, needed = for_one_call(settings), _backend_of(settings.family, task)
     results: list[T] = []
     with listen(settings.host) as listener, display.live():
         deployment = await prepare(settings, listener, display, only=(needed,))
@@ -54,11 +54,12 @@ async def _started(settings: Settings, task: str | None, use: Callable[[str], Aw
     return results[0]
 
 
-def _for_one_call(settings: Settings) -> Settings:
+def for_one_call(settings: Settings) -> Settings:
+    """The settings of a server that ends with the call, so that it must not begin the batches of another."""
     return settings.with_host(
         host="127.0.0.1",
         port=0,
-        proxy=settings.host.proxy.model_copy(update={"log_level": "warning"}),
+        proxy=settings.host.proxy.model_copy(update={"log_level": "warning", "batches_dir": None}),
         supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # for one call: no retry
     )
 

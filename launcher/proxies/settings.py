@@ -21,7 +21,8 @@ def proxy_settings(deployment: Deployment, folder: Path, paused: Collection[str]
     given = host.proxy.model_dump(exclude_unset=True)
     # Cores compute one batch faster than three at a time.
     given.setdefault("serial_backends", not (host.engine.gpu_layers and deployment.devices.gpus))
-    given.setdefault("batches_dir", state_dir() / "batches" / str(host.port))  # no two servers have the same port
+    if deployment.asked_port:  # a free one is another at each start: nobody would come back for its batches
+        given.setdefault("batches_dir", state_dir() / "batches" / str(deployment.asked_port))
     if family.multivector and not host.demo:  # the original's projector does not fit the demo models
         given.setdefault("multivector_file", projector_path(family))
     token_level = {name: name + BY_TOKEN for name in deployment.models if name + BY_TOKEN in deployment.processes}

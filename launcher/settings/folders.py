@@ -42,7 +42,7 @@ def cache_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """The golden vectors, which must outlive a cleared cache: systemd's folder, else the cache folder."""
+    """Golden vectors and batches, which must outlive a cleared cache: systemd's folder, else the cache folder."""
     given = _of_systemd("STATE_DIRECTORY")
     return Path(given) if given else cache_dir()
 

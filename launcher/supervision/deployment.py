@@ -22,7 +22,8 @@ from launcher.supervision.server_run import RunSpec
 class Deployment:
     """`models` has a checked file for each backend to be started, and `loras` those of the backends that have one.
 
-    `logs` is the folder for their output.
+    `logs` is the folder for their output. `asked_port` is the configured port, which may be 0; the settings have the
+    listener's.
     """
 
     settings: Settings
@@ -31,6 +32,7 @@ class Deployment:
     models: Mapping[str, Path]
     logs: Path
     devices: Devices
+    asked_port: int
     loras: Mapping[str, Path] = field(default_factory=dict)
     placements: Mapping[str, Placement] = field(default_factory=dict)  # empty if nothing was planned: all devices
     capacity: Mapping[str, int] = field(default_factory=dict)  # bytes by device, for all models; empty: no limit

@@ -22,6 +22,7 @@ from proxy.wire.dialect import Dimensions, ModelName, TaskName, Wire
 PURPOSE, RESULT_PURPOSE = "batch", "batch_output"
 MAX_METADATA = 16  # of OpenAI's: pairs, with keys of 64 and values of 512 characters
 MAX_BATCH_ITEMS = 10_000  # of a body of Jina's
+MAX_NAME_CHARACTERS, MAX_ENCODINGS = 256, 8  # of a body of Jina's: each of its lines gets a copy
 MIN_KEPT_S, MAX_KEPT_S = 3600, 2_592_000  # OpenAI's: an hour to 30 days
 
 
@@ -60,6 +61,8 @@ BATCH_ITEM: JsonSchemaValue = {
     ]
 }
 BatchItem = Annotated[object, WithJsonSchema(BATCH_ITEM)]
+EncodingText = Annotated[str, Field(max_length=MAX_NAME_CHARACTERS)]
+EncodingTexts = Annotated[list[EncodingText], Field(max_length=MAX_ENCODINGS)]
 
 
 class CreateBatchBody(Wire):
@@ -78,12 +81,12 @@ class BatchEmbeddingsBody(Wire):
     input: Annotated[list[BatchItem], Field(min_length=1), AfterValidator(_not_too_many)] = Field(
         description='Texts, `{"text": …}`, or `{"custom_id": …, "body": {"input": …}}`.', examples=[["hello"]]
     )
-    model: ModelName | None = Field(None, examples=[None])
-    task: TaskName | None = None
+    model: Annotated[ModelName, Field(max_length=MAX_NAME_CHARACTERS)] | None = Field(None, examples=[None])
+    task: Annotated[TaskName, Field(max_length=MAX_NAME_CHARACTERS)] | None = None
     dimensions: Dimensions | None = None
     normalized: bool = True
     truncate: bool = False
-    embedding_type: str | list[str] | None = None
+    embedding_type: EncodingText | EncodingTexts | None = None
     input_url: NoUrl = Field(None, description="Not supported: rejected.")
     input_file: NoUrl = Field(None, description="Not supported: rejected.")
     webhook_url: Annotated[object, AfterValidator(_no_webhook_url), _UNSUPPORTED] = Field(

@@ -136,7 +136,7 @@ class BatchJobs:
         return result
 
     def results_of(self, client: str) -> Iterator[tuple[BatchJob, ResultKind]]:
-        """What the key's jobs that have ended came to."""
+        """The results of the key's jobs that have ended."""
         for job in self.of(client):
             if job.state.status in ENDED:
                 yield from ((job, kind) for kind in ResultKind if job.has(kind))
@@ -182,13 +182,14 @@ def linked(source: Path) -> Callable[[Path], None]:
 
 
 def made_of(lines: Iterator[Mapping[str, object]], storage: BatchStorage) -> Callable[[Path], None]:
-    """An input made of these lines."""
+    """An input made of these lines, of which one is in memory at a time."""
 
     def write(path: Path) -> None:
-        content = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-        storage.take(len(content))
         with path.open("xb") as file:
-            file.write(content)
+            for line in lines:
+                content = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+                storage.take(len(content))
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
 

@@ -1,7 +1,7 @@
 """The lines of a job's input: each a whole request with an id of its client's, read in parts that fit the memory."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -77,7 +77,9 @@ def raw_lines(file: BinaryIO, most: int) -> Iterator[bytes]:
             yield line
 
 
-def parts_to_do(path: Path, done: set[RowRange], rules: LineRules) -> Iterator[tuple[BatchPart, list[list[BatchLine]]]]:
+def parts_to_do(
+    path: Path, done: set[RowRange], rules: LineRules
+) -> Generator[tuple[BatchPart, list[list[BatchLine]]], None, None]:
     """The parts that are not done, each with a call per line. Blocks. Raises OSError."""
     stops, reader = {rows.start: rows.stop for rows in done}, LineReader(rules)
     with path.open("rb") as file:

@@ -2,8 +2,9 @@
 
 import errno
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import BinaryIO
 
 import orjson
@@ -17,7 +18,7 @@ from proxy.bulk.ledger import PartLedger, RowRange, files_of
 from proxy.errors import ProxyError, StorageFull
 from proxy.types import EmbedResult
 from proxy.wire.dialect import ErrorRenderer, ParsedRequest
-from proxy.wire.json_slices import json_parts
+from proxy.wire.json_slices import json_pieces
 
 # Of OSErrors that may pass: a job waits for that.
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
@@ -25,10 +26,10 @@ FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, err
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """What a line came to, as a line of JSON."""
+    """The result of a line. It becomes JSON as it is written: vectors are five times as large in JSON."""
 
     kind: ResultKind
-    json: bytes
+    content: Mapping[str, object]
     tokens: int = 0
 
 
@@ -60,12 +61,11 @@ def write_part(
 ) -> BatchFault | None:
     """Commit a part. Blocks. Returns what prevents it, if that may pass. Raises OSError for what will not."""
     try:
-        storage.take(sum(len(one.json) + 1 for one in results))
         for kind in ResultKind:
             path = ledger.path(rows).with_suffix(kind.suffix)
-            content = b"".join(one.json + b"\n" for one in results if one.kind is kind)
-            if content:
-                write_durably(path, _writing(content))
+            lines = [one for one in results if one.kind is kind]
+            if lines:
+                write_durably(path, _writing_lines(lines, storage))
             else:
                 path.unlink(missing_ok=True)  # of a run that was killed before the part was done
         ledger.commit(rows, _writing(orjson.dumps(PartCounts.of(results))))
@@ -78,22 +78,33 @@ def write_part(
     return None
 
 
+def _writing_lines(results: Sequence[LineResult], storage: BatchStorage) -> Callable[[BinaryIO], None]:
+    """What writes them, a slice in memory at a time. It raises StorageFull."""
+
+    def write(file: BinaryIO) -> None:
+        for one in results:
+            for piece in chain(json_pieces(one.content), (b"\n",)):
+                storage.take(len(piece))
+                file.write(piece)
+
+    return write
+
+
 def _writing(content: bytes) -> Callable[[BinaryIO], int]:
     return lambda file: file.write(content)
 
 
-async def answered(line: BatchLine, parsed: ParsedRequest, result: EmbedResult) -> LineResult:
+def answered(line: BatchLine, parsed: ParsedRequest, result: EmbedResult) -> LineResult:
     """A line with its vectors."""
     metrics.INPUTS.labels(result.task).inc(result.inputs)
     metrics.TOKENS.labels(result.task).inc(result.tokens)
     response = {"status_code": 200, "request_id": uuid.uuid4().hex, "body": parsed.render(result)}
-    parts = [part async for part in json_parts(_outer(line, response))]
-    return LineResult(ResultKind.OUTPUT, b"".join(parts), result.tokens)
+    return LineResult(ResultKind.OUTPUT, _outer(line, response), result.tokens)
 
 
 def unanswered(line: BatchLine, code: str, message: str) -> LineResult:
     """A line that was no request, or got no answer in all tries."""
-    return LineResult(ResultKind.ERRORS, orjson.dumps(_outer(line, None, {"code": code, "message": message})))
+    return LineResult(ResultKind.ERRORS, _outer(line, None, {"code": code, "message": message}))
 
 
 def refused(line: BatchLine, render: ErrorRenderer, error: ProxyError) -> LineResult:
@@ -101,7 +112,7 @@ def refused(line: BatchLine, render: ErrorRenderer, error: ProxyError) -> LineRe
     request_id = uuid.uuid4().hex
     rendered = render(error, request_id)
     response = {"status_code": rendered.status, "request_id": request_id, "body": rendered.body}
-    return LineResult(ResultKind.ERRORS, orjson.dumps(_outer(line, response)))
+    return LineResult(ResultKind.ERRORS, _outer(line, response))
 
 
 def _outer(line: BatchLine, response: object, error: object = None) -> dict[str, object]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
@@ -98,7 +99,12 @@ class JobRun:
         runner = BulkRunner[BatchLine, LineResult](
             send=self._send, limit=CallLimit(start=CALLS_AT_START, most=MOST_CALLS), parts_in_work=PARTS_AT_ONCE
         )
-        await runner.run(parts_to_do(self.job.input, set(self._ledger.done), self._context.rules), self._commit)
+        parts = parts_to_do(self.job.input, set(self._ledger.done), self._context.rules)
+        try:
+            await runner.run(parts, self._commit)
+        finally:
+            with suppress(ValueError):  # a thread still reads, and closes the file when it is done
+                parts.close()
 
     def _validated(self) -> int:
         """How many lines there are. Raises JobFailed."""
@@ -130,7 +136,7 @@ class JobRun:
             log.exception("%s: %r: unexpected error", self.job.spec.id, line.custom_id)
             return [unanswered(line, ProxyError.code, "internal error; the log has it under the ids of batch and line")]
         await self._check_space(request, result)
-        return [await answered(line, line.request, result)]
+        return [answered(line, line.request, result)]
 
     async def _check_space(self, request: EmbedRequest, result: EmbedResult) -> None:
         """All vectors of a job are of one space, across restarts too. Raises JobFailed."""

@@ -134,7 +134,8 @@ LEFTOVER_S = 3600.0 * 24  # after this long, no upload is still in progress
 
 
 def delete_leftovers(folder: Path, record: str) -> None:
-    """Delete the folders in it that never got their record."""
+    """Delete the folders in it that never got their record, or have a hidden name: half made or half deleted."""
     for one in folder.iterdir():
-        if not (one / record).exists() and time.time() - one.stat().st_mtime > LEFTOVER_S:
+        incomplete = one.name.startswith(".") or not (one / record).exists()
+        if incomplete and time.time() - one.lstat().st_mtime > LEFTOVER_S:
             shutil.rmtree(one, ignore_errors=True)

@@ -18,7 +18,7 @@ def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
 @contextmanager
 def durable_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that appears at `path` when the block ends; if it raises, what was at `path` stays."""
-    unfinished = path.with_name(f".{path.name}{UNFINISHED}")  # hidden: whoever reads the folder meanwhile skips it
+    unfinished = path.with_name(f".{path.name}{UNFINISHED}")  # hidden: readers of the folder skip it
     try:
         with unfinished.open("wb") as file:
             yield file

@@ -31,6 +31,20 @@ async def slices(skeleton: object, large: Mapping[str, Rows]) -> AsyncIterator[b
 
     Other tasks of the loop run between two parts.
     """
+    for part in _pieces(skeleton, large):
+        yield part
+        if large:
+            await asyncio.sleep(0)
+
+
+def json_pieces(value: object) -> Iterator[bytes]:
+    """The same as `json_parts`, for a thread."""
+    large: dict[str, Rows] = {}
+    skeleton = without_large(value, large)
+    yield from _pieces(skeleton, large)
+
+
+def _pieces(skeleton: object, large: Mapping[str, Rows]) -> Iterator[bytes]:
     rest = plain_json(skeleton)
     for name, rows in large.items():
         before, rest = rest.split(plain_json(name), 1)
@@ -40,10 +54,8 @@ async def slices(skeleton: object, large: Mapping[str, Rows]) -> AsyncIterator[b
             if slice_.stop - slice_.start > 1:
                 yield plain_json(rows[slice_])[1:-1] + end
             else:
-                async for part in json_parts(rows[slice_.start]):
-                    yield part
+                yield from json_pieces(rows[slice_.start])
                 yield end
-            await asyncio.sleep(0)
         rest = b"]" + rest
     yield rest
 

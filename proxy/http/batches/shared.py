@@ -1,6 +1,7 @@
 """What the handlers of files and of batches share: the storage, errors of the disk, paging, and files as responses."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from proxy.edge.body import UPLOAD_PIECE_BYTES
 from proxy.edge.middleware import CLIENT
 from proxy.errors import BatchesOff, NotFound, StorageFull
 from proxy.faults import invalid
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 STORED_JOBS: web.AppKey[BatchJobs | NoStorage] = web.AppKey("batches")
@@ -41,7 +44,7 @@ def kept_s_of(request: web.Request) -> float:
 
 
 async def in_thread(request: web.Request, work: Callable[[web.Request], T]) -> T:
-    """What a request that reads or writes files comes to. Raises StorageFull and NotFound."""
+    """The result of `work`, which reads or writes files. Raises StorageFull and NotFound."""
     with disk_errors():
         return await asyncio.to_thread(work, request)
 
@@ -75,12 +78,24 @@ def number_of(given: str, field: str, least: int, most: int) -> int:
     return number
 
 
+@contextmanager
+def _sending(response: web.StreamResponse) -> Iterator[None]:
+    """A file that is deleted meanwhile ends the connection: too late for an error, and the client sees it is short."""
+    try:
+        yield
+    except ConnectionError:  # the client has disconnected
+        pass
+    except OSError as error:
+        log.warning("a file of a batch could not be sent to its end: %s", error)
+        response.force_close()
+
+
 async def send_files(request: web.Request, paths: Sequence[Path]) -> web.StreamResponse:
     """Respond with the contents of the files, one after the other, piece by piece."""
     with disk_errors():
         size = await asyncio.to_thread(lambda: sum(path.stat().st_size for path in paths))
     response = web.StreamResponse(headers={"Content-Type": JSONL, "Content-Length": str(size)})
-    with suppress(ConnectionError):  # the client has disconnected
+    with _sending(response):
         await response.prepare(request)
         for path in paths:
             with path.open("rb") as file:

@@ -98,6 +98,13 @@ async def test_no_address_is_fetched_or_called(client: Client, field: str) -> No
     assert answer.json["error"]["param"] == field  # type: ignore[index]
 
 
+@pytest.mark.parametrize("field", ["model", "task", "embedding_type"])
+async def test_what_each_line_gets_a_copy_of_is_short(client: Client, field: str) -> None:
+    answer = await client.ask("POST", "/v1/batch/embeddings", {"input": ["a"], field: "x" * 10_000})
+    assert answer.status == 422
+    assert answer.json["error"]["param"].startswith(field)  # type: ignore[index]
+
+
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_key_sees_only_what_is_its_own(waiting: Client) -> None:
     file = (await waiting.upload(request_line("a", input="a"))).json["id"]

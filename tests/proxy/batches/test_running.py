@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import itertools
+import os
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +23,7 @@ from proxy.batches.jobs import INPUT, PARTS, BatchJob, BatchJobs, made_of
 from proxy.batches.lines import PART_LINES, LineRules, parts_to_do
 from proxy.batches.owner import BatchOwner, due
 from proxy.batches.records import ENDED, BatchApi, BatchState, BatchStatus, ResultKind, new_spec
+from proxy.batches.results import LineResult, write_part
 from proxy.batches.run import RunContext
 from proxy.batches.storage import BatchLimits, BatchStorage, bytes_kept
 from proxy.batches.uploads import FileRecord, UploadedFiles
@@ -230,6 +233,29 @@ async def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
     kept.jobs.storage.take(2**20)  # counted again
 
 
+def test_an_input_that_does_not_fit_is_not_made_to_its_end(tmp_path: Path) -> None:
+    kept, lines = opened(tmp_path, total_bytes=10_000), ({"custom_id": f"{n}" * 1000} for n in itertools.count())
+    with pytest.raises(StorageFull):
+        kept.jobs.create(new_spec("me", BatchApi.JINA), made_of(lines, kept.jobs.storage))
+    assert not list(kept.jobs.storage.jobs.iterdir())
+
+
+def test_a_line_of_many_vectors_is_written_in_slices(kept: Kept) -> None:
+    vectors = np.random.default_rng(0).standard_normal((512, 2048), dtype=np.float32)
+    line, rows = LineResult(ResultKind.OUTPUT, {"data": [{"embedding": one} for one in vectors]}), RowRange(0, 0, 1)
+    job = kept.begin(1)
+    ledger = job.ledger()
+    tracemalloc.start()
+    try:
+        assert write_part(ledger, kept.jobs.storage, rows, [line]) is None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    (found,) = found_in(job)
+    assert np.array_equal(np.array([one["embedding"] for one in found["data"]], dtype=np.float32), vectors)  # type: ignore[attr-defined]
+    assert peak < job.results(ResultKind.OUTPUT)[0].stat().st_size / 5
+
+
 async def test_what_is_too_old_is_deleted(tmp_path: Path) -> None:
     kept = opened(tmp_path)
     files, old = UploadedFiles(kept.jobs.storage), time.time() - 2 * LIMITS.kept_s
@@ -254,6 +280,15 @@ async def test_what_is_too_old_is_deleted(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         kept.jobs.get("me", ended.spec.id)
     assert [one.id for one in files.of("me")] == names[2:]
+
+
+def test_what_a_crash_left_of_a_job_is_deleted(kept: Kept) -> None:
+    made = [kept.begin(1).folder for _ in range(3)]
+    old, new = [folder.rename(folder.with_name(f".{folder.name}")) for folder in made[:2]]
+    for folder in (old, made[2]):
+        os.utime(folder, (0, 0))
+    kept.jobs.delete_old()
+    assert set(kept.jobs.storage.jobs.iterdir()) == {new, made[2]}
 
 
 def test_each_key_has_one_job_at_a_time(kept: Kept) -> None:
