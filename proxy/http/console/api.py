@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Annotated
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from pydantic import Field
 
 from proxy.console import pieces, stream
@@ -13,6 +13,7 @@ from proxy.console.actions import Verb
 from proxy.console.console import Console
 from proxy.edge.admission import ORIGINS
 from proxy.edge.middleware import ADMIN, ADMIN_KEYS, API_KEYS, STOPPING
+from proxy.edge.origins import host_of
 from proxy.errors import NotAdmin, NotFound
 from proxy.http.pages import SERVICE
 from proxy.http.responses import send
@@ -102,10 +103,20 @@ def _may_act(request: web.Request) -> bool:
 
 
 def _is_local(request: web.Request) -> bool:
-    """Whether a process of this machine sent it for itself, and did not pass it on for somebody else."""
-    peer = (request.remote or "").partition("%")[0]
-    passed_on = any(name in request.headers for name in FORWARDED)
-    return not passed_on and bool(peer) and ipaddress.ip_address(peer).is_loopback
+    """Whether a process of this machine sent it for itself, and did not pass it on for somebody else.
+
+    Reverse proxies need not say that they are one: HAProxy and Caddy keep the public Host, nginx speaks HTTP/1.0.
+    """
+    if request.version < HttpVersion11 or any(name in request.headers for name in FORWARDED):
+        return False
+    hosts = (host_of(host) for host in (request.host, request.headers.get("Host", "")))
+    return all(_is_loopback(one or "") for one in (*hosts, (request.remote or "").partition("%")[0]))
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    return False
 
 
 def _not_admin(request: web.Request, what: str) -> NotAdmin:

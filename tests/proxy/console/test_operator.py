@@ -11,6 +11,7 @@ import pytest_asyncio
 from tests.support.operated import ADMIN, CLIENT, TIMEOUT_S, Operated, first_events, operated_proxy, rows_of
 
 HTML = {"Accept": "text/html"}
+RESTART = "/console/backends/code/restart"
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # the stub of the launcher runs in the fixture's loop
 
 
@@ -83,25 +84,40 @@ async def test_an_admin_acts_through_the_launcher_and_sees_what_came_of_it(opera
 )
 async def test_nobody_else_acts(operated: Operated, headers: dict[str, str], status: int) -> None:
     told = list(operated.launcher.told)
-    assert (await operated.post("/console/backends/code/restart", **headers)).status == status
+    assert (await operated.post(RESTART, **headers)).status == status
     assert operated.launcher.told == told
 
 
 async def test_without_keys_only_this_machine_acts_and_no_page_of_another_origin(tmp_path: Path) -> None:
     """And a stream ends when the proxy is told to: it is not one of the requests that it waits for."""
-    path = "/console/backends/code/restart"
     async with aiohttp.ClientSession() as session:
         async with operated_proxy(tmp_path, cors_origins=["https://app.example"], drain_s=600.0) as one:
             stream = await session.get(f"{one.stack.url}/console/events")
             await stream.content.readuntil(b"\n\n")
-            assert (await one.post(path)).status == 202
-            assert (await one.post(path, Origin=one.stack.url)).status == 202
-            assert (await one.post(path, Origin="https://app.example")).json["code"] == "ORIGIN_NOT_ALLOWED"
-            assert (await one.post(path, **{"X-Forwarded-For": "10.0.0.1"})).json["code"] == "ADMIN_KEY_REQUIRED"
+            assert (await one.post(RESTART)).status == 202
+            assert (await one.post(RESTART, Origin=one.stack.url)).status == 202
+            assert (await one.post(RESTART, Origin="https://app.example")).json["code"] == "ORIGIN_NOT_ALLOWED"
             page = await one.stack.get("/", **HTML, Origin="https://app.example")
             assert page.headers["Vary"] == "Accept, Origin"
         async with asyncio.timeout(TIMEOUT_S):
             await stream.read()  # to its end, which a broken connection would not have
+
+
+async def test_without_keys_nobody_acts_through_a_reverse_proxy(tmp_path: Path) -> None:
+    """Not even through one that adds no header of its own: it passes the public Host on, or speaks HTTP/1.0."""
+    async with operated_proxy(tmp_path, allowed_hosts=["public.example"]) as one:
+        for headers in (
+            *({name: "10.0.0.1"} for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")),
+            *({"Host": host} for host in ("public.example", "trillama:8080", "10.0.0.1", "[fe80::1]:80")),
+        ):
+            assert (await one.post(RESTART, **headers)).json["code"] == "ADMIN_KEY_REQUIRED", headers
+            assert (await one.state(**headers))["admin"] is False
+        for host in ("localhost:8080", "127.0.0.2", "[::1]:80", "LOCALHOST."):
+            assert (await one.post(RESTART, Host=host)).status == 202, host
+        reader, writer = await asyncio.open_connection(*one.stack.url.removeprefix("http://").split(":"))
+        writer.write(f"POST {RESTART} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n".encode())
+        assert b" 403 " in await reader.readline()
+        writer.close()
 
 
 async def test_an_admin_key_alone_leaves_the_api_open_and_closes_the_actions(tmp_path: Path) -> None:
