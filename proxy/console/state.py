@@ -9,6 +9,7 @@ from importlib.metadata import version
 from proxy import metrics
 from proxy.console.history import STEP_S, SpeedHistory
 from proxy.console.requests import RequestLog
+from proxy.console.watcher import Watcher
 from proxy.contract.admin import BackendProcess, LauncherReport
 from proxy.contract.family import Family
 from proxy.embedding.tasks import TaskTable
@@ -55,10 +56,10 @@ class StateReader:
         self._asked = float("-inf")
         self._report: LauncherReport | None = None
 
-    async def document(self) -> dict[str, object]:
+    async def document(self, watcher: Watcher) -> dict[str, object]:
         """The whole state, for JSON."""
-        report = await self.report()
-        processes = {one.name: one for one in report.backends} if report else {}
+        report, clients = await self.report(), self._requests.clients(watcher.shown_client)
+        processes = {one.name: _told(one, watcher) for one in report.backends} if report else {}
         return {
             "time": time.time(),
             "started": STARTED_AT,
@@ -70,7 +71,7 @@ class StateReader:
             "cache": _cache() if self._facts.cache else None,
             "requests": self._requests.count,
             "routes": self._requests.routes(),
-            "clients": [{"client": name, **asdict(one)} for name, one in self._requests.clients().items()],
+            "clients": [{"client": name, **asdict(one)} for name, one in clients.items()],
         }
 
     async def report(self) -> LauncherReport | None:
@@ -101,6 +102,10 @@ class StateReader:
             "quarantined": suspects.quarantined(now),
             "process": process.model_dump(exclude={"model", "slots", "batch_tokens", "name"}) if process else None,
         }
+
+
+def _told(process: BackendProcess, watcher: Watcher) -> BackendProcess:
+    return process.model_copy(update={"cause": watcher.told(process.cause)})
 
 
 def _served(facts: ConsoleFacts) -> dict[str, object]:

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from proxy.console.console import MAX_OF_ONE_CLIENT
 from tests.support.operated import ADMIN, CLIENT, TIMEOUT_S, Operated, first_events, operated_proxy, rows_of
 
 HTML = {"Accept": "text/html"}
@@ -19,8 +20,17 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")  # the stub of the launche
 async def operated(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Operated]:
     folder = tmp_path_factory.mktemp("operated")
     (folder / "retrieval.log").write_text("".join(f"line {number}\n" for number in range(20_000)), encoding="utf-8")
-    async with operated_proxy(folder, launched=True, api_keys=["client"], admin_keys=["boss"]) as one:
+    async with operated_proxy(folder, launched=True, api_keys=["client", "other"], admin_keys=["boss"]) as one:
         yield one
+
+
+async def watching_status(operated: Operated) -> int:
+    """The status of a new watcher, who leaves at once."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{operated.stack.url}/console/events", headers=CLIENT) as response,
+    ):
+        return response.status
 
 
 async def test_it_needs_the_key_as_metrics_do_and_tells_who_may_act(operated: Operated) -> None:
@@ -32,8 +42,12 @@ async def test_it_needs_the_key_as_metrics_do_and_tells_who_may_act(operated: Op
     assert (await operated.stack.get("/console/static/app.js")).status == 200
 
 
-async def test_the_state_says_why_a_backend_is_down(operated: Operated) -> None:
-    backends = {one["name"]: one for one in rows_of(await operated.state(**CLIENT), "backends")}
+async def test_the_state_says_why_a_backend_is_down_to_operators(operated: Operated) -> None:
+    """The launcher's reason may quote a line of a llama-server's log, and that a text."""
+    told = {one["name"]: one["process"] for one in rows_of(await operated.state(**CLIENT), "backends")}
+    causes = [one["cause"] for one in (told["retrieval"], told["code"]) if isinstance(one, dict)]
+    assert causes == ["shown to operators", ""]
+    backends = {one["name"]: one for one in rows_of(await operated.state(**ADMIN), "backends")}
     process = backends["retrieval"]["process"]
     assert isinstance(process, dict)
     assert (process["state"], process["cause"]) == ("backoff", "llama-server ended with signal 9")
@@ -41,6 +55,30 @@ async def test_the_state_says_why_a_backend_is_down(operated: Operated) -> None:
     assert backends["retrieval"]["state"] == "down"
     assert str(backends["retrieval"]["reason"])
     assert backends["text-matching"]["process"] is None
+
+
+async def test_a_client_sees_its_own_requests_and_an_admin_all(operated: Operated) -> None:
+    keys = {name: {"Authorization": f"Bearer {name}", "X-Request-ID": f"of-{name}"} for name in ("client", "other")}
+    for headers in keys.values():
+        assert (await operated.stack.get("/v1/models", **headers)).status == 200
+    for headers, ids in ((CLIENT, {"of-client"}), (keys["other"], {"of-other"}), (ADMIN, {"of-client", "of-other"})):
+        records = (await first_events(operated.stack, "/console/events", {"requests"}, headers))["requests"]
+        assert isinstance(records, list)
+        assert {one["id"] for one in records if str(one["id"]).startswith("of-")} == ids
+        listed = {one["client"] for one in rows_of(await operated.state(**headers), "clients")}
+        assert {one["client"] for one in records} == listed if len(ids) == 1 else len(listed) > 1
+
+
+async def test_one_client_cannot_hold_every_watchers_place(operated: Operated) -> None:
+    async with aiohttp.ClientSession() as session:
+        for _ in range(MAX_OF_ONE_CLIENT):
+            assert (await session.get(f"{operated.stack.url}/console/events", headers=CLIENT)).status == 200
+        refused = await operated.stack.get("/console/events", **CLIENT)
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "5")
+        assert await first_events(operated.stack, "/console/events", {"state"}, ADMIN)
+    async with asyncio.timeout(TIMEOUT_S):
+        while (await watching_status(operated)) != 200:
+            await asyncio.sleep(0.05)
 
 
 async def test_only_an_admin_reads_logs(operated: Operated) -> None:
@@ -65,6 +103,8 @@ async def test_an_admin_acts_through_the_launcher_and_sees_what_came_of_it(opera
             actions = rows_of(await operated.state(**ADMIN), "actions")
     errors = {str(one["verb"]): one["error"] for one in actions}
     assert errors == {"restart": "", "pause": "", "resume": "", "reload": "another port needs a restart"}
+    others = {str(one["verb"]): one["error"] for one in rows_of(await operated.state(**CLIENT), "actions")}
+    assert others == {**errors, "reload": "shown to operators"}
     assert sorted(operated.launcher.told) == [
         *(f"/backends/code/{verb}" for verb in ("pause", "restart", "resume")),
         "/reload",
