@@ -15,8 +15,8 @@ from proxy.contract.family import Family
 from proxy.embedding.tasks import TaskTable
 from proxy.models.served_model import ServedModel
 from proxy.monitoring.launcher_client import LauncherClient
+from proxy.monitoring.scrape import DISTRIBUTION
 
-_DISTRIBUTION = "trillama"
 STARTED_AT = time.time()
 SAME_S = 0.5  # for so long all watchers are shown the same report of the launcher
 
@@ -63,7 +63,7 @@ class StateReader:
         return {
             "time": time.time(),
             "started": STARTED_AT,
-            "version": version(_DISTRIBUTION),
+            "version": version(DISTRIBUTION),
             "launcher": report is not None,
             **_served(self._facts),
             "backends": [self._backend(name, model, processes.get(name)) for name, model in self.models.items()],
@@ -130,6 +130,6 @@ def _served(facts: ConsoleFacts) -> dict[str, object]:
 
 
 def _cache() -> dict[str, int]:
-    """How many texts were looked up, by what came of it."""
+    """How many texts were looked up, by result."""
     samples = [sample for metric in metrics.CACHED.collect() for sample in metric.samples]
     return {one.labels["result"]: int(one.value) for one in samples if one.name.endswith("_total")}
