@@ -171,5 +171,7 @@ async def test_an_admin_key_alone_leaves_the_api_open_and_closes_the_actions(tmp
 async def test_it_can_be_turned_off(tmp_path: Path) -> None:
     async with operated_proxy(tmp_path, console=False) as one:
         assert (await one.stack.get("/", **HTML)).body == b"Ollama is running"
+        document = (await one.stack.get("/openapi.json")).body
+        assert b"text/html" not in document
         for path in ("/console/state", "/console/events", "/console/static/app.js", "/docs"):
             assert (await one.stack.get(path)).status == 404
