@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from proxy.app import ServedFamily, serving
@@ -87,14 +87,18 @@ async def _served(settings: ProxySettings | FrontSettings, family: Family) -> As
     else:
         async with backend_service(settings, family) as service:
             models, launcher = service.all_models, LauncherClient(settings.launcher)
-            async with running_console(_console_facts(settings, family, service), models, launcher) as console:
+            async with AsyncExitStack() as parts:
+                console = None
+                if settings.console:
+                    facts = _console_facts(settings, family, service)
+                    console = await parts.enter_async_context(running_console(facts, models, launcher))
                 yield ServedFamily(
                     family=family,
                     service=service,
                     scrape=Scrape(models.values(), launcher, family.name),
                     control=admin.lane_routes(models),
                     admin_keys=settings.admin_keys,
-                    console=console if settings.console else None,
+                    console=console,
                 )
 
 

@@ -130,6 +130,7 @@ def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs
         token_ids=config.token_ids,
         multivector=served.service.multivector_served,
         needs_key=bool(config.api_keys),
+        console=served.console is not None,
     )
     app[openapi.DOCUMENT] = openapi.openapi_document(routes.ROUTES, routes.DIALECTS, facts)
     app.add_routes(routes.ROUTES)

@@ -72,13 +72,15 @@ async def stale_folders(settings: Settings) -> Finding:
 
 
 async def exposure(settings: Settings) -> Finding:
-    """Who can reach the server, and whether the API keys are long enough."""
+    """Who can reach the server, and whether the keys are long enough."""
     host, keys = settings.host, settings.host.proxy.api_keys
     set_keys = 'set api_keys under [proxy], e.g. to "$(openssl rand -hex 24)"'
     if host.host not in LOOPBACK and not keys:
         return warn(f"anyone who reaches {host.host}:{host.port} is served", set_keys)
-    if weak := sum(len(key) < MIN_KEY for key in keys):
-        return warn(f"{weak} of {len(keys)} api_keys are shorter than {MIN_KEY} characters", set_keys)
+    for name, some in (("api_keys", keys), ("admin_keys", host.proxy.admin_keys)):
+        if weak := sum(len(key) < MIN_KEY for key in some):
+            fix = set_keys.replace("api_keys", name)
+            return warn(f"{weak} of {len(some)} {name} are shorter than {MIN_KEY} characters", fix)
     where = "only this machine" if host.host in LOOPBACK else f"anyone who reaches {host.host}"
     return ok(f"{where} can use it, {f'with one of {len(keys)} keys' if keys else 'without a key'}")
 

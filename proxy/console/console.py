@@ -1,18 +1,22 @@
 """The console's parts, and for how long they live."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
 
 from proxy.console.actions import Actions
 from proxy.console.history import SpeedHistory
 from proxy.console.requests import RequestLog
 from proxy.console.state import ConsoleFacts, StateReader
+from proxy.console.watcher import Watcher
 from proxy.errors import Crowded
 from proxy.models.served_model import ServedModel
 from proxy.monitoring.launcher_client import LauncherClient
 
 MAX_WATCHERS = 32
+MAX_OF_ONE_CLIENT = 8
 RETRY_WATCHING_S = 5
 
 
@@ -23,22 +27,24 @@ class Console:
         self.requests = requests
         self.state = state
         self.actions = actions
-        self._watchers = 0
+        self._watchers = Counter[str]()
 
-    async def document(self, *, admin: bool) -> dict[str, object]:
-        """The state, for a watcher who may act or not."""
-        return {**await self.state.document(), "admin": admin, "actions": list(self.actions.latest)}
+    async def document(self, watcher: Watcher) -> dict[str, object]:
+        """The state, as far as the watcher may know it."""
+        actions = [{**asdict(one), "error": watcher.told(one.error)} for one in self.actions.latest]
+        state = await self.state.document(watcher)
+        return {**state, "admin": watcher.operator, "sees_all": watcher.sees_all, "actions": actions}
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Count a watcher for the duration of the block. Raises Crowded if there are too many."""
-        if self._watchers >= MAX_WATCHERS:
+    def watched(self, watcher: Watcher) -> Iterator[None]:
+        """Count it for the duration of the block. Raises Crowded if there are too many, of all or of this client."""
+        if self._watchers.total() >= MAX_WATCHERS or self._watchers[watcher.name] >= MAX_OF_ONE_CLIENT:
             raise Crowded("too many pages watch the console already", retry_after_s=RETRY_WATCHING_S)
-        self._watchers += 1
+        self._watchers[watcher.name] += 1
         try:
             yield
         finally:
-            self._watchers -= 1
+            self._watchers -= Counter([watcher.name])  # forgets those of whom none is left
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The latest requests as the console lists them: never a text, only what they came to."""
+"""The latest requests as the console lists them: never a text, only its size, times and result."""
 
 import math
 from collections import deque
@@ -12,7 +12,7 @@ MAX_CLIENTS = 200  # the latest; one more forgets the one that was quiet for lon
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRecord:
-    """What a request for vectors came to; the seconds as in EmbedResult."""
+    """What a request for vectors took; the seconds as in EmbedResult."""
 
     task: str
     inputs: int
@@ -96,15 +96,15 @@ class RequestLog:
         if len(self._clients) > MAX_CLIENTS:
             del self._clients[next(iter(self._clients))]
 
-    def since(self, count: int) -> list[RequestRecord]:
-        """Those that were added after the first `count`, as far as they are kept; the oldest first."""
+    def since(self, count: int, client: str | None = None) -> list[RequestRecord]:
+        """Those that were added after the first `count`, as far as they are kept; the oldest first. Or one client's."""
         new = min(self.count - count, len(self._latest))
-        return list(self._latest)[len(self._latest) - new :]
+        return [one for one in list(self._latest)[len(self._latest) - new :] if client in {None, one.client}]
 
-    def clients(self) -> dict[str, ClientTotals]:
-        """Who sends, by most tokens, then by most requests."""
+    def clients(self, client: str | None = None) -> dict[str, ClientTotals]:
+        """Who sends, by most tokens, then by most requests. Or one client alone."""
         ranked = sorted(self._clients.items(), key=lambda row: (row[1].tokens, row[1].requests), reverse=True)
-        return dict(ranked)
+        return {name: totals for name, totals in ranked if client in {None, name}}
 
     def routes(self) -> list[RouteTimes]:
         """The routes by most requests."""

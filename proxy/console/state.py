@@ -9,13 +9,14 @@ from importlib.metadata import version
 from proxy import metrics
 from proxy.console.history import STEP_S, SpeedHistory
 from proxy.console.requests import RequestLog
+from proxy.console.watcher import Watcher
 from proxy.contract.admin import BackendProcess, LauncherReport
 from proxy.contract.family import Family
 from proxy.embedding.tasks import TaskTable
 from proxy.models.served_model import ServedModel
 from proxy.monitoring.launcher_client import LauncherClient
+from proxy.monitoring.scrape import DISTRIBUTION
 
-_DISTRIBUTION = "trillama"
 STARTED_AT = time.time()
 SAME_S = 0.5  # for so long all watchers are shown the same report of the launcher
 
@@ -55,14 +56,14 @@ class StateReader:
         self._asked = float("-inf")
         self._report: LauncherReport | None = None
 
-    async def document(self) -> dict[str, object]:
+    async def document(self, watcher: Watcher) -> dict[str, object]:
         """The whole state, for JSON."""
-        report = await self.report()
-        processes = {one.name: one for one in report.backends} if report else {}
+        report, clients = await self.report(), self._requests.clients(watcher.shown_client)
+        processes = {one.name: _told(one, watcher) for one in report.backends} if report else {}
         return {
             "time": time.time(),
             "started": STARTED_AT,
-            "version": version(_DISTRIBUTION),
+            "version": version(DISTRIBUTION),
             "launcher": report is not None,
             **_served(self._facts),
             "backends": [self._backend(name, model, processes.get(name)) for name, model in self.models.items()],
@@ -70,7 +71,7 @@ class StateReader:
             "cache": _cache() if self._facts.cache else None,
             "requests": self._requests.count,
             "routes": self._requests.routes(),
-            "clients": [{"client": name, **asdict(one)} for name, one in self._requests.clients().items()],
+            "clients": [{"client": name, **asdict(one)} for name, one in clients.items()],
         }
 
     async def report(self) -> LauncherReport | None:
@@ -103,6 +104,10 @@ class StateReader:
         }
 
 
+def _told(process: BackendProcess, watcher: Watcher) -> BackendProcess:
+    return process.model_copy(update={"cause": watcher.told(process.cause)})
+
+
 def _served(facts: ConsoleFacts) -> dict[str, object]:
     return {
         "family": facts.family.name,
@@ -125,6 +130,6 @@ def _served(facts: ConsoleFacts) -> dict[str, object]:
 
 
 def _cache() -> dict[str, int]:
-    """How many texts were looked up, by what came of it."""
+    """How many texts were looked up, by result."""
     samples = [sample for metric in metrics.CACHED.collect() for sample in metric.samples]
     return {one.labels["result"]: int(one.value) for one in samples if one.name.endswith("_total")}

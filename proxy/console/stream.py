@@ -8,11 +8,14 @@ import orjson
 
 from proxy.console.console import Console
 from proxy.console.logs import opened_log
+from proxy.console.watcher import Watcher
 
 TICK_S = 1.0
 
 
-async def events(console: Console, *, admin: bool, log_of: str | None, stopping: asyncio.Event) -> AsyncIterator[bytes]:
+async def events(
+    console: Console, watcher: Watcher, *, log_of: str | None, stopping: asyncio.Event
+) -> AsyncIterator[bytes]:
     """The events of one watcher, until the server stops; the first ones have all that is kept.
 
     `state`: the document of `/console/state`. `requests`: a list of RequestRecords. `log`: a list of lines. Raises
@@ -24,9 +27,9 @@ async def events(console: Console, *, admin: bool, log_of: str | None, stopping:
         if log_of is not None:
             tail = await stack.enter_async_context(opened_log(await console.state.report(), log_of))
         while not stopping.is_set():
-            yield _event("state", await console.document(admin=admin))
-            if records := console.requests.since(seen):
-                seen = console.requests.count
+            yield _event("state", await console.document(watcher))
+            records, seen = console.requests.since(seen, watcher.shown_client), console.requests.count
+            if records:
                 yield _event("requests", records)
             if tail and (lines := await tail.lines()):
                 yield _event("log", lines)

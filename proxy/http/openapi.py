@@ -51,6 +51,7 @@ TYPES: Mapping[str, Sequence[str]] = {
     "/api/pull": ("application/x-ndjson", "application/json"),
     **described.JSONL_PATHS,
 }
+PLAIN_TYPES = {**TYPES, "/": ("text/plain",)}  # without a console
 ERRORS = {
     400: "The body is not JSON, a text is too long, or the model is not served.",
     401: "The API key is missing or wrong.",
@@ -87,6 +88,7 @@ class ServedFacts:
     token_ids: TokenIds
     multivector: bool
     needs_key: bool
+    console: bool = True
 
 
 def openapi_document(
@@ -98,10 +100,10 @@ def openapi_document(
     paths: dict[str, dict[str, object]] = {}
     for route in map(described.without_patterns, routes):
         one = by_path.get((route.method, route.path))
-        operation = _dialect(one, schemas) if one else _page(route, schemas)
+        operation = _dialect(one, schemas) if one else _page(route, schemas, TYPES if served.console else PLAIN_TYPES)
         common = {
             "operationId": _identifier(route),
-            "parameters": _parameters(route.path),
+            "parameters": described.parameters(route.method, route.path, embeds=one is not None),
             "security": _security(route, needs_key=served.needs_key),
         }
         paths.setdefault(route.path, {})[route.method.lower()] = {**operation, **common}
@@ -180,13 +182,15 @@ def _body(model: type[BaseModel], schemas: Mapping[str, JsonSchemaValue]) -> dic
     return {"required": True, "content": {"application/json": content}}
 
 
-def _page(route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
+def _page(
+    route: web.RouteDef, schemas: Mapping[str, JsonSchemaValue], types: Mapping[str, Sequence[str]]
+) -> dict[str, object]:
     """A route that is not a dialect's: from its handler's docstring and the tables above."""
     key, path = (route.method, route.path), route.path
     said = re.sub("^`[A-Z]+ [^`]+`[:,] ", "", (route.handler.__doc__ or "").partition("\n")[0])
     answer, error = ANSWERS.get(key), PAGE_ERRORS.get(path, ErrorAnswer)
     content = {"schema": _ref(answer)} if answer else {}
-    answered = {"description": "OK", "content": dict.fromkeys(TYPES.get(path, ("application/json",)), content)}
+    answered = {"description": "OK", "content": dict.fromkeys(types.get(path, ("application/json",)), content)}
     responses: dict[str, object] = {"202" if key in described.ACCEPTED else "200": answered}
     responses |= {str(status): _error(status, error) for status in sorted({403, 417, 429, 500, *_more_errors(route)})}
     operation: dict[str, object] = {"summary": said[:1].upper() + said[1:], "responses": responses}
@@ -236,14 +240,6 @@ def _security(route: web.RouteDef, *, needs_key: bool) -> list[dict[str, list[st
         return []
     keys: list[dict[str, list[str]]] = [{name: []} for name in SECURITY]
     return keys if needs_key else [*keys, {}]
-
-
-def _parameters(path: str) -> list[object]:
-    kinds: dict[str, JsonSchemaValue] = {"model": {"$ref": SCHEMAS + "ModelName"}}
-    names = re.findall(r"{(\w+)", path)
-    return [
-        {"name": name, "in": "path", "required": True, "schema": kinds.get(name, {"type": "string"})} for name in names
-    ]
 
 
 def _identifier(route: web.RouteDef) -> str:

@@ -10,7 +10,7 @@ from proxy.contract.admin import LauncherReport
 from proxy.models.served_model import ServedModel
 from proxy.monitoring.launcher_client import LauncherClient
 
-_DISTRIBUTION = "trillama"
+DISTRIBUTION = "trillama"
 
 
 class Scrape:
@@ -20,7 +20,7 @@ class Scrape:
         self._models = tuple(models)
         self._launcher = launcher
         self._restarts = dict[str, int]()
-        metrics.BUILD_INFO.labels(version(_DISTRIBUTION), family).set(1)
+        metrics.BUILD_INFO.labels(version(DISTRIBUTION), family).set(1)
 
     async def text(self) -> bytes:
         """The metrics in Prometheus' text format. Those of processes are absent while no launcher answers."""

@@ -17,6 +17,7 @@ from proxy.wire.answer_models import (
     FileAnswer,
     FilesAnswer,
 )
+from proxy.wire.schema import SCHEMAS
 
 BATCH_ANSWERS: Mapping[tuple[str, str], type[BaseModel]] = {
     ("POST", "/v1/files"): FileAnswer,
@@ -47,9 +48,42 @@ UPLOAD: JsonSchemaValue = {
 FORMS: Mapping[tuple[str, str], JsonSchemaValue] = {("POST", "/v1/files"): UPLOAD}
 ACCEPTED = frozenset({("POST", "/v1/batch/embeddings")})  # 202 is their success
 STORED = ("/v1/files", "/v1/batch")  # these paths can be off, and their disk can be full
-PAGED = frozenset({("GET", "/v1/files"), ("GET", "/v1/batches")})
+LIMIT = "How many rows at most."
+AFTER: tuple[str, JsonSchemaValue] = ("Begin behind the row of this id.", {"type": "string"})
+PAGED: Mapping[tuple[str, str], Mapping[str, tuple[str, JsonSchemaValue]]] = {
+    ("GET", "/v1/files"): {
+        "limit": (LIMIT, {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 10_000}),
+        "after": AFTER,
+        "order": ("By the time of the upload or result.", {"enum": ["asc", "desc"], "default": "desc"}),
+        "purpose": ("Only files of this purpose.", {"enum": [apis.PURPOSE, apis.RESULT_PURPOSE]}),
+    },
+    ("GET", "/v1/batches"): {
+        "limit": (LIMIT, {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+        "after": AFTER,
+    },
+}
+LANE_PARAMETER = {
+    "name": "X-Trillama-Lane",
+    "in": "header",
+    "description": "`bulk`: the request is in no hurry. Absent: its size decides.",
+    "schema": {"const": "bulk"},
+}
 
 
 def without_patterns(route: web.RouteDef) -> web.RouteDef:
     """The route with its path as a document has it: without the patterns that its variables match."""
     return web.RouteDef(route.method, re.sub(r"{(\w+):[^}]+}", r"{\1}", route.path), route.handler, route.kwargs)
+
+
+def parameters(method: str, path: str, *, embeds: bool) -> list[object]:
+    """Those of the path, of the query, and the lane's header where vectors are asked for."""
+    kinds: dict[str, JsonSchemaValue] = {"model": {"$ref": SCHEMAS + "ModelName"}}
+    of_path = [
+        {"name": name, "in": "path", "required": True, "schema": kinds.get(name, {"type": "string"})}
+        for name in re.findall(r"{(\w+)", path)
+    ]
+    of_query = [
+        {"name": name, "in": "query", "description": text, "schema": schema}
+        for name, (text, schema) in PAGED.get((method, path), {}).items()
+    ]
+    return [*of_path, *of_query, *([LANE_PARAMETER] if embeds else [])]

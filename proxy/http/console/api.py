@@ -5,14 +5,16 @@ from contextlib import suppress
 from typing import Annotated
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from pydantic import Field
 
 from proxy.console import pieces, stream
 from proxy.console.actions import Verb
 from proxy.console.console import Console
+from proxy.console.watcher import Watcher
 from proxy.edge.admission import ORIGINS
-from proxy.edge.middleware import ADMIN, ADMIN_KEYS, API_KEYS, STOPPING
+from proxy.edge.middleware import ADMIN, ADMIN_KEYS, API_KEYS, CLIENT, STOPPING
+from proxy.edge.origins import host_of
 from proxy.errors import NotAdmin, NotFound
 from proxy.http.pages import SERVICE
 from proxy.http.responses import send
@@ -35,17 +37,17 @@ class TokensBody(Wire):
 
 async def state(request: web.Request) -> web.StreamResponse:
     """`GET /console/state`: everything that the page shows of backends, routes and clients."""
-    document = await request.app[CONSOLE].document(admin=_may_act(request))
+    document = await request.app[CONSOLE].document(_watcher(request))
     return web.Response(body=orjson.dumps(document), content_type="application/json")
 
 
 async def event_stream(request: web.Request) -> web.StreamResponse:
     """`GET /console/events`: the same each second, with new requests; `?logs=NAME`: and the log of that backend."""
-    console, log_of, admin = request.app[CONSOLE], request.query.get("logs"), _may_act(request)
-    if log_of is not None and not admin:
+    console, log_of, watcher = request.app[CONSOLE], request.query.get("logs"), _watcher(request)
+    if log_of is not None and not watcher.operator:
         raise _not_admin(request, "a log line may quote a text, so reading logs")
-    events = stream.events(console, admin=admin, log_of=log_of, stopping=request.app[STOPPING])
-    with console.watched():
+    events = stream.events(console, watcher, log_of=log_of, stopping=request.app[STOPPING])
+    with console.watched(watcher):
         first = await anext(events)  # before the response begins: it may be an error
         response = web.StreamResponse(headers=EVENTS)
         with suppress(ConnectionError):  # the page was closed
@@ -94,6 +96,13 @@ def _check_may_act(request: web.Request) -> None:
         raise _not_admin(request, "this")
 
 
+def _watcher(request: web.Request) -> Watcher:
+    """Where there are keys, only an operator sees what other clients send."""
+    operator, has_keys = _may_act(request), bool(request.app[API_KEYS] or request.app[ADMIN_KEYS])
+    name = request.get(CLIENT) or request.remote or ""
+    return Watcher(name, operator=operator, sees_all=operator or not has_keys)
+
+
 def _may_act(request: web.Request) -> bool:
     """Whether it has an admin key; without any keys, whether it comes from this machine."""
     if request.app[ADMIN_KEYS]:
@@ -102,10 +111,20 @@ def _may_act(request: web.Request) -> bool:
 
 
 def _is_local(request: web.Request) -> bool:
-    """Whether a process of this machine sent it for itself, and did not pass it on for somebody else."""
-    peer = (request.remote or "").partition("%")[0]
-    passed_on = any(name in request.headers for name in FORWARDED)
-    return not passed_on and bool(peer) and ipaddress.ip_address(peer).is_loopback
+    """Whether a process of this machine sent it for itself, and did not pass it on for somebody else.
+
+    Reverse proxies need not say that they are one: HAProxy and Caddy keep the public Host, nginx speaks HTTP/1.0.
+    """
+    if request.version < HttpVersion11 or any(name in request.headers for name in FORWARDED):
+        return False
+    hosts = (host_of(host) for host in (request.host, request.headers.get("Host", "")))
+    return all(_is_loopback(one or "") for one in (*hosts, (request.remote or "").partition("%")[0]))
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    return False
 
 
 def _not_admin(request: web.Request, what: str) -> NotAdmin:

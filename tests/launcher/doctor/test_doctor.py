@@ -146,6 +146,12 @@ async def test_exposure(address: str, keys: list[str] | None, level: Level, said
     assert said in found.text
 
 
+async def test_exposure_warns_of_short_admin_keys() -> None:
+    found = await setup.exposure(host(proxy={"api_keys": ["a" * 16], "admin_keys": ["boss"]}))
+    assert (found.level, found.text) == (Level.WARN, "1 of 1 admin_keys are shorter than 16 characters")
+    assert "set admin_keys under" in found.fix
+
+
 async def test_a_file_of_one_s_own_must_be_whole(demo: dict[str, Path], tmp_path: Path) -> None:
     files = {name: str(path) for name, path in demo.items()}
     found = await setup.complete_model_files(host(models={"files": files}), False)

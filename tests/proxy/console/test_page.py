@@ -25,8 +25,11 @@ async def test_a_browser_gets_the_page_and_a_client_that_probes_the_short_text(s
 async def test_its_files_are_served_and_no_others(served: Stack) -> None:
     script = await served.get("/console/static/panels/now.js")
     assert (script.status, script.headers["Content-Type"].partition(";")[0]) == (200, "text/javascript")
-    cached = await served.get("/console/static/style.css", **{"If-None-Match": "*"})
-    assert cached.status in (200, 304)
+    for path in ("/", "/console/static/style.css"):
+        fresh = await served.get(path, Accept=HTML)
+        assert (fresh.status, fresh.headers["Cache-Control"]) == (200, "no-cache")
+        cached = await served.get(path, **{"Accept": HTML, "If-None-Match": fresh.headers["ETag"]})
+        assert (cached.status, cached.body) == (304, b"")
     for name in ("../state.py", "%2e%2e/state.py", "..%2f__init__.py", "panels", "none.js"):
         answer = await served.get(f"/console/static/{name}")
         assert answer.status == 404

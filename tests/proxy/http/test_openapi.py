@@ -155,6 +155,22 @@ def found(value: object, key: str) -> Iterator[object]:
         yield from found(one, key)
 
 
+async def test_queries_and_the_lane_are_described(small: Stack) -> None:
+    paths = await described(small)
+    found: dict[str, set[tuple[str, str]]] = {}
+    for route in ("get /v1/files", "get /v1/batches", "post /v1/embeddings", "post /v1/files"):
+        method, _, name = route.partition(" ")
+        given = paths[name][method]["parameters"]
+        assert isinstance(given, list)
+        found[route] = {(one["in"], one["name"]) for one in given}
+    assert found == {
+        "get /v1/files": {("query", name) for name in ("limit", "after", "order", "purpose")},
+        "get /v1/batches": {("query", "limit"), ("query", "after")},
+        "post /v1/embeddings": {("header", "X-Trillama-Lane")},
+        "post /v1/files": set(),
+    }
+
+
 async def test_another_method_gets_the_allowed_ones(small: Stack) -> None:
     answer = await small.request("DELETE", "/v1/embeddings", None, KEY)
     assert (answer.status, answer.headers["Allow"]) == (405, "POST")

@@ -54,8 +54,8 @@ export function requests() {
     },
     state(state) {
       say($("clients-hint"), state.needs_key
-        ? "By the digest of the API key, since the proxy started."
-        : "By address, since the proxy started: there are no API keys.");
+        ? "By the digest of the API key, since the proxy started." + (state.sees_all ? "" : " An operator sees those of others, too.")
+        : "By address, since the proxy started: there are no API keys." + (state.sees_all ? "" : " An operator sees those of others, too."));
       const total = state.clients.reduce((sum, one) => sum + one.tokens, 0);
       const now = JSON.stringify(state.clients.map((one) => [one.client, one.requests]));
       if (now === drawn) return; // so that a button keeps the focus
