@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,6 +20,7 @@ from proxy.bulk.runner import RowError
 
 _TOO_LONG = RowError("too_long", f"its line has more than {MAX_RECORD_BYTES // 2**20} MiB")
 _BUFFER = 2**20
+_LOOKED_AT = 100  # rows, for the names of the columns
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -67,15 +69,18 @@ class JsonLines:
 
 
 def json_columns(path: Path) -> tuple[str, ...]:
-    """The fields of the first row that is an object; none if there is none."""
+    """The fields of the first rows that are objects, each once; none if there is no such row."""
+    return tuple(dict.fromkeys(name for record in islice(_objects(path), _LOOKED_AT) for name in record))
+
+
+def _objects(path: Path) -> Iterator[dict[str, object]]:
     for line in JsonLines(path, UsedColumns()).lines():
         try:
             record = orjson.loads(line or b"null")
         except orjson.JSONDecodeError:
             continue
         if isinstance(record, dict):
-            return tuple(record)
-    return ()
+            yield record
 
 
 def _lines(path: Path) -> Iterator[bytes | None]:

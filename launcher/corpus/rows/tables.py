@@ -10,8 +10,10 @@ from pathlib import Path
 from launcher.corpus.rows.lines import reading
 from launcher.corpus.rows.records import MAX_RECORD_BYTES, CorpusRow, RawRow, UsedColumns, row_of
 from launcher.errors import CorpusError
+from proxy.bulk.runner import RowError
 
 csv.field_size_limit(MAX_RECORD_BYTES)
+_NAMES = {",": "comma", "\t": "tab"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +29,36 @@ class SeparatedValues:
         names = next(rows, [])
         for cells in rows:
             if cells:
-                yield RawRow(sum(map(len, cells)), partial(self._row, dict(zip(names, cells, strict=False))))
+                yield RawRow(sum(map(len, cells)), partial(self._row, names, cells))
 
-    def _row(self, record: dict[str, str], number: int) -> CorpusRow:
-        return row_of(number, record, self.columns)
+    def _row(self, names: list[str], cells: list[str], number: int) -> CorpusRow:
+        row = row_of(number, dict(zip(names, cells, strict=False)), self.columns)
+        if not any(cells[len(names) :]):
+            return row
+        counts = f"its line has {len(cells)} fields, the header {len(names)}"
+        message = f"{counts}: a text with a {_NAMES[self.separator]} needs quotes"
+        return CorpusRow(row.id, None, RowError("surplus_fields", message))
 
 
 def separated_rows(path: Path, separator: str) -> Iterator[list[str]]:
     """The cells of each record; those of the first are the names of the columns. Raises CorpusError."""
     with reading(path) as file:
-        rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=separator)
+        lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        rows, begins = csv.reader(lines, delimiter=separator, strict=True), 1
         try:
-            yield from rows
+            for cells in rows:
+                yield cells
+                begins = rows.line_num + 1
         except csv.Error as error:
-            raise CorpusError(f"{path}, line {rows.line_num}: {error}") from error
+            raise CorpusError(f"{path}, line {begins}: {_reason(error)}") from error
         except UnicodeDecodeError as error:
             raise CorpusError(f"{path} is not UTF-8 after line {rows.line_num}: convert it") from error
+
+
+def _reason(error: csv.Error) -> str:
+    """What is wrong with the record, as the csv module says nothing of quotes."""
+    if "unexpected end of data" in str(error):
+        return "a field begins with a quote that is never closed"
+    if "expected after" in str(error):
+        return "a quote in a quoted field is followed by other text: double it, or close the field's quote before"
+    return str(error)

@@ -85,3 +85,7 @@ def test_what_is_missing_is_said(run: Run, stub: EmbeddingsStub, tmp_path: Path)
     assert (none.code, "no corpus was embedded into it" in none.err) == (2, True)
     nothing = run("corpus", "run", str(tmp_path / "c.csv"), "--out", str(tmp_path / "out"), "--url", stub.url)
     assert (nothing.code, "no such file" in nothing.err) == (2, True)
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_bytes(jsonl(SOME))
+    wrong = run("corpus", "run", str(corpus), "--text", "nope", "--out", str(tmp_path / "out"), "--url", stub.url)
+    assert (wrong.code, "no column 'nope'" in wrong.err, (tmp_path / "out").exists()) == (2, True, False)

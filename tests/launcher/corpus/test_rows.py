@@ -89,6 +89,31 @@ def test_a_csv_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         rows_of(file)
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'id,text\n1,a\n2,b\n3,"open\n4,d\n5,e\n', 4),
+        (b'x,text\n"a', 2),
+        (b'id,text\n1,"two\nlines"\n2,"open\n3,"d"\n', 4),
+    ],
+)
+def test_an_unclosed_quote_in_a_csv_is_named_and_swallows_no_row(content: bytes, line: int, tmp_path: Path) -> None:
+    file = tmp_path / "c.csv"
+    file.write_bytes(content)
+    with pytest.raises(CorpusError, match=rf"c\.csv, line {line}: a .*quote"):
+        rows_of(file)
+
+
+def test_a_csv_line_with_surplus_fields_is_an_error_row(tmp_path: Path) -> None:
+    file = tmp_path / "c.csv"
+    file.write_bytes(b"id,text\n1,a,extra\n2,b,\n3,c\n")
+    rows = rows_of(file, UsedColumns(id="id"))
+    assert [row.text for row in rows] == [None, "b", "c"]
+    assert rows[0].id == "1"
+    assert rows[0].error
+    assert "3 fields, the header 2" in rows[0].error.message
+
+
 def test_columns_are_guessed_or_named_in_the_refusal(tmp_path: Path) -> None:
     file = tmp_path / "c.csv"
     file.write_bytes(b"nr,passage\n1,hello\n")
@@ -98,6 +123,17 @@ def test_columns_are_guessed_or_named_in_the_refusal(tmp_path: Path) -> None:
         rows_of(file)
     with pytest.raises(ArgumentError, match="no column 'id'"):
         rows_of(file, UsedColumns(text="words", id="id"))
+
+
+def test_a_text_column_that_no_row_of_a_jsonl_has_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_bytes(b"not json\n" + jsonl(SOME))
+    with pytest.raises(ArgumentError, match=r"no column 'nope'; it has 'doc', 'text', 'year'"):
+        rows_of(file, UsedColumns(text="nope"))
+    file.write_bytes(jsonl(SOME) + b'{"nope":"late"}\n')
+    assert rows_of(file, UsedColumns(text="nope"))[-1].text == "late"
+    file.write_bytes(b"")
+    assert rows_of(file, UsedColumns(text="nope")) == []
 
 
 def test_files_are_found_once_and_in_order(tmp_path: Path) -> None:
