@@ -200,6 +200,7 @@ async def test_a_server_that_is_none_is_said_at_once(stub: EmbeddingsStub, corpu
     url, stub.url = stub.url, "http://127.0.0.1:9"
     with pytest.raises(NotRunning):
         await run_corpus(stub, tmp_path / "out", corpus)
+    assert list(tmp_path.iterdir()) == [corpus]  # and nothing is left of it
     stub.url = url + "/nothing"
     with pytest.raises(ArgumentError, match="refused"):
         await run_corpus(stub, tmp_path / "out", corpus)
