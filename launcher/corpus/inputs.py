@@ -92,8 +92,8 @@ def _change(old: InputFile, now: InputFile) -> str | None:
     if same and old.whole is None:
         before, after = _date(old.mtime_ns), _date(now.mtime_ns)
         return (
-            f"is from {after}, and was from {before} when the job began; it is too large to tell whether it has "
-            f"changed: if you know that it has not, `touch -d '{before}' {quote(str(old.path))}`, else {other}"
+            f"is from {after}, and was from {before} when the job began, which has no hash of all of it, to compare:"
+            f" if you know that it has not changed, `touch -d '{before}' {quote(str(old.path))}`, else {other}"
         )
     if same and _whole(old.path) == old.whole:
         return None
