@@ -16,7 +16,7 @@ from launcher.corpus.output.error_rows import error_lines
 from launcher.corpus.output.stored import OutputFormat, VectorType
 from launcher.corpus.plan import PLAN, GivenJob, JobOptions, read_plan, resumed
 from launcher.corpus.rows.records import UsedColumns
-from launcher.corpus.rows.sources import InputFormat, given_files
+from launcher.corpus.rows.sources import InputFormat, check_folder, given_files
 from launcher.corpus.session import RunRequest, ServerChoice, run_job, stopped
 from launcher.corpus.verification import verify_job
 from launcher.errors import ArgumentError, JobStopped
@@ -83,6 +83,7 @@ def corpus_run(
         part_rows=part_rows,
     )
     columns = UsedColumns(text=text, id=id_, keep=tuple(keep.split(",")) if keep else ())
+    check_folder(out)
     if STDIN in inputs and (dry_run or (out / PLAN).exists()):
         advice = "--dry-run needs a file" if dry_run else f"there is a job in {out}: `trillama corpus resume {out}`"
         raise ArgumentError(f"standard input can be read only once, and {advice}")
@@ -211,13 +212,17 @@ def _again(
 
 def _run(server: ServerChoice, request: RunRequest) -> None:
     """Run the job, say how it ended, and exit with its code."""
-    ended = asyncio.run(until_second_signal(partial(run_job, server, request)))
+    ended = asyncio.run(until_second_signal(partial(run_job, server, request), _say_stopping))
     state = job_state(request.folder) if ended else None
     if ended is None or state is None or not state.complete:
         raise stopped(request.folder)
     if not request.display.as_json:
         stderr.say(f"{_sentence(request.folder, state)}; {ended}")
     raise typer.Exit(_code(state))
+
+
+def _say_stopping() -> None:
+    stderr.say("stopping: the parts in work are finished first; a second Ctrl-C ends it at once")
 
 
 def _sentence(folder: Path, state: JobState) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -225,7 +225,11 @@ def _metadata(plan: CorpusPlan) -> dict[str, str]:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Keep other commands from working in the folder. Raises StartError if one does."""
+    """Keep other commands from working in the folder. Raises StartError if one does.
+
+    What it made is removed if the folder is still empty at the end.
+    """
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -235,4 +239,9 @@ def owned(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if [path.name for path in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()  # while it is held: who waits for it sees that it is gone
+            if new:
+                with suppress(OSError):  # another command has begun there meanwhile
+                    folder.rmdir()
         lock.release()

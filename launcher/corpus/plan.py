@@ -1,7 +1,6 @@
 """What a job is, in `corpus.json`: its inputs, its options and the vector space, none of which may change."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -9,36 +8,23 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from launcher.corpus.inputs import InputFile, Stop, check_unchanged, counted, fingerprint
 from launcher.corpus.output.stored import OutputFormat, VectorType
-from launcher.corpus.rows.parquet import parquet_file
 from launcher.corpus.rows.records import UsedColumns
-from launcher.corpus.rows.sources import InputFormat, reader_of
-from launcher.errors import ArgumentError, CorpusError, JobStopped
+from launcher.corpus.rows.sources import InputFormat
+from launcher.errors import ArgumentError, CorpusError
 from proxy.bulk.durable import write_durably
 
 PLAN = "corpus.json"
 PART_ROWS = 4096
 PART_VECTORS = 16 * 2**20  # bytes of float32: a part is in memory several times while it is written
-Stop = Callable[[], bool]  # whether the user wants it to end
 GivenFile = tuple[Path, InputFormat, UsedColumns]
-_SAMPLE = 2**20  # bytes at the start and at the end that are hashed
 _MAX_PLAN_BYTES = 64 * 2**20
+_SPACE_WORDS = {"id": "vector space", "digest": "model file's digest", "dimensions": "number of dimensions"}
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class InputFile(_Frozen):
-    """One file, as it was when the job began. `digest` is of its first and last MiB."""
-
-    path: Path
-    format: InputFormat
-    columns: UsedColumns
-    bytes: int
-    mtime_ns: int
-    digest: str
-    rows: int
 
 
 class JobOptions(_Frozen):
@@ -124,7 +110,7 @@ class GivenJob:
 
 def resumed(plan: CorpusPlan, space: SpaceFound, _: Stop) -> CorpusPlan:
     """The plan, if neither its inputs nor the server's vectors have changed. Raises CorpusError."""
-    check_unchanged(plan)
+    check_unchanged(plan.inputs)
     check_space(plan, space)
     return plan
 
@@ -136,7 +122,7 @@ def read_plan(folder: Path) -> CorpusPlan:
         if path.stat().st_size > _MAX_PLAN_BYTES:
             raise CorpusError(f"{path} is too large to be a plan")
         return CorpusPlan.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ArgumentError(f"{folder} has no {PLAN}: no corpus was embedded into it") from error
     except ValidationError as error:
         raise CorpusError(
@@ -150,74 +136,45 @@ def write_plan(folder: Path, plan: CorpusPlan) -> None:
     write_durably(folder / PLAN, lambda file: file.write(plan.model_dump_json(indent=1).encode() + b"\n"))
 
 
-def fingerprint(path: Path, format_: InputFormat, columns: UsedColumns) -> InputFile:
-    """The file as it is now; its rows are not counted. Raises OSError."""
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        stat = path.stat()
-        digest.update(file.read(_SAMPLE))
-        file.seek(max(0, stat.st_size - _SAMPLE))
-        digest.update(file.read(_SAMPLE))
-    return InputFile(
-        path=path,
-        format=format_,
-        columns=columns,
-        bytes=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
-        digest=digest.hexdigest(),
-        rows=0,
-    )
-
-
-def counted(one: InputFile, stop: Stop) -> InputFile:
-    """With the number of its rows. Raises CorpusError, OSError; JobStopped."""
-    if one.format is InputFormat.PARQUET:
-        with parquet_file(one.path) as file:
-            rows = file.metadata.num_rows
-    else:
-        rows = 0
-        for _ in reader_of(one.path, one.format, one.columns).records():
-            rows += 1
-            if stop():
-                raise JobStopped("stopped while the rows were counted: nothing is done yet")
-    return one.model_copy(update={"rows": rows})
-
-
-def check_unchanged(plan: CorpusPlan) -> None:
-    """Raises CorpusError that names an input which is not what it was."""
-    for old in plan.inputs:
-        try:
-            now = fingerprint(old.path, old.format, old.columns)
-        except OSError as error:
-            raise CorpusError(f"{old.path} cannot be read any more: {error.strerror}") from error
-        if changed := list(_differences(old, now.model_copy(update={"rows": old.rows}))):
-            raise CorpusError(
-                f"{old.path} has changed since the job began ({changed[0]}): start a new job in another --out"
-            )
-
-
 def check_same(plan: CorpusPlan, files: Sequence[GivenFile], options: JobOptions) -> None:
     """Raises CorpusError that names what differs from the job that is in the folder already."""
     if [one.path for one in plan.inputs] != [path for path, *_ in files]:
         raise CorpusError("the job in --out has other inputs: give another --out, or `trillama corpus resume` it")
     for old, (_, format_, columns) in zip(plan.inputs, files, strict=True):
-        if (old.format, old.columns) != (format_, columns):
-            raise CorpusError(f"the job in --out uses {old.path} with {old.format}, {old.columns}: give another --out")
-    if changed := list(_differences(plan.options, options)):
-        raise CorpusError(f"the job in --out has another {changed[0]}: give another --out, or the same options")
+        _check_options(_input_options(old.format, old.columns), _input_options(format_, columns))
+    _check_options(plan.options.model_dump(), options.model_dump())
 
 
 def check_space(plan: CorpusPlan, found: SpaceFound) -> None:
     """Raises CorpusError if the server would make other vectors than those that are there."""
-    if changed := list(_differences(plan.space, found)):
+    old, new = plan.space.model_dump(), found.model_dump()
+    if changed := next((name for name in old if old[name] != new[name]), None):
         raise CorpusError(
-            f"the server's vectors are not those of this job ({changed[0]}): serve that model again, or start a new "
-            "job in another --out"
+            f"the server's vectors are not those of this job, as its {_SPACE_WORDS.get(changed, changed)} was "
+            f"{_said(old[changed])} when the job began, and is {_said(new[changed])} now: serve that model again, or "
+            "start a new job in another --out"
         )
 
 
-def _differences(old: _Frozen, new: _Frozen) -> Iterator[str]:
-    for name in type(old).model_fields:
-        before, after = getattr(old, name), getattr(new, name)
-        if before != after:
-            yield f"{name}: was {before}, is {after}"
+def _input_options(format_: InputFormat, columns: UsedColumns) -> dict[str, object]:
+    return {"from": format_, "text": columns.text, "id": columns.id, "keep": ",".join(columns.keep)}
+
+
+def _check_options(old: Mapping[str, object], new: Mapping[str, object]) -> None:
+    if changed := next((name for name in old if old[name] != new[name]), None):
+        raise CorpusError(
+            f"the job in --out was begun {_option(changed, old[changed])}, and this is "
+            f"{_option(changed, new[changed])}: give another --out, or the same options"
+        )
+
+
+def _option(name: str, value: object) -> str:
+    """An option as it is typed."""
+    flag = f"--{name.replace('_', '-')}"
+    if value in (None, "", False):
+        return f"without {flag}"
+    return f"with {flag}" if value is True else f"with {flag} {value}"
+
+
+def _said(value: object) -> str:
+    return "unknown" if value in (None, "") else str(value)

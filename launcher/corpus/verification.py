@@ -11,9 +11,10 @@ import numpy as np
 
 from launcher.arrays import F32
 from launcher.corpus.endpoint import EmbeddingEndpoint
+from launcher.corpus.inputs import check_unchanged
 from launcher.corpus.job import done_parts, failed_rows, open_job, owned, parts_of
 from launcher.corpus.output.stored import PartWriter, VectorType
-from launcher.corpus.plan import CorpusPlan, check_space, check_unchanged
+from launcher.corpus.plan import CorpusPlan, check_space
 from launcher.corpus.session import ServerChoice, reached
 from launcher.errors import CorpusError
 from proxy.bulk.ledger import RowRange
@@ -51,7 +52,7 @@ async def verify_job(folder: Path, plan: CorpusPlan, server: ServerChoice, sampl
         faults = await asyncio.to_thread(lambda: list(stored_faults(folder, plan)))
         cosines = list[float]()
         if sample and not faults:
-            check_unchanged(plan)
+            check_unchanged(plan.inputs)
             chosen = await asyncio.to_thread(_sampled, folder, plan, sample)
             cosines = await server.use(plan.options, lambda endpoint: _cosines(endpoint, plan, chosen))
             least = MIN_COSINE[plan.options.dtype]

@@ -39,8 +39,13 @@ async def until_signal(session: Coroutine[None, None, T], *, on_hangup: Callable
         return None
 
 
-async def until_second_signal(session: Callable[[asyncio.Event], Coroutine[None, None, T]]) -> T | None:
-    """The session's result. SIGINT or SIGTERM sets its event, a second one cancels it; then the result is None."""
+async def until_second_signal(
+    session: Callable[[asyncio.Event], Coroutine[None, None, T]], on_first: Callable[[], None]
+) -> T | None:
+    """The session's result. SIGINT or SIGTERM sets its event, a second one cancels it; then the result is None.
+
+    `on_first` is called at the first signal.
+    """
     stop = asyncio.Event()
     task = asyncio.create_task(session(stop))
     cancelled = False
@@ -50,7 +55,9 @@ async def until_second_signal(session: Callable[[asyncio.Event], Coroutine[None,
         if stop.is_set():
             cancelled = True
             task.cancel()
-        stop.set()
+        else:
+            stop.set()
+            on_first()
 
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):

@@ -36,6 +36,13 @@ _BY_SUFFIX = {
 }
 
 
+def check_folder(folder: Path) -> None:
+    """Raises ArgumentError if a file is where the folder, or one above it, has to be."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ArgumentError(f"{there} is a file, and --out has to be a folder: give another --out")
+
+
 def given_files(
     patterns: Sequence[str], format_: InputFormat | None, columns: UsedColumns, folder: Path
 ) -> list[tuple[Path, InputFormat, UsedColumns]]:

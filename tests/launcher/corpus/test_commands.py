@@ -1,9 +1,11 @@
 """`trillama corpus` as it is typed: exit codes, words, standard input."""
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -87,5 +89,21 @@ def test_what_is_missing_is_said(run: Run, stub: EmbeddingsStub, tmp_path: Path)
     assert (nothing.code, "no such file" in nothing.err) == (2, True)
     corpus = tmp_path / "c.jsonl"
     corpus.write_bytes(jsonl(SOME))
+    file = run("corpus", "run", str(corpus), "--out", str(corpus / "out"), "--url", stub.url)
+    assert (file.code, f"{corpus} is a file, and --out has to be a folder" in file.err) == (2, True)
     wrong = run("corpus", "run", str(corpus), "--text", "nope", "--out", str(tmp_path / "out"), "--url", stub.url)
     assert (wrong.code, "no column 'nope'" in wrong.err, (tmp_path / "out").exists()) == (2, True, False)
+
+
+def test_the_first_signal_says_what_it_does(stub: EmbeddingsStub, tmp_path: Path) -> None:
+    corpus, sent = tmp_path / "c.jsonl", Event()
+    corpus.write_bytes(jsonl(SOME))
+    stub.fault = lambda texts: sent.set() if "text 1" in texts else None
+    stub.seconds_per_text = 0.1
+    argv = command("corpus", "run", str(corpus), "--out", str(tmp_path / "out"), "--url", stub.url)
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, env=clean({}), text=True) as job:
+        assert sent.wait(30)
+        job.send_signal(signal.SIGINT)
+        assert job.stderr
+        assert "a second Ctrl-C ends it at once" in job.stderr.readline()
+        assert job.poll() is None
