@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from launcher.corpus.inputs import InputFile, Stop, check_unchanged, counted, fingerprint
 from launcher.corpus.output.stored import OutputFormat, VectorType
+from launcher.corpus.rows.inputs import InputFile, Stop, check_unchanged, counted, fingerprint
 from launcher.corpus.rows.records import UsedColumns
 from launcher.corpus.rows.sources import InputFormat
 from launcher.errors import ArgumentError, CorpusError

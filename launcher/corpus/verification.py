@@ -11,10 +11,10 @@ import numpy as np
 
 from launcher.arrays import F32
 from launcher.corpus.endpoint import EmbeddingEndpoint
-from launcher.corpus.inputs import check_unchanged
 from launcher.corpus.job import done_parts, failed_rows, open_job, owned, parts_of
 from launcher.corpus.output.stored import PartWriter, VectorType
 from launcher.corpus.plan import CorpusPlan, check_space
+from launcher.corpus.rows.inputs import check_unchanged
 from launcher.corpus.session import ServerChoice, reached
 from launcher.errors import CorpusError
 from proxy.bulk.ledger import RowRange

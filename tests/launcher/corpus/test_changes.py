@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.corpus import inputs
 from launcher.corpus.output.stored import VectorType
 from launcher.corpus.plan import JobOptions
+from launcher.corpus.rows import inputs
 from launcher.corpus.rows.records import UsedColumns
 from launcher.errors import CorpusError
 from tests.support.corpus import resume_corpus, run_corpus
