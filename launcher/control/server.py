@@ -32,6 +32,16 @@ async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
     /backends/{name}/restart`, answered once it is ready again or has failed; `POST /backends/{name}/pause`, answered
     once nothing is in flight there, and `/resume`; `POST /reload`.
     """
+    runner = web.AppRunner(_application(fleet, reload), access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, str(fleet.folder / CONTROL_SOCKET)).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _application(fleet: Fleet, reload: Reload) -> web.Application:
     started = time.time()
 
     async def current_status() -> web.Response:
@@ -71,13 +81,7 @@ async def control_server(fleet: Fleet, reload: Reload) -> AsyncIterator[None]:
             web.post("/reload", reload_),
         ]
     )
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-    await runner.setup()
-    try:
-        await web.UnixSite(runner, str(fleet.folder / CONTROL_SOCKET)).start()
-        yield
-    finally:
-        await runner.cleanup()
+    return app
 
 
 @web.middleware

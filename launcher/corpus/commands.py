@@ -84,9 +84,8 @@ def corpus_run(
     )
     columns = UsedColumns(text=text, id=id_, keep=tuple(keep.split(",")) if keep else ())
     check_folder(out)
-    if STDIN in inputs and (dry_run or (out / PLAN).exists()):
-        advice = "--dry-run needs a file" if dry_run else f"there is a job in {out}: `trillama corpus resume {out}`"
-        raise ArgumentError(f"standard input can be read only once, and {advice}")
+    if STDIN in inputs:
+        _check_standard_input(out, dry_run=dry_run)
     files = given_files(inputs, from_, columns, out)
     server = _server(config, demo, tiny, url, api_key)
     if dry_run:
@@ -98,6 +97,13 @@ def corpus_run(
         server,
         RunRequest(folder=out, options=options, plan=plan, display=display, concurrency=concurrency, dedupe=dedupe),
     )
+
+
+def _check_standard_input(out: Path, *, dry_run: bool) -> None:
+    """Raises ArgumentError if it would have to be read twice."""
+    if dry_run or (out / PLAN).exists():
+        advice = "--dry-run needs a file" if dry_run else f"there is a job in {out}: `trillama corpus resume {out}`"
+        raise ArgumentError(f"standard input can be read only once, and {advice}")
 
 
 @corpus_app.command("resume", epilog=CORPUS_EPILOG)

@@ -240,7 +240,7 @@ def owned(folder: Path) -> Iterator[None]:
         yield
     finally:
         if [path.name for path in folder.iterdir()] == [".lock"]:
-            (folder / ".lock").unlink()  # while it is held: who waits for it sees that it is gone
+            (folder / ".lock").unlink()  # while it is held: a job that waits for the lock sees that the file is gone
             if new:
                 with suppress(OSError):  # another command has begun there meanwhile
                     folder.rmdir()

@@ -110,11 +110,7 @@ class EmbedService:
                     timing=timing,
                     bulk=request.bulk,
                 )
-                if token_embedder:
-                    served = await self._embed_tokens(request, route, token_embedder, caller)
-                else:
-                    embed = self._embed_document if request.late else self._embed_texts
-                    served = await embed(request, route, caller)
+                served = await self._served(request, route, token_embedder, caller)
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
         dimensions = (
@@ -132,6 +128,13 @@ class EmbedService:
             wait_s=timing.wait_s,
             compute_s=timing.compute_s,
         )
+
+    async def _served(
+        self, request: EmbedRequest, route: Route, token_embedder: TokenEmbedder | None, caller: Caller
+    ) -> Served:
+        if token_embedder:
+            return await self._embed_tokens(request, route, token_embedder, caller)
+        return await (self._embed_document if request.late else self._embed_texts)(request, route, caller)
 
     async def count_tokens(self, request: EmbedRequest) -> int:
         """The tokens of all inputs, prefixes included; nothing is computed. Raises as `embed`."""

@@ -46,7 +46,7 @@ def deploy(file: Path, folder: Path) -> None:
             _get_global_client().deploy_apps(node.node_application(config, *asked))
             deployed = asked
         _write(folder / SEEN, _seen(hosts, ray.get(table.nodes.remote(), timeout=10)))
-        time.sleep(_ROUND_S)
+        time.sleep(_ROUND_S)  # this process does nothing else, and Ray's calls above block
 
 
 def _hosts() -> tuple[str, ...]:
