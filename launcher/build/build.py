@@ -12,10 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from launcher.build import backends, patch, portable, source
-from launcher.build.check import SOFTWARE_QUANTIZATION
+from launcher.build import backends, portable, source
+from launcher.build.checks.vectors import SOFTWARE_QUANTIZATION
 from launcher.build.compilation import Compilation, Compiled, compile_engine
-from launcher.build.patch import FLAG, LEAN, TILES
+from launcher.build.patches.lean import FLAG, LEAN
+from launcher.build.patches.tiles import TILES
 from launcher.build.steps import ReportProgress, Steps
 from launcher.engine import build_record
 from launcher.engine.build_record import ComputeBackend, Order, Record

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.build import backends, portable
-from launcher.build.check import check_engine
+from launcher.build.checks.vectors import check_engine
 from launcher.build.steps import Progress, Steps
 from launcher.engine import argv
 from launcher.engine import devices as gpu

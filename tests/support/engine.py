@@ -16,7 +16,7 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel
 
-from launcher.build.patch import FLAG
+from launcher.build.patches.lean import FLAG
 from launcher.engine import argv as command
 from launcher.engine.build_record import why_foreign
 from launcher.engine.discovery import Engine, Origin, built_path, probe

@@ -11,7 +11,8 @@ import pytest
 from filelock import FileLock
 
 from launcher.build.build import BuildOptions, Built, build, order_here, up_to_date
-from launcher.build.patch import FLAG, LEAN, TILES
+from launcher.build.patches.lean import FLAG, LEAN
+from launcher.build.patches.tiles import TILES
 from launcher.build.steps import Progress, parse_progress
 from launcher.engine import build_record
 from launcher.engine.build_record import ComputeBackend, Record

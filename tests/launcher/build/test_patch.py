@@ -7,7 +7,9 @@ import numpy as np
 import orjson
 import pytest
 
-from launcher.build.patch import FLAG, LEAN, TILES, Edit, Patch, apply, digest
+from launcher.build.patches.lean import FLAG, LEAN
+from launcher.build.patches.patch import Edit, Patch, apply, digest
+from launcher.build.patches.tiles import TILES
 from launcher.engine.argv import LEAN_ARCHITECTURES
 from tests.support.engine import EngineMissing, EngineRefused, LlamaServer, found_engine, llama_server
 from tests.support.tiny_models import Architecture, write_model
