@@ -49,3 +49,11 @@ class PoisonedInput(Invalid):
 def invalid(field: str, message: str, *, kind: str = "value_error", given: object = "") -> Invalid:
     """An error for one fault; `given` is shortened."""
     return Invalid(Fault(field=field, message=message, type=kind, input=shown(given)))
+
+
+class BadImage(Exception):
+    """An image that cannot be embedded: `args[0]` says why, to be read behind its index."""
+
+    def at(self, index: int) -> Invalid:
+        """The error of the input at that index."""
+        return invalid(f"input.{index}", self.args[0], kind="bad_image")

@@ -15,7 +15,32 @@ from proxy.faults import Invalid, invalid
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
 Ids = Sequence[int] | NDArray[np.int32]  # the token ids of one text, as the model gets them
-Input = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """An image as the user named it: the URL of a file, a data URI, or the file's bytes, also as base64.
+
+    Whatever a dialect calls it, this is how it passes an image on; see `proxy.images.sources` for what is read.
+    """
+
+    given: str | bytes
+
+
+# A text, token ids of the vocabulary that `token_ids` in the config names, or an image.
+Input = str | Sequence[int] | ImageSource
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image as the model gets it: a file with exactly the pixels that the model is to see, as base64.
+
+    It is `tokens` tiles for the model. Images with equal pixels, and only those, have equal digests.
+    """
+
+    file: bytes
+    tokens: int
+    digest: bytes
 
 
 def client_of(key: str) -> str:
@@ -144,13 +169,14 @@ class Provenance:
 class Served:
     """The vectors of the inputs that are not in `failed`, (n, n_embd), and how many tokens those have.
 
-    `lengths` as in EmbedResult.
+    `lengths` and `image_tokens` as in EmbedResult.
     """
 
     rows: Matrix
     tokens: int
     failed: Mapping[int, ProxyError]
     lengths: tuple[int, ...] | None = None
+    image_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +184,8 @@ class EmbedResult:
     """Vectors in the order of the request's inputs, shape (n, dimensions); tokens as the model processed them.
 
     The inputs in `failed`, by index, have an error instead of a row. Multi-vectors have a row for each token, and
-    `lengths` says how many of the rows each input has. `wait_s` is until the first text was sent to an engine,
+    `lengths` says how many of the rows each input has. `image_tokens` are those of the tokens that stand for tiles of
+    images; None if no input is an image. `wait_s` is until the first text was sent to an engine,
     `compute_s` from then to the last vector; both are 0 where the cache had them all.
     """
 
@@ -170,6 +197,7 @@ class EmbedResult:
     tokens: int
     failed: Mapping[int, ProxyError] = field(default_factory=dict)
     lengths: tuple[int, ...] | None = None
+    image_tokens: int | None = None
     wait_s: float = 0.0
     compute_s: float = 0.0
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from proxy.contract.family import Family, Positive, Strict
+from proxy.contract.images import AROUND_IMAGE, IMAGE_TOKENS, BackendImages, ImageOptions
 from proxy.contract.settings_file import BadSettings, LocalPath, read_toml, validated_settings
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -56,6 +57,7 @@ class BackendSettings(Strict):
     on_demand: bool = False  # it is started by its first request (written by the launcher)
     # a file that all proxies before it share, so that one batch is in flight (written by the launcher)
     lock: Path | None = None
+    images: BackendImages | None = None  # how it takes images; without it, it does not (written by the launcher)
 
 
 def _not_empty(keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -136,6 +138,7 @@ class ProxyOptions(EdgeOptions):
     cache_file: LocalPath | None = None  # keep them in this SQLite file; without it in memory
     # what `trillama models pull --multivector` makes; without it where that puts it
     multivector_file: LocalPath | None = None
+    images: ImageOptions = ImageOptions()  # what clients may send as images, where the models take images
 
 
 class ProxySettings(ProxyOptions):
@@ -163,6 +166,11 @@ class ProxySettings(ProxyOptions):
                 raise ValueError(
                     f"backends.{name}.batch_tokens = {backend.batch_tokens} is less than max_input_tokens = "
                     f"{self.max_input_tokens}: an input must fit one physical batch (llama-server's --ubatch-size)"
+                )
+            if backend.images and backend.batch_tokens < IMAGE_TOKENS + AROUND_IMAGE:
+                raise ValueError(
+                    f"backends.{name}.batch_tokens = {backend.batch_tokens} is less than an image can have with its "
+                    f"prompt: {IMAGE_TOKENS + AROUND_IMAGE} tokens"
                 )
         return self
 
