@@ -19,9 +19,10 @@ from launcher.models import header_check, inventory, pull, sources
 from launcher.models.inventory import InventoryRow
 from launcher.multivector import projector
 from launcher.printable import json_line
-from launcher.settings.config import ModelSettings, Settings, load
+from launcher.settings.config import Settings, load
 from launcher.settings.family import FamilyFile
 from launcher.settings.folders import hub_cache
+from launcher.settings.models import ModelSettings
 from launcher.terminal.options import ConfigFile, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal

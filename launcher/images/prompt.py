@@ -1,7 +1,9 @@
 """The request of an image for llama-server, and the image that every backend with images is verified on."""
 
 import base64
+import secrets
 import struct
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,15 @@ Pixels = NDArray[np.uint8]  # (height, width, RGB)
 PATCH = 28  # pixels of a token's side
 BEFORE = "<|im_start|>user\n"  # the original's prompt as far as its vector depends on it; llama-server adds the rest
 GOLDEN_SIZE = (PATCH, 5 * PATCH)  # 5 tokens in two of the encoder's windows, of 112 pixels each
+
+
+@cache
+def media_marker() -> str:
+    """What stands for an image in a prompt: nobody can guess it, and it stays the same until this process ends.
+
+    So a reload restarts no llama-server because of it.
+    """
+    return f"<__media_{secrets.token_hex(16)}__>"
 
 
 def image_input(pixels: Pixels, marker: str) -> dict[str, object]:

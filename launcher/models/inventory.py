@@ -7,8 +7,8 @@ from pathlib import Path
 
 from launcher.hub.cache import CachedFile, StoppedDownload
 from launcher.hub.listing import Offer
-from launcher.settings.config import ModelSettings
 from launcher.settings.family import FamilyFile
+from launcher.settings.models import ModelSettings
 
 
 class Use(StrEnum):

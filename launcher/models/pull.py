@@ -10,9 +10,9 @@ from launcher.hub.cache import bytes_present
 from launcher.hub.listing import Offer, offered
 from launcher.models import header_check, sources
 from launcher.models.sources import ModelFile, ReportBytes
-from launcher.settings.config import ModelSettings
 from launcher.settings.family import FamilyFile
 from launcher.settings.folders import hub_cache
+from launcher.settings.models import ModelSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

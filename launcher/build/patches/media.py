@@ -136,9 +136,7 @@ MEDIA = Patch(
             text="            slot.mctx                   = mctx;\n",
             behind="            slot.pool_media             = params_base.pool_media;\n",
         ),
-        Edit(
-            path=_SERVER, text="mtmd::batch_ptr & mbatch, ", behind="collected_embd & collected, "
-        ),
+        Edit(path=_SERVER, text="mtmd::batch_ptr & mbatch, ", behind="collected_embd & collected, "),
         Edit(path=_SERVER, text="process_mtmd_chunk(slot, slot.mbatch, ", behind="slot.collected, "),
         Edit(
             path=_SERVER,

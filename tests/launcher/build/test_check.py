@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from launcher.build.checks import models as check_models
-from launcher.build.checks.vectors import check_engine
 from launcher.build.checks.models import QUANTIZATIONS
+from launcher.build.checks.vectors import check_engine
 from launcher.build.patches.lean import FLAG
 from launcher.engine.discovery import Engine
 from launcher.errors import EngineBuildError, Miscompiled

@@ -18,4 +18,4 @@ SIZES = (
 if __name__ == "__main__":
     from launcher.build.checks.media_models import write_media_model
 
-    print(write_media_model(Path(sys.argv[1])))
+    write_media_model(Path(sys.argv[1]))

@@ -79,7 +79,7 @@ def main(models: Path, out: Path) -> None:
         found[f"image_{height}x{width}"] = rows[len(before) :].mean(axis=0).astype(np.float32)
         if (height, width) == SIZES[0]:
             found["states"] = rows.astype(np.float32)
-        print(height, width, count, rows.shape)
+        sys.stdout.write(f"{height} x {width}: {count} tokens, {len(rows)} states\n")
     np.savez(out, **found)
 
 
@@ -126,8 +126,8 @@ def _model(text: gguf.GGUFReader, vision: gguf.GGUFReader, tokens: list[str]) ->
         image_token_id=tokens.index(IMAGE_PAD),
         vision_start_token_id=tokens.index(VISION_START),
         vision_end_token_id=tokens.index(VISION_END),
+        attn_implementation="eager",
     )
-    config._attn_implementation = "eager"
     model = Qwen2_5_VLModel(config).float().eval()
     weights = {tensor.name: torch.tensor(np.array(tensor.data)) for part in (text, vision) for tensor in part.tensors}
     model.load_state_dict(_renamed(weights, blocks), strict=True)
