@@ -9,8 +9,8 @@ from pathlib import Path
 from launcher.engine import argv, cpu_fallback, discovery, profile
 from launcher.engine import devices as gpu
 from launcher.errors import ModelError
-from launcher.images import mmproj, requirements
-from launcher.models import header_check, sources
+from launcher.images import requirements
+from launcher.models import header_check, mmproj, sources
 from launcher.models.demo import demo_models
 from launcher.planning import sizing
 from launcher.settings.config import Settings

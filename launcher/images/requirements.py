@@ -2,7 +2,7 @@
 
 from launcher.engine.discovery import Engine
 from launcher.errors import ConfigError, EngineError
-from launcher.images.mmproj import mmproj_file
+from launcher.models.mmproj import mmproj_file
 from launcher.settings.config import Settings
 from proxy.contract.images import AROUND_IMAGE, IMAGE_TOKENS
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from launcher.engine.argv import LEAN_ARCHITECTURES
 from launcher.errors import ModelError
-from launcher.images.mmproj import mmproj_bytes
 from launcher.hub.listing import offered
 from launcher.models import header_check, sources
 from launcher.models.gguf_file import model_header
+from launcher.models.mmproj import mmproj_bytes
 from launcher.planning import choices
 from launcher.planning.candidates import PlanRequest
 from launcher.planning.memory import ENCODERS, GIB, UNGATED, Layer, ModelWeights, Shape, weights_of

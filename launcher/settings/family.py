@@ -192,6 +192,11 @@ class Weights(proxy_family.VectorRules):
             name: HubFile(source.lora.repo, source.lora.file) for name, source in self.models.items() if source.lora
         }
 
+    @property
+    def mmproj_on_hub(self) -> HubFile | None:
+        """The place of the vision encoder, of a family that takes images."""
+        return HubFile(self.mmproj.repo, self.mmproj.file) if self.mmproj else None
+
     def named(self, quantization: str) -> str:
         """The quantisation as file names spell it, whatever case it is given in."""
         return next((one for one in self.quantizations if one.casefold() == quantization.casefold()), quantization)

@@ -60,7 +60,7 @@ def _describe(writer: gguf.GGUFWriter) -> None:
 def _tensors(random: np.random.Generator) -> Iterator[tuple[str, F32]]:
     """Name and values, (rows, columns) in numpy's order; scaled so that an image's vector depends on each pixel."""
     for name in ("weight", "weight.1"):  # an image is two equal frames of a film
-        yield f"v.patch_embd.{name}", random.standard_normal((WIDTH, 3, PATCH, PATCH), np.float32) / 20
+        yield f"v.patch_embd.{name}", np.float32(0.05) * random.standard_normal((WIDTH, 3, PATCH, PATCH), np.float32)
     for block in (f"v.blk.{number}" for number in range(BLOCKS)):
         for name, rows, columns in (
             ("attn_q", WIDTH, WIDTH),

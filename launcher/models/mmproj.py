@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from launcher.errors import ConfigError, ModelError
+from launcher.hub.cache import MMPROJ
 from launcher.models.sources import ModelFile, check_complete, find_here
-from launcher.settings.family import FamilyFile, HubFile
+from launcher.settings.family import FamilyFile
 from launcher.settings.models import ModelSettings
 from proxy.contract.gguf import Header
 
-MMPROJ = "mmproj"  # its name in reports, where models have their backend's
 PROJECTOR = "qwen2.5vl_merger"
 _REQUIRED = ("clip.vision.n_wa_pattern", "clip.vision.block_count", "clip.vision.embedding_length")
 _F16 = 1  # general.file_type
@@ -21,8 +21,8 @@ def mmproj_file(family: FamilyFile, settings: ModelSettings) -> ModelFile | None
         return None
     if settings.mmproj:
         return ModelFile(backend=MMPROJ, origin=settings.mmproj)
-    if source := family.weights.mmproj:
-        return ModelFile(backend=MMPROJ, origin=HubFile(source.repo, source.file))
+    if place := family.weights.mmproj_on_hub:
+        return ModelFile(backend=MMPROJ, origin=place)
     raise ConfigError(f"[models] images = true: {family.name} takes texts only: leave it out, or set mmproj = PATH")
 
 
