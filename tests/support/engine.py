@@ -21,6 +21,7 @@ from launcher.engine import argv as command
 from launcher.engine.build_record import why_foreign
 from launcher.engine.discovery import Engine, Origin, built_path, probe
 from launcher.engine.libgomp import openmp_environment
+from launcher.images.prompt import media_marker
 from launcher.processes.child import last_lines, running
 from launcher.settings.folders import cache_dir
 from launcher.supervision.probes import backend_up
@@ -55,6 +56,12 @@ class LlamaServer:
         rows = sorted(_Vectors.model_validate_json(body).data, key=lambda row: row.index)
         return np.array([row.embedding for row in rows], dtype=np.float32)
 
+    async def rows(self, inputs: Sequence[object]) -> list[npt.NDArray[np.float32]]:
+        """Each input's raw rows: one vector, or with pooling none the state of each token. Raises EngineRefused."""
+        body = await self.post("/embeddings", {"input": inputs, "embd_normalize": -1})
+        found = sorted(orjson.loads(body), key=lambda one: int(one["index"]))
+        return [np.array(one["embedding"], np.float32) for one in found]
+
     async def tokenize(self, text: str) -> list[int]:
         """The ids the engine computes with: special tokens are added and parsed. Raises EngineRefused."""
         body = await self.post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
@@ -83,6 +90,7 @@ async def llama_server(
     lean: bool = True,
     pooling: Pooling | Literal["none"] = "mean",
     extra_flags: tuple[str, ...] = (),
+    mmproj: Path | None = None,
 ) -> AsyncIterator[LlamaServer]:
     """Serve `model` for the block. Raises EngineMissing; fails with the engine's last lines if it does not come up.
 
@@ -103,9 +111,11 @@ async def llama_server(
             threads=2,
             extra_flags=extra_flags,
             pooling=pooling,
+            mmproj=mmproj,
+            media_marker=media_marker(),
         )
-        argv = command.argv(found, placement)
-        async with running(argv, env=found.env, grace_s=2.0, output=output) as process:
+        argv, env = command.argv(found, placement), {**found.env, **command.media_environment(placement)}
+        async with running(argv, env=env, grace_s=2.0, output=output) as process:
             await _ready(process, socket, output)
             yield LlamaServer(socket, process.pid)
 
