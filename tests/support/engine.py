@@ -1,6 +1,7 @@
 """Real llama.cpp on a unix socket, started with the launcher's own command line."""
 
 import asyncio
+import io
 import os
 import sys
 import tempfile
@@ -71,7 +72,7 @@ class LlamaServer:
         """The answer's body. Raises EngineRefused unless the status is 200."""
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket))) as session,
-            session.post(f"http://llama-server{path}", data=orjson.dumps(body)) as response,
+            session.post(f"http://llama-server{path}", data=io.BytesIO(orjson.dumps(body))) as response,
         ):
             answer = await response.read()
         if response.status != 200:
