@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from launcher.build.patch import FLAG
+from launcher.build.patches.lean import FLAG
 from tests.support.engine import LlamaServer, found_engine, llama_server
 from tests.support.tiny_models import write_model
 

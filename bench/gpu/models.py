@@ -13,7 +13,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
 from launcher.arrays import F32
-from launcher.build.check_models import Data, random_matrix
+from launcher.build.checks.models import Data, random_matrix
 from tests.support.tiny_models import add_tokenizer
 
 

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from launcher.build import backends, patch, portable, source
-from launcher.build.check import SOFTWARE_QUANTIZATION
+from launcher.build import backends, portable, source
+from launcher.build.checks.vectors import SOFTWARE_QUANTIZATION
 from launcher.build.compilation import Compilation, Compiled, compile_engine
-from launcher.build.patch import FLAG, LEAN, TILES
+from launcher.build.patches.lean import FLAG, LEAN
+from launcher.build.patches.media import MEDIA, MEDIA_FLAG
+from launcher.build.patches.patch import apply, digest
+from launcher.build.patches.tiles import TILES
 from launcher.build.steps import ReportProgress, Steps
 from launcher.engine import build_record
 from launcher.engine.build_record import ComputeBackend, Order, Record
@@ -24,6 +27,7 @@ from launcher.errors import EngineBuildError
 from launcher.host import processor
 from launcher.settings.folders import noexec
 
+PATCHES = (LEAN, MEDIA, TILES)
 NOT_NATIVE = re.compile(r"-DGGML_NATIVE(:BOOL)?=(OFF|NO|FALSE|0)$", re.IGNORECASE)
 PLAIN = frozenset({"sse4_2", "avx", "avx2", "bmi2", "f16c", "fma"})  # what llama.cpp uses of x86 then
 
@@ -32,8 +36,8 @@ PLAIN = frozenset({"sse4_2", "avx", "avx2", "bmi2", "f16c", "fma"})  # what llam
 class BuildOptions:
     """What to build, and where.
 
-    `stock`: without LEAN. `source`: an archive or a folder instead of the package. `architectures`: CUDA's, instead of
-    those of the GPUs in this machine. `out`: a portable folder instead of the cache folder.
+    `stock`: without LEAN and MEDIA. `source`: an archive or a folder instead of the package. `architectures`: CUDA's,
+    instead of those of the GPUs in this machine. `out`: a portable folder instead of the cache folder.
     """
 
     backend: ComputeBackend = ComputeBackend.CPU
@@ -59,7 +63,7 @@ class Built:
 async def build(options: BuildOptions, report: ReportProgress) -> Built:
     """Build llama-server into the cache folder or `options.out`, replacing the one there.
 
-    Applies our patches (`patch`) as far as they fit, LEAN only without `stock`, and installs the engine only if its
+    Applies our patches as far as they fit, LEAN and MEDIA only without `stock`, and installs the engine only if its
     vectors are right (`compilation`). Needs what `backends` says; takes five minutes on two cores, and longer for GPUs.
     Raises EngineBuildError with what to install, or with the last lines of the step that failed.
     If cancelled or failed, it leaves no process and no file behind (except the log of an engine that did not serve),
@@ -79,11 +83,11 @@ async def build(options: BuildOptions, report: ReportProgress) -> Built:
         env = {**os.environ, "PATH": path, **backends.build_environment(order, path)}
         steps = Steps(env=env, log=folder / "log", report=report)
         llama = await source.obtain(options.source, folder, steps)
-        why_stock = "as requested" if options.stock else patch.apply(LEAN, llama)
-        why_tiles = patch.apply(TILES, llama)
+        why_stock, why_no_media = ["as requested" if options.stock else apply(one, llama) for one in (LEAN, MEDIA)]
+        why_tiles = apply(TILES, llama)
         compilation = Compilation(source=llama, folder=folder, order=order, shared=options.out is not None)
         made = await compile_engine(compilation, steps)
-        note = "; ".join(_notes(made, why_stock, why_tiles))
+        note = "; ".join(_notes(made, why_stock, why_no_media, why_tiles))
         record = Record(order=order, processor=processor.name(), left_out=made.left_out, note=note)
         if options.out:
             portable.install_folder(made.binary.parent, options.binary.parent, record)
@@ -105,7 +109,7 @@ def order_here(options: BuildOptions) -> Order:
     cmake = tuple(shlex.split(os.environ.get("CMAKE_ARGS", "")))
     here = processor.instructions()
     return Order(
-        source=f"{source.identity(options.source)} {patch.digest((LEAN, TILES))}",
+        source=f"{source.identity(options.source)} {digest(PATCHES)}",
         backend=options.backend,
         stock=options.stock,
         architectures=options.architectures,
@@ -136,12 +140,16 @@ def _exclusive(parent: Path) -> Iterator[Path]:
         raise EngineBuildError(f"another build is running in {parent}: wait for it to end") from error
 
 
-def _notes(made: Compiled, why_stock: str | None, why_tiles: str | None) -> Iterator[str]:
+def _notes(made: Compiled, why_stock: str | None, why_no_media: str | None, why_tiles: str | None) -> Iterator[str]:
     """What to tell the user about the engine; `why_…` is why its source lacks a patch."""
     if FLAG in made.engine.flags:
         yield f"it skips logits, which embeddings do not use ({FLAG}), and its vectors are the same to the last bit"
     else:
         yield f"stock llama.cpp ({why_stock or 'our edit had no effect'}): it computes logits, which are not used"
+    if MEDIA_FLAG in made.engine.flags:
+        yield f"it takes images ({MEDIA_FLAG})"
+    else:
+        yield f"it takes no images ({why_no_media or 'our edit had no effect'})"
     yield f"llama.cpp's own AMX code ({why_tiles})" if why_tiles else "gcc's fault with AMX is worked around"
     if made.left_out:
         yield f"it does not use AMX: with AMX, {made.fault}"

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.build import backends, portable
-from launcher.build.check import check_engine
+from launcher.build.checks.media import check_media
+from launcher.build.checks.vectors import check_engine
+from launcher.build.patches.media import MEDIA_FLAG
 from launcher.build.steps import Progress, Steps
 from launcher.engine import argv
 from launcher.engine import devices as gpu
@@ -100,6 +102,9 @@ async def _attempt(compilation: Compilation, build: Path, steps: Steps) -> Compi
     devices = await gpu.read_devices(engine)
     steps.report(Progress(step="checking vectors"))
     cosine = await check_engine(engine, build / "check", software=devices.software)
+    if MEDIA_FLAG in engine.flags:
+        steps.report(Progress(step="checking images"))
+        await check_media(engine, build / "check")
     return Compiled(engine=engine, devices=devices, cosine=cosine)
 
 

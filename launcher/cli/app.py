@@ -23,7 +23,18 @@ from launcher.doctor import report
 from launcher.errors import ArgumentError
 from launcher.measure import bench_cli, compare_cli, tune_cli
 from launcher.terminal.given_texts import given_texts
-from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Tiny, Url, settings_of, stderr, stdout
+from launcher.terminal.options import (
+    EXIT_CODES,
+    ApiKey,
+    ConfigFile,
+    Demo,
+    Images,
+    Tiny,
+    Url,
+    settings_of,
+    stderr,
+    stdout,
+)
 from launcher.terminal.signals import until_signal
 
 app = typer.Typer(
@@ -55,6 +66,7 @@ def serve_(
     config: ConfigFile = None,
     demo: Demo = False,
     tiny: Tiny = False,
+    images: Images = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8080].")
@@ -64,7 +76,8 @@ def serve_(
     ] = None,
 ) -> None:
     """Start the llama-servers and the proxy, and serve until Ctrl-C."""
-    read = partial(settings_of, config, demo=demo, tiny=tiny, overrides={"host": host, "port": port})
+    overrides = {"host": host, "port": port}
+    read = partial(settings_of, config, demo=demo, tiny=tiny, images=images, overrides=overrides)
     asyncio.run(serve.run_serve(read, out=stdout, err=stderr, ready_path=ready_file))
 
 
@@ -111,6 +124,7 @@ def plan(
     config: ConfigFile = None,
     demo: Demo = False,
     tiny: Tiny = False,
+    images: Images = False,
     vram: Annotated[
         str | None, typer.Option(help="Plan for these GPUs, e.g. 8G,24G, or none [default: this machine's].")
     ] = None,
@@ -120,7 +134,7 @@ def plan(
 ) -> None:
     """Show what fits into the memory, and why. That is quantisation, devices, longest text."""
     memory = plan_cli.given_memory(vram, ram)
-    plan_cli.show_plan(settings_of(config, demo=demo, tiny=tiny), memory, stdout)
+    plan_cli.show_plan(settings_of(config, demo=demo, tiny=tiny, images=images), memory, stdout)
 
 
 @app.command("doctor", epilog=EXIT_CODES)

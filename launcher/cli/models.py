@@ -3,8 +3,7 @@
 import asyncio
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +13,16 @@ from rich.table import Table
 from launcher.errors import ArgumentError, ConfigError, LauncherError, ModelError
 from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache
+from launcher.hub.cache import MMPROJ
 from launcher.hub.listing import Offer, offered
-from launcher.models import header_check, inventory, pull, sources
+from launcher.models import inventory, pull, sources
 from launcher.models.inventory import InventoryRow
+from launcher.models.verification import check_files
 from launcher.multivector import projector
 from launcher.printable import json_line
-from launcher.settings.config import ModelSettings, Settings, load
-from launcher.settings.family import FamilyFile
+from launcher.settings.config import Settings, load
 from launcher.settings.folders import hub_cache
+from launcher.settings.models import ModelSettings
 from launcher.terminal.options import ConfigFile, stderr, stdout
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
@@ -81,17 +82,19 @@ def pull_(
     multivector: Annotated[
         bool, typer.Option("--multivector", help="Not a model, but the few tensors that multi-vectors need (2 MB).")
     ] = False,
+    images: Annotated[bool, typer.Option("--images", help="The vision encoder too, as with `images = true`.")] = False,
 ) -> None:
     """Download the models, or continue a stopped download. Each is checked against the hub's SHA-256."""
     settings = _settings(config)
     if multivector:
-        _pull_projector(settings, only=not (quantization or backend))
+        _pull_projector(settings, only=not (quantization or backend or images))
         return
     backends = _chosen(settings, backend)
-    plan = pull.plan_pull(settings.family, settings.host.models, quantization, backends)
+    wanted = settings.host.models.model_copy(update={"images": images or settings.host.models.images})
+    plan = pull.plan_pull(settings.family, wanted, quantization, backends)
     for file in plan.own:
         stdout.say(f"{file.backend}: {file.local} is your own file: nothing to download")
-    if plan.missing:
+    if plan.missing or plan.bytes:
         size = f"{amount(plan.bytes)} to download; " if plan.bytes else ""
         stderr.say(f"{size}licence of the models: {settings.family.licence}")
     display = Display(stderr)
@@ -106,33 +109,13 @@ def pull_(
 @models_app.command("verify", epilog=MODELS_EPILOG)
 def verify(config: ConfigFile = None) -> None:
     """Read every file again and compare it with the hub's SHA-256. Needs no network."""
-    settings = _settings(config)
-    family, own = settings.family, settings.host.models.files
-    quantization = settings.host.models.quantization or family.weights.quantization
+    settings, wrong = _settings(config), 0
     again = f" --config {shlex.quote(str(config))}" if config else ""
-    for sentence in (unreadable := cache.describe_damage(family)):
-        stdout.say(f"DAMAGED  {sentence}")
-    damaged = len(unreadable)
-    cached = sources.files_here(family)
-    own_loras = settings.host.models.lora_files
-    if not (unreadable or cached or own or own_loras):
-        stdout.say(f"no file of {family.name} is here: `trillama models pull` downloads them")
-    for file in cached:
-        fix = f"{file.quantization or quantization} --backend {file.backend}{again}"
-        command = f"trillama models remove {fix} --yes && trillama models pull {fix}"
-        kind = ("LoRA " if file.lora else "") + file.quantization
-        check = header_check.check_lora if file.lora else header_check.check_model
-        damaged += not _verified(
-            _File(f"{file.backend} {kind}".rstrip(), file.path, file.sha256, check), family, command
-        )
-    for backend, path in own.items():
-        found = _File(f"{backend} (your own)", path, None, header_check.check_model)
-        damaged += not _verified(found, family, "copy the file again")
-    for backend, path in own_loras.items():
-        found = _File(f"{backend} LoRA (your own)", path, None, header_check.check_lora)
-        damaged += not _verified(found, family, "copy the file again")
-    if damaged:
-        raise ModelError(f"{damaged} file{'s' if damaged > 1 else ''} not as expected: run the commands above")
+    for checked in check_files(settings.family, settings.host.models, again):
+        stdout.say(checked.line)
+        wrong += not checked.right
+    if wrong:
+        raise ModelError(f"{wrong} file{'s' if wrong > 1 else ''} not as expected: run the commands above")
 
 
 @models_app.command("remove", epilog=MODELS_EPILOG)
@@ -142,15 +125,17 @@ def remove(
     config: ConfigFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a quantisation's files, and unfinished downloads. A LoRA for all quantisations goes with the last."""
+    """Delete a quantisation's files, and unfinished downloads. What all quantisations share goes with the last."""
     settings = _settings(config)
     backends = _chosen(settings, backend)
     weights = settings.family.weights
     wanted = weights.named(quantization or settings.host.models.quantization or weights.quantization)
-    here = [file for file in sources.files_here(settings.family) if file.backend in backends]
+    every = sources.files_here(settings.family)
+    here = [file for file in every if file.backend in backends]
     files = [file for file in here if file.quantization == wanted]
-    kept = {file.backend for file in here if not file.lora and file not in files}
+    kept = {file.backend for file in every if file.backend != MMPROJ and not file.lora and file not in files}
     files += [file for file in here if file.lora and not file.quantization and file.backend not in kept]
+    files += [file for file in every if file.backend == MMPROJ and not kept]
     partials = [partial for partial in cache.stopped_downloads(settings.family) if partial.backend in backends]
     if not files and not partials:
         there = ", ".join(dict.fromkeys(file.quantization for file in here if file.quantization)) or "nothing"
@@ -177,7 +162,7 @@ def _settings(config: Path | None) -> Settings:
 
 def _pull_projector(settings: Settings, *, only: bool) -> None:
     if not only:
-        raise ArgumentError("--multivector downloads no model: leave out the quantisation and --backend")
+        raise ArgumentError("--multivector downloads no model: leave out the quantisation, --backend and --images")
     path = projector.cached_projector(settings.family)
     if path is None:
         stderr.say(f"licence of the models: {settings.family.licence}")
@@ -191,31 +176,6 @@ def _chosen(settings: Settings, backends: Sequence[str] | None) -> tuple[str, ..
     if unknown := [name for name in backends or () if name not in there]:
         raise ArgumentError(f"--backend {unknown[0]}: no such model; there are {', '.join(there)}")
     return tuple(name for name in there if name in (backends or there))
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file to be verified: `sha256` is the hub's, if it is from there."""
-
-    name: str
-    path: Path
-    sha256: str | None
-    check: Callable[[Path, FamilyFile], object]
-
-
-def _verified(file: _File, family: FamilyFile, fix: str) -> bool:
-    """Print whether the file is right; True if it is."""
-    try:
-        found = cache.sha256_of(file.path)
-        if file.sha256 not in (found, None):
-            stdout.say(f"DAMAGED  {file.name}  {file.path}: SHA-256 {found}, not {file.sha256}; fix it with: {fix}")
-            return False
-        file.check(file.path, family)
-    except ModelError as error:
-        stdout.say(f"WRONG    {file.name}  {error}; fix it with: {fix}")
-        return False
-    stdout.say(f"{'ok' if file.sha256 else 'readable':<8} {file.name}  sha256 {found}  {file.path}")
-    return True
 
 
 def _facts(offer: Offer, rows: Sequence[InventoryRow]) -> dict[str, object]:

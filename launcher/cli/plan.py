@@ -13,12 +13,14 @@ from launcher.engine import discovery
 from launcher.engine.cpu_fallback import adapt_gpu_layers
 from launcher.engine.device_list import MIB, Device
 from launcher.engine.devices import Devices
+from launcher.engine.discovery import Engine
 from launcher.errors import ArgumentError, ConfigError, NotEnoughMemory
+from launcher.images import requirements
 from launcher.models.demo import demo_models
 from launcher.planning import choices
 from launcher.planning.candidates import DeviceRoom, PlanRequest
 from launcher.planning.choices import Length
-from launcher.planning.memory import GIB
+from launcher.planning.memory import ENCODER_COMPUTE, GIB
 from launcher.planning.placement import Plan, place
 from launcher.planning.request import request_of
 from launcher.planning.shortage import missing_bytes, readable_size
@@ -84,7 +86,7 @@ def show_plan(settings: Settings, memory: GivenMemory, out: Terminal) -> None:
     out.print(_placements(settings, plan, room))
     if choosable:
         out.print(considered(plan))
-    for reason in (*plan.reasons, *_memory_notes(wish, devices)):
+    for reason in (*plan.reasons, *_memory_notes(wish, devices), *_image_notes(wish, found)):
         out.say(f"- {reason}")
 
 
@@ -94,6 +96,15 @@ def _memory_notes(wish: PlanRequest, devices: Devices) -> Iterator[str]:
         yield unified_note(devices)
     for one in devices.unused:
         yield f"{one.name} ({one.description}) is not used: its memory is the host's, and there is a GPU with its own"
+
+
+def _image_notes(wish: PlanRequest, engine: Engine) -> Iterator[str]:
+    """Notes on images, if they are on."""
+    if not wish.encoder_bytes:
+        return
+    yield f"images: each model has a vision encoder beside it, {(wish.encoder_bytes + ENCODER_COMPUTE) / GIB:.2f} GiB"
+    if obstacle := requirements.engine_obstacle(engine):
+        yield f"images cannot be served yet: {obstacle}: run `{requirements.BUILD}`"
 
 
 def _size(option: str, text: str) -> int:

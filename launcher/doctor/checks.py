@@ -33,6 +33,7 @@ SETUP: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
 }
 ENGINE: dict[str, Callable[[Machine], Awaitable[Finding]]] = {
     "engine": engine.chosen_engine,
+    "images": engine.images,
     "flash attention": engine.flash_attention,
     "devices": engine.devices,
     "threads": engine.threads,

@@ -10,15 +10,16 @@ from launcher.engine import build_record
 from launcher.engine.cpu_fallback import adapt_gpu_layers
 from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine, Origin
-from launcher.errors import NotEnoughMemory
+from launcher.errors import ConfigError, EngineError, NotEnoughMemory
 from launcher.host import processor, wsl
 from launcher.host.cores import engine_threads, physical_cores, usable_cores
+from launcher.images import requirements
 from launcher.planning.memory import GIB
 from launcher.planning.placement import Plan
 from launcher.planning.sizing import decide, unified_note
 from launcher.settings.config import Settings
 
-BUILD = "trillama engine build"
+BUILD = requirements.BUILD
 BUILD_FOR = {"NVIDIA": f"{BUILD} --cuda", "AMD": f"{BUILD} --vulkan"}
 # By a processor's instructions, the largest gain first. Measured with Q8_0, 4 layers x 896, on two cores.
 GAINS = {
@@ -61,6 +62,21 @@ def _gain(engine: Engine, here: frozenset[str]) -> str | None:
     built_for = record.order.instructions if record else ()
     gains = (text for instruction, text in GAINS.items() if instruction in here and instruction not in built_for)
     return next(gains, None)
+
+
+async def images(machine: Machine) -> Finding:
+    """Whether images are on, and whether this engine can serve them."""
+    if not machine.settings.host.models.images:
+        return ok("off; `images = true` under [models] turns them on")
+    try:
+        requirements.check_images(machine.settings, machine.engine)
+    except EngineError as error:
+        return fail(str(error), BUILD)
+    except ConfigError as error:
+        return fail(str(error), "correct [models] and max_input_tokens")
+    if machine.devices.gpus and machine.wants_gpu:
+        return ok("on, computed by the GPU")
+    return warn("on, computed by the CPU: seconds to minutes for each", "use a GPU for more than a few images")
 
 
 async def flash_attention(machine: Machine) -> Finding:

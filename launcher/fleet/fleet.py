@@ -148,10 +148,11 @@ class Fleet:
     def _must_wait(self, name: str, deployment: Deployment) -> bool:
         """Whether the new proxy must not use the backend before its restart.
 
-        Its vectors would be labelled as another file's, or its texts would be too long.
+        Its vectors would be labelled as another file's, its texts would be too long, or it would get images.
         """
-        longer = deployment.settings.max_input_tokens > self.deployment.settings.max_input_tokens
-        return longer or deployment.processes[name] != self.deployment.processes[name]
+        now = self.deployment
+        longer = deployment.settings.max_input_tokens > now.settings.max_input_tokens
+        return longer or deployment.processes[name] != now.processes[name] or deployment.mmproj != now.mmproj
 
     async def _restart_paused(self, name: str, begin: Callable[[], None]) -> None:
         """Restart one backend while its requests wait, until it is ready or has failed."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from launcher.engine import argv, cpu_fallback, discovery, profile
 from launcher.engine import devices as gpu
 from launcher.errors import ModelError
-from launcher.models import header_check, sources
+from launcher.images import requirements
+from launcher.models import header_check, mmproj, sources
 from launcher.models.demo import demo_models
 from launcher.planning import sizing
 from launcher.settings.config import Settings
@@ -39,6 +40,7 @@ async def prepare(
     names = only or tuple(settings.family.weights.models)
     found = await discovery.find_engine(settings.host.engine.llama_server)
     argv.check_extra(settings.host.engine.extra_flags, found.flags)
+    requirements.check_images(settings, found)
     wanted = settings.host.engine
     devices = await gpu.read_devices(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
     cpu_fallback.check_devices(wanted, devices, found)
@@ -48,12 +50,14 @@ async def prepare(
         display.say(note)
     served = await files(decision.settings, names, display)
     bounded = _bounded(settings, decision.settings, served, display)
+    requirements.check_length(bounded)
     return Deployment(
         settings=profile.apply_saved(bounded, found, devices, served.models, display.say),
         listener=listener,
         engine=found,
         models=served.models,
         loras=served.loras,
+        mmproj=served.mmproj,
         placements=decision.placements,
         capacity=decision.capacity,
         devices=devices,
@@ -86,10 +90,14 @@ async def available_settings(settings: Settings, display: Display) -> Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedFiles:
-    """The checked files of the backends, by their names. Demo models have no `headers`: they are made to fit."""
+    """The checked files of the backends, by their names. Demo models have no `headers`: they are made to fit.
+
+    `mmproj` is the vision encoder of all backends, if they take images.
+    """
 
     models: Mapping[str, Path]
     loras: Mapping[str, Path] = field(default_factory=dict)
+    mmproj: Path | None = None
     headers: Mapping[str, Header] = field(default_factory=dict)
 
     def longest(self, weights: Weights) -> list[int | None]:
@@ -112,7 +120,19 @@ async def files(settings: Settings, names: Sequence[str], display: Display) -> S
             loras[wanted.backend] = lora = await sources.locate_intact(wanted, report=display.downloading)
             header_check.check_lora(lora, family)
     headers = {name: header_check.check_model(path, family) for name, path in paths.items()}
+    encoder = await _encoder(settings, display)
     for note in dict.fromkeys(header_check.unstated_pooling(header, family.weights) for header in headers.values()):
         if note:
             display.say(note)
-    return ServedFiles(models=paths, loras=loras, headers=headers)
+    return ServedFiles(models=paths, loras=loras, mmproj=encoder, headers=headers)
+
+
+async def _encoder(settings: Settings, display: Display) -> Path | None:
+    """The vision encoder, downloaded, and checked against the family; None if images are off. Raises ModelError."""
+    wanted = mmproj.mmproj_file(settings.family, settings.host.models)
+    if wanted is None:
+        return None
+    path = await sources.locate_intact(wanted, report=display.downloading)
+    if doubt := mmproj.doubt(mmproj.check_mmproj(path, settings.family)):
+        display.say(doubt)
+    return path

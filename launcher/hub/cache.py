@@ -22,13 +22,16 @@ from launcher.hub.cache_entry import INCOMPLETE, blobs_of, find_cached, folder_o
 from launcher.settings.family import FamilyFile, HubFile
 from launcher.settings.folders import hub_cache
 
+MMPROJ = "mmproj"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedFile:
     """A complete file in the cache. `sha256` is the one it was stored with, None if the cache does not know it.
 
     `current`: whether a start would use it; a file of an older revision of its repository only takes space.
-    `entry`: its place in the hub's cache; None for a file that was made here. `lora`: it is the backend's LoRA.
+    `entry`: its place in the hub's cache; None for a file that was made here. `lora`: it is the backend's LoRA. The
+    vision encoder, which all backends share, has MMPROJ in place of a backend.
     """
 
     backend: str
@@ -71,13 +74,15 @@ def quantization_in(pattern: str, filename: str) -> str | None:
 
 
 def cached_files(family: FamilyFile) -> tuple[CachedFile, ...]:
-    """Every file of the family in the cache, by backend, largest first, then the backend's LoRAs."""
+    """Every file of the family in the cache, by backend, largest first, then the backend's LoRAs; last the encoder."""
     cache, weights = _scanned(), family.weights
     only = weights.quantizations[0]  # where the pattern is a name, there is one
     models = [replace(one, quantization=one.quantization or only) for one in _found(weights.on_hub, cache)]
     loras = [replace(one, lora=True) for one in _found(weights.loras_on_hub, cache)]
+    encoders = _found({MMPROJ: weights.mmproj_on_hub} if weights.mmproj_on_hub else {}, cache)
     backends = tuple(weights.models)
-    return tuple(sorted([*models, *loras], key=lambda one: (backends.index(one.backend), one.lora, -one.bytes)))
+    ordered = sorted([*models, *loras], key=lambda one: (backends.index(one.backend), one.lora, -one.bytes))
+    return *ordered, *encoders
 
 
 def stopped_downloads(family: FamilyFile) -> tuple[StoppedDownload, ...]:

@@ -87,13 +87,14 @@ def _describe(writer: gguf.GGUFWriter) -> None:
     writer.add_layer_norm_rms_eps(1e-6)
 
 
-def add_tokenizer(writer: gguf.GGUFWriter) -> None:
-    """Bytes, one merge (llama.cpp requires one), the prefixes as tokens without meaning, and the end token."""
-    tokens = [*_alphabet(), SPACES, *_PREFIXES, END]
+def add_tokenizer(writer: gguf.GGUFWriter, *control: str) -> None:
+    """Bytes, one merge (llama.cpp requires one), the prefixes as tokens without meaning, `control`, the end token."""
+    tokens = [*_alphabet(), SPACES, *_PREFIXES, *control, END]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.NORMAL] * 257 + [TokenType.USER_DEFINED] * len(_PREFIXES) + [TokenType.CONTROL])
+    counts = {TokenType.NORMAL: 257, TokenType.USER_DEFINED: len(_PREFIXES), TokenType.CONTROL: len(control) + 1}
+    writer.add_token_types([kind for kind, count in counts.items() for _ in range(count)])
     writer.add_token_merges(["Ġ Ġ"])
     writer.add_bos_token_id(tokens.index(END))
     writer.add_eos_token_id(tokens.index(END))

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from launcher.hub.cache import CachedFile, StoppedDownload
+from launcher.hub.cache import MMPROJ, CachedFile, StoppedDownload
 from launcher.hub.listing import Offer
-from launcher.settings.config import ModelSettings
 from launcher.settings.family import FamilyFile
+from launcher.settings.models import ModelSettings
 
 
 class Use(StrEnum):
@@ -24,7 +24,7 @@ class InventoryRow:
     """A file on this machine, or one that the configuration needs and that is not here (no `path`).
 
     `quantization` is None for the user's own file, and for a partial download, for which the cache does not say it;
-    empty for a LoRA that goes with every quantisation.
+    empty for a LoRA that goes with every quantisation, and for the vision encoder, whose backend is MMPROJ.
     """
 
     backend: str
@@ -49,8 +49,12 @@ class InventoryRow:
 def rows(
     family: FamilyFile, settings: ModelSettings, files: Sequence[CachedFile], stopped: Sequence[StoppedDownload]
 ) -> tuple[InventoryRow, ...]:
-    """The files of each backend, in the family's order: the model served, others, LoRAs, then partial downloads."""
-    return tuple(row for backend in family.weights.models for row in _of(backend, family, settings, files, stopped))
+    """The files of each backend, in the family's order: the model served, others, LoRAs, then partial downloads.
+
+    Last the vision encoder, if one is here or images are on.
+    """
+    of_backends = [row for backend in family.weights.models for row in _of(backend, family, settings, files, stopped)]
+    return *of_backends, *_encoders(settings, [file for file in files if file.backend == MMPROJ])
 
 
 def by_quantization(offers: Iterable[Offer]) -> Mapping[str, Mapping[str, Offer]]:
@@ -78,6 +82,15 @@ def _of(
     for partial in stopped:
         if partial.backend == backend:
             yield InventoryRow(backend=backend, quantization=None, use=Use.HALF, bytes=partial.bytes, path=partial.path)
+
+
+def _encoders(settings: ModelSettings, cached: Sequence[CachedFile]) -> Iterator[InventoryRow]:
+    missing = InventoryRow(backend=MMPROJ, quantization="", use=Use.MISSING, bytes=0, path=None)
+    for row in _of_kind(missing, settings.mmproj, cached):
+        if settings.images:
+            yield row
+        elif row.path and row.path.is_file():
+            yield replace(row, use=Use.UNUSED if row.use is Use.IN_USE else row.use)
 
 
 def _of_kind(missing: InventoryRow, own: Path | None, cached: Sequence[CachedFile]) -> Iterator[InventoryRow]:

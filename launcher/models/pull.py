@@ -8,21 +8,25 @@ from launcher.errors import DamagedFile, ModelError, NotWritten
 from launcher.host.disk import amount, free_bytes
 from launcher.hub.cache import bytes_present
 from launcher.hub.listing import Offer, offered
-from launcher.models import header_check, sources
+from launcher.models import header_check, mmproj, sources
 from launcher.models.sources import ModelFile, ReportBytes
-from launcher.settings.config import ModelSettings
 from launcher.settings.family import FamilyFile
 from launcher.settings.folders import hub_cache
+from launcher.settings.models import ModelSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullPlan:
-    """The files of a pull. `bytes` of models still have to be downloaded; 0 if the hub did not give sizes."""
+    """The files of a pull. `bytes` of models still have to be downloaded; 0 if the hub did not give sizes.
+
+    `encoder`: the vision encoder from the hub, if images are on.
+    """
 
     here: tuple[ModelFile, ...]
     missing: tuple[ModelFile, ...]
     own: tuple[ModelFile, ...]
     loras: tuple[ModelFile, ...]
+    encoder: ModelFile | None
     bytes: int
 
 
@@ -40,20 +44,23 @@ def plan_pull(
         for backend in family.weights.models
         if backend in backends
     ]
-    own = tuple(file for file in files if file.local)
+    encoder = mmproj.mmproj_file(family, settings)
+    own = tuple(file for file in (*files, encoder) if file and file.local)
     here = tuple(file for file in files if not file.local and _is_complete(file))
     missing = tuple(file for file in files if file not in own and file not in here)
     offers, _ = offered(family, [file.backend for file in missing])
     _check_offered(family, name, missing, offers)
     needed = _bytes_to_download(family, name, offers)
+    needed += mmproj.mmproj_bytes(family, settings) if encoder and not _is_complete(encoder) else 0
     if needed > (free := free_bytes(cache := hub_cache())):
         raise NotWritten(
-            f"{len(missing)} files of {name} need {amount(needed)}, the disk of {cache} has {amount(free)} free: "
+            f"the missing files of {name} need {amount(needed)}, the disk of {cache} has {amount(free)} free: "
             "make room, choose a smaller quantisation, or set HF_HOME to another disk"
         )
     loras = sources.lora_files(family, settings.model_copy(update={"quantization": name}))
     needed_loras = tuple(lora for lora in loras if lora.backend in backends and not lora.local)
-    return PullPlan(here=here, missing=missing, own=own, loras=needed_loras, bytes=needed)
+    encoder = None if encoder in own else encoder
+    return PullPlan(here=here, missing=missing, own=own, loras=needed_loras, encoder=encoder, bytes=needed)
 
 
 async def run_pull(family: FamilyFile, planned: PullPlan, report: ReportBytes) -> dict[str, Path]:
@@ -69,6 +76,11 @@ async def run_pull(family: FamilyFile, planned: PullPlan, report: ReportBytes) -
     for lora in planned.loras:
         paths[f"{lora.backend} LoRA"] = path = await sources.locate_intact(lora, report=report)
         header_check.check_lora(path, family)
+    if planned.encoder:
+        thorough = _is_complete(planned.encoder)
+        path = await sources.locate_intact(planned.encoder, report=report, thorough=thorough)
+        mmproj.check_mmproj(path, family)
+        paths[planned.encoder.backend] = path
     return paths
 
 

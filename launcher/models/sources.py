@@ -16,8 +16,8 @@ from launcher.hub.cache import CachedFile, cached_files, sha256_of
 from launcher.hub.cache_entry import find_cached, sha256_in_name
 from launcher.hub.download import fetch
 from launcher.models.gguf_file import model_header
-from launcher.settings.config import ModelSettings
 from launcher.settings.family import FamilyFile, HubFile
+from launcher.settings.models import ModelSettings
 from proxy.contract.gguf import Header
 
 log = logging.getLogger(__name__)

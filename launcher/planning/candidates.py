@@ -6,6 +6,7 @@ from itertools import product
 
 from launcher.planning.memory import Flags, ModelWeights, Need, need
 from launcher.planning.packing import Shares, pack, split
+from proxy.contract.images import AROUND_IMAGE, IMAGE_TOKENS
 
 MIN_TOKENS = 512  # llama-server's own default; less than a page is of no use
 
@@ -16,7 +17,8 @@ class PlanRequest:
 
     `quantization` None leaves the choice to the plan: the classes in `ranking`, best first; `by_size` says that nothing
     but the files' sizes is known. `fixed_tokens`: the length is not to be changed; `wanted_tokens` is then the length
-    hoped for, if it is another. `on_demand`: the backends that the user wants to run on demand.
+    hoped for, if it is another. `on_demand`: the backends that the user wants to run on demand. `encoder_bytes`: the
+    vision encoder's file, of which each backend has a copy in memory; 0 if images are off.
     """
 
     weights: Mapping[str, Mapping[str, ModelWeights]]
@@ -30,6 +32,12 @@ class PlanRequest:
     by_size: bool = False
     on_demand: frozenset[str] = frozenset()
     wanted_tokens: int | None = None
+    encoder_bytes: int = 0
+
+    @property
+    def least_tokens(self) -> int:
+        """The shortest length of the longest text that is of use; an image must fit."""
+        return IMAGE_TOKENS + AROUND_IMAGE if self.encoder_bytes else MIN_TOKENS
 
     @property
     def classes(self) -> tuple[tuple[str, ...], ...]:
@@ -92,17 +100,21 @@ def _residents(request: PlanRequest) -> Iterator[tuple[str, ...]]:
 
 
 def _lengths(request: PlanRequest) -> tuple[int, ...]:
-    """Lengths of the longest text in tokens: as requested, then halved down to MIN_TOKENS."""
+    """Lengths of the longest text in tokens: as requested, then halved down to the least."""
     found = [request.tokens]
-    while not request.fixed_tokens and found[-1] > MIN_TOKENS:
-        found.append(max(MIN_TOKENS, found[-1] // 2))
+    while not request.fixed_tokens and found[-1] > request.least_tokens:
+        found.append(max(request.least_tokens, found[-1] // 2))
     return tuple(found)
 
 
 def needs_of(request: PlanRequest, candidate: Candidate) -> dict[str, Need]:
     """The memory that each backend needs."""
     flags = Flags(
-        batch_tokens=candidate.tokens, slots=request.slots, gpu_layers=request.gpu_layers, logits=request.logits
+        batch_tokens=candidate.tokens,
+        slots=request.slots,
+        gpu_layers=request.gpu_layers,
+        logits=request.logits,
+        encoder_bytes=request.encoder_bytes,
     )
     return {name: need(files[candidate.quantization], flags) for name, files in request.weights.items()}
 

@@ -20,6 +20,8 @@ GPU_OVERHEAD = 768 * MIB
 GPU_OVERHEAD_UNQUANTIZED = 1434 * MIB
 HOST_OVERHEAD_ON_GPU = 512 * MIB
 HOST_OVERHEAD_ON_CPU = 96 * MIB  # 50 to 75 MiB were measured, besides the file
+# A vision encoder's compute buffer: 160 MiB were derived for the largest image, and a part of it measured.
+ENCODER_COMPUTE = 256 * MIB
 UNQUANTIZED_TYPES = frozenset({0, 1, 32})  # general.file_type: F32, F16, BF16
 
 
@@ -74,12 +76,16 @@ class ModelWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """The flags that determine memory. `logits`: the engine keeps room for them, although nothing uses them (T5)."""
+    """The flags that determine memory. `logits`: the engine keeps room for them, although nothing uses them (T5).
+
+    `encoder_bytes`: the size of the vision encoder's file, 0 without one.
+    """
 
     batch_tokens: int
     slots: int
     gpu_layers: int
     logits: bool
+    encoder_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,13 +173,15 @@ def need(weights: ModelWeights, flags: Flags) -> Need:
 
     With all layers on a GPU, in bytes: VRAM = file + KV cache + compute buffer + overhead, and RAM = the token
     embeddings, the outputs of the largest batch, the batch's inputs, and overhead. Without a GPU, all of it is RAM.
+    A vision encoder is where the model is, whole on one GPU.
     """
     shape = weights.shape
     on_gpu = min(1.0, flags.gpu_layers / (len(shape.layers) + 1))  # the output matrix counts as a layer
     body = weights.file_bytes + kv_bytes(shape, flags)
     outputs = output_bytes(shape, flags)
+    encoder = flags.encoder_bytes + ENCODER_COMPUTE if flags.encoder_bytes else 0
     if not on_gpu:
-        return Need(ram=body + compute_bytes(shape, flags, on_gpu=False) + outputs + HOST_OVERHEAD_ON_CPU)
+        return Need(ram=body + compute_bytes(shape, flags, on_gpu=False) + outputs + encoder + HOST_OVERHEAD_ON_CPU)
     embeddings = round(weights.file_bytes * _embedding_share(shape))  # looked up on the CPU
     seen = flags.batch_tokens if shape.encoder else context_tokens(flags.batch_tokens)
     inputs = flags.batch_tokens * FLOAT * (seen + shape.embedding_length)
@@ -181,6 +189,7 @@ def need(weights: ModelWeights, flags: Flags) -> Need:
     return Need(
         spread=round(on_gpu * body),
         fixed=compute_bytes(shape, flags, on_gpu=True)
+        + encoder
         + (GPU_OVERHEAD_UNQUANTIZED if weights.unquantized else GPU_OVERHEAD),
         ram=rest + outputs + inputs + HOST_OVERHEAD_ON_GPU,
     )

@@ -10,6 +10,7 @@ from launcher.errors import ModelError
 from launcher.hub.listing import offered
 from launcher.models import header_check, sources
 from launcher.models.gguf_file import model_header
+from launcher.models.mmproj import mmproj_bytes
 from launcher.planning import choices
 from launcher.planning.candidates import PlanRequest
 from launcher.planning.memory import ENCODERS, GIB, UNGATED, Layer, ModelWeights, Shape, weights_of
@@ -60,6 +61,7 @@ def request_of(settings: Settings, flags: Collection[str], names: Sequence[str])
         gpu_layers=host.engine.gpu_layers,
         logits="--no-logits-for-embeddings" not in flags,
         on_demand=frozenset(name for name in names if settings.backend(name).mode is Mode.ON_DEMAND),
+        encoder_bytes=mmproj_bytes(family, host.models),
     )
 
 

@@ -10,7 +10,7 @@ from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine
 from launcher.errors import NotEnoughMemory
 from launcher.planning import choices
-from launcher.planning.candidates import MIN_TOKENS, DeviceRoom, PlanRequest
+from launcher.planning.candidates import DeviceRoom, PlanRequest
 from launcher.planning.choices import Length
 from launcher.planning.placement import Placement, Plan, place
 from launcher.planning.request import AUTO, request_of
@@ -97,7 +97,7 @@ def fix_length(request: PlanRequest, devices: Devices, before: Length | None) ->
         try:
             tokens = place(request, _dependable_room(devices)).batch_tokens
         except NotEnoughMemory:
-            tokens = min(request.tokens, MIN_TOKENS)
+            tokens = min(request.tokens, request.least_tokens)
     return replace(request, tokens=tokens, fixed_tokens=True, wanted_tokens=request.tokens)
 
 
@@ -118,6 +118,7 @@ def _models_of(request: PlanRequest, quantization: str | None) -> str:
     """Everything in a request that limits the length of texts, in words."""
     turns = f", {' and '.join(sorted(request.on_demand))} on demand" if request.on_demand else ""
     how = f"{'with logits' if request.logits else 'lean'}, {request.gpu_layers} layers on a GPU"
+    how += ", images" if request.encoder_bytes else ""
     return f"{', '.join(request.weights)} at {quantization}{turns}, up to {request.tokens} tokens; {how}"
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from launcher.images.prompt import media_marker
 from launcher.multivector.projector import projector_path
 from launcher.processes.runtime_folder import CONTROL_SOCKET
 from launcher.settings.family import BY_TOKEN
 from launcher.settings.folders import state_dir
 from launcher.supervision.deployment import Deployment, socket_of
+from proxy.contract.images import BackendImages
 from proxy.contract.settings import BackendSettings, ProxySettings
 
 
@@ -56,4 +58,5 @@ def _backend(
         lora_file=deployment.loras.get(name.removesuffix(BY_TOKEN)),
         on_demand=name in paused,
         lock=folder / f"{name}.lock",
+        images=BackendImages(marker=media_marker(), mmproj_file=deployment.mmproj) if deployment.mmproj else None,
     )

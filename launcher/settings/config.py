@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from launcher.errors import ConfigError
 from launcher.settings.credentials import api_keys
 from launcher.settings.family import BY_TOKEN, FamilyFile
+from launcher.settings.models import ModelSettings
 from proxy.contract import settings_file
 from proxy.contract.family import Positive, Strict
 from proxy.contract.settings import ProxyOptions, ProxySettings, Seconds
@@ -79,20 +80,6 @@ class SupervisionSettings(Strict):
     max_delay_s: Seconds = 300.0  # the longest of these delays
     max_failures: Annotated[int, Field(ge=0)] = 12  # after so many in a row `failed_retry_s` is the delay
     failed_retry_s: Seconds = 3600.0  # between two starts of a backend that failed so often
-
-
-class ModelSettings(Strict):
-    """Which weights to serve; `[models]` in the host's file. A path in `files` is used as it is, without a download.
-
-    `quantization` "auto" picks the best that fits this machine (`launcher.planning`); if absent, the family's default.
-    """
-
-    # any that the repositories offer, or "auto": the best that fits this machine; else the family's own
-    quantization: str | None = None
-    # a local GGUF file per backend, instead of a download; a relative path is relative to the working directory
-    files: dict[str, LocalPath] = Field(default_factory=dict)
-    # a LoRA per backend as a local GGUF file, instead of the family's, or where it has none
-    lora_files: dict[str, LocalPath] = Field(default_factory=dict)
 
 
 class HostConfig(Strict):

@@ -101,6 +101,14 @@ class ModelSource(Strict):
         return HubFile(self.repo, self.file) if self.repo is not None and self.file is not None else None
 
 
+class MmprojSource(Strict):
+    """Where the vision encoder for images comes from; one file for all backends."""
+
+    repo: Repo  # the repository on the hub
+    file: Annotated[str, AfterValidator(_file)]  # the file in it
+    bytes: Positive  # its size: memory is planned with it before it is here
+
+
 class WeightsShape(Strict):
     """The sizes of a transformer that determine its memory; `kv_length` is key-value heads times their size."""
 
@@ -152,6 +160,7 @@ class Weights(proxy_family.VectorRules):
     # those that the repositories offer; used while the hub is out of reach
     quantizations: Annotated[tuple[Name, ...], Field(min_length=1)]
     shape: WeightsShape | None = None  # the sizes that decide how much memory a model takes
+    mmproj: MmprojSource | None = None  # the vision encoder, of a family that takes images
     published: Published | None = None  # published figures: `auto` and `trillama plan` choose by them
     models: Annotated[dict[BackendName, ModelSource], Field(min_length=1)]  # where a backend's file is
 
@@ -182,6 +191,11 @@ class Weights(proxy_family.VectorRules):
         return {
             name: HubFile(source.lora.repo, source.lora.file) for name, source in self.models.items() if source.lora
         }
+
+    @property
+    def mmproj_on_hub(self) -> HubFile | None:
+        """The place of the vision encoder, of a family that takes images."""
+        return HubFile(self.mmproj.repo, self.mmproj.file) if self.mmproj else None
 
     def named(self, quantization: str) -> str:
         """The quantisation as file names spell it, whatever case it is given in."""

@@ -10,11 +10,12 @@ from launcher.engine.cpu_fallback import gpu_is_required
 from launcher.engine.devices import Devices
 from launcher.engine.discovery import Engine
 from launcher.host.cores import engine_threads
+from launcher.images.prompt import media_marker
 from launcher.planning.placement import Placement
 from launcher.settings.config import HostConfig, Mode, Settings
 from launcher.settings.family import BY_TOKEN
 from launcher.settings.folders import state_dir
-from launcher.supervision.golden_check import GoldenCheck, golden_path
+from launcher.supervision.golden_check import GoldenCheck, GoldenImage, golden_path
 from launcher.supervision.server_run import RunSpec
 
 
@@ -22,8 +23,8 @@ from launcher.supervision.server_run import RunSpec
 class Deployment:
     """`models` has a checked file for each backend to be started, and `loras` those of the backends that have one.
 
-    `logs` is the folder for their output. `asked_port` is the configured port, which may be 0; the settings have the
-    listener's.
+    `mmproj` is the vision encoder of all of them, if they take images. `logs` is the folder for their output.
+    `asked_port` is the configured port, which may be 0; the settings have the listener's.
     """
 
     settings: Settings
@@ -34,6 +35,7 @@ class Deployment:
     devices: Devices
     asked_port: int
     loras: Mapping[str, Path] = field(default_factory=dict)
+    mmproj: Path | None = None
     placements: Mapping[str, Placement] = field(default_factory=dict)  # empty if nothing was planned: all devices
     capacity: Mapping[str, int] = field(default_factory=dict)  # bytes by device, for all models; empty: no limit
 
@@ -75,6 +77,8 @@ class Deployment:
             extra_flags=host.engine.extra_flags,
             devices=placed.devices if placed else gpus,
             tensor_split=placed.tensor_split if placed else (),
+            mmproj=self.mmproj,
+            media_marker=media_marker() if self.mmproj else "",
         )
         return RunSpec(
             engine=self.engine,
@@ -87,15 +91,17 @@ class Deployment:
         )
 
     def _golden_check(self, spec: ServerSpec, *, on_gpu: bool) -> GoldenCheck:
-        policy, rules = self.settings.host.supervision, self.settings.family.weights
+        policy, rules, folder = self.settings.host.supervision, self.settings.family.weights, state_dir() / "golden"
+        of_image = golden_path(folder, spec.model, rules, spec.lora, spec.mmproj)
         return GoldenCheck(
             socket=spec.socket,
             dimensions=self.settings.family.dimensions,
-            golden=golden_path(state_dir() / "golden", spec.model, rules, spec.lora),
+            golden=golden_path(folder, spec.model, rules, spec.lora),
             timeout_s=policy.canary_timeout_s,
             least_tokens_per_s=policy.gpu_tokens_per_s if on_gpu and not self.devices.unified else 0.0,
             by_token=spec.pooling == "none",
             pooling=rules.pooling,
+            image=GoldenImage(spec.media_marker, of_image) if spec.mmproj else None,
         )
 
 

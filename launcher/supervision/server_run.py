@@ -79,7 +79,8 @@ async def started(
 ) -> AsyncIterator["Child"]:
     """A llama-server that has loaded its model, running for the length of the block. Raises StartError."""
     placement.socket.unlink(missing_ok=True)  # a stale one makes the start fail (trap T7)
-    argv, env = command.argv(engine, placement), command.environment(engine.env)
+    argv = command.argv(engine, placement)
+    env = {**command.environment(engine.env), **command.media_environment(placement)}
     async with (
         log.pipe() as output,
         running(argv, env=env, grace_s=policy.grace_s, output=output) as process,

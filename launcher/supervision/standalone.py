@@ -14,6 +14,7 @@ from launcher.engine.argv import ServerSpec
 from launcher.engine.discovery import Engine
 from launcher.errors import ChildError, WrongAnswer
 from launcher.host.cores import engine_threads
+from launcher.images.prompt import media_marker
 from launcher.processes.child_log import ChildLog
 from launcher.processes.runtime_folder import private_folder
 from launcher.settings.config import FlashAttention, SupervisionSettings
@@ -28,7 +29,8 @@ _TIMEOUT = aiohttp.ClientTimeout(total=600)  # for a full batch on the slowest h
 class Standalone:
     """How a model is run: everything but its file and its socket. `log` is the name of its log file.
 
-    `rules` and `lora` are the family's: without them its vectors would be others.
+    `rules` and `lora` are the family's: without them its vectors would be others. `mmproj` is the vision encoder of one
+    that takes images; `by_token`: it returns the state of every token.
     """
 
     log: str
@@ -44,6 +46,8 @@ class Standalone:
     tensor_split: tuple[float, ...] = ()
     rules: VectorRules = field(default_factory=VectorRules)
     lora: Path | None = None
+    mmproj: Path | None = None
+    by_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,15 @@ class StandaloneEmbedder:
         if len(rows) != len(ids) or not np.isfinite(lengths).all() or not lengths.all():
             raise WrongAnswer(f"{self.name}: its vectors are zero or not finite: the file or the engine is damaged")
         return rows
+
+    async def raw_rows(self, inputs: Sequence[object]) -> list[F32]:
+        """The rows of each input, its vector or the state of each token, not normalised. Raises ChildError.
+
+        An input is token ids, or what `image_input` returns.
+        """
+        body = await self._post("/embeddings", {"input": inputs, "embd_normalize": -1})
+        found = sorted(orjson.loads(body), key=lambda one: int(one["index"]))
+        return [np.array(one["embedding"], dtype=np.float32) for one in found]
 
     async def _post(self, path: str, body: object) -> bytes:
         headers = {"Content-Type": "application/json"}
@@ -123,7 +136,9 @@ def _placement(run: Standalone, name: str, model: Path, socket: Path) -> ServerS
         flash_attention=run.flash_attention,
         devices=run.devices,
         tensor_split=run.tensor_split,
-        pooling=run.rules.pooling,
+        pooling="none" if run.by_token else run.rules.pooling,
         rope_scaling=run.rules.rope_scaling,
         lora=run.lora,
+        mmproj=run.mmproj,
+        media_marker=media_marker() if run.mmproj else "",
     )

@@ -29,6 +29,7 @@ Demo = Annotated[
 Tiny = Annotated[
     bool, typer.Option("--tiny", help="With --demo: made-up models, which know shared words only. No download.")
 ]
+Images = Annotated[bool, typer.Option("--images", help="Take images too, as `images = true` under [models] does.")]
 Url = Annotated[str | None, typer.Option(help="The running server to ask [default: the config's].")]
 ApiKey = Annotated[
     str | None,
@@ -41,12 +42,24 @@ ApiKey = Annotated[
 
 
 def settings_of(
-    config: Path | None, *, demo: bool, tiny: bool = False, overrides: Mapping[str, object] | None = None
+    config: Path | None,
+    *,
+    demo: bool,
+    tiny: bool = False,
+    images: bool = False,
+    overrides: Mapping[str, object] | None = None,
 ) -> Settings:
     """The settings of the configuration; for a demo, with the demo's models in place of it.
 
     Those of a demo have the `tiny` one's as their fallback. Raises ConfigError, ArgumentError.
     """
+    settings = _chosen(config, demo=demo, tiny=tiny, overrides=overrides)
+    if not images:
+        return settings
+    return settings.with_host(models=settings.host.models.model_copy(update={"images": True}))
+
+
+def _chosen(config: Path | None, *, demo: bool, tiny: bool, overrides: Mapping[str, object] | None) -> Settings:
     if not demo:
         if tiny:
             raise ArgumentError("--tiny says which models a demo has: add --demo")

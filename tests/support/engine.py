@@ -1,6 +1,7 @@
 """Real llama.cpp on a unix socket, started with the launcher's own command line."""
 
 import asyncio
+import io
 import os
 import sys
 import tempfile
@@ -16,11 +17,12 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel
 
-from launcher.build.patch import FLAG
+from launcher.build.patches.lean import FLAG
 from launcher.engine import argv as command
 from launcher.engine.build_record import why_foreign
 from launcher.engine.discovery import Engine, Origin, built_path, probe
 from launcher.engine.libgomp import openmp_environment
+from launcher.images.prompt import media_marker
 from launcher.processes.child import last_lines, running
 from launcher.settings.folders import cache_dir
 from launcher.supervision.probes import backend_up
@@ -55,6 +57,12 @@ class LlamaServer:
         rows = sorted(_Vectors.model_validate_json(body).data, key=lambda row: row.index)
         return np.array([row.embedding for row in rows], dtype=np.float32)
 
+    async def rows(self, inputs: Sequence[object]) -> list[npt.NDArray[np.float32]]:
+        """Each input's raw rows: one vector, or with pooling none the state of each token. Raises EngineRefused."""
+        body = await self.post("/embeddings", {"input": inputs, "embd_normalize": -1})
+        found = sorted(orjson.loads(body), key=lambda one: int(one["index"]))
+        return [np.array(one["embedding"], np.float32) for one in found]
+
     async def tokenize(self, text: str) -> list[int]:
         """The ids the engine computes with: special tokens are added and parsed. Raises EngineRefused."""
         body = await self.post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
@@ -64,7 +72,7 @@ class LlamaServer:
         """The answer's body. Raises EngineRefused unless the status is 200."""
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket))) as session,
-            session.post(f"http://llama-server{path}", data=orjson.dumps(body)) as response,
+            session.post(f"http://llama-server{path}", data=io.BytesIO(orjson.dumps(body))) as response,
         ):
             answer = await response.read()
         if response.status != 200:
@@ -83,6 +91,7 @@ async def llama_server(
     lean: bool = True,
     pooling: Pooling | Literal["none"] = "mean",
     extra_flags: tuple[str, ...] = (),
+    mmproj: Path | None = None,
 ) -> AsyncIterator[LlamaServer]:
     """Serve `model` for the block. Raises EngineMissing; fails with the engine's last lines if it does not come up.
 
@@ -103,9 +112,11 @@ async def llama_server(
             threads=2,
             extra_flags=extra_flags,
             pooling=pooling,
+            mmproj=mmproj,
+            media_marker=media_marker(),
         )
-        argv = command.argv(found, placement)
-        async with running(argv, env=found.env, grace_s=2.0, output=output) as process:
+        argv, env = command.argv(found, placement), {**found.env, **command.media_environment(placement)}
+        async with running(argv, env=env, grace_s=2.0, output=output) as process:
             await _ready(process, socket, output)
             yield LlamaServer(socket, process.pid)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.build import check, check_models
-from launcher.build.patch import Patch
+from launcher.build.checks import models as check_models
+from launcher.build.checks import vectors as check
+from launcher.build.patches.patch import Patch
 from launcher.build.source import LLAMA
 from launcher.build.steps import Progress
 

@@ -13,7 +13,7 @@ from bench.gpu.machine import BenchMachine
 from bench.gpu.models import MIXTURES
 from bench.gpu.results.found import Recorder
 from launcher.arrays import F32
-from launcher.build.patch import FLAG
+from launcher.build.patches.lean import FLAG
 from launcher.engine.discovery import Engine, Origin, probe
 from launcher.supervision.standalone import standalone
 

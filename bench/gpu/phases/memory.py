@@ -16,7 +16,7 @@ from bench.gpu.machine import BenchMachine
 from bench.gpu.models import MIXTURES
 from bench.gpu.results.found import Recorder
 from bench.gpu.served import TASKS, Serving, three, trillama_serving
-from launcher.build.patch import FLAG
+from launcher.build.patches.lean import FLAG
 from launcher.engine.device_list import MIB
 from launcher.measure.loadgen import text
 from launcher.planning.memory import GIB, Flags, Need, need, weights_of

@@ -11,7 +11,8 @@ import pytest
 from filelock import FileLock
 
 from launcher.build.build import BuildOptions, Built, build, order_here, up_to_date
-from launcher.build.patch import FLAG, LEAN, TILES
+from launcher.build.patches.lean import FLAG, LEAN
+from launcher.build.patches.tiles import TILES
 from launcher.build.steps import Progress, parse_progress
 from launcher.engine import build_record
 from launcher.engine.build_record import ComputeBackend, Record
@@ -39,6 +40,7 @@ async def test_what_is_built_is_the_engine_that_is_found_next(build_cache: Path)
     path = built.path
     assert re.fullmatch(
         r"stock llama.cpp \(it has no common/arg.cpp\): it computes logits, which are not used; "
+        r"it takes no images \(it has no common/arg.cpp\); "
         r"llama.cpp.s own AMX code \(it has no ggml/src/ggml-cpu/amx/mmq.cpp\); "
         r"its vectors agree with F32 to a cosine of 0\.999\d",
         built.note,

@@ -8,10 +8,10 @@ import gguf
 import numpy as np
 import pytest
 
-from launcher.build import check_models
-from launcher.build.check import check_engine
-from launcher.build.check_models import QUANTIZATIONS
-from launcher.build.patch import FLAG
+from launcher.build.checks import models as check_models
+from launcher.build.checks.models import QUANTIZATIONS
+from launcher.build.checks.vectors import check_engine
+from launcher.build.patches.lean import FLAG
 from launcher.engine.discovery import Engine
 from launcher.errors import EngineBuildError, Miscompiled
 from tests.support.engine import found_engine

@@ -7,7 +7,10 @@ import numpy as np
 import orjson
 import pytest
 
-from launcher.build.patch import FLAG, LEAN, TILES, Edit, Patch, apply, digest
+from launcher.build.patches.lean import FLAG, LEAN
+from launcher.build.patches.media import MEDIA, MEDIA_FLAG
+from launcher.build.patches.patch import Edit, Patch, apply, digest
+from launcher.build.patches.tiles import TILES
 from launcher.engine.argv import LEAN_ARCHITECTURES
 from tests.support.engine import EngineMissing, EngineRefused, LlamaServer, found_engine, llama_server
 from tests.support.tiny_models import Architecture, write_model
@@ -31,10 +34,10 @@ def sources(folder: Path, **texts: str) -> Path:
 
 def sources_for(folder: Path, *patches: Patch) -> Path:
     """A source that those patches fit."""
-    for edit in (edit for patch in patches for edit in patch.edits):
-        path = folder / edit.path
+    for name, text in dict.fromkeys((edit.path, edit.text) for patch in patches for edit in patch.edits):
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text((path.read_text() if path.exists() else "") + edit.text + "\n")
+        path.write_text((path.read_text() if path.exists() else "") + text + "\n")
     return folder
 
 
@@ -66,13 +69,29 @@ def test_a_source_without_the_file_stays_as_it_is(tmp_path: Path) -> None:
     assert (source / "src" / "a.cpp").read_text() == "int a;\n"
 
 
-@pytest.mark.parametrize("patch", [LEAN, TILES], ids=["LEAN", "TILES"])
-def test_each_of_our_edits_is_made_without_the_other_and_only_once(tmp_path: Path, patch: Patch) -> None:
+@pytest.mark.parametrize("patch", [LEAN, MEDIA, TILES], ids=["LEAN", "MEDIA", "TILES"])
+def test_each_of_our_edits_is_made_without_the_others_and_only_once(tmp_path: Path, patch: Patch) -> None:
     source = sources_for(tmp_path, patch)
-    (other,) = {LEAN, TILES} - {patch}
+    other = LEAN if patch is TILES else TILES
     assert apply(other, source) == f"it has no {other.edits[0].path}"
     assert apply(patch, source) is None
     assert apply(patch, source) == f"{patch.edits[0].path} has {patch.mark} already"
+
+
+def test_two_patches_beside_the_same_text_are_both_made(tmp_path: Path) -> None:
+    source = sources_for(tmp_path, LEAN, MEDIA)
+    assert [apply(patch, source) for patch in (LEAN, MEDIA)] == [None, None]
+    arguments = (source / "common" / "arg.cpp").read_text()
+    assert [arguments.count(f'"{flag}"') for flag in (FLAG, MEDIA_FLAG)] == [1, 1]
+
+
+def test_a_source_without_one_of_the_texts_around_images_is_named(tmp_path: Path) -> None:
+    source = sources_for(tmp_path, MEDIA)
+    server = source / "tools" / "server" / "server-context.cpp"
+    server.write_text(server.read_text().replace("mtmd::batch_ptr & mbatch, ", ""))
+    why = apply(MEDIA, source)
+    assert why == "tools/server/server-context.cpp has 'mtmd::batch_ptr & mbatch,' 0 times instead of once"
+    assert MEDIA_FLAG not in (source / "common" / "arg.cpp").read_text()
 
 
 def test_tiles_are_written_to_memory_before_they_are_loaded(tmp_path: Path) -> None:

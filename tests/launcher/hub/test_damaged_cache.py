@@ -17,7 +17,8 @@ UNSHARE = shutil.which("unshare")
 WHOLE = """
 import asyncio, sys
 from pathlib import Path
-from launcher.settings.config import ModelSettings, load
+from launcher.settings.config import load
+from launcher.settings.models import ModelSettings
 from launcher.errors import LauncherError
 from launcher.models.sources import locate_intact, model_files
 settings = load(Path(sys.argv[1]))

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from launcher.errors import ModelError
 from launcher.models.header_check import check_model
 from launcher.models.sources import ModelFile, locate, model_files
-from launcher.settings.config import ModelSettings, load
+from launcher.settings.config import load
 from launcher.settings.family import HubFile
+from launcher.settings.models import ModelSettings
 
 FAMILY = load(None).family
 SMALL = FAMILY.model_copy(update={"dimensions": 64})

@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher.build.patch import FLAG
+from launcher.build.patches.lean import FLAG
 from launcher.engine.device_list import MIB
 from launcher.models.gguf_file import model_header
 from launcher.planning.memory import (

@@ -9,8 +9,9 @@ from launcher.errors import ConfigError, ModelError
 from launcher.measure.compare import prefixes
 from launcher.models import sources
 from launcher.planning.request import BITS
-from launcher.settings.config import ModelSettings, load, read_family, shipped_families
+from launcher.settings.config import load, read_family, shipped_families
 from launcher.settings.family import FamilyFile
+from launcher.settings.models import ModelSettings
 from proxy.embedding.tasks import TaskTable
 
 SHIPPED = shipped_families()

@@ -27,7 +27,8 @@ QUANTIZATIONS: dict[str, tuple[Kind, ...]] = {
     "Q5_K_M": (Kind.Q5_K, Kind.Q6_K),
     "IQ4_XS": (Kind.IQ4_XS, Kind.Q5_K),
 }
-_LAYERS, _DIMENSIONS, _UNITS, _HEADS, _KV_HEADS, _CONTEXT, _VOCABULARY = 3, 256, 1024, 4, 2, 32768, 260
+DIMENSIONS = 256
+_LAYERS, _UNITS, _HEADS, _KV_HEADS, _CONTEXT, _VOCABULARY = 3, 1024, 4, 2, 32768, 260
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +59,30 @@ def write_model(folder: Path, quantization: str) -> tuple[Path, Path]:
         quantized.add_tensor(name, data, raw_dtype=kind)
         plain.add_tensor(name, gguf.quants.dequantize(data, kind))
     for writer in writers:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        finish(writer)
     return paths
 
 
-def _writer(path: Path) -> gguf.GGUFWriter:
+def write_plain_model(path: Path, *control: str) -> None:
+    """Write a model in F32, with those control tokens in its vocabulary. Blocks. Raises OSError."""
+    writer = _writer(path, *control)
+    for name, _, data in _tensors((Kind.F32,), np.random.default_rng(2), _VOCABULARY + len(control)):
+        writer.add_tensor(name, data)
+    finish(writer)
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write what was added to the file."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _writer(path: Path, *control: str) -> gguf.GGUFWriter:
     writer = gguf.GGUFWriter(path, "qwen2vl")
     writer.add_context_length(_CONTEXT)
-    writer.add_embedding_length(_DIMENSIONS)
+    writer.add_embedding_length(DIMENSIONS)
     writer.add_block_count(_LAYERS)
     writer.add_feed_forward_length(_UNITS)
     writer.add_head_count(_HEADS)
@@ -76,14 +90,16 @@ def _writer(path: Path) -> gguf.GGUFWriter:
     writer.add_rope_freq_base(1e6)
     writer.add_rope_dimension_sections([8, 12, 12, 0])  # of half a head, as in Qwen2-VL
     writer.add_layer_norm_rms_eps(1e-6)
-    add_tokenizer(writer)
+    add_tokenizer(writer, *control)
     return writer
 
 
-def _tensors(kinds: Sequence[Kind], random: np.random.Generator) -> Iterator[tuple[str, Kind, Data]]:
+def _tensors(
+    kinds: Sequence[Kind], random: np.random.Generator, vocabulary: int = _VOCABULARY
+) -> Iterator[tuple[str, Kind, Data]]:
     """Name, kind and values of each tensor; matrices take those kinds in turn."""
     turns = cycle(kinds)
-    for name, rows, columns in _matrices():
+    for name, rows, columns in _matrices(vocabulary):
         kind = next(turns)
         yield name, kind, random_matrix((rows, columns), kind, 1.5 / columns**0.5, random)
         if name.endswith(("attn_q.weight", "attn_k.weight", "attn_v.weight")):
@@ -92,21 +108,21 @@ def _tensors(kinds: Sequence[Kind], random: np.random.Generator) -> Iterator[tup
         "output_norm",
         *(f"blk.{layer}.{which}_norm" for layer in range(_LAYERS) for which in ("attn", "ffn")),
     ):
-        yield f"{name}.weight", Kind.F32, 1 + 0.2 * random.standard_normal(_DIMENSIONS, np.float32)
+        yield f"{name}.weight", Kind.F32, 1 + 0.2 * random.standard_normal(DIMENSIONS, np.float32)
 
 
-def _matrices() -> Iterator[tuple[str, int, int]]:
+def _matrices(vocabulary: int) -> Iterator[tuple[str, int, int]]:
     """Name, rows and columns in numpy's order: a matrix maps `columns` inputs to `rows` outputs."""
-    keys = _KV_HEADS * _DIMENSIONS // _HEADS
-    yield "token_embd.weight", _VOCABULARY, _DIMENSIONS
+    keys = _KV_HEADS * DIMENSIONS // _HEADS
+    yield "token_embd.weight", vocabulary, DIMENSIONS
     for layer in (f"blk.{number}" for number in range(_LAYERS)):
-        yield f"{layer}.attn_q.weight", _DIMENSIONS, _DIMENSIONS
-        yield f"{layer}.attn_k.weight", keys, _DIMENSIONS
-        yield f"{layer}.attn_v.weight", keys, _DIMENSIONS
-        yield f"{layer}.attn_output.weight", _DIMENSIONS, _DIMENSIONS
-        yield f"{layer}.ffn_gate.weight", _UNITS, _DIMENSIONS
-        yield f"{layer}.ffn_up.weight", _UNITS, _DIMENSIONS
-        yield f"{layer}.ffn_down.weight", _DIMENSIONS, _UNITS
+        yield f"{layer}.attn_q.weight", DIMENSIONS, DIMENSIONS
+        yield f"{layer}.attn_k.weight", keys, DIMENSIONS
+        yield f"{layer}.attn_v.weight", keys, DIMENSIONS
+        yield f"{layer}.attn_output.weight", DIMENSIONS, DIMENSIONS
+        yield f"{layer}.ffn_gate.weight", _UNITS, DIMENSIONS
+        yield f"{layer}.ffn_up.weight", _UNITS, DIMENSIONS
+        yield f"{layer}.ffn_down.weight", DIMENSIONS, _UNITS
 
 
 def random_matrix(shape: tuple[int, int], kind: Kind, deviation: float, random: np.random.Generator) -> Data:

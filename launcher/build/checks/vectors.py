@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from launcher.arrays import F32
-from launcher.build import check_models
-from launcher.build.patch import FLAG
+from launcher.build.checks import models as check_models
+from launcher.build.patches.lean import FLAG
 from launcher.engine.discovery import Engine
 from launcher.errors import ChildError, EngineBuildError, Miscompiled, WrongAnswer
 from launcher.processes.child import SIGILL_CODES

@@ -1,0 +1,1 @@
+"""What a built engine must do right before it is installed, on small models made for it."""
