@@ -23,14 +23,17 @@ class ImageSource:
     """An image as the user named it: the URL of a file, a data URI, or the file's bytes, also as base64.
 
     Whatever a dialect calls it, this is how it passes an image on; see `proxy.images.sources` for what is read.
+    A `pdf` is named in the same ways, and each of its pages is an image; it is the only input of its request.
     """
 
     given: str | bytes
+    pdf: bool = False
 
     @property
-    def text(self) -> str:
-        """As a client writes it in JSON."""
-        return self.given if isinstance(self.given, str) else pybase64.b64encode_as_string(self.given)
+    def item(self) -> dict[str, str]:
+        """As a client writes it in JSON, in Jina's form."""
+        text = self.given if isinstance(self.given, str) else pybase64.b64encode_as_string(self.given)
+        return {"pdf" if self.pdf else "image": text}
 
 
 TextInput = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names

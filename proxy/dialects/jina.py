@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from proxy.faults import Fault, Invalid
+from proxy.faults import Fault, Invalid, invalid
 from proxy.types import EmbedRequest, EmbedResult, Encoding
 from proxy.wire import encodings as encode
 from proxy.wire.answer_models import EmbeddingsAnswer
@@ -22,8 +22,10 @@ from proxy.wire.dialect import (
     Wire,
     validated,
 )
-from proxy.wire.inputs import parted
+from proxy.wire.input_shapes import Messages
+from proxy.wire.inputs import input_of_message, parted
 
+INPUT_NAMES = ("input", "content", "texts")
 MAX_INSTRUCTION = 2048  # characters; each text of a request gets it
 
 
@@ -31,11 +33,17 @@ class EmbeddingsBody(Wire):
     """Null means absent, and unknown fields are ignored."""
 
     inputs: Items = Field(
-        validation_alias=AliasChoices("input", "content", "texts"),
+        validation_alias=AliasChoices(*INPUT_NAMES),
         description='A text, `{"text": …}`, token ids (of cl100k_base, as OpenAI\'s clients send), or a list of these. '
         'A text can come in parts: `{"content": [{"type": "text", "text": …}]}`. Where the server has images: '
-        '`{"image": …}`, a URL, a data URI or base64.',
+        '`{"image": …}`, a URL, a data URI or base64, and `{"pdf": …}`, alone.',
         examples=["hello", ["first", {"text": "second"}]],
+    )
+    messages: Messages | None = Field(
+        None, description="vLLM's form of `input`: one text or one image.", examples=[None]
+    )
+    modality: Literal["text", "image"] = Field(
+        "text", description="Infinity's: with `image`, each string of `input` is an image."
     )
     model: ModelName | None = Field(
         None, description="The family; a suffix as in `…:retrieval.query` names the task.", examples=[None]
@@ -82,6 +90,20 @@ class EmbeddingsBody(Wire):
     return_multivector: MultiVectorField = Field(
         False, description="A vector for each token, including the prefix's, instead of one per text; no `dimensions`."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_input(cls, fields: object) -> object:
+        """vLLM's and Infinity's forms as Jina's."""
+        match fields:
+            case {"messages": messages} if messages is not None:
+                if names := [name for name in INPUT_NAMES if fields.get(name) is not None]:
+                    raise invalid("messages", f"stands beside `{names[0]}`: send one of them", kind="unsupported")
+                return {**fields, "messages": None, "input": input_of_message(messages)}
+            case {"modality": "image", "input": str() | [*_] as given}:
+                items = given if isinstance(given, list) else [given]
+                return {**fields, "input": [{"image": one} if isinstance(one, str) else one for one in items]}
+        return fields
 
     @model_validator(mode="after")
     def _supported(self) -> Self:

@@ -107,5 +107,5 @@ def _piece(request: EmbedRequest, start: int, end: int) -> Piece:
     if request.refused:
         refused = request.refused
         given = [refused[at].given if at in refused else one for at, one in enumerate(inputs, start)]
-    given = [{"image": one.text} if isinstance(one, ImageSource) else one for one in given]
+    given = [one.item if isinstance(one, ImageSource) else one for one in given]
     return Piece(first=start, inputs=given, tokens=estimate(inputs))
