@@ -6,13 +6,13 @@ import struct
 
 import numpy as np
 
-from launcher.images.prompt import GOLDEN_SIZE, PATCH, bmp, golden_pixels, image_input, media_marker
+from launcher.images.prompt import GOLDEN_SIZE, TOKEN_SIDE, bmp, golden_pixels, image_input, media_marker
 
 
 def test_the_golden_image_is_the_same_on_every_machine() -> None:
     pixels = golden_pixels()
     assert pixels.shape == (*GOLDEN_SIZE, 3)
-    assert all(side % PATCH == 0 for side in GOLDEN_SIZE)
+    assert all(side % TOKEN_SIDE == 0 for side in GOLDEN_SIZE)
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "6e34c15082e4ea22"
 
 

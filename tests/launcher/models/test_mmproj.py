@@ -15,8 +15,7 @@ from tests.support.tiny_mmproj import write_mmproj
 
 FAMILY = load(None).family
 SMALL = FAMILY.model_copy(update={"dimensions": 64})
-PLACE = FAMILY.weights.mmproj_on_hub
-assert PLACE is not None
+PLACE = HubFile("jinaai/jina-embeddings-v4-text-retrieval-GGUF", "mmproj-jina-embeddings-v4-retrieval-BF16.gguf")
 
 
 def test_one_file_serves_all_models_if_images_are_on(tmp_path: Path) -> None:
@@ -24,9 +23,7 @@ def test_one_file_serves_all_models_if_images_are_on(tmp_path: Path) -> None:
     assert mmproj_bytes(FAMILY, ModelSettings(mmproj=tmp_path / "own.gguf")) == 0
     wanted = mmproj_file(FAMILY, ModelSettings(images=True))
     assert wanted is not None
-    assert wanted.origin == HubFile(
-        "jinaai/jina-embeddings-v4-text-retrieval-GGUF", "mmproj-jina-embeddings-v4-retrieval-BF16.gguf"
-    )
+    assert wanted.origin == PLACE
     assert mmproj_bytes(FAMILY, ModelSettings(images=True)) == 1_340_000_000  # as the family file says
     own = ModelSettings(images=True, mmproj=write_mmproj(tmp_path / "own.gguf"))
     assert mmproj_bytes(FAMILY, own) == (tmp_path / "own.gguf").stat().st_size

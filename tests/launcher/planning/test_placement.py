@@ -180,7 +180,7 @@ def test_several_gpus_share_the_models_and_a_model_is_split_only_when_none_holds
 
 def test_no_plan_with_images_has_batches_that_an_image_does_not_fit() -> None:
     """Without images a text may be cut down to 512 tokens."""
-    named = replace(JINA, quantization="Q4_K_M")
+    named = replace(AUTO, quantization="Q4_K_M")
     rooms = [room(2 + tenths / 10) for tenths in range(40)]
     for of, least in ((named, MIN_TOKENS), (replace(named, encoder_bytes=GIB), 779)):
         assert min(plan.batch_tokens for one in rooms if (plan := planned(of, one))) == least
