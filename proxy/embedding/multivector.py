@@ -61,7 +61,7 @@ class TokenEmbedder:
         return await asyncio.to_thread(self.projection.vectors, states)
 
 
-def check_size(tokens: int) -> None:
+def check_total(tokens: int) -> None:
     """Raises InputTooLong if the inputs of a request have more tokens together than MAX_TOKENS."""
     if tokens > MAX_TOKENS:
         raise InputTooLong(

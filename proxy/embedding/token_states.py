@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from proxy.contract.family import Pooling
 from proxy.errors import BackendError
-from proxy.llama.media import own_states
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
 from proxy.types import Ids, Matrix, Picture
@@ -60,7 +59,10 @@ class ModelStates:
         async def vector() -> Matrix:
             return (await self.model.embed_picture(picture, replace(caller, partial=False))).rows
 
-        return await self._checked(self.by_token.picture_states(picture, caller), own_states, vector)
+        def own(states: Matrix) -> Matrix:
+            return self.by_token.image_prompt.own_states(states)
+
+        return await self._checked(self.by_token.picture_states(picture, caller), own, vector)
 
     async def _checked(
         self, computed: Awaitable[Matrix], own: Callable[[Matrix], Matrix], vector: Callable[[], Awaitable[Matrix]]

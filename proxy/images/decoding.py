@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from proxy.faults import BadImage
-from proxy.images.bicubic import Pixels, resized_columns, resized_rows
-from proxy.images.sizes import Size
+from proxy.images.bicubic import Raster, resized_columns, resized_rows
+from proxy.images.sizes import PixelSize
 from proxy.quoting import quoted
 
 # Pillow reads more, with parsers that few files test (EPS, FITS, PSD); these are read, and none is installed beside it.
@@ -40,7 +40,7 @@ def opened(file: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def pixels(image: Image.Image, size: Size) -> Pixels:
+def pixels(image: Image.Image, size: PixelSize) -> Raster:
     """All pixels of that size, (height, width, 3). Raises BadImage for a broken or truncated file."""
     try:
         image.load()
@@ -51,7 +51,7 @@ def pixels(image: Image.Image, size: Size) -> Pixels:
     return resized_columns(rows, size.height)
 
 
-def _strips(image: Image.Image) -> Iterator[Pixels]:
+def _strips(image: Image.Image) -> Iterator[Raster]:
     """The image as RGB, some rows at a time: a large one as a whole would take its memory twice more."""
     for top in range(0, image.height, _STRIP):
         strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))

@@ -19,11 +19,11 @@ from yarl import URL
 from proxy.contract.images import ImageOptions
 from proxy.faults import BadImage
 from proxy.images.addresses import AddressRules
-from proxy.images.sources import check_size
+from proxy.images.sources import check_file_size
 from proxy.images.urls import address_of, checked_url
 
 MAX_REDIRECTS = 3
-AT_ONCE, PER_HOST = 8, 4  # files that are fetched at a time
+FETCHES, FETCHES_PER_HOST = 8, 4  # files that are fetched at a time
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {"User-Agent": "trillama", "Accept": "image/*", "Accept-Encoding": "identity"}
 _PIECE = 64 * 2**10  # bytes that are read at a time
@@ -42,7 +42,7 @@ async def fetching(options: ImageOptions, lookup: Lookup = system_lookup) -> Asy
     """A fetcher for the block."""
     rules = AddressRules() if isinstance(options.urls, str) else AddressRules.listed(options.urls)
     connector = aiohttp.TCPConnector(
-        resolver=_CheckedResolver(rules, lookup), use_dns_cache=False, force_close=True, limit=AT_ONCE
+        resolver=_CheckedResolver(rules, lookup), use_dns_cache=False, force_close=True, limit=FETCHES
     )
     session = aiohttp.ClientSession(
         connector=connector,
@@ -62,19 +62,19 @@ class Fetcher:
     def __init__(self, options: ImageOptions, rules: AddressRules, session: aiohttp.ClientSession) -> None:
         self._options, self._rules, self._session = options, rules, session
         self._ports = dict.fromkeys((80, 443, *options.ports))
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._places = asyncio.Semaphore(FETCHES)
         self._host_places = WeakValueDictionary[str, asyncio.Semaphore]()
 
     @asynccontextmanager
     async def fetched(self, given: str) -> AsyncIterator[bytes]:
-        """The file at that URL. Until the block ends it is one of the AT_ONCE that are held.
+        """The file at that URL. Until the block ends it is one of the FETCHES that are held.
 
         Raises BadImage; its message names the host, and nothing that the host answered.
         """
         if self._options.urls == "off":
             raise BadImage("is a URL, and this server fetches none: send the file itself, as base64")
         url = self._checked(given)
-        places = self._host_places.setdefault(url.raw_host or "", asyncio.Semaphore(PER_HOST))
+        places = self._host_places.setdefault(url.raw_host or "", asyncio.Semaphore(FETCHES_PER_HOST))
         async with places, self._places:
             yield await self._file(url)
 
@@ -113,11 +113,11 @@ class Fetcher:
             raise BadImage(f"could not be fetched from {url.host}: {_reason(error)}") from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        check_size(response.content_length or 0, self._options.max_bytes)
+        check_file_size(response.content_length or 0, self._options.max_bytes)
         parts, size = list[bytes](), 0
         async for part in response.content.iter_chunked(_PIECE):
             size += len(part)
-            check_size(size, self._options.max_bytes)
+            check_file_size(size, self._options.max_bytes)
             parts.append(part)
         return b"".join(parts)
 

@@ -15,8 +15,8 @@ from proxy.faults import BadImage
 from proxy.images import decoding
 from proxy.images.fetching import Fetcher, Lookup, fetching, system_lookup
 from proxy.images.pictures import picture_of
-from proxy.images.sizes import Size, target_size
-from proxy.images.sources import file_of, url_of
+from proxy.images.sizes import PixelSize, target_size
+from proxy.images.sources import file_of, image_url
 from proxy.types import ImageSource, Picture
 
 MAX_PICTURES = 32  # in memory at a time, from their file to their vector: at most 8 MB before, 2.4 MB after
@@ -74,11 +74,11 @@ class ImageLoader:
         async with AsyncExitStack() as place:
             file = await self._file(source, budget, place)
             image = await self._run(lambda: decoding.opened(file, self._options.max_pixels))
-            return target_size(Size(*image.size)).tokens
+            return target_size(PixelSize(*image.size)).tokens
 
     async def _file(self, source: ImageSource, budget: FileBudget, place: AsyncExitStack) -> bytes:
         """The file, once there is a place for it; until then a fetched one counts as being fetched."""
-        if url := url_of(source):
+        if url := image_url(source):
             async with self._fetcher.fetched(url) as file:
                 await place.enter_async_context(self._places)
         else:
@@ -89,7 +89,7 @@ class ImageLoader:
 
     async def _decoded(self, file: bytes) -> Picture:
         image = await self._run(lambda: decoding.opened(file, self._options.max_pixels))
-        given = Size(*image.size)
+        given = PixelSize(*image.size)
         size = target_size(given)
         await self._decoding.enter(given.pixels)
         return await self._run(

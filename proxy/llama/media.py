@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from proxy.errors import BackendError
 from proxy.llama.client import LlamaClient
+from proxy.llama.token_client import TokenClient
 from proxy.types import Ids, Matrix, Picture, Vector
 
-BEFORE, BEHIND = "<|im_start|>user\n", "Describe the image.<|im_end|>\n"
-TOKENS_BEFORE, TOKENS_AROUND, TOKENS_BEHIND = 3, 2, 6
+IMAGE_BEFORE, IMAGE_BEHIND = "<|im_start|>user\n", "Describe the image.<|im_end|>\n"
+AROUND = 2  # tokens that llama.cpp puts around an image
 _REPEATED = 64  # of the first token before an image, for the check
 _MOST = 24.0  # states, of the six at most that the check looks for
 
@@ -29,48 +30,62 @@ class WrittenImage:
     tokens: int
 
 
-def written(picture: Picture, marker: str, *, whole: bool = False) -> WrittenImage:
-    """The image in its prompt; `whole`: with what stands behind it, for the states of all of its tokens."""
-    tokens = TOKENS_BEFORE + TOKENS_AROUND + picture.tokens + (TOKENS_BEHIND if whole else 0)
-    return WrittenImage(_written(BEFORE + marker + (BEHIND if whole else ""), picture), tokens)
-
-
 @dataclass(frozen=True, slots=True)
-class ImagePooling:
-    """`before`: the sum of the states of the tokens before every image, (n_embd,)."""
+class ImagePrompt:
+    """The prompt of images for one engine: what stands for an image, and how many tokens are `before` and `behind` it.
 
-    before: NDArray[np.float64]
+    `sum_before` is the sum of the states of the former, (n_embd,).
+    """
+
+    marker: str
+    before: int
+    behind: int
+    sum_before: NDArray[np.float64]
+
+    def around(self, picture: Picture) -> WrittenImage:
+        """The image with what stands before it: its vector needs no more."""
+        return WrittenImage(_written(IMAGE_BEFORE + self.marker, picture), self.before + AROUND + picture.tokens)
+
+    def whole(self, picture: Picture) -> WrittenImage:
+        """The image in its whole prompt, for the states of all of its tokens."""
+        tokens = self.before + AROUND + picture.tokens + self.behind
+        return WrittenImage(_written(IMAGE_BEFORE + self.marker + IMAGE_BEHIND, picture), tokens)
 
     def vector(self, mean: Vector, tokens: int) -> Vector:
-        """The mean over an image's own tokens, from that over all `tokens` of its prompt."""
-        own = (tokens * mean.astype(np.float64) - self.before) / (tokens - TOKENS_BEFORE)
+        """The mean over an image's own tokens, from that over all `tokens` of what `around` gives."""
+        own = (tokens * mean.astype(np.float64) - self.sum_before) / (tokens - self.before)
         return own.astype(np.float32)
 
+    def own_states(self, states: Matrix) -> Matrix:
+        """The states of an image's own tokens, out of those of its whole prompt."""
+        return states[self.before : len(states) - self.behind]
 
-def own_states(states: Matrix) -> Matrix:
-    """The states of an image's own tokens, out of those of its whole prompt."""
-    return states[TOKENS_BEFORE : len(states) - TOKENS_BEHIND]
 
+async def image_prompt(client: LlamaClient, marker: str, before: Ids, behind: Ids, check: Picture) -> ImagePrompt:
+    """The prompt for this engine, whose tokens of IMAGE_BEFORE and IMAGE_BEHIND these are. `check` is a small image.
 
-async def image_pooling(client: LlamaClient, before: Ids, marker: str, check: Picture) -> ImagePooling:
-    """How the engine pools images. `before` are the tokens of BEFORE; `check` is any small image.
-
-    Raises BackendError if it pools only what stands behind an image, as llama-server without the patch does: it is
-    asked for the mean over one token many times, which is known, and then an image.
+    Raises BackendError if it does not pool images.
     """
-    name = client.name
-    if len(before) != TOKENS_BEFORE:
-        raise BackendError(f"backend {name} makes {len(before)} tokens of an image's prompt: images need Qwen's tokens")
-    repeated = np.array([before[0]] * _REPEATED, dtype=np.int32)
-    prompt, known = (await client.embed([before, repeated])).astype(np.float64)
+    (prompt,) = await client.embed([before])
+    if not isinstance(client, TokenClient):  # that one's answers have a state for each token, or are refused
+        await _check_pooled(client, marker, int(before[0]), check)
+    return ImagePrompt(marker, len(before), len(behind), prompt.astype(np.float64) * len(before))
+
+
+async def _check_pooled(client: LlamaClient, marker: str, first: int, check: Picture) -> None:
+    """Raises BackendError if it pools only what stands behind an image, as llama-server without the patch does.
+
+    It is asked for the mean over one token many times, which is known, and then an image.
+    """
+    (known,) = (await client.embed([np.array([first] * _REPEATED, dtype=np.int32)])).astype(np.float64)
     answer = await client.send([_written("<|im_start|>" * _REPEATED + marker, check)])
-    tokens = _REPEATED + TOKENS_AROUND + check.tokens
+    tokens = _REPEATED + AROUND + check.tokens
     if (counted := client.tokens_in(answer)) != tokens:
-        raise BackendError(f"backend {name} makes {counted} tokens of an image and its prompt, not {tokens}")
+        raise BackendError(f"backend {client.name} makes {counted} tokens of an image and a text, not {tokens}")
     mean = client.read(answer, 1)[0].astype(np.float64)
     if not np.linalg.norm(tokens * mean - _REPEATED * known) <= _MOST * np.linalg.norm(known):
-        raise BackendError(f"backend {name} does not pool images: start it with --pool-media (trillama engine build)")
-    return ImagePooling(prompt * TOKENS_BEFORE)
+        message = f"backend {client.name} does not pool images: start it with --pool-media (trillama engine build)"
+        raise BackendError(message)
 
 
 def _written(prompt: str, picture: Picture) -> bytes:

@@ -11,7 +11,7 @@ from proxy.contract.family import Family
 from proxy.errors import BackendError, BackendLoading
 from proxy.faults import invalid
 from proxy.llama.client import LlamaClient
-from proxy.llama.media import WrittenImage, written
+from proxy.llama.media import ImagePrompt
 from proxy.llama.token_client import TokenClient, states_of
 from proxy.models.admission import Admission, estimate
 from proxy.models.cache import Cache, cached, key_of, key_of_image
@@ -137,26 +137,30 @@ class ServedModel:
 
     async def embed_picture(self, picture: Picture, caller: Caller = ANYBODY) -> Outcome:
         """The raw vector of an image, the mean over its own tokens, (1, n_embd); raises as `embed`."""
-        image = self._written(picture)
 
         async def compute(_: Sequence[int]) -> Outcome:
+            prompt = self.image_prompt
+            image = prompt.around(picture)
             outcome = await self.dispatcher.embed_image(image.json, image.tokens, caller)
-            pooling = self._verified().images
-            if pooling is None or outcome.failed:
-                return outcome
-            return Outcome(pooling.vector(outcome.rows[0], image.tokens)[None], {})
+            return outcome if outcome.failed else Outcome(prompt.vector(outcome.rows[0], image.tokens)[None], {})
 
         space = self.provenance.image_space or UNKNOWN
         return await self._cached(lambda: [key_of_image(space, picture.digest)], 1, space, compute)
 
     async def picture_states(self, picture: Picture, caller: Caller) -> Matrix:
         """As `token_states`, of all tokens of an image's whole prompt."""
-        image = self._written(picture, whole=True)
         async with self.admitted(0, images=1):
-            pass
+            image = self.image_prompt.whole(picture)
         with self._admission.active():
             outcome = await self.dispatcher.embed_image(image.json, image.tokens, replace(caller, partial=False))
         return states_of(outcome.rows, image.tokens, self.backend.name)
+
+    @property
+    def image_prompt(self) -> ImagePrompt:
+        """The prompt of its images. Raises BackendError if it takes none, or before any verification."""
+        if (prompt := self._verified().images) is None:
+            raise BackendError(f"backend {self.backend.name} takes no images")
+        return prompt
 
     async def token_states(self, ids: Ids, caller: Caller) -> Matrix:
         """The state of each token of a text, (tokens, n_embd), from a backend with `--pooling none`.
@@ -230,11 +234,6 @@ class ServedModel:
             if self._cache is None or space == UNKNOWN:
                 return await compute(range(count))
             return await cached(self._cache, keys(), compute, lambda: self._recovery.verified is verified)
-
-    def _written(self, picture: Picture, *, whole: bool = False) -> WrittenImage:
-        if (images := self.backend.settings.images) is None:
-            raise BackendError(f"backend {self.backend.name} takes no images")
-        return written(picture, images.marker, whole=whole)
 
     def _verified(self) -> VerifiedBackend:
         if self._recovery.verified is None:

@@ -12,8 +12,7 @@ from proxy.contract.family import Family, Words
 from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector
 from proxy.images.pictures import picture_of
 from proxy.llama.client import LlamaClient
-from proxy.llama.media import BEFORE, ImagePooling, image_pooling
-from proxy.llama.token_client import TokenClient
+from proxy.llama.media import IMAGE_BEFORE, IMAGE_BEHIND, ImagePrompt, image_prompt
 from proxy.models.provenance import UNKNOWN, digest_of, image_space_of, space_of
 from proxy.models.rounding import RoundingCheck
 from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load_tokenizer
@@ -46,7 +45,7 @@ class VerifiedBackend:
     provenance: Provenance
     tokens_per_s: float
     special: SpecialTokens
-    images: ImagePooling | None = None
+    images: ImagePrompt | None = None
     rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
@@ -110,13 +109,12 @@ async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize
     return len(ids) / seconds
 
 
-async def _images(backend: LlamaClient, tokenize: Tokenize) -> ImagePooling | None:
-    """How it pools images; None if it takes none, or gives the state of each token. Raises BackendError."""
-    images = backend.settings.images
-    if images is None or isinstance(backend, TokenClient):
+async def _images(backend: LlamaClient, tokenize: Tokenize) -> ImagePrompt | None:
+    """The prompt of its images; None if it takes none. Raises BackendError."""
+    if (images := backend.settings.images) is None:
         return None
-    (before,) = await tokenize([BEFORE])
-    return await image_pooling(backend, before, images.marker, picture_of(KNOWN_PIXELS))
+    before, behind = await tokenize([IMAGE_BEFORE, IMAGE_BEHIND])
+    return await image_prompt(backend, images.marker, before, behind, picture_of(KNOWN_PIXELS))
 
 
 async def _provenance(backend: LlamaClient, family: Family, properties: Mapping[str, str]) -> Provenance:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from proxy.images.bicubic import Pixels
+from proxy.images.bicubic import Raster
 
 
 def noise_image(seed: int, width: int, height: int) -> Image.Image:
@@ -33,7 +33,7 @@ def png(seed: int = 0, width: int = 90, height: int = 60) -> bytes:
     return written_image(noise_image(seed, width, height))
 
 
-def original_pixels(file: bytes) -> Pixels:
+def original_pixels(file: bytes) -> Raster:
     """The pixels as the original has them before its resize."""
     with warnings.catch_warnings(action="ignore"):  # what Pillow thinks of transparency in a palette
         return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))

@@ -9,7 +9,7 @@ import numpy as np
 
 from proxy.embedding.inputs.images import Compute, EmbeddedImages, count_tiles, embed_images
 from proxy.embedding.inputs.requests import images_in, images_tokens
-from proxy.embedding.multivector import TokenEmbedder, check_size
+from proxy.embedding.multivector import TokenEmbedder, check_total
 from proxy.embedding.preparation import PreparationRules, PreparedInputs, prepare_inputs
 from proxy.errors import ProxyError
 from proxy.faults import PoisonedInput
@@ -52,7 +52,7 @@ class InputEmbedder:
         """One vector for each token of each input, images after texts, one at a time. Raises as `vectors`."""
         images = images_in(request)
         prepared = await self._prepared(request, images)
-        check_size(sum(map(len, prepared.ids.values())) + estimate(images.values()))
+        check_total(sum(map(len, prepared.ids.values())) + estimate(images.values()))
         made = await token_embedder.embed(prepared.ids, caller)
         prepared.failed.update(made.failed)
 

@@ -10,7 +10,7 @@ from proxy.faults import BadImage, PoisonedInput
 from proxy.images.loading import ImageLoader
 from proxy.types import ImageSource, Matrix, Picture
 
-AT_ONCE = 4  # images of one request in memory: while one is computed the next are ready, and others have places
+MAX_LOADED = 4  # images of one request in memory: while one is computed the next are ready, and others have places
 
 Compute = Callable[[Picture], Awaitable[Matrix | ProxyError]]
 
@@ -25,7 +25,12 @@ class EmbeddedImages:
 
 
 async def embed_images(
-    images: Mapping[int, ImageSource], loader: ImageLoader, compute: Compute, *, partial: bool, at_once: int = AT_ONCE
+    images: Mapping[int, ImageSource],
+    loader: ImageLoader,
+    compute: Compute,
+    *,
+    partial: bool,
+    at_once: int = MAX_LOADED,
 ) -> EmbeddedImages:
     """What `compute` makes of each image. Equal sources are loaded once, and equal pixels computed once.
 

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.faults import BadImage
-from proxy.images.bicubic import Pixels, resized_columns, resized_rows
-from proxy.images.sizes import MAX_PIXELS, MIN_PIXELS, TILE, Size, target_size
+from proxy.images.bicubic import Raster, resized_columns, resized_rows
+from proxy.images.sizes import MAX_PIXELS, MIN_PIXELS, TILE, PixelSize, target_size
 
 
-def resized(pixels: Pixels, height: int, width: int) -> Pixels:
+def resized(pixels: Raster, height: int, width: int) -> Raster:
     return resized_columns(resized_rows(pixels, width), height)
 
 
-def noise(seed: int, height: int, width: int) -> Pixels:
+def noise(seed: int, height: int, width: int) -> Raster:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -92,9 +92,9 @@ def test_a_large_image_is_resized_in_strips_without_seams() -> None:
 def test_a_target_has_whole_tiles_and_4_to_768_tokens(width: int, height: int) -> None:
     if max(width, height) / min(width, height) > 200:
         with pytest.raises(BadImage, match="200 times"):
-            target_size(Size(width, height))
+            target_size(PixelSize(width, height))
         return
-    size = target_size(Size(width, height))
+    size = target_size(PixelSize(width, height))
     assert not any(side % TILE for side in size)
     assert MIN_PIXELS <= size.pixels <= MAX_PIXELS
     assert 4 <= size.tokens <= 768
@@ -112,13 +112,13 @@ def test_a_target_has_whole_tiles_and_4_to_768_tokens(width: int, height: int) -
     ],
 )
 def test_targets_are_those_of_the_original(given_size: tuple[int, int], target: tuple[int, int]) -> None:
-    assert target_size(Size(*given_size)) == target
+    assert target_size(PixelSize(*given_size)) == target
 
 
 def test_the_rule_is_the_originals_formula() -> None:
     width, height = 1234, 777
     shrink = math.sqrt(width * height / MAX_PIXELS)
-    assert target_size(Size(width, height)) == (
+    assert target_size(PixelSize(width, height)) == (
         math.floor(width / shrink / 28) * 28,
         math.floor(height / shrink / 28) * 28,
     )

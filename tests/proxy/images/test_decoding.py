@@ -10,8 +10,8 @@ from PIL import Image
 from proxy.faults import BadImage
 from proxy.images import decoding
 from proxy.images.bicubic import resized_columns, resized_rows
-from proxy.images.pictures import bmp, picture_of
-from proxy.images.sizes import Size, target_size
+from proxy.images.pictures import bitmap, picture_of
+from proxy.images.sizes import PixelSize, target_size
 from tests.support.pictures import bad_files, noise_image, original_pixels, png_head, written_image
 
 MOST = 100_000_000
@@ -20,7 +20,7 @@ Make = Callable[[], bytes]
 
 def decoded(file: bytes) -> np.ndarray:
     image = decoding.opened(file, MOST)
-    return decoding.pixels(image, target_size(Size(*image.size)))
+    return decoding.pixels(image, target_size(PixelSize(*image.size)))
 
 
 def transparent() -> bytes:
@@ -68,13 +68,13 @@ MADE: dict[str, Make] = {
 def test_the_pixels_are_those_of_the_original(make: Make) -> None:
     file = make()
     before = original_pixels(file)
-    size = target_size(Size(before.shape[1], before.shape[0]))
+    size = target_size(PixelSize(before.shape[1], before.shape[0]))
     assert np.array_equal(decoded(file), resized_columns(resized_rows(before, size.width), size.height))
 
 
 def test_the_file_for_the_engine_has_exactly_these_pixels() -> None:
     pixels = decoded(written_image(noise_image(1, 200, 90)))
-    again = Image.open(io.BytesIO(bmp(pixels)))
+    again = Image.open(io.BytesIO(bitmap(pixels)))
     assert (again.format, again.mode) == ("BMP", "RGB")
     assert np.array_equal(np.asarray(again), pixels)
 

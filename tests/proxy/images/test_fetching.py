@@ -12,7 +12,7 @@ from aiohttp import web
 from proxy.contract.images import ImageOptions
 from proxy.faults import BadImage
 from proxy.images.addresses import is_public
-from proxy.images.fetching import AT_ONCE, PER_HOST, Fetcher, fetching
+from proxy.images.fetching import FETCHES, FETCHES_PER_HOST, Fetcher, fetching
 from tests.support.pictures import png
 
 PICTURE = png()
@@ -290,15 +290,15 @@ async def test_few_are_fetched_at_a_time_and_fewer_from_one_host(target: Target)
     async with fetcher(target, hosts, urls=tuple(hosts), fetch_timeout_s=60) as one, asyncio.TaskGroup() as tasks:
         same = [tasks.create_task(fetched(one, target.url("h0.test", "/slow"))) for _ in range(6)]
         async with asyncio.timeout(30):
-            while target.now < PER_HOST:
+            while target.now < FETCHES_PER_HOST:
                 await asyncio.sleep(0)
         others = [tasks.create_task(fetched(one, target.url(f"h{n % 3 + 1}.test", "/slow"))) for n in range(9)]
         async with asyncio.timeout(30):
-            while target.now < AT_ONCE:
+            while target.now < FETCHES:
                 await asyncio.sleep(0)
         target.gate.set()
     assert {task.result() for task in [*same, *others]} == {PICTURE}
-    assert target.most == AT_ONCE
+    assert target.most == FETCHES
 
 
 @pytest.mark.parametrize(

@@ -98,13 +98,13 @@ async def test_a_partial_request_gets_the_vectors_of_what_is_text(served: Stack,
     data = answer.json["data"]
     assert isinstance(data, list)
     assert ["embedding" in row for row in data] == [True, False, True, False, False]
-    assert "input.1: has an image" in data[1]["error"]["message"]
+    assert "input.1: has both a text and an image" in data[1]["error"]["message"]
     assert "input.3: must be a string" in data[3]["error"]["message"]
     assert "input.4: token id 1000000000 is not" in data[4]["error"]["message"]
     whole = await served.post({**body, "on_error": "fail"})
-    assert (whole.status, "input.1: has an image" in str(whole.json["detail"])) == (422, True)
+    assert (whole.status, "input.1: has both a text and an image" in str(whole.json["detail"])) == (422, True)
     raw = await served.post(body, Accept="application/octet-stream")
-    assert (raw.status, "input.1: has an image" in str(raw.json["detail"])) == (422, True)
+    assert (raw.status, "input.1: has both a text and an image" in str(raw.json["detail"])) == (422, True)
 
 
 def test_errors_quote_the_value_briefly_as_json() -> None:
