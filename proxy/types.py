@@ -40,16 +40,27 @@ TextInput = str | Sequence[int]  # a text, or token ids of the vocabulary that `
 Input = TextInput | ImageSource
 
 
+class ImageFacts(NamedTuple):
+    """What a client's image file has: its size in pixels, its format as Pillow calls it, and bits for a pixel."""
+
+    width: int
+    height: int
+    format: str
+    bit_depth: int
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An image as the model gets it: a file with exactly the pixels that the model is to see, as base64.
 
-    It is `tokens` tiles for the model. Images with equal pixels, and only those, have equal digests.
+    It is `tokens` tiles for the model. Images with equal pixels, and only those, have equal digests. `facts` are those
+    of the file that it was made from.
     """
 
     file: bytes
     tokens: int
     digest: bytes
+    facts: ImageFacts
 
 
 def client_of(key: str) -> str:
@@ -180,7 +191,7 @@ class Provenance:
 class Served:
     """The vectors of the inputs that are not in `failed`, (n, n_embd), and how many tokens those have.
 
-    `lengths` and `image_tokens` as in EmbedResult.
+    `lengths`, `image_tokens` and `images` as in EmbedResult.
     """
 
     rows: Matrix
@@ -188,6 +199,7 @@ class Served:
     failed: Mapping[int, ProxyError]
     lengths: tuple[int, ...] | None = None
     image_tokens: int | None = None
+    images: tuple[ImageFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +208,9 @@ class EmbedResult:
 
     The inputs in `failed`, by index, have an error instead of a row. Multi-vectors have a row for each token, and
     `lengths` says how many of the rows each input has. `image_tokens` are those of the tokens that stand for tiles of
-    images; None if no input is an image. `wait_s` is until the first text was sent to an engine,
-    `compute_s` from then to the last vector; both are 0 where the cache had them all.
+    images; None if no input is an image. `images` has one for each that was embedded, in order; a Front knows none.
+    `wait_s` is until the first text was sent to an engine, `compute_s` from then to the last vector; both are 0 where
+    the cache had them all.
     """
 
     model: str
@@ -209,6 +222,7 @@ class EmbedResult:
     failed: Mapping[int, ProxyError] = field(default_factory=dict)
     lengths: tuple[int, ...] | None = None
     image_tokens: int | None = None
+    images: tuple[ImageFacts, ...] = ()
     wait_s: float = 0.0
     compute_s: float = 0.0
 

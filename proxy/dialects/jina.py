@@ -1,9 +1,11 @@
 """The embeddings API of Jina, OpenAI, Voyage and NIM: one wire model whose aliases cover the names of all four."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from proxy.faults import Fault, Invalid, invalid
 from proxy.types import EmbedRequest, EmbedResult, Encoding
@@ -22,10 +24,12 @@ from proxy.wire.dialect import (
     Wire,
     validated,
 )
-from proxy.wire.input_shapes import Messages
+from proxy.wire.input_shapes import MESSAGES
 from proxy.wire.inputs import input_of_message, parted
+from proxy.wire.schema import with_name
 
 INPUT_NAMES = ("input", "content", "texts")
+OutputType = Literal["float", "binary", "ubinary"]
 MAX_INSTRUCTION = 2048  # characters; each text of a request gets it
 
 
@@ -33,14 +37,11 @@ class EmbeddingsBody(Wire):
     """Null means absent, and unknown fields are ignored."""
 
     inputs: Items = Field(
-        validation_alias=AliasChoices(*INPUT_NAMES),
+        validation_alias=AliasChoices(*INPUT_NAMES, "messages"),
         description='A text, `{"text": …}`, token ids (of cl100k_base, as OpenAI\'s clients send), or a list of these. '
         'A text can come in parts: `{"content": [{"type": "text", "text": …}]}`. Where the server has images: '
         '`{"image": …}`, a URL, a data URI or base64, and `{"pdf": …}`, alone.',
         examples=["hello", ["first", {"text": "second"}]],
-    )
-    messages: Messages | None = Field(
-        None, description="vLLM's form of `input`: one text or one image.", examples=[None]
     )
     modality: Literal["text", "image"] = Field(
         "text", description="Infinity's: with `image`, each string of `input` is an image."
@@ -65,7 +66,7 @@ class EmbeddingsBody(Wire):
         validation_alias=AliasChoices("embedding_type", "encoding_type", "encoding_format", "embedding_types"),
         description="How a vector is written; several types give an object per row.",
     )
-    output_dtype: Literal["float", "binary", "ubinary"] = Field(
+    output_dtype: OutputType = Field(
         "float", description="Voyage's name for bits; beside `base64` they are an array of int8 or uint8 in base64."
     )
     dimensions: Dimensions | None = Field(
@@ -105,6 +106,10 @@ class EmbeddingsBody(Wire):
                 return {**fields, "input": [{"image": one} if isinstance(one, str) else one for one in items]}
         return fields
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return with_name(super().__get_pydantic_json_schema__(core, handler), "messages", MESSAGES)
+
     @model_validator(mode="after")
     def _supported(self) -> Self:
         if self.late_chunking and self.return_multivector:
@@ -117,11 +122,16 @@ def parse(body: object) -> ParsedRequest:
     """The request in a body of Jina's or OpenAI's client. Raises Invalid with every fault found."""
     wire = validated(EmbeddingsBody, body)
     request = embed_request(wire)
-    if wire.output_dtype == "float":
-        return ParsedRequest(request, lambda result: render(result, request.encodings))
-    bits = (Encoding(wire.output_dtype),)
-    encoders = encode.BITS_TYPED_BASE64 if Encoding.BASE64 in request.encodings else None
-    return ParsedRequest(request, lambda result: render(result, bits, encoders))
+    return ParsedRequest(request, renderer(request.encodings, wire.output_dtype))
+
+
+def renderer(encodings: tuple[Encoding, ...], output_dtype: OutputType) -> Callable[[EmbedResult], dict[str, object]]:
+    """Renders results with these encodings; `output_dtype` is Voyage's choice of bits."""
+    if output_dtype == "float":
+        return lambda result: render(result, encodings)
+    bits = (Encoding(output_dtype),)
+    encoders = encode.BITS_TYPED_BASE64 if Encoding.BASE64 in encodings else None
+    return lambda result: render(result, bits, encoders)
 
 
 def embed_request(wire: EmbeddingsBody) -> EmbedRequest:

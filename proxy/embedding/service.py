@@ -129,6 +129,7 @@ class EmbedService:
             failed=served.failed,
             lengths=served.lengths,
             image_tokens=served.image_tokens,
+            images=served.images,
             wait_s=timing.wait_s,
             compute_s=timing.compute_s,
         )

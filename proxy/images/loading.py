@@ -90,10 +90,10 @@ class ImageLoader:
     async def _decoded(self, file: bytes) -> Picture:
         image = await self._run(lambda: decoding.opened(file, self._options.max_pixels))
         given = PixelSize(*image.size)
-        size = target_size(given)
+        size, facts = target_size(given), decoding.facts_of(image)
         await self._decoding.enter(given.pixels)
         return await self._run(
-            lambda: picture_of(decoding.pixels(image, size)), lambda: self._decoding.leave(given.pixels)
+            lambda: picture_of(decoding.pixels(image, size), facts), lambda: self._decoding.leave(given.pixels)
         )
 
     async def _run(self, work: Callable[[], T], done: Callable[[], None] = lambda: None) -> T:

@@ -3,7 +3,15 @@
 from typing import Annotated, Literal
 
 from pydantic import Field, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
 from typing_extensions import TypeAliasType, TypedDict
+
+from proxy.wire.schema import SCHEMAS
+
+# `openapi` defines the names behind each `$ref`, as they depend on the served family.
+ImageField = Annotated[str, WithJsonSchema({"$ref": f"{SCHEMAS}Image"})]
+PdfField = Annotated[str, WithJsonSchema({"$ref": f"{SCHEMAS}Pdf"})]
+TokenId = Annotated[int, WithJsonSchema({"$ref": f"{SCHEMAS}TokenId"})]
 
 
 class TextItem(TypedDict):
@@ -19,15 +27,15 @@ class PromptItem(TypedDict):
 
 
 class ImageItem(TypedDict):
-    """An image, in Jina's format: a URL, a data URI or base64; any task, and without a prefix."""
+    """An image, in Jina's format: any task, and without a prefix."""
 
-    image: str
+    image: ImageField
 
 
 class PdfItem(TypedDict):
-    """A PDF, in Jina's format: a URL, a data URI or base64. The only input; each page is one image."""
+    """A PDF, in Jina's format: the only input, and each page gets a vector."""
 
-    pdf: str
+    pdf: PdfField
 
 
 class TextPart(TypedDict):
@@ -38,21 +46,21 @@ class TextPart(TypedDict):
 
 
 class ImageAddress(TypedDict):
-    url: str
+    url: ImageField
 
 
 class ImagePart(TypedDict):
-    """An image, in OpenAI's format; the `url` may be a data URI."""
+    """An image, in OpenAI's format."""
 
     type: Literal["image_url"]
-    image_url: ImageAddress | str
+    image_url: ImageAddress | ImageField
 
 
 class Base64Part(TypedDict):
-    """An image, in Voyage's format: a data URI."""
+    """An image, in Voyage's format."""
 
     type: Literal["image_base64"]
-    image_base64: str
+    image_base64: ImageField
 
 
 Parts = Annotated[list[TextPart], Field(min_length=1, description="The parts of one text, joined without a separator.")]
@@ -65,15 +73,6 @@ class Contents(TypedDict):
     content: Parts | OneImage
 
 
-class Message(TypedDict):
-    """In vLLM's format: one text or one image."""
-
-    role: Literal["user"]
-    content: str | Parts | OneImage
-
-
-Messages = Annotated[list[Message], Field(min_length=1, max_length=1)]
-TokenId = Annotated[int, WithJsonSchema({"$ref": "#/components/schemas/TokenId"})]
 IdsField = Annotated[list[TokenId], Field(min_length=1, description="One input of token ids.")]
 InputField = str | TextItem | ImageItem | PromptItem | ImagePart | Contents
 InputsField = TypeAliasType(
@@ -82,3 +81,18 @@ InputsField = TypeAliasType(
 ItemsField = TypeAliasType(
     "ItemsField", InputsField | PdfItem | Annotated[list[PdfItem], Field(min_length=1, max_length=1)]
 )
+
+# vLLM's `messages`: one text or one image.
+MESSAGES: JsonSchemaValue = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 1,
+    "items": {
+        "type": "object",
+        "required": ["role", "content"],
+        "properties": {"role": {"const": "user"}},
+        "anyOf": [{"$ref": f"{SCHEMAS}Contents"}, {"properties": {"content": {"type": "string"}}}],
+    },
+    "description": "vLLM's form of `input`: one text or one image.",
+}
+IMAGES: JsonSchemaValue = {"type": "array", "minItems": 1, "items": {"$ref": f"{SCHEMAS}Image"}}

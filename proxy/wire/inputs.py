@@ -23,7 +23,8 @@ ONE_EACH = "has both a text and an image, for which the model has no prompt: sen
 ONE_IMAGE = "has several images, and a vector is of one: send an input for each"
 PDF_ALONE = "is a PDF, which must be the only input of its request: each of its pages gets a vector"
 PDF_ELSEWHERE = "is a PDF, which is served at /v1/embeddings only: each of its pages gets a vector"
-IMAGE_NAMES = ("image", "image_url", "image_base64")  # Jina's, OpenAI's (a URL, or an object with one) and Voyage's
+# Jina's, OpenAI's (a URL, or an object with one), Voyage's.
+FILE_NAMES = ("image", "image_url", "image_base64", "pdf")
 
 
 def inputs_of(value: object) -> tuple[Input, ...]:
@@ -147,10 +148,8 @@ def _item(item: object) -> Input | Refused:
 
 
 def _object(one: dict[str, object]) -> str | ImageSource | Refused:
-    if (image := _image_of(one)) is not None:
-        return _alone(one, ImageSource(image))
-    if isinstance(pdf := one.get("pdf"), str):
-        return _alone(one, ImageSource(pdf, pdf=True))
+    if source := _source_of(one):
+        return _alone(one, source)
     if media := _media(one):
         verb = "has" if any(isinstance(one.get(name), str) for name in _TEXTS) else "is"
         return _not_text(one, verb, media)
@@ -164,12 +163,12 @@ def _object(one: dict[str, object]) -> str | ImageSource | Refused:
     return Refused(SHAPES, "string_type", one)
 
 
-def _image_of(one: dict[str, object]) -> str | None:
-    """The image that an object or a part is or has."""
-    for name in IMAGE_NAMES:
+def _source_of(one: dict[str, object]) -> ImageSource | None:
+    """The image or PDF that an object or a part is or has."""
+    for name in FILE_NAMES:
         match one.get(name):
-            case str() as image | {"url": str() as image}:
-                return image
+            case (str() as file) | {"url": str() as file}:
+                return ImageSource(file, pdf=name == "pdf")
     return None
 
 
@@ -203,8 +202,8 @@ def _joined(parts: Sequence[object]) -> str | ImageSource | Refused:
 
 def _part(part: object) -> str | ImageSource | Refused:
     match part:
-        case dict() if (image := _image_of(part)) is not None:
-            return _alone(part, ImageSource(image))
+        case dict() if source := _source_of(part):
+            return _alone(part, source)
         case dict() if media := _media(part):
             return _not_text(part, "has", media + " part")
         case {"type": str() as kind} if kind not in TEXT_TYPES:

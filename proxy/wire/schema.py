@@ -39,6 +39,16 @@ def as_accepted(schema: JsonSchemaValue, fields: Mapping[str, FieldInfo]) -> Jso
     return {key: value for key, value in accepted.items() if value or key not in {"required", "allOf"}}
 
 
+def with_name(schema: JsonSchemaValue, name: str, own: JsonSchemaValue) -> JsonSchemaValue:
+    """`schema` as from `as_accepted`, where that other name of a required field has a schema of its own."""
+    schema["properties"][name] = _or_null(own)
+    for demand in schema["allOf"]:
+        for choice in demand["anyOf"]:
+            if choice["required"] == [name]:
+                choice["properties"] = {name: own}
+    return schema
+
+
 def example(schema: JsonSchemaValue, schemas: Mapping[str, JsonSchemaValue]) -> object:
     """A minimal request: the examples of its required fields."""
     while "$ref" in schema:

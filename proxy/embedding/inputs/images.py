@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from proxy.errors import ProxyError
 from proxy.faults import BadImage, PoisonedInput
 from proxy.images.loading import ImageLoader
-from proxy.types import ImageSource, Matrix, Picture
+from proxy.types import ImageFacts, ImageSource, Matrix, Picture
 
 MAX_LOADED = 4  # images of one request in memory: while one is computed the next are ready, and others have places
 
@@ -17,10 +17,11 @@ Compute = Callable[[Picture], Awaitable[Matrix | ProxyError]]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedImages:
-    """What was made of each image, by its index in the request, and how many tiles it has; or its error."""
+    """By index in the request: what was made of each image, its tiles, and its file's facts; or its error."""
 
     rows: dict[int, Matrix] = field(default_factory=dict)
     tiles: dict[int, int] = field(default_factory=dict)
+    facts: dict[int, ImageFacts] = field(default_factory=dict)
     failed: dict[int, ProxyError] = field(default_factory=dict)
 
 
@@ -85,6 +86,7 @@ class _Work:
             return
         self.embedded.rows.update(dict.fromkeys(indices, made))
         self.embedded.tiles.update(dict.fromkeys(indices, picture.tokens))
+        self.embedded.facts.update(dict.fromkeys(indices, picture.facts))
 
     async def _once(self, picture: Picture) -> Matrix | ProxyError:
         if picture.digest not in self._computed:
