@@ -75,14 +75,13 @@ class CohereBody(Wire):
     @classmethod
     def _in_inputs(cls, fields: object) -> object:
         """Images as inputs; the one name that a body may have is `inputs` then."""
-        match fields:
-            case {"images": images} if images is not None:
-                if names := [name for name in INPUT_NAMES[:2] if fields.get(name) is not None]:
-                    raise invalid("images", f"stands beside {names[0]}: send one of them", kind="unsupported")
-                if not isinstance(images, list) or not all(isinstance(one, str) for one in images):
-                    raise invalid("images", "must be a list of strings: data URIs", given=images)
-                return {**fields, "images": None, "inputs": [{"image": one} for one in images]}
-        return fields
+        if not isinstance(fields, dict) or (images := fields.get("images")) is None:
+            return fields
+        if names := [name for name in INPUT_NAMES[:2] if fields.get(name) is not None]:
+            raise invalid("images", f"stands beside {names[0]}: send one of them", kind="unsupported")
+        if not isinstance(images, list) or not all(isinstance(one, str) for one in images):
+            raise invalid("images", "must be a list of strings: data URIs", given=images)
+        return {**fields, "images": None, "inputs": [{"image": one} for one in images]}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -96,14 +96,15 @@ class EmbeddingsBody(Wire):
     @classmethod
     def _in_input(cls, fields: object) -> object:
         """vLLM's and Infinity's forms as Jina's."""
-        match fields:
-            case {"messages": messages} if messages is not None:
-                if names := [name for name in INPUT_NAMES if fields.get(name) is not None]:
-                    raise invalid("messages", f"stands beside `{names[0]}`: send one of them", kind="unsupported")
-                return {**fields, "messages": None, "input": input_of_message(messages)}
-            case {"modality": "image", "input": str() | [*_] as given}:
-                items = given if isinstance(given, list) else [given]
-                return {**fields, "input": [{"image": one} if isinstance(one, str) else one for one in items]}
+        if not isinstance(fields, dict):
+            return fields
+        if (messages := fields.get("messages")) is not None:
+            if names := [name for name in INPUT_NAMES if fields.get(name) is not None]:
+                raise invalid("messages", f"stands beside `{names[0]}`: send one of them", kind="unsupported")
+            return {**fields, "messages": None, "input": input_of_message(messages)}
+        if fields.get("modality") == "image" and isinstance(given := fields.get("input"), str | list):
+            items = given if isinstance(given, list) else [given]
+            return {**fields, "input": [{"image": one} if isinstance(one, str) else one for one in items]}
         return fields
 
     @classmethod

@@ -44,7 +44,8 @@ def opened(file: bytes, max_pixels: int) -> Image.Image:
 
 def facts_of(image: Image.Image) -> ImageFacts:
     """What the file says of itself."""
-    return ImageFacts(*image.size, image.format or "", _BITS.get(image.mode, 8 * len(image.getbands())))
+    width, height = image.size
+    return ImageFacts(width, height, image.format or "", _BITS.get(image.mode, 8 * len(image.getbands())))
 
 
 def pixels(image: Image.Image, size: PixelSize) -> Raster:

@@ -9,8 +9,9 @@ from typing_extensions import TypeAliasType, TypedDict
 from proxy.wire.schema import SCHEMAS
 
 # `openapi` defines the names behind each `$ref`, as they depend on the served family.
-ImageField = Annotated[str, WithJsonSchema({"$ref": f"{SCHEMAS}Image"})]
-PdfField = Annotated[str, WithJsonSchema({"$ref": f"{SCHEMAS}Pdf"})]
+# `allOf`, as pydantic would try to resolve a bare `$ref` of a TypedDict's field.
+ImageField = Annotated[str, WithJsonSchema({"allOf": [{"$ref": f"{SCHEMAS}Image"}]})]
+PdfField = Annotated[str, WithJsonSchema({"allOf": [{"$ref": f"{SCHEMAS}Pdf"}]})]
 TokenId = Annotated[int, WithJsonSchema({"$ref": f"{SCHEMAS}TokenId"})]
 
 
