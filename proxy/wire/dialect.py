@@ -189,7 +189,7 @@ class PromptItem(TypedDict):
 class ImageItem(TypedDict):
     """An image, in Jina's format: a URL, a data URI or base64; any task, and without a prefix."""
 
-    image: str
+    image: Annotated[str, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/Image"}]})]
 
 
 class TextPart(TypedDict):
