@@ -2,8 +2,8 @@
 
 `cli` reads the arguments, `settings` the configuration; `fleet.listener` opens the port. Then `fleet.prepare` decides:
 `engine` finds a llama-server and its devices, on a `host` whose cores and limits it asks; `planning` fits the models
-into the memory; `models` locates the files, which `hub` downloads or `conversion` makes from a package. The outcome
-is one `supervision.deployment`.
+into the memory; `models` locates the files, which `hub` downloads or `conversion` makes from a package; `images` says
+what images require. The outcome is one `supervision.deployment`.
 `fleet.fleet` runs it: `supervision` keeps each llama-server alive, checked and restarted, as a child process of
 `processes`; `proxies` starts the proxy and hands over to the next one; `fleet.reconcile` starts models on demand and
 evicts idle ones. Meanwhile `terminal` shows progress, `systemd` hears that it is ready, and `control` answers

@@ -16,7 +16,7 @@ from launcher.build import backends, portable, source
 from launcher.build.checks.vectors import SOFTWARE_QUANTIZATION
 from launcher.build.compilation import Compilation, Compiled, compile_engine
 from launcher.build.patches.lean import FLAG, LEAN
-from launcher.build.patches.media import MEDIA, MEDIA_FLAG
+from launcher.build.patches.media import MEDIA_FLAG, POOL_MEDIA
 from launcher.build.patches.patch import apply, digest
 from launcher.build.patches.tiles import TILES
 from launcher.build.steps import ReportProgress, Steps
@@ -27,7 +27,7 @@ from launcher.errors import EngineBuildError
 from launcher.host import processor
 from launcher.settings.folders import noexec
 
-PATCHES = (LEAN, MEDIA, TILES)
+PATCHES = (LEAN, POOL_MEDIA, TILES)
 NOT_NATIVE = re.compile(r"-DGGML_NATIVE(:BOOL)?=(OFF|NO|FALSE|0)$", re.IGNORECASE)
 PLAIN = frozenset({"sse4_2", "avx", "avx2", "bmi2", "f16c", "fma"})  # what llama.cpp uses of x86 then
 
@@ -36,8 +36,8 @@ PLAIN = frozenset({"sse4_2", "avx", "avx2", "bmi2", "f16c", "fma"})  # what llam
 class BuildOptions:
     """What to build, and where.
 
-    `stock`: without LEAN and MEDIA. `source`: an archive or a folder instead of the package. `architectures`: CUDA's,
-    instead of those of the GPUs in this machine. `out`: a portable folder instead of the cache folder.
+    `stock`: without LEAN and POOL_MEDIA. `source`: an archive or a folder instead of the package. `architectures`:
+    CUDA's, instead of those of the GPUs in this machine. `out`: a portable folder instead of the cache folder.
     """
 
     backend: ComputeBackend = ComputeBackend.CPU
@@ -63,8 +63,8 @@ class Built:
 async def build(options: BuildOptions, report: ReportProgress) -> Built:
     """Build llama-server into the cache folder or `options.out`, replacing the one there.
 
-    Applies our patches as far as they fit, LEAN and MEDIA only without `stock`, and installs the engine only if its
-    vectors are right (`compilation`). Needs what `backends` says; takes five minutes on two cores, and longer for GPUs.
+    Applies our patches as far as they fit, LEAN and POOL_MEDIA only without `stock`, and installs the engine only if
+    its vectors are right (`compilation`). Needs what `backends` says; takes five minutes on two cores, more for GPUs.
     Raises EngineBuildError with what to install, or with the last lines of the step that failed.
     If cancelled or failed, it leaves no process and no file behind (except the log of an engine that did not serve),
     and the previous engine stays.
@@ -83,7 +83,7 @@ async def build(options: BuildOptions, report: ReportProgress) -> Built:
         env = {**os.environ, "PATH": path, **backends.build_environment(order, path)}
         steps = Steps(env=env, log=folder / "log", report=report)
         llama = await source.obtain(options.source, folder, steps)
-        why_stock, why_no_media = ["as requested" if options.stock else apply(one, llama) for one in (LEAN, MEDIA)]
+        why_stock, why_no_media = ["as requested" if options.stock else apply(one, llama) for one in (LEAN, POOL_MEDIA)]
         why_tiles = apply(TILES, llama)
         compilation = Compilation(source=llama, folder=folder, order=order, shared=options.out is not None)
         made = await compile_engine(compilation, steps)

@@ -104,7 +104,7 @@ def _image_notes(wish: PlanRequest, engine: Engine) -> Iterator[str]:
         return
     yield f"images: each model has a vision encoder beside it, {(wish.encoder_bytes + ENCODER_COMPUTE) / GIB:.2f} GiB"
     if obstacle := requirements.engine_obstacle(engine):
-        yield f"images cannot be served yet: {obstacle}: run `{requirements.BUILD}`"
+        yield f"images cannot be served yet: {obstacle}: run `{requirements.BUILD_COMMAND}`"
 
 
 def _size(option: str, text: str) -> int:

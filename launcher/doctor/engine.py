@@ -19,7 +19,7 @@ from launcher.planning.placement import Plan
 from launcher.planning.sizing import decide, unified_note
 from launcher.settings.config import Settings
 
-BUILD = requirements.BUILD
+BUILD = requirements.BUILD_COMMAND
 BUILD_FOR = {"NVIDIA": f"{BUILD} --cuda", "AMD": f"{BUILD} --vulkan"}
 # By a processor's instructions, the largest gain first. Measured with Q8_0, 4 layers x 896, on two cores.
 GAINS = {

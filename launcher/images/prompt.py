@@ -8,11 +8,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]  # (height, width, RGB)
+RgbPixels = NDArray[np.uint8]  # (height, width, RGB)
 
-PATCH = 28  # pixels of a token's side
+TOKEN_SIDE = 28  # pixels of a token's side
 BEFORE = "<|im_start|>user\n"  # the original's prompt as far as its vector depends on it; llama-server adds the rest
-GOLDEN_SIZE = (PATCH, 5 * PATCH)  # 5 tokens in two of the encoder's windows, of 112 pixels each
+GOLDEN_SIZE = (TOKEN_SIDE, 5 * TOKEN_SIDE)  # 5 tokens in two of the encoder's windows, of 112 pixels each
 
 
 @cache
@@ -24,12 +24,12 @@ def media_marker() -> str:
     return f"<__media_{secrets.token_hex(16)}__>"
 
 
-def image_input(pixels: Pixels, marker: str) -> dict[str, object]:
-    """An item of llama-server's `input`. Both sides must be multiples of PATCH, or it scales the image."""
+def image_input(pixels: RgbPixels, marker: str) -> dict[str, object]:
+    """An item of llama-server's `input`. Both sides must be multiples of TOKEN_SIDE, or it scales the image."""
     return {"prompt_string": BEFORE + marker, "multimodal_data": [base64.b64encode(bmp(pixels)).decode()]}
 
 
-def bmp(pixels: Pixels) -> bytes:
+def bmp(pixels: RgbPixels) -> bytes:
     """The pixels as a 24-bit BMP file: without loss, and llama-server reads it fast."""
     height, width, _ = pixels.shape
     padded = np.pad(pixels[::-1, :, ::-1].reshape(height, 3 * width), ((0, 0), (0, -3 * width % 4)))
@@ -38,7 +38,7 @@ def bmp(pixels: Pixels) -> bytes:
     return head + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, len(data), 2835, 2835, 0, 0) + data
 
 
-def golden_pixels(height: int = GOLDEN_SIZE[0], width: int = GOLDEN_SIZE[1]) -> Pixels:
+def golden_pixels(height: int = GOLDEN_SIZE[0], width: int = GOLDEN_SIZE[1]) -> RgbPixels:
     """A made-up image with slopes, edges and fine structure, the same on every machine: integers alone make it."""
     y, x = np.mgrid[:height, :width].astype(np.int64)
     slopes = (5 * x + 3 * y, 7 * y - 2 * x, x * y // 16)

@@ -8,7 +8,7 @@ from proxy.contract.images import AROUND_IMAGE, IMAGE_TOKENS
 
 LEAST_BATCH_TOKENS = IMAGE_TOKENS + AROUND_IMAGE  # the largest image must fit into one batch
 FLAGS = ("--mmproj", "--image-min-tokens", "--image-max-tokens", "--pool-media")
-BUILD = "trillama engine build"
+BUILD_COMMAND = "trillama engine build"
 
 
 def check_images(settings: Settings, engine: Engine) -> None:
@@ -19,7 +19,7 @@ def check_images(settings: Settings, engine: Engine) -> None:
         raise ConfigError("[models] images = true: the made-up models take texts only")
     mmproj_file(settings.family, settings.host.models)  # the family has one
     if obstacle := engine_obstacle(engine):
-        raise EngineError(f"[models] images = true: {obstacle}: run `{BUILD}`, or leave images out")
+        raise EngineError(f"[models] images = true: {obstacle}: run `{BUILD_COMMAND}`, or leave images out")
     check_length(settings)
 
 

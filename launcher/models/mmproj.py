@@ -1,4 +1,7 @@
-"""The vision encoder's file (mmproj): where it comes from, and whether it fits the family's models."""
+"""The vision encoder's file: where it comes from, and whether it fits the family's models.
+
+llama.cpp's name for it is mmproj, for multimodal projector; it has the whole encoder.
+"""
 
 from pathlib import Path
 

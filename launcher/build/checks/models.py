@@ -27,7 +27,7 @@ QUANTIZATIONS: dict[str, tuple[Kind, ...]] = {
     "Q5_K_M": (Kind.Q5_K, Kind.Q6_K),
     "IQ4_XS": (Kind.IQ4_XS, Kind.Q5_K),
 }
-DIMENSIONS = 256
+MODEL_WIDTH = 256
 _LAYERS, _UNITS, _HEADS, _KV_HEADS, _CONTEXT, _VOCABULARY = 3, 1024, 4, 2, 32768, 260
 
 
@@ -59,7 +59,7 @@ def write_model(folder: Path, quantization: str) -> tuple[Path, Path]:
         quantized.add_tensor(name, data, raw_dtype=kind)
         plain.add_tensor(name, gguf.quants.dequantize(data, kind))
     for writer in writers:
-        finish(writer)
+        finish_file(writer)
     return paths
 
 
@@ -68,10 +68,10 @@ def write_plain_model(path: Path, *control: str) -> None:
     writer = _writer(path, *control)
     for name, _, data in _tensors((Kind.F32,), np.random.default_rng(2), _VOCABULARY + len(control)):
         writer.add_tensor(name, data)
-    finish(writer)
+    finish_file(writer)
 
 
-def finish(writer: gguf.GGUFWriter) -> None:
+def finish_file(writer: gguf.GGUFWriter) -> None:
     """Write what was added to the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -82,7 +82,7 @@ def finish(writer: gguf.GGUFWriter) -> None:
 def _writer(path: Path, *control: str) -> gguf.GGUFWriter:
     writer = gguf.GGUFWriter(path, "qwen2vl")
     writer.add_context_length(_CONTEXT)
-    writer.add_embedding_length(DIMENSIONS)
+    writer.add_embedding_length(MODEL_WIDTH)
     writer.add_block_count(_LAYERS)
     writer.add_feed_forward_length(_UNITS)
     writer.add_head_count(_HEADS)
@@ -108,21 +108,21 @@ def _tensors(
         "output_norm",
         *(f"blk.{layer}.{which}_norm" for layer in range(_LAYERS) for which in ("attn", "ffn")),
     ):
-        yield f"{name}.weight", Kind.F32, 1 + 0.2 * random.standard_normal(DIMENSIONS, np.float32)
+        yield f"{name}.weight", Kind.F32, 1 + 0.2 * random.standard_normal(MODEL_WIDTH, np.float32)
 
 
 def _matrices(vocabulary: int) -> Iterator[tuple[str, int, int]]:
     """Name, rows and columns in numpy's order: a matrix maps `columns` inputs to `rows` outputs."""
-    keys = _KV_HEADS * DIMENSIONS // _HEADS
-    yield "token_embd.weight", vocabulary, DIMENSIONS
+    keys = _KV_HEADS * MODEL_WIDTH // _HEADS
+    yield "token_embd.weight", vocabulary, MODEL_WIDTH
     for layer in (f"blk.{number}" for number in range(_LAYERS)):
-        yield f"{layer}.attn_q.weight", DIMENSIONS, DIMENSIONS
-        yield f"{layer}.attn_k.weight", keys, DIMENSIONS
-        yield f"{layer}.attn_v.weight", keys, DIMENSIONS
-        yield f"{layer}.attn_output.weight", DIMENSIONS, DIMENSIONS
-        yield f"{layer}.ffn_gate.weight", _UNITS, DIMENSIONS
-        yield f"{layer}.ffn_up.weight", _UNITS, DIMENSIONS
-        yield f"{layer}.ffn_down.weight", DIMENSIONS, _UNITS
+        yield f"{layer}.attn_q.weight", MODEL_WIDTH, MODEL_WIDTH
+        yield f"{layer}.attn_k.weight", keys, MODEL_WIDTH
+        yield f"{layer}.attn_v.weight", keys, MODEL_WIDTH
+        yield f"{layer}.attn_output.weight", MODEL_WIDTH, MODEL_WIDTH
+        yield f"{layer}.ffn_gate.weight", _UNITS, MODEL_WIDTH
+        yield f"{layer}.ffn_up.weight", _UNITS, MODEL_WIDTH
+        yield f"{layer}.ffn_down.weight", MODEL_WIDTH, _UNITS
 
 
 def random_matrix(shape: tuple[int, int], kind: Kind, deviation: float, random: np.random.Generator) -> Data:

@@ -1,4 +1,4 @@
-"""MEDIA adds `--pool-media` to llama-server: embeddings of prompts with an image.
+"""POOL_MEDIA adds `--pool-media` to llama-server: embeddings of prompts with an image.
 
 A batch of llama.cpp has either tokens or embeddings, so a prompt with an image takes several decodes, and each clears
 the pooled states of the one before: llama-server answers with the mean of the text behind the image alone, or with only
@@ -111,7 +111,7 @@ _ANSWER = """
         }
 """
 
-MEDIA = Patch(
+POOL_MEDIA = Patch(
     mark=MEDIA_FLAG,
     edits=(
         Edit(

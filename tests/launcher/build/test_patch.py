@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from launcher.build.patches.lean import FLAG, LEAN
-from launcher.build.patches.media import MEDIA, MEDIA_FLAG
+from launcher.build.patches.media import MEDIA_FLAG, POOL_MEDIA
 from launcher.build.patches.patch import Edit, Patch, apply, digest
 from launcher.build.patches.tiles import TILES
 from launcher.engine.argv import LEAN_ARCHITECTURES
@@ -69,7 +69,7 @@ def test_a_source_without_the_file_stays_as_it_is(tmp_path: Path) -> None:
     assert (source / "src" / "a.cpp").read_text() == "int a;\n"
 
 
-@pytest.mark.parametrize("patch", [LEAN, MEDIA, TILES], ids=["LEAN", "MEDIA", "TILES"])
+@pytest.mark.parametrize("patch", [LEAN, POOL_MEDIA, TILES], ids=["LEAN", "MEDIA", "TILES"])
 def test_each_of_our_edits_is_made_without_the_others_and_only_once(tmp_path: Path, patch: Patch) -> None:
     source = sources_for(tmp_path, patch)
     other = LEAN if patch is TILES else TILES
@@ -79,17 +79,17 @@ def test_each_of_our_edits_is_made_without_the_others_and_only_once(tmp_path: Pa
 
 
 def test_two_patches_beside_the_same_text_are_both_made(tmp_path: Path) -> None:
-    source = sources_for(tmp_path, LEAN, MEDIA)
-    assert [apply(patch, source) for patch in (LEAN, MEDIA)] == [None, None]
+    source = sources_for(tmp_path, LEAN, POOL_MEDIA)
+    assert [apply(patch, source) for patch in (LEAN, POOL_MEDIA)] == [None, None]
     arguments = (source / "common" / "arg.cpp").read_text()
     assert [arguments.count(f'"{flag}"') for flag in (FLAG, MEDIA_FLAG)] == [1, 1]
 
 
 def test_a_source_without_one_of_the_texts_around_images_is_named(tmp_path: Path) -> None:
-    source = sources_for(tmp_path, MEDIA)
+    source = sources_for(tmp_path, POOL_MEDIA)
     server = source / "tools" / "server" / "server-context.cpp"
     server.write_text(server.read_text().replace("mtmd::batch_ptr & mbatch, ", ""))
-    why = apply(MEDIA, source)
+    why = apply(POOL_MEDIA, source)
     assert why == "tools/server/server-context.cpp has 'mtmd::batch_ptr & mbatch,' 0 times instead of once"
     assert MEDIA_FLAG not in (source / "common" / "arg.cpp").read_text()
 

@@ -17,6 +17,7 @@ from launcher.engine.build_record import Order, Record
 from launcher.engine.device_list import MIB, Device
 from launcher.engine.devices import Devices, host_memory
 from launcher.engine.discovery import Engine, Origin, built_path
+from launcher.images.requirements import FLAGS
 from launcher.settings.config import Settings, load
 from tests.support.machine import have
 
@@ -142,3 +143,16 @@ async def test_what_can_never_fit_fails_and_what_does_not_fit_now_warns() -> Non
     assert fits.text.startswith("3 models at Q4_K_M, texts of up to 512 tokens: ")
     small = await doctor_engine.memory_plan(machine(settings_of(family="bge-m3", max_input_tokens=512)))
     assert small.text.startswith("1 model at Q8_0, ")
+
+
+async def test_images_are_off_or_need_an_engine_that_is_built_here() -> None:
+    off, on = settings_of(), settings_of(models={"images": True})
+    assert (await doctor_engine.images(machine(off))).level is Level.OK
+    stock = await doctor_engine.images(machine(on, CARD))
+    assert (stock.level, stock.fix) == (Level.FAIL, "trillama engine build")
+    built = replace(machine(on, CARD).engine, flags=REQUIRED_FLAGS | set(FLAGS))
+    assert (await doctor_engine.images(replace(machine(on, CARD), engine=built))).text == "on, computed by the GPU"
+    on_cpu = await doctor_engine.images(replace(machine(on), engine=built))
+    assert (on_cpu.level, "seconds to minutes" in on_cpu.text) == (Level.WARN, True)
+    short = settings_of(models={"images": True}, max_input_tokens=600)
+    assert (await doctor_engine.images(replace(machine(short), engine=built))).level is Level.FAIL

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.engine.argv import REQUIRED_FLAGS, ServerSpec, argv, check_extra, environment
+from launcher.engine.argv import REQUIRED_FLAGS, ServerSpec, argv, check_extra, environment, media_environment
 from launcher.errors import ConfigError, EngineError
 from proxy.contract.family import RopeScaling
 
@@ -69,6 +69,22 @@ def test_what_a_model_needs_is_on_its_line_or_an_engine_that_lacks_it_is_refused
     assert [value_of(flag, line) for flag in flags] == ["last", "/models/l.gguf", "yarn", "0.25"]
     with pytest.raises(EngineError, match="retrieval: this llama-server has no --lora, which the model needs"):
         argv(FakeEngine(), own)
+
+
+def test_images_are_computed_where_the_model_is_and_only_by_an_engine_that_pools_them() -> None:
+    taking = replace(PLACEMENT, mmproj=Path("/models/m.gguf"), media_marker="<image>")
+    with pytest.raises(EngineError, match="retrieval: this llama-server has no --mmproj"):
+        argv(FakeEngine(), taking)
+    flags = ("--mmproj", "--pool-media", "--image-min-tokens", "--image-max-tokens", "--no-warmup")
+    where = ("--mmproj-device", "--no-mmproj-offload")
+    engine = FakeEngine(REQUIRED_FLAGS | set(flags) | set(where))
+    line = argv(engine, taking)
+    assert flags_of(line) == REQUIRED_FLAGS | set(flags)
+    assert [value_of(flag, line) for flag in (flags[0], *flags[2:4])] == ["/models/m.gguf", "4", "768"]
+    assert value_of("--mmproj-device", argv(engine, replace(taking, devices=("CUDA1", "CUDA2")))) == "CUDA1"
+    assert "--no-mmproj-offload" in argv(engine, replace(taking, gpu_layers=0))
+    assert media_environment(taking) == {"LLAMA_MEDIA_MARKER": "<image>"}
+    assert media_environment(PLACEMENT) == {}
 
 
 @given(slots=st.integers(1, 256), tokens=st.integers(1, 131_072))
@@ -136,6 +152,8 @@ def test_cleaning_an_environment_twice_changes_nothing() -> None:
         "--log-prompts-dir",
         "--embd-gemma-default",
         "--tools",
+        "--mmproj-device",
+        "--pool-media",
         "--port=1",
     ],
 )

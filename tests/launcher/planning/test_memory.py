@@ -1,5 +1,6 @@
 """The formula against sums of llama.cpp's own allocator, published peaks, and what a process really takes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -73,6 +74,15 @@ def test_the_vram_is_the_published_peak(file_gib: float, unquantized: bool, meas
     weights = ModelWeights(file_bytes=round(file_gib * GIB), shape=JINA, unquantized=unquantized)
     more = kv_bytes(JINA, flags(4096)) / 2 + 4096 * 2 * 4096
     assert (need(weights, flags(4096)).vram - more) / GIB == pytest.approx(measured_gib, rel=0.03)
+
+
+def test_a_vision_encoder_is_where_the_model_is_with_its_buffers() -> None:
+    weights = ModelWeights(file_bytes=2 * GIB, shape=JINA, unquantized=False)
+    for layers in (0, 99):
+        plain = flags(1024, gpu_layers=layers)
+        without, with_one = need(weights, plain), need(weights, replace(plain, encoder_bytes=GIB))
+        more = (with_one.ram - without.ram, with_one.fixed - without.fixed, with_one.spread - without.spread)
+        assert more == ((GIB + 256 * MIB, 0, 0) if layers == 0 else (0, GIB + 256 * MIB, 0))
 
 
 def test_without_a_gpu_all_of_it_is_ram_and_with_one_most_is_not() -> None:

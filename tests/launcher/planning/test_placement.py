@@ -176,3 +176,11 @@ def test_several_gpus_share_the_models_and_a_model_is_split_only_when_none_holds
     assert split.devices == ("CUDA0", "CUDA1")
     assert sum(split.tensor_split) == pytest.approx(1)
     assert split.tensor_split[0] < split.tensor_split[1]
+
+
+def test_no_plan_with_images_has_batches_that_an_image_does_not_fit() -> None:
+    """Without images a text may be cut down to 512 tokens."""
+    named = replace(AUTO, quantization="Q4_K_M")
+    rooms = [room(2 + tenths / 10) for tenths in range(40)]
+    for of, least in ((named, MIN_TOKENS), (replace(named, encoder_bytes=GIB), 779)):
+        assert min(plan.batch_tokens for one in rooms if (plan := planned(of, one))) == least
