@@ -64,6 +64,11 @@ class EmbedService:
     def multivector_served(self) -> bool:
         return self.multivectors.served
 
+    @property
+    def images_served(self) -> bool:
+        """Whether some task takes images."""
+        return any(model.takes_images for model in self.models.values())
+
     def provenance(self, backend: str) -> Provenance:
         """What makes the vectors of that backend; unknown before its first start."""
         return self.models[backend].provenance

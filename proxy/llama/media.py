@@ -17,7 +17,7 @@ from proxy.llama.token_client import TokenClient
 from proxy.types import Ids, Matrix, Picture, Vector
 
 IMAGE_BEFORE, IMAGE_BEHIND = "<|im_start|>user\n", "Describe the image.<|im_end|>\n"
-AROUND = 2  # tokens that llama.cpp puts around an image
+AROUND_PICTURE = 2  # tokens that llama.cpp puts around an image
 _REPEATED = 64  # of the first token before an image, for the check
 _MOST = 24.0  # states, of the six at most that the check looks for
 
@@ -44,11 +44,13 @@ class ImagePrompt:
 
     def around(self, picture: Picture) -> WrittenImage:
         """The image with what stands before it: its vector needs no more."""
-        return WrittenImage(_written(IMAGE_BEFORE + self.marker, picture), self.before + AROUND + picture.tokens)
+        return WrittenImage(
+            _written(IMAGE_BEFORE + self.marker, picture), self.before + AROUND_PICTURE + picture.tokens
+        )
 
     def whole(self, picture: Picture) -> WrittenImage:
         """The image in its whole prompt, for the states of all of its tokens."""
-        tokens = self.before + AROUND + picture.tokens + self.behind
+        tokens = self.before + AROUND_PICTURE + picture.tokens + self.behind
         return WrittenImage(_written(IMAGE_BEFORE + self.marker + IMAGE_BEHIND, picture), tokens)
 
     def vector(self, mean: Vector, tokens: int) -> Vector:
@@ -79,7 +81,7 @@ async def _check_pooled(client: LlamaClient, marker: str, first: int, check: Pic
     """
     (known,) = (await client.embed([np.array([first] * _REPEATED, dtype=np.int32)])).astype(np.float64)
     answer = await client.send([_written("<|im_start|>" * _REPEATED + marker, check)])
-    tokens = _REPEATED + AROUND + check.tokens
+    tokens = _REPEATED + AROUND_PICTURE + check.tokens
     if (counted := client.tokens_in(answer)) != tokens:
         raise BackendError(f"backend {client.name} makes {counted} tokens of an image and a text, not {tokens}")
     mean = client.read(answer, 1)[0].astype(np.float64)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ MADE: dict[str, Make] = {
     "32-bit floats": lambda: written_image(noise_image(7, 30, 40).convert("L").convert("F"), "TIFF"),
     "1 pixel": lambda: written_image(noise_image(8, 1, 1)),
     "1 x 200": lambda: written_image(noise_image(8, 1, 200)),
-    **{kind: lambda kind=kind: written_image(noise_image(9, 200, 151), kind) for kind in decoding.FORMATS},
+    **{kind: partial(written_image, noise_image(9, 200, 151), kind) for kind in decoding.FORMATS},
 }
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 from launcher.images.prompt import golden_pixels
 from tests.launcher.images.sizes import SIZES
 from tests.support.engine import EngineMissing
-from tests.support.media import serving_images
+from tests.support.front import front
+from tests.support.media import BACKEND, media_family, projector_of, serving_images
 from tests.support.pictures import bad_files, noise_image, png, written_image
 from tests.support.stack import Answer, Stack
 
@@ -26,7 +27,7 @@ Vectors = npt.NDArray[np.float32]
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A proxy that takes images, and fetches none."""
-    running = serving_images(tmp_path_factory.mktemp("media"), images={"urls": "off"}, cache_bytes=2**20)
+    running = serving_images(tmp_path_factory.mktemp("media"), {"images": {"urls": "off"}, "cache_bytes": 2**20})
     with start_blocking_portal() as portal:
         try:
             with portal.wrap_async_context_manager(running) as served:
@@ -136,10 +137,11 @@ async def test_a_bad_image_is_refused_by_its_index_and_fails_no_other(images: St
     assert f"input.1: {said}" in str(refused.json["detail"]) or said in str(refused.json["detail"])
     partial = await images.post({"input": ["a", item, image(png(6))], "on_error": "partial"})
     assert partial.status == 200, partial.body
-    first, bad, last = partial.json["data"]  # type: ignore[misc]
-    assert said in bad["error"]["message"]
-    assert "embedding" in first
-    assert "embedding" in last
+    data = partial.json["data"]
+    assert isinstance(data, list)
+    assert said in data[1]["error"]["message"]
+    assert "embedding" in data[0]
+    assert "embedding" in data[2]
 
 
 async def test_late_chunks_are_texts(images: Stack) -> None:
@@ -148,9 +150,33 @@ async def test_late_chunks_are_texts(images: Stack) -> None:
     assert "late_chunking takes only texts" in str(answer.json["detail"])
 
 
-async def test_multivectors_of_images_need_token_states(images: Stack) -> None:
-    answer = await images.post({"input": [image(png())], "return_multivector": True})
-    assert answer.status == 422
+async def test_each_token_of_an_images_prompt_has_a_vector(images: Stack, tmp_path: Path) -> None:
+    height, width = SIZES[0]
+    body = {"input": ["a", twin(height, width), image(b"<svg/>")], "return_multivector": True, "on_error": "partial"}
+    answer = await images.post(body)
+    assert answer.status == 200, answer.body
+    data = answer.json["data"]
+    assert isinstance(data, list)
+    made, projector = np.array(data[1]["embeddings"]), projector_of(media_family(tmp_path))
+    expected = TWIN["states"] @ projector.weights[BACKEND].T + projector.bias
+    assert len(made) > len(expected)  # transformers' states end behind the image, the original's prompt later
+    for vector, state in zip(made, expected, strict=False):
+        assert vector @ unit(state) > SAME
+    assert "is SVG" in data[2]["error"]["message"]
+    assert answer.json["usage"]["image_tokens"] == height * width // 28**2  # type: ignore[index]
+
+
+async def test_a_front_passes_images_on_whole(images: Stack, tmp_path: Path) -> None:
+    inputs = ["a llama", image(png(1)), twin(112, 112), "b", image(png(2))]
+    async with front({"node": images.url}, family=str(media_family(tmp_path))) as one:
+        through = Stack(url=one.url, models={}, engines={})
+        assert (await rows(through, inputs) == await rows(images, inputs)).all()
+        answers = [await stack.post({"input": inputs}) for stack in (through, images)]
+        bad = [await stack.post({"input": ["a", *inputs, {"image": "?"}]}) for stack in (through, images)]
+    assert answers[0].json["usage"] == answers[1].json["usage"]
+    space = "X-Trillama-Image-Space"
+    assert answers[0].headers[space] == answers[1].headers[space]
+    assert (bad[0].status, bad[0].json["detail"]) == (bad[1].status, bad[1].json["detail"])
 
 
 @pytest.mark.parametrize("written", ["data:image/png;base64,{}", "data:;base64,{}", " {}\n", "{}"])
