@@ -48,7 +48,6 @@ def _refused(_: object) -> object:
 
 
 INPUT_NAMES = ("texts", "inputs", "images")
-CohereTask = TaskName | Literal["image"]
 Unsupported = Annotated[object, AfterValidator(_refused), WithJsonSchema({"type": "null"})]
 
 
@@ -65,7 +64,9 @@ class CohereBody(Wire):
 
     inputs: Inputs = Field(validation_alias=AliasChoices(*INPUT_NAMES), examples=[["first", "second"]])
     model: ModelName | None = Field(None, examples=[None])
-    input_type: Annotated[TaskName | None, BeforeValidator(_task_of, json_schema_input_type=CohereTask | None)] = None
+    input_type: Annotated[TaskName | None, BeforeValidator(_task_of)] = Field(
+        None, description="A task; `image` is `search_document`."
+    )
     encodings: Encodings = Field((Encoding.FLOAT,), validation_alias="embedding_types")
     truncate: Truncation = Field(True, description="START is not supported.")
     output_dimension: Dimensions | None = None

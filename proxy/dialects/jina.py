@@ -24,7 +24,7 @@ from proxy.wire.dialect import (
     Wire,
     validated,
 )
-from proxy.wire.input_shapes import MESSAGES
+from proxy.wire.input_shapes import MESSAGES, ModalityField
 from proxy.wire.inputs import input_of_message, parted
 from proxy.wire.schema import with_name
 
@@ -43,9 +43,7 @@ class EmbeddingsBody(Wire):
         '`{"image": …}`, a URL, a data URI or base64, and `{"pdf": …}`, alone.',
         examples=["hello", ["first", {"text": "second"}]],
     )
-    modality: Literal["text", "image"] = Field(
-        "text", description="Infinity's: with `image`, each string of `input` is an image."
-    )
+    modality: ModalityField = Field("text", description="Infinity's: with `image`, each string of `input` is an image.")
     model: ModelName | None = Field(
         None, description="The family; a suffix as in `…:retrieval.query` names the task.", examples=[None]
     )

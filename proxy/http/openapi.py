@@ -84,6 +84,7 @@ IMAGES: JsonSchemaValue = {
     "minLength": 1,
     "description": "The URL of a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM; a data URI; or base64.",
 }
+PDFS: JsonSchemaValue = {"type": "string", "minLength": 1, "description": "A PDF, in the same ways."}
 NO_IMAGES: JsonSchemaValue = {"not": {}, "description": "This server takes no images."}
 
 
@@ -161,6 +162,8 @@ def _names(served: ServedFacts) -> dict[str, object]:
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
         "Image": IMAGES if served.images else NO_IMAGES,
+        "Pdf": PDFS if served.images else NO_IMAGES,
+        "Modality": {"enum": ["text", "image"]} if served.images else {"const": "text"},
         "TokenId": TOKEN_IDS[served.token_ids],
     }
 

@@ -12,6 +12,7 @@ from proxy.wire.schema import SCHEMAS
 # `allOf`, as pydantic would try to resolve a bare `$ref` of a TypedDict's field.
 ImageField = Annotated[str, WithJsonSchema({"allOf": [{"$ref": f"{SCHEMAS}Image"}]})]
 PdfField = Annotated[str, WithJsonSchema({"allOf": [{"$ref": f"{SCHEMAS}Pdf"}]})]
+ModalityField = Annotated[Literal["text", "image"], WithJsonSchema({"allOf": [{"$ref": f"{SCHEMAS}Modality"}]})]
 TokenId = Annotated[int, WithJsonSchema({"$ref": f"{SCHEMAS}TokenId"})]
 
 
