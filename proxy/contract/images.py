@@ -11,6 +11,7 @@ from proxy.contract.settings_file import LocalPath
 
 IMAGE_TOKENS = 768  # of the largest image: a tile is a token
 TILE_PIXELS = 28 * 28  # of a tile
+PDF_PAGES = 32  # at most; each is an image
 AROUND_IMAGE = 11  # tokens of the original's prompt around an image
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 
 from proxy.errors import ProxyError
 from proxy.faults import BadImage, PoisonedInput
 from proxy.images.loading import ImageLoader
-from proxy.types import ImageFacts, ImageSource, Matrix, Picture
+from proxy.types import EmbedRequest, ImageFacts, ImageSource, Matrix, Picture
 
 MAX_LOADED = 4  # images of one request in memory: while one is computed the next are ready, and others have places
 
@@ -23,6 +24,21 @@ class EmbeddedImages:
     tiles: dict[int, int] = field(default_factory=dict)
     facts: dict[int, ImageFacts] = field(default_factory=dict)
     failed: dict[int, ProxyError] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def with_pages(request: EmbedRequest, loader: ImageLoader) -> AsyncIterator[EmbedRequest]:
+    """The request for the block, with the pages of its PDF in place of that. Raises Invalid for a bad PDF."""
+    match request.inputs:
+        case [ImageSource(pdf=True) as pdf]:
+            async with AsyncExitStack() as kept:
+                try:
+                    pages = await kept.enter_async_context(loader.pages(pdf))
+                except BadImage as error:
+                    raise error.at(0) from error
+                yield replace(request, inputs=pages)
+        case _:
+            yield request
 
 
 async def embed_images(
