@@ -7,6 +7,7 @@ The path of one request, folder by folder; each imports only from those below it
 - `batches`: jobs of many requests, each of which then takes this path from `embedding` on; `bulk` runs their parts.
 - `embedding`: the task and its prefix; late chunks, multi-vectors and truncation; dimensions and normalisation.
 - `models`: the backend of the task: whether it serves now, which vectors it has cached. `tokens`: texts → token ids.
+  `images`: images, fetched where a client sent a URL → the pixels that the model was trained to see.
 - `scheduling`: the backend's queue: fair between API keys, composed into batches, retried, failed texts isolated.
 - `llama`: the client of one llama-server. The vectors then return the same way, rendered by the dialect.
 

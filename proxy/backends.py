@@ -11,6 +11,7 @@ from proxy.embedding.multivector import MultiVectors
 from proxy.embedding.service import EmbedService
 from proxy.embedding.tasks import TaskTable
 from proxy.embedding.token_states import ModelStates
+from proxy.images.loading import image_loading
 from proxy.llama.client import LlamaClient, connect
 from proxy.llama.token_client import TokenClient
 from proxy.models.cache import open_cache
@@ -48,8 +49,9 @@ async def backend_service(config: ProxySettings, family: Family) -> AsyncIterato
         }
         states = {name: ModelStates(model, models[name]) for name, model in by_token.items()}
         multivectors = MultiVectors(family, config.multivector_file, states)
+        images = await stack.enter_async_context(image_loading(config.images))
         limits, decode = _limits(config, family), _decode(config.token_ids)
-        service = EmbedService(table, models, limits, multivectors, decode, states, notice=config.notice or "")
+        service = EmbedService(table, models, limits, multivectors, images, decode, states, notice=config.notice or "")
         async with asyncio.TaskGroup() as tasks:
             serving_tasks = [tasks.create_task(model.serve(), name=name) for name, model in service.all_models.items()]
             try:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
+import pybase64
 from numpy.typing import NDArray
 
 from proxy.errors import ProxyError
@@ -26,9 +27,14 @@ class ImageSource:
 
     given: str | bytes
 
+    @property
+    def text(self) -> str:
+        """As a client writes it in JSON."""
+        return self.given if isinstance(self.given, str) else pybase64.b64encode_as_string(self.given)
 
-# A text, token ids of the vocabulary that `token_ids` in the config names, or an image.
-Input = str | Sequence[int] | ImageSource
+
+TextInput = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names
+Input = TextInput | ImageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +159,8 @@ class ModelSize:
 class Provenance:
     """What made a vector. Two vectors can be compared if and only if their `space` is the same.
 
-    `digest` is that of the model's file, `lora` that of its LoRA's, if it has one.
+    `digest` is that of the model's file, `lora` that of its LoRA's, if it has one. Images have an `image_space`, if the
+    model takes them: their vectors can be compared with each other if that is the same, and with texts of this model.
     """
 
     digest: str
@@ -163,6 +170,7 @@ class Provenance:
     pooling: str
     lora: str | None = None
     size: ModelSize = ModelSize()
+    image_space: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

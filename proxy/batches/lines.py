@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from proxy.bulk.ledger import RowRange
+from proxy.contract.images import AROUND_IMAGE, IMAGE_TOKENS
 from proxy.dialects import jina
 from proxy.errors import NotJson
 from proxy.faults import Invalid
+from proxy.types import ImageSource, Input
 from proxy.wire import json_body
 from proxy.wire.dialect import ParsedRequest
 
@@ -130,7 +132,7 @@ class PartSize:
             return 0
         request = line.request.request
         if request.multivector:  # a token has a byte or more
-            return sum(map(len, request.inputs)) * TOKEN_FLOATS
+            return sum(map(_most_tokens, request.inputs)) * TOKEN_FLOATS
         return len(request.inputs) * self.rules.dimensions
 
 
@@ -168,6 +170,10 @@ class LineReader:
         except NotJson as error:
             return LineFault("invalid_json_line", error.message.replace("the body", "the line", 1))
         return found if isinstance(found, dict) else LineFault("invalid_json_line", "the line is not a JSON object")
+
+
+def _most_tokens(one: Input) -> int:
+    return IMAGE_TOKENS + AROUND_IMAGE if isinstance(one, ImageSource) else len(one)
 
 
 def _fault(found: dict[str, object]) -> LineFault | None:

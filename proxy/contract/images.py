@@ -25,7 +25,7 @@ def _host_or_network(text: str) -> str:
 
 
 HostOrNetwork = Annotated[str, AfterValidator(_host_or_network)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
 
 class BackendImages(Strict):
@@ -42,7 +42,7 @@ class ImageOptions(Strict):
     # which addresses the server fetches images from: `public`, none (`off`), or a list of hosts and networks, which may
     # be private
     urls: Literal["public", "off"] | tuple[HostOrNetwork, ...] = "public"
-    ports: tuple[Port, ...] = ()  # ports that images are fetched from, beside 80 and 443
+    ports: tuple[PortNumber, ...] = ()  # ports that images are fetched from, beside 80 and 443
     fetch_timeout_s: Annotated[float, Field(gt=0)] = 8.0  # for one image, with all its redirects
     max_bytes: Positive = 8 * 10**6  # of one image, as the file that it is
     max_total_bytes: Positive = 64 * 10**6  # of all images of one request, as files

@@ -33,7 +33,8 @@ class EmbeddingsBody(Wire):
     inputs: Items = Field(
         validation_alias=AliasChoices("input", "content", "texts"),
         description='A text, `{"text": …}`, token ids (of cl100k_base, as OpenAI\'s clients send), or a list of these. '
-        'A text can come in parts: `{"content": [{"type": "text", "text": …}]}`.',
+        'A text can come in parts: `{"content": [{"type": "text", "text": …}]}`. Where the server has images: '
+        '`{"image": …}`, a URL, a data URI or base64.',
         examples=["hello", ["first", {"text": "second"}]],
     )
     model: ModelName | None = Field(
@@ -134,7 +135,7 @@ def render(
     return {
         "model": result.model,
         "object": "list",
-        "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
+        "usage": _usage(result),
         "data": [
             {"object": "embedding", "index": index, "error": {"code": failed.code, "message": failed.message}}
             if (failed := result.failed.get(index))
@@ -142,6 +143,11 @@ def render(
             for index in range(result.inputs + len(result.failed))
         ],
     }
+
+
+def _usage(result: EmbedResult) -> dict[str, int]:
+    of_images = {} if result.image_tokens is None else {"image_tokens": result.image_tokens}
+    return {"prompt_tokens": result.tokens, "total_tokens": result.tokens, **of_images}
 
 
 DIALECTS = (

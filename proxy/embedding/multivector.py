@@ -11,7 +11,7 @@ from proxy.embedding.token_states import TokenStates
 from proxy.errors import BadVector, InputTooLong, ProxyError
 from proxy.faults import Invalid, PoisonedInput, invalid
 from proxy.scheduling.entries import Caller
-from proxy.types import Ids, Matrix
+from proxy.types import Ids, Matrix, Picture
 
 MAX_TOKENS = 65536  # of one request: 33 MB of vectors, about 100 MB of JSON
 
@@ -31,17 +31,15 @@ class TokenEmbedder:
     projection: Projection
     source: TokenStates
 
+    @property
+    def takes_images(self) -> bool:
+        return self.source.takes_images
+
     async def embed(self, inputs: Mapping[int, Ids], caller: Caller) -> TokenVectors:
         """The vectors of every token. A text's states are freed before the next one's are requested.
 
-        Raises InputTooLong for more than MAX_TOKENS, BackendError, PoisonedInput unless the caller is partial.
+        Raises BackendError, PoisonedInput unless the caller is partial.
         """
-        if (tokens := sum(map(len, inputs.values()))) > MAX_TOKENS:
-            raise InputTooLong(
-                f"the inputs have {tokens} tokens together; return_multivector takes at most {MAX_TOKENS} in one "
-                "request: send fewer texts in each",
-                param="input",
-            )
         rows, failed = dict[int, Matrix](), dict[int, ProxyError]()
         for index, ids in inputs.items():
             try:
@@ -52,11 +50,25 @@ class TokenEmbedder:
                 failed[index] = error
         return TokenVectors(rows, failed)
 
+    async def embed_picture(self, picture: Picture, caller: Caller) -> Matrix:
+        """The vectors of every token of an image's prompt. Raises BackendError, PoisonedInput."""
+        return await asyncio.to_thread(self.projection.vectors, await self.source.picture_states(picture, caller))
+
     async def _vectors(self, ids: Ids, caller: Caller) -> Matrix:
         states = await self.source.states(ids, caller)
         if len(states) != len(ids):
             raise BadVector(f"the backend gave {len(states)} token states for {len(ids)} tokens")
         return await asyncio.to_thread(self.projection.vectors, states)
+
+
+def check_total(tokens: int) -> None:
+    """Raises InputTooLong if the inputs of a request have more tokens together than MAX_TOKENS."""
+    if tokens > MAX_TOKENS:
+        raise InputTooLong(
+            f"the inputs have {tokens} tokens together; return_multivector takes at most {MAX_TOKENS} in one "
+            "request: send fewer in each",
+            param="input",
+        )
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
-"""Prepares a request's inputs: token ids become text, texts get prefix and Unicode form, then token ids of the model.
+"""Prepares a request's texts: token ids become text, texts get prefix and Unicode form, then token ids of the model.
 
-Inputs are bounded before each step, and every error names one index.
+Texts are bounded before each step, and every error names one index. Images are left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from proxy.tokens import foreign_ids
 from proxy.tokens.foreign_ids import Decode
 from proxy.tokens.tokenize import in_parts
 from proxy.tokens.unicode_form import SHRINKS, normalized
-from proxy.types import EmbedRequest, Ids
+from proxy.types import EmbedRequest, Ids, ImageSource
 
 LARGE_FORM = 100_000  # characters from which a thread is worth it: 0.2 ms, or 20 if all of them are marks
 
@@ -33,7 +33,7 @@ class PreparationRules:
 
 @dataclass(frozen=True, slots=True)
 class PreparedInputs:
-    """The token ids of each input, by index, and the errors of the others."""
+    """The token ids of each text, by index, and the errors of the others."""
 
     ids: dict[int, Ids]
     failed: dict[int, ProxyError]
@@ -50,7 +50,7 @@ class PreparedTexts:
 async def prepare_inputs(
     request: EmbedRequest, prefix: str, model: ServedModel, rules: PreparationRules
 ) -> PreparedInputs:
-    """The token ids of every input as the model is to see it. Raises the first error unless the request is partial."""
+    """The token ids of every text as the model is to see it. Raises the first error unless the request is partial."""
     return await _Preparation(request, model, rules).ids(prefix)
 
 
@@ -78,7 +78,11 @@ class _Preparation:
         }
 
     async def texts(self) -> PreparedTexts:
-        inputs = {index: one for index, one in enumerate(self._request.inputs) if index not in self._failed}
+        inputs = {
+            index: one
+            for index, one in enumerate(self._request.inputs)
+            if index not in self._failed and not isinstance(one, ImageSource)
+        }
         longest = self._model.longest_token
         bounded = self._bounded(inputs, longest and longest * SHRINKS)
         texts, undecodable = await foreign_ids.texts_of(bounded, self._rules.decode or self._model.decode)

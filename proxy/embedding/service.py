@@ -10,13 +10,16 @@ import numpy as np
 from proxy.contract.admin import State
 from proxy.contract.family import VectorRules
 from proxy.embedding import chunk_means, late_chunking
+from proxy.embedding.inputs.embedder import InputEmbedder
+from proxy.embedding.inputs.requests import NO_CHUNKS, NO_STATES, NOT_SET_UP, images_in, without_images
 from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
-from proxy.embedding.preparation import PreparationRules, prepare_inputs, prepare_texts
+from proxy.embedding.preparation import PreparationRules, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.embedding.token_states import ModelStates
-from proxy.errors import DeadlineExceeded, ProxyError
-from proxy.faults import PoisonedInput
+from proxy.errors import DeadlineExceeded
+from proxy.faults import invalid
+from proxy.images.loading import ImageLoader
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller, Timing
@@ -24,7 +27,6 @@ from proxy.tokens.foreign_ids import Decode
 from proxy.types import (
     EmbedRequest,
     EmbedResult,
-    Ids,
     Matrix,
     Provenance,
     ReadyReport,
@@ -47,6 +49,7 @@ class EmbedService:
     models: Mapping[str, ServedModel]
     limits: ServedLimits
     multivectors: MultiVectors
+    images: ImageLoader
     decode: Decode | None = None
     states: Mapping[str, ModelStates] = field(default_factory=dict)
     notice: str = ""
@@ -60,6 +63,11 @@ class EmbedService:
     @property
     def multivector_served(self) -> bool:
         return self.multivectors.served
+
+    @property
+    def images_served(self) -> bool:
+        """Whether some task takes images."""
+        return any(model.takes_images for model in self.models.values())
 
     def provenance(self, backend: str) -> Provenance:
         """What makes the vectors of that backend; unknown before its first start."""
@@ -120,59 +128,48 @@ class EmbedService:
             model=self.tasks.model,
             task=route.task,
             prefix=route.prefix if request.instruction is None else row.prefix,
-            provenance=_made_by(model.provenance, token_embedder),
+            provenance=_made_by(model.provenance, token_embedder, images=served.image_tokens is not None),
             vectors=_finished(served.rows, dimensions, model.rules, normalized=request.normalized),
             tokens=served.tokens,
             failed=served.failed,
             lengths=served.lengths,
+            image_tokens=served.image_tokens,
             wait_s=timing.wait_s,
             compute_s=timing.compute_s,
         )
-
-    async def _served(
-        self, request: EmbedRequest, route: Route, token_embedder: TokenEmbedder | None, caller: Caller
-    ) -> Served:
-        if token_embedder:
-            return await self._embed_tokens(request, route, token_embedder, caller)
-        return await (self._embed_document if request.late else self._embed_texts)(request, route, caller)
 
     async def count_tokens(self, request: EmbedRequest) -> int:
         """The tokens of all inputs, prefixes included; nothing is computed. Raises as `embed`."""
         self.limits.check(request)
         row = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
         route = replace(row, prefix=row.prefix_with(request.instruction))
-        inputs, _ = await self._prepare(request, route, self.models[route.backend])
-        return sum(map(len, inputs.values()))
+        return await self._embedder(route).count(self._servable(request, route, None))
 
-    async def _embed_texts(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
-        """One vector for each input."""
-        model = self.models[route.backend]
-        inputs, failed = await self._prepare(request, route, model)
-        outcome = await model.embed(list(inputs.values()), caller)
-        names = list(inputs)
-        failed |= {names[row]: _named(error, names[row]) for row, error in outcome.failed.items()}
-        _raise_if_all(failed, request)
-        return Served(outcome.served(), sum(len(ids) for index, ids in inputs.items() if index not in failed), failed)
-
-    async def _embed_tokens(
-        self, request: EmbedRequest, route: Route, token_embedder: TokenEmbedder, caller: Caller
+    async def _served(
+        self, request: EmbedRequest, route: Route, token_embedder: TokenEmbedder | None, caller: Caller
     ) -> Served:
-        """One vector for each token of each input."""
-        inputs, failed = await self._prepare(request, route, self.models[route.backend])
-        made = await token_embedder.embed(inputs, caller)
-        failed |= made.failed
-        _raise_if_all(failed, request)
-        tokens = sum(len(ids) for index, ids in inputs.items() if index not in failed)
-        return Served(np.concatenate(list(made.rows.values())), tokens, failed, tuple(map(len, made.rows.values())))
+        request = self._servable(request, route, token_embedder)
+        if token_embedder:
+            return await self._embedder(route).token_vectors(request, token_embedder, caller)
+        if request.late:
+            return await self._embed_document(request, route, caller)
+        return await self._embedder(route).vectors(request, caller)
 
-    async def _prepare(
-        self, request: EmbedRequest, route: Route, model: ServedModel
-    ) -> tuple[dict[int, Ids], dict[int, ProxyError]]:
-        """The token ids of each input, by index, and the errors of those that have none."""
-        async with model.admitted(estimate(request.inputs)):
-            prepared = await prepare_inputs(request, route.prefix, model, self._rules)
-        _raise_if_all(prepared.failed, request)
-        return prepared.ids, prepared.failed
+    def _servable(self, request: EmbedRequest, route: Route, token_embedder: TokenEmbedder | None) -> EmbedRequest:
+        """The request, with its images refused where none can be served. Raises Invalid unless it is partial."""
+        if not (images := images_in(request)):
+            return request
+        if request.late:
+            raise invalid(f"input.{min(images)}", NO_CHUNKS, kind="unsupported")
+        if not self.models[route.backend].takes_images:
+            request = without_images(request, NOT_SET_UP)
+        elif token_embedder and not token_embedder.takes_images:
+            request = without_images(request, NO_STATES)
+        self.limits.check(request)
+        return request
+
+    def _embedder(self, route: Route) -> InputEmbedder:
+        return InputEmbedder(self.models[route.backend], route.prefix, self._rules, self.images)
 
     async def _embed_document(self, request: EmbedRequest, route: Route, caller: Caller) -> Served:
         """One vector for each input, as the chunks of one document."""
@@ -225,20 +222,8 @@ def _layer_normalized(rows: Matrix) -> Matrix:
     return np.asarray((exact - exact.mean(axis=1, keepdims=True)) / spread, dtype=np.float32)
 
 
-def _made_by(provenance: Provenance, token_embedder: TokenEmbedder | None) -> Provenance:
-    """The provenance of the result: a projection makes another vector space."""
-    return (
-        replace(provenance, space=token_embedder.projection.space_of(provenance.space))
-        if token_embedder
-        else provenance
-    )
-
-
-def _raise_if_all(failed: Mapping[int, ProxyError], request: EmbedRequest) -> None:
-    if len(failed) == len(request.inputs):
-        raise failed[min(failed)]
-
-
-def _named(error: ProxyError, index: int) -> ProxyError:
-    """Maps the index among the prepared inputs back to the one the caller sent."""
-    return PoisonedInput(index) if isinstance(error, PoisonedInput) else error
+def _made_by(provenance: Provenance, token_embedder: TokenEmbedder | None, *, images: bool) -> Provenance:
+    """The provenance of the result: a projection makes other vector spaces. Only images have that of images."""
+    space_of = token_embedder.projection.space_of if token_embedder else str
+    image_space = provenance.image_space if images else None
+    return replace(provenance, space=space_of(provenance.space), image_space=image_space and space_of(image_space))

@@ -1,5 +1,6 @@
 """The states of a text's tokens, from a backend with `--pooling none` that is checked against the model's own."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from proxy.contract.family import Pooling
 from proxy.errors import BackendError
 from proxy.models.served_model import ServedModel
 from proxy.scheduling.entries import Caller
-from proxy.types import Ids, Matrix
+from proxy.types import Ids, Matrix, Picture
 
 # Least cosine of one model's vectors from two processes, pooled there or here; other models are below.
 SAME_COSINE = 0.999
@@ -18,6 +19,12 @@ SAME_COSINE = 0.999
 
 class TokenStates(Protocol):
     """A backend that gives the model's last hidden state of each token, after its final norm, not normalised."""
+
+    @property
+    def takes_images(self) -> bool: ...
+
+    async def picture_states(self, picture: Picture, caller: Caller, /) -> Matrix:
+        """As `states`, of all tokens of an image's prompt, as the original has it."""
 
     async def states(self, ids: Ids, caller: Caller, /) -> Matrix:
         """One row per token, float32, (n, width). Raises PoisonedInput, BackendError or a subclass."""
@@ -34,20 +41,45 @@ class ModelStates:
     model: ServedModel
     _verified: bool = False
 
+    @property
+    def takes_images(self) -> bool:
+        return self.by_token.takes_images and self.model.takes_images
+
     async def states(self, ids: Ids, caller: Caller) -> Matrix:
         """See TokenStates. Waits for a backend that starts on demand. BackendError also for states of another model."""
+
+        async def vector() -> Matrix:
+            return (await self.model.embed([ids], replace(caller, partial=False))).rows
+
+        return await self._checked(self.by_token.token_states(ids, caller), lambda states: states, vector)
+
+    async def picture_states(self, picture: Picture, caller: Caller) -> Matrix:
+        """See TokenStates; as `states`."""
+
+        async def vector() -> Matrix:
+            return (await self.model.embed_picture(picture, replace(caller, partial=False))).rows
+
+        def own(states: Matrix) -> Matrix:
+            return self.by_token.image_prompt.own_states(states)
+
+        return await self._checked(self.by_token.picture_states(picture, caller), own, vector)
+
+    async def _checked(
+        self, computed: Awaitable[Matrix], own: Callable[[Matrix], Matrix], vector: Callable[[], Awaitable[Matrix]]
+    ) -> Matrix:
+        """The computed states, of which the model's own vector must be the mean of `own`."""
         try:
-            states = await self.by_token.token_states(ids, caller)
+            states = await computed
             if not self._verified:
-                await self._verify(ids, states, caller)
+                self._compare(own(states), await vector())
                 self._verified = True
         except BackendError:
             self._verified = False  # what starts there next may be another model
             raise
         return states
 
-    async def _verify(self, ids: Ids, states: Matrix, caller: Caller) -> None:
-        (own,) = (await self.model.embed([ids], replace(caller, partial=False))).rows.astype(np.float64)
+    def _compare(self, states: Matrix, vector: Matrix) -> None:
+        (own,) = vector.astype(np.float64)
         made = pooled(states, self.model.rules.pooling)
         if own.shape != made.shape or not own @ made >= SAME_COSINE * np.linalg.norm(own) * np.linalg.norm(made):
             name = self.by_token.backend.name

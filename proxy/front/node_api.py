@@ -72,6 +72,7 @@ class _Row(_Body):
 
 class _Usage(_Body):
     total_tokens: int
+    image_tokens: int | None = None
 
 
 class _Answer(_Body):
@@ -138,6 +139,7 @@ def result_of(answer: NodeAnswer, inputs: int, dimensions: int | None) -> EmbedR
         provenance=provenance,
         vectors=vectors,
         tokens=read.usage.total_tokens,
+        image_tokens=read.usage.image_tokens,
         failed={
             index: input_error(row.error.code, row.error.message)
             for index, row in enumerate(read.data)
@@ -236,6 +238,7 @@ def _provenance(headers: Mapping[str, str]) -> Provenance:
         engine=headers["X-Trillama-Engine"],
         pooling=headers["X-Trillama-Pooling"],
         space=headers["X-Trillama-Vector-Space"],
+        image_space=headers.get("X-Trillama-Image-Space"),
     )
 
 

@@ -20,6 +20,7 @@ class _Body(BaseModel):
 class _Space(_Body):
     space: str
     quantization: str = ""
+    images: str | None = None
 
 
 class _Ready(_Body):
@@ -35,6 +36,7 @@ class _Made(_Body):
     pooling: str
     lora: str | None = None
     size: ModelSize = ModelSize()
+    image_space: str | None = None
 
 
 class _Model(_Body):
@@ -51,7 +53,7 @@ class _Models(_Body):
 
 @dataclass(frozen=True, slots=True)
 class NodeBackends:
-    """The state and the vector space of each backend."""
+    """The state and the vector space of each backend; `NAME images` is that of its images, if it takes them."""
 
     backends: Mapping[str, str]
     spaces: Mapping[str, Space]
@@ -72,7 +74,9 @@ def read_ready(status: int, body: bytes) -> NodeBackends:
         read = _Ready.model_validate_json(body)
     except ValidationError as error:
         raise BackendUnavailable(f"GET /ready: status {status}, and not the answer of a node") from error
-    return NodeBackends(read.backends, {name: Space(one.space, one.quantization) for name, one in read.spaces.items()})
+    spaces = {name: Space(one.space, one.quantization) for name, one in read.spaces.items()}
+    images = {f"{name} images": Space(one.images) for name, one in read.spaces.items() if one.images}
+    return NodeBackends(read.backends, {**spaces, **images})
 
 
 def read_models(status: int, body: bytes, family: Family) -> NodeModels:

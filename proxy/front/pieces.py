@@ -9,7 +9,7 @@ import numpy as np
 from proxy.errors import ProxyError
 from proxy.front.node_api import reindexed
 from proxy.models.admission import estimate
-from proxy.types import EmbedRequest, EmbedResult, Input
+from proxy.types import EmbedRequest, EmbedResult, ImageSource, Input
 
 BYTES_PER_ID = 6  # of a token id as JSON
 
@@ -63,8 +63,10 @@ def merge(results: Sequence[tuple[int, EmbedResult]], failed: Mapping[int, Proxy
     MixedSpaces.
     """
     ordered = sorted(results, key=lambda pair: pair[0])
-    if len({result.provenance.space for _, result in ordered}) > 1:
+    image_spaces = {result.provenance.image_space for _, result in ordered} - {None}
+    if len({result.provenance.space for _, result in ordered}) > 1 or len(image_spaces) > 1:
         raise MixedSpaces
+    of_images = [result.image_tokens for _, result in ordered if result.image_tokens is not None]
     errors = {
         start + index: reindexed(error, start) for start, result in ordered for index, error in result.failed.items()
     }
@@ -72,16 +74,18 @@ def merge(results: Sequence[tuple[int, EmbedResult]], failed: Mapping[int, Proxy
         ordered[0][1],
         vectors=np.concatenate([result.vectors for _, result in ordered if len(result.vectors)]),
         tokens=sum(result.tokens for _, result in ordered),
+        image_tokens=sum(of_images) if of_images else None,
+        provenance=replace(ordered[0][1].provenance, image_space=next(iter(image_spaces), None)),
         failed={**errors, **failed},
     )
 
 
 def _starts(inputs: Sequence[Input], rules: PieceRules) -> Iterator[int]:
-    """The indexes at which pieces start. An input that is larger than a piece is one by itself."""
+    """The indexes at which pieces start. An input that is larger than a piece is one by itself, and so is an image."""
     start = size = 0
     yield start
     for index, one in enumerate(inputs):
-        here = size_of(one)
+        here = rules.bytes + 1 if isinstance(one, ImageSource) else size_of(one)
         if index > start and (index - start >= rules.texts or size + here > rules.bytes):
             yield index
             start, size = index, 0
@@ -90,6 +94,8 @@ def _starts(inputs: Sequence[Input], rules: PieceRules) -> Iterator[int]:
 
 def size_of(one: Input) -> int:
     """About how many bytes the input has as JSON."""
+    if isinstance(one, ImageSource):
+        return len(one.given)
     if isinstance(one, str):
         return len(one) if one.isascii() else len(one.encode(errors="replace"))
     return BYTES_PER_ID * len(one)
@@ -101,4 +107,5 @@ def _piece(request: EmbedRequest, start: int, end: int) -> Piece:
     if request.refused:
         refused = request.refused
         given = [refused[at].given if at in refused else one for at, one in enumerate(inputs, start)]
+    given = [{"image": one.text} if isinstance(one, ImageSource) else one for one in given]
     return Piece(first=start, inputs=given, tokens=estimate(inputs))

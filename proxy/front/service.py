@@ -64,6 +64,11 @@ class FrontService:
         """Whether nodes can serve them: the document is written before any node is asked."""
         return self._family.multivector is not None
 
+    @property
+    def images_served(self) -> bool:
+        """Nodes may, and refuse them by name if they do not."""
+        return True
+
     def provenance(self, backend: str) -> Provenance:
         models = self.nodes.models
         if models and backend in models.provenance:

@@ -79,6 +79,14 @@ TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
 }
 
 
+IMAGES: JsonSchemaValue = {
+    "type": "string",
+    "minLength": 1,
+    "description": "The URL of a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM; a data URI; or base64.",
+}
+NO_IMAGES: JsonSchemaValue = {"not": {}, "description": "This server takes no images."}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedFacts:
     """What differs between servers."""
@@ -87,6 +95,7 @@ class ServedFacts:
     dimensions: int
     token_ids: TokenIds
     multivector: bool
+    images: bool
     needs_key: bool
     console: bool = True
 
@@ -151,6 +160,7 @@ def _names(served: ServedFacts) -> dict[str, object]:
         "ModelName": {"type": "string", "enum": named, "examples": [model], "description": MODEL_NAMES},
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
+        "Image": IMAGES if served.images else NO_IMAGES,
         "TokenId": TOKEN_IDS[served.token_ids],
     }
 

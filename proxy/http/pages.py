@@ -116,9 +116,17 @@ async def ready(request: web.Request) -> web.StreamResponse:
         "status": "ready" if report.ready else "not ready",
         "backends": report.backends,
         **({"nodes": report.nodes} if report.nodes else {}),
-        "spaces": {name: {"space": one.space, "quantization": one.quantization} for name, one in made.items()},
+        "spaces": {
+            name: {
+                "space": one.space,
+                "quantization": one.quantization,
+                **({"images": one.image_space} if one.image_space else {}),
+            }
+            for name, one in made.items()
+        },
     }
-    spaces = _digest_of({name: one.space for name, one in made.items()})
+    images = {f"{name} images": one.image_space for name, one in made.items() if one.image_space}
+    spaces = _digest_of({name: one.space for name, one in made.items()} | images)
     headers = {SPACES_HEADER: spaces, **load_headers(service.load())}
     return await send(request, body, status=200 if report.ready else 503, headers=headers)
 

@@ -18,6 +18,7 @@ PROVENANCE = {
     "X-Trillama-Engine": "The build of llama.cpp.",
     "X-Trillama-Pooling": "How the states of a text's tokens became its vector.",
     "X-Trillama-Vector-Space": "Vectors can be compared if and only if this is the same.",
+    "X-Trillama-Image-Space": "The same for the vectors of images, if there are any among the inputs.",
     "X-Queue-Tokens": "The tokens that wait on this server now.",
     "X-Tokens-Per-Second": "How many tokens this server computes in a second; 0.0: unknown.",
 }
@@ -52,6 +53,7 @@ def provenance_headers(result: EmbedResult) -> dict[str, str]:
         "X-Trillama-Engine": result.provenance.engine,
         "X-Trillama-Pooling": result.provenance.pooling,
         "X-Trillama-Vector-Space": result.provenance.space,
+        **({"X-Trillama-Image-Space": result.provenance.image_space} if result.provenance.image_space else {}),
     }
 
 

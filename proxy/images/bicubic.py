@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
+Raster = NDArray[np.uint8]
 
 _A = -0.5  # of the cubic: Keys', and Pillow's
 _MAX_PRECISION = 22  # bits of a weight's fraction
@@ -30,7 +30,7 @@ class _Weights(NamedTuple):
     precision: int
 
 
-def resized_rows(rows: Pixels, width: int) -> Pixels:
+def resized_rows(rows: Raster, width: int) -> Raster:
     """The image (height, width, channels) with another width."""
     if rows.shape[1] == width:
         return rows
@@ -43,7 +43,7 @@ def resized_rows(rows: Pixels, width: int) -> Pixels:
     return resized
 
 
-def resized_columns(rows: Pixels, height: int) -> Pixels:
+def resized_columns(rows: Raster, height: int) -> Raster:
     """The image (height, width, channels) with another height."""
     if rows.shape[0] == height:
         return rows
@@ -56,7 +56,7 @@ def resized_columns(rows: Pixels, height: int) -> Pixels:
     return resized
 
 
-def _blocks(lines: Pixels, weights: _Weights) -> Iterator[tuple[slice, Pixels]]:
+def _blocks(lines: Raster, weights: _Weights) -> Iterator[tuple[slice, Raster]]:
     """The resized lines (outputs, n, channels), some at a time. Sums of whole numbers below 2 ** 53 are exact."""
     half, scale = 2.0 ** (weights.precision - 1), 2.0**-weights.precision
     for start in range(0, len(weights.starts), _BLOCK):

@@ -11,8 +11,8 @@ MIN_PIXELS, MAX_PIXELS = 4 * TILE**2, IMAGE_TOKENS * TILE**2
 MAX_ASPECT = 200
 
 
-class Size(NamedTuple):
-    """Pixels."""
+class PixelSize(NamedTuple):
+    """Raster."""
 
     width: int
     height: int
@@ -27,7 +27,7 @@ class Size(NamedTuple):
         return self.pixels // TILE**2
 
 
-def target_size(given: Size) -> Size:
+def target_size(given: PixelSize) -> PixelSize:
     """The size closest to the given one, with sides that are multiples of TILE and from 4 to 768 tokens.
 
     Raises BadImage for an image without pixels, or more than MAX_ASPECT times as long as wide, as the original does.
@@ -36,11 +36,11 @@ def target_size(given: Size) -> Size:
         raise BadImage("has no pixels")
     if max(given) / min(given) > MAX_ASPECT:
         raise BadImage(f"is {given.width} x {given.height} pixels: one side is more than {MAX_ASPECT} times the other")
-    size = Size(*(round(side / TILE) * TILE for side in given))  # half to even, as the original
+    size = PixelSize(*(round(side / TILE) * TILE for side in given))  # half to even, as the original
     if size.pixels > MAX_PIXELS:
         shrink = math.sqrt(given.pixels / MAX_PIXELS)
-        return Size(*(max(TILE, math.floor(side / shrink / TILE) * TILE) for side in given))
+        return PixelSize(*(max(TILE, math.floor(side / shrink / TILE) * TILE) for side in given))
     if size.pixels < MIN_PIXELS:
         grow = math.sqrt(MIN_PIXELS / given.pixels)
-        return Size(*(math.ceil(side * grow / TILE) * TILE for side in given))
+        return PixelSize(*(math.ceil(side * grow / TILE) * TILE for side in given))
     return size

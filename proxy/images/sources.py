@@ -14,7 +14,7 @@ _SPACE = re.compile(rb"[ \t\r\n]+")
 _MAX_HEAD = 256  # characters of a data URI before its data
 
 
-def url_of(source: ImageSource) -> str | None:
+def image_url(source: ImageSource) -> str | None:
     """The http or https URL that the source is; None if it is the file itself. Raises BadImage for another scheme."""
     if isinstance(source.given, bytes):
         return None
@@ -29,7 +29,7 @@ def url_of(source: ImageSource) -> str | None:
 def file_of(source: ImageSource, max_bytes: int) -> bytes:
     """The file that the source has in it. Raises BadImage for what is not base64, or for more than `max_bytes`."""
     if isinstance(source.given, bytes):
-        check_size(len(source.given), max_bytes)
+        check_file_size(len(source.given), max_bytes)
         return source.given
     head = _DATA.match(source.given[:_MAX_HEAD])
     if not head and source.given[:5].lower() == "data:":
@@ -41,11 +41,11 @@ def file_of(source: ImageSource, max_bytes: int) -> bytes:
         raise BadImage("is neither a URL nor a data URI nor valid base64") from error
     if not file:
         raise BadImage("is empty")
-    check_size(len(file), max_bytes)
+    check_file_size(len(file), max_bytes)
     return file
 
 
-def check_size(size: int, max_bytes: int) -> None:
+def check_file_size(size: int, max_bytes: int) -> None:
     """Raises BadImage."""
     if size > max_bytes:
         raise BadImage(f"is a file of more than {max_bytes} bytes, the most that this server takes")

@@ -47,7 +47,7 @@ class LlamaClient:
         )
 
     async def send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
-        """Send one batch of texts, each a JSON list of token ids; `read` reads the answer.
+        """Send one batch of texts, each a JSON list of token ids, or of one image; `read` reads the answer.
 
         Raises BackendLost if the batch may have ended the engine, so that the caller can find out. It was sent twice
         then, unless `once`: the connection may have been stale.
@@ -62,6 +62,13 @@ class LlamaClient:
             return _matrix(orjson.loads(answer), count)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise BackendError(f"backend {self.name} answered something that is not embeddings: {error!r}") from error
+
+    def tokens_in(self, answer: bytes) -> int | None:
+        """How many tokens the engine counted in a batch; None if it does not say."""
+        try:
+            return int(orjson.loads(answer)["usage"]["prompt_tokens"])
+        except (KeyError, TypeError, ValueError):
+            return None
 
     async def tokenize(self, text: str) -> NDArray[np.int32]:
         """The ids of one text as /v1/embeddings itself would compute them: special tokens parsed, BOS and EOS added."""

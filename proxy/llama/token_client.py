@@ -44,6 +44,9 @@ class TokenClient(LlamaClient):
         """The result of `send` as one row for each of `count` texts: (1, tokens * n_embd)."""
         return np.frombuffer(answer, dtype="<f4").reshape(count, -1)
 
+    def tokens_in(self, answer: bytes) -> None:
+        """It does not say: `states_of` checks that there is a state for each."""
+
 
 def states_of(rows: Matrix, tokens: int, backend: str) -> Matrix:
     """A text's row as one state for each of its tokens, (tokens, n_embd). Raises BackendError if it does not fit."""

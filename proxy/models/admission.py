@@ -1,11 +1,12 @@
 """Admission of requests to one model: counts them from arrival to answer, and rejects those the queue cannot take."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from proxy.contract.images import AROUND_IMAGE, IMAGE_TOKENS
 from proxy.scheduling.dispatcher import Dispatcher
-from proxy.types import Input
+from proxy.types import ImageSource, Input
 
 CHARACTERS_PER_TOKEN = 4  # about, in prose; tokens are counted exactly later
 _DECAY = 0.99  # weight that earlier counts keep at each request, so that about a hundred count
@@ -36,9 +37,13 @@ class Admission:
         return 0.0 if self._active else time.monotonic() - self._used_at
 
     @contextmanager
-    def admitted(self, estimated: int) -> Iterator[None]:
-        """Count a request until it is in the queue. Raises Overloaded before any work if too much waits already."""
+    def admitted(self, estimated: int, images: int = 0) -> Iterator[None]:
+        """Count a request until it is in the queue: so many tokens of texts, and images of any size.
+
+        Raises Overloaded before any work if too much waits already.
+        """
         tokens = round(estimated * self._counted / self._estimated) if self._estimated else estimated
+        tokens += images * self._image_cost
         queued = self.waiting_tokens
         if queued and queued + tokens > self._dispatcher.queue.max_tokens:
             raise self._dispatcher.overloaded(tokens, self.incoming_tokens)
@@ -49,6 +54,27 @@ class Admission:
                 yield
         finally:
             self.incoming_tokens -= tokens
+
+    @contextmanager
+    def expecting(self, images: int) -> Iterator[Callable[[], None]]:
+        """Count images of an admitted request until each is in the queue, or failed: then the result is called."""
+        each = self._image_cost
+        left = images * each
+        self.incoming_tokens += left
+
+        def arrived() -> None:
+            nonlocal left
+            left -= each
+            self.incoming_tokens -= each
+
+        try:
+            yield arrived
+        finally:
+            self.incoming_tokens -= left
+
+    @property
+    def _image_cost(self) -> int:
+        return self._dispatcher.cost_of_image(IMAGE_TOKENS)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -66,6 +92,15 @@ class Admission:
         self._counted = _DECAY * self._counted + tokens
 
 
-def estimate(inputs: Sequence[Input]) -> int:
-    """About how many tokens these are, at next to no cost: enough to reject a flood before any work."""
-    return sum(len(one) // CHARACTERS_PER_TOKEN if isinstance(one, str) else len(one) for one in inputs) + len(inputs)
+def estimate(inputs: Iterable[Input]) -> int:
+    """About how many tokens these are, at next to no cost: enough to reject a flood before any work.
+
+    An image has as many as the largest until it is here.
+    """
+    return sum(map(_estimate, inputs))
+
+
+def _estimate(one: Input) -> int:
+    if isinstance(one, ImageSource):
+        return IMAGE_TOKENS + AROUND_IMAGE
+    return (len(one) // CHARACTERS_PER_TOKEN if isinstance(one, str) else len(one)) + 1

@@ -1,8 +1,8 @@
 """A cache of computed vectors, keyed by exactly what they depend on. Off unless the configuration gives it bytes.
 
-A key is the vector space (file, pooling, Unicode form, prefixes) and a text's token ids, prefix included; a value is
-the raw vector in full size, so that any `dimensions` and `normalized` are served from it. `VectorStore` keeps them, in
-memory or in a file that outlives the process.
+A key is the vector space (file, pooling, Unicode form, prefixes) and a text's token ids, prefix included, or an image's
+pixels; a value is the raw vector in full size, so that any `dimensions` and `normalized` are served from it.
+`VectorStore` keeps them, in memory or in a file that outlives the process.
 """
 
 import asyncio
@@ -32,6 +32,11 @@ MAX_UNWRITTEN_BYTES = 64 * 2**20  # waiting to be written; with a disk slower th
 def key_of(space: str, ids: Ids) -> bytes:
     """The SHA-256 of the vector space and the ids."""
     return hashlib.sha256(space.encode() + b"\0" + np.asarray(ids, dtype="<i4").tobytes()).digest()
+
+
+def key_of_image(space: str, digest: bytes) -> bytes:
+    """The SHA-256 of the images' vector space and the digest of an image's pixels."""
+    return hashlib.sha256(space.encode() + b"\0image\0" + digest).digest()
 
 
 @asynccontextmanager
@@ -91,21 +96,19 @@ class Cache:
 
 async def cached(
     cache: Cache,
-    space: str,
-    inputs: Sequence[Ids],
-    compute: Callable[[Sequence[Ids]], Awaitable[Outcome]],
+    keys: Sequence[bytes],
+    compute: Callable[[Sequence[int]], Awaitable[Outcome]],
     still_there: Callable[[], bool],
 ) -> Outcome:
-    """Like `compute`, but computes only those inputs that the cache does not have.
+    """The vectors of inputs with these keys; `compute` gets the indices of those that the cache does not have.
 
     The computed vectors are kept if `still_there` says that the same verified backend computed them all.
     """
-    keys = [key_of(space, ids) for ids in inputs]
     known = await cache.get(keys)
     missing = [index for index, key in enumerate(keys) if key not in known]
     metrics.CACHED.labels("hit").inc(len(keys) - len(missing))
     metrics.CACHED.labels("miss").inc(len(missing))
-    found = await compute([inputs[index] for index in missing]) if missing else Outcome(NOTHING, {})
+    found = await compute(missing) if missing else Outcome(NOTHING, {})
     failed = {missing[row]: error for row, error in found.failed.items()}
     fresh = {missing[row]: vector for row, vector in enumerate(found.rows) if missing[row] not in failed}
     cache.keep(known.keys(), {keys[index]: row for index, row in fresh.items()} if still_there() else {})

@@ -8,6 +8,7 @@ from pathlib import Path
 from proxy.contract.family import Family
 
 UNKNOWN = "unknown"
+IMAGE_RULES = 1  # how an image becomes pixels, and they a vector: counted up with a change that gives other vectors
 
 
 def digest_of(model_file: Path) -> str:
@@ -46,3 +47,10 @@ def space_of(digest: str, family: Family, backend: str, *, lora: str | None = No
     if used := {name: rule for name, rule in optional.items() if rule}:
         rules.append(used)
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def image_space_of(space: str, mmproj: str) -> str:
+    """The vector-space id of the images of a model with that space and an mmproj file of that digest."""
+    if UNKNOWN in {space, mmproj}:
+        return UNKNOWN
+    return hashlib.sha256(f"{space} images {IMAGE_RULES} {mmproj}".encode()).hexdigest()[:16]

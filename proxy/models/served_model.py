@@ -1,7 +1,7 @@
 """One served model: a backend with its queue, tokenizer and cache, open to requests while the backend is verified."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -11,9 +11,10 @@ from proxy.contract.family import Family
 from proxy.errors import BackendError, BackendLoading
 from proxy.faults import invalid
 from proxy.llama.client import LlamaClient
+from proxy.llama.media import ImagePrompt
 from proxy.llama.token_client import TokenClient, states_of
 from proxy.models.admission import Admission, estimate
-from proxy.models.cache import Cache, cached
+from proxy.models.cache import Cache, cached, key_of, key_of_image
 from proxy.models.provenance import UNKNOWN
 from proxy.models.readiness import Readiness, WaitLimits
 from proxy.models.recovery import RecoveryLoop
@@ -23,7 +24,7 @@ from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome
 from proxy.tokens.gguf_tokenizer import Tokenizer
 from proxy.tokens.special import SpecialTokens
-from proxy.types import Ids, Matrix, Provenance
+from proxy.types import Ids, Matrix, Picture, Provenance
 
 
 class ServedModel:
@@ -79,15 +80,21 @@ class ServedModel:
         return self._verified().special
 
     @asynccontextmanager
-    async def admitted(self, tokens: int) -> AsyncIterator[None]:
-        """Let a request of about so many tokens in when the model is open; the block ends when it is in the queue.
+    async def admitted(self, tokens: int, images: int = 0) -> AsyncIterator[None]:
+        """Let a request of about so many tokens, and images, in when the model is open.
+
+        The block ends when its texts are in the queue; `expecting` counts the images that are not yet.
 
         Raises Overloaded before any work if too much waits already, and BackendUnavailable if the model does not open.
         """
-        with self._admission.admitted(tokens):
+        with self._admission.admitted(tokens, images):
             if self._readiness.state is not State.READY:
                 await self._readiness.until_open()
             yield
+
+    def expecting(self, images: int) -> AbstractContextManager[Callable[[], None]]:
+        """See `Admission.expecting`."""
+        return self._admission.expecting(images)
 
     async def tokenize(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text exactly as the model gets them. Raises BackendUnavailable before any verification."""
@@ -116,12 +123,44 @@ class ServedModel:
 
     async def embed(self, inputs: Sequence[Ids], caller: Caller = ANYBODY, *, exclusive: bool = False) -> Outcome:
         """The raw vectors of token-id inputs, from the cache or the engine; see Dispatcher.embed."""
-        compute = partial(self.dispatcher.embed, caller=caller, exclusive=exclusive)
-        verified, space = self._recovery.verified, self.provenance.space
+
+        async def compute(missing: Sequence[int]) -> Outcome:
+            left = inputs if len(missing) == len(inputs) else [inputs[index] for index in missing]
+            return await self.dispatcher.embed(left, caller, exclusive=exclusive)
+
+        space = UNKNOWN if exclusive else self.provenance.space
+        return await self._cached(lambda: [key_of(space, ids) for ids in inputs], len(inputs), space, compute)
+
+    @property
+    def takes_images(self) -> bool:
+        return self.backend.settings.images is not None
+
+    async def embed_picture(self, picture: Picture, caller: Caller = ANYBODY) -> Outcome:
+        """The raw vector of an image, the mean over its own tokens, (1, n_embd); raises as `embed`."""
+
+        async def compute(_: Sequence[int]) -> Outcome:
+            prompt = self.image_prompt
+            image = prompt.around(picture)
+            outcome = await self.dispatcher.embed_image(image.json, image.tokens, caller)
+            return outcome if outcome.failed else Outcome(prompt.vector(outcome.rows[0], image.tokens)[None], {})
+
+        space = self.provenance.image_space or UNKNOWN
+        return await self._cached(lambda: [key_of_image(space, picture.digest)], 1, space, compute)
+
+    async def picture_states(self, picture: Picture, caller: Caller) -> Matrix:
+        """As `token_states`, of all tokens of an image's whole prompt."""
+        async with self.admitted(0, images=1):
+            image = self.image_prompt.whole(picture)
         with self._admission.active():
-            if self._cache is None or space == UNKNOWN or exclusive:
-                return await compute(inputs)
-            return await cached(self._cache, space, inputs, compute, lambda: self._recovery.verified is verified)
+            outcome = await self.dispatcher.embed_image(image.json, image.tokens, replace(caller, partial=False))
+        return states_of(outcome.rows, image.tokens, self.backend.name)
+
+    @property
+    def image_prompt(self) -> ImagePrompt:
+        """The prompt of its images. Raises BackendError if it takes none, or before any verification."""
+        if (prompt := self._verified().images) is None:
+            raise BackendError(f"backend {self.backend.name} takes no images")
+        return prompt
 
     async def token_states(self, ids: Ids, caller: Caller) -> Matrix:
         """The state of each token of a text, (tokens, n_embd), from a backend with `--pooling none`.
@@ -181,6 +220,20 @@ class ServedModel:
         """Fail all waiting requests and reject new ones; the batch in flight completes."""
         self._readiness.stop()
         self.dispatcher.close(self._readiness.refusal)
+
+    async def _cached(
+        self,
+        keys: Callable[[], Sequence[bytes]],
+        count: int,
+        space: str,
+        compute: Callable[[Sequence[int]], Awaitable[Outcome]],
+    ) -> Outcome:
+        """The outcome of `compute`, from the cache as far as it has it."""
+        verified = self._recovery.verified
+        with self._admission.active():
+            if self._cache is None or space == UNKNOWN:
+                return await compute(range(count))
+            return await cached(self._cache, keys(), compute, lambda: self._recovery.verified is verified)
 
     def _verified(self) -> VerifiedBackend:
         if self._recovery.verified is None:

@@ -10,8 +10,10 @@ import numpy as np
 
 from proxy.contract.family import Family, Words
 from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector
+from proxy.images.pictures import picture_of
 from proxy.llama.client import LlamaClient
-from proxy.models.provenance import UNKNOWN, digest_of, space_of
+from proxy.llama.media import IMAGE_BEFORE, IMAGE_BEHIND, ImagePrompt, image_prompt
+from proxy.models.provenance import UNKNOWN, digest_of, image_space_of, space_of
 from proxy.models.rounding import RoundingCheck
 from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load_tokenizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 # About eighty tokens: fewer would say little about the speed.
 KNOWN_TEXT = "Query: " + "what do llamas, alpacas, vicuñas and guanacos eat in the high Andes in winter? " * 4
+KNOWN_PIXELS = np.full((56, 56, 3), 127, dtype=np.uint8)  # the smallest image
 _TIMEOUT_S = 120.0  # one short text, on the slowest host that is of any use
 
 
@@ -42,6 +45,7 @@ class VerifiedBackend:
     provenance: Provenance
     tokens_per_s: float
     special: SpecialTokens
+    images: ImagePrompt | None = None
     rounding: RoundingCheck = field(default_factory=RoundingCheck)
 
 
@@ -61,7 +65,9 @@ async def verify_backend(backend: LlamaClient, family: Family) -> VerifiedBacken
             )
             special = await _special_tokens(backend, tokenize)
             speed = await _check_vector(backend, family, tokenize)
-            return VerifiedBackend(tokenize, tokenizer, await _provenance(backend, family, properties), speed, special)
+            provenance = await _provenance(backend, family, properties)
+            images = await _images(backend, tokenize)
+            return VerifiedBackend(tokenize, tokenizer, provenance, speed, special, images)
     except TimeoutError as error:
         raise BackendUnavailable(f"backend {backend.name} hangs", retry_after_s=10) from error
 
@@ -103,19 +109,32 @@ async def _check_vector(backend: LlamaClient, family: Family, tokenize: Tokenize
     return len(ids) / seconds
 
 
+async def _images(backend: LlamaClient, tokenize: Tokenize) -> ImagePrompt | None:
+    """The prompt of its images; None if it takes none. Raises BackendError."""
+    if (images := backend.settings.images) is None:
+        return None
+    before, behind = await tokenize([IMAGE_BEFORE, IMAGE_BEHIND])
+    return await image_prompt(backend, images.marker, before, behind, picture_of(KNOWN_PIXELS))
+
+
 async def _provenance(backend: LlamaClient, family: Family, properties: Mapping[str, str]) -> Provenance:
     settings = backend.settings
     digest = await asyncio.to_thread(digest_of, settings.model_file) if settings.model_file else UNKNOWN
     lora = await asyncio.to_thread(digest_of, settings.lora_file) if settings.lora_file else None
     known = UNKNOWN not in {digest, lora}
+    space = space_of(digest, family, backend.name, lora=lora) if known else UNKNOWN
+    mmproj = settings.images and settings.images.mmproj_file
     return Provenance(
         digest=digest,
         lora=lora,
         pooling=family.weights.pooling,
         quantization=properties.get("model_ftype", UNKNOWN),
         engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
-        space=space_of(digest, family, backend.name, lora=lora) if known else UNKNOWN,
+        space=space,
         size=await backend.size(),
+        image_space=image_space_of(space, await asyncio.to_thread(digest_of, mmproj) if mmproj else UNKNOWN)
+        if settings.images
+        else None,
     )
 
 

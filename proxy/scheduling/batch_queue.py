@@ -22,6 +22,7 @@ from proxy.scheduling.fairness import BatchBudget, Expired, FairQueue, LaneLoad
 MIN_BULK_SHARE = 0.25  # of the tokens, at least, while both lanes have waiting requests
 MAX_BULK_SHARE = 0.5  # what that share grows to as bulk waits
 AGEING_S = 30.0  # how long it takes to grow to the maximum
+TINY_IMAGE = 69  # tokens of an image's prompt, of 64 tiles, up to which it may be interactive
 BATCH_S = 0.25  # target duration of a batch: what a new request waits at most for the one in flight, on any machine
 
 
@@ -66,6 +67,7 @@ class BatchQueue:
             not caller.bulk
             and len(inputs) <= self._small_texts
             and sum(one.tokens for one in inputs) <= self._small_tokens
+            and all(one.image_tokens <= TINY_IMAGE for one in inputs)
         )
 
     def has_room(self, tokens: int) -> bool:
@@ -83,7 +85,8 @@ class BatchQueue:
         if tokens and not self.has_room(tokens):
             return None
         self._known |= {
-            ids: QueuedText(ids, one.tokens, one.exclusive, quiet_s=one.quiet_s) for ids, one in new.items()
+            ids: QueuedText(ids, one.tokens, one.exclusive, quiet_s=one.quiet_s, image_tokens=one.image_tokens)
+            for ids, one in new.items()
         }
         for index, one in open_inputs:
             self._known[one.ids].waiters.append((request, index))

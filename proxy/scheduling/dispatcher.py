@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
-import orjson
 
 from proxy import metrics
 from proxy.errors import BackendError, BackendLost, BackendUnavailable, Overloaded, ProxyError
@@ -16,14 +15,12 @@ from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import ANYBODY, Caller, Outcome, QueuedRequest, QueuedText, TokenizedText
 from proxy.scheduling.quarantine import Suspects
 from proxy.scheduling.results import BatchResult, Embedder, ResultHandler
-from proxy.scheduling.throughput import RetrySchedule, Throughput
+from proxy.scheduling.throughput import ImageCost, RetrySchedule, Throughput
+from proxy.scheduling.written import fillers_of, tokenized
 from proxy.types import Ids
 
 RECENT_S = 10.0  # how long after an interactive request batches with bulk are still kept small
-# llama.cpp's kernels round differently in a batch of fewer (measured on a CPU): a shorter exclusive text gets fillers.
-MIN_EXCLUSIVE_TOKENS = 64
 KNOWN = b"[64]"  # a token that every vocabulary has: a text that ends no engine
-LARGE_TOKENS = 50_000  # tokens from which writing the ids is worth a thread: about 2 ms of the loop
 
 
 @dataclass(slots=True)
@@ -52,6 +49,7 @@ class Dispatcher:
         self._closed: Callable[[], ProxyError] | None = None
         self.queue = queue
         self.throughput = Throughput()
+        self._image_cost = ImageCost()
         self._retry_schedule = RetrySchedule()
         self.in_flight = 0
 
@@ -62,15 +60,23 @@ class Dispatcher:
         texts leave the queue. Raises Overloaded if the queue is full, PoisonedInput naming the index, DeadlineExceeded,
         or the backend's own error; for a partial caller the errors of single inputs are in `failed`.
         """
-        if sum(map(len, inputs)) < LARGE_TOKENS:
-            texts = _tokenized(inputs, exclusive)
-        else:
-            texts = await asyncio.to_thread(_tokenized, inputs, exclusive)
+        return await self._computed(await tokenized(inputs, exclusive=exclusive), caller)
+
+    async def embed_image(self, written: bytes, tokens: int, caller: Caller = ANYBODY) -> Outcome:
+        """As `embed`, for one image in its prompt, as it is sent; the engine must count that many tokens in it."""
+        image = TokenizedText(written, self.cost_of_image(tokens), exclusive=True, image_tokens=tokens)
+        return await self._computed([image], caller)
+
+    def cost_of_image(self, tokens: int) -> int:
+        """How many tokens of text take as long as an image of so many, by what this backend has computed."""
+        return self._image_cost.of(tokens, self.throughput.tokens_per_s or self.throughput.guess)
+
+    async def _computed(self, texts: Sequence[TokenizedText], caller: Caller) -> Outcome:
         if self._closed:
             raise self._closed()
         loop = asyncio.get_running_loop()
         now = loop.time()
-        request = QueuedRequest(len(inputs), loop.create_future(), caller, now)
+        request = QueuedRequest(len(texts), loop.create_future(), caller, now)
         self._enqueue(request, texts, now)
         try:
             await request.done
@@ -173,7 +179,7 @@ class Dispatcher:
                 return BatchResult()
             self.in_flight = len(texts)
             loop.call_soon(self._count_waited, texts, started)  # once the batch is sent: metrics must not delay it
-            fillers, tokens = _fillers(texts), sum(text.tokens for text in texts)
+            fillers, tokens = fillers_of(texts), sum(text.tokens for text in texts)
             try:
                 if texts[0].quiet_s:
                     await self._check()
@@ -185,7 +191,11 @@ class Dispatcher:
             finally:
                 self.in_flight = 0
             seconds = loop.time() - started
-            self.throughput.record(tokens, seconds, loop.time() - turn)
+            if image_tokens := texts[0].image_tokens:
+                self._image_cost.record(image_tokens, seconds)
+                self.throughput.total += image_tokens
+            else:
+                self.throughput.record(tokens, seconds, loop.time() - turn)
             return BatchResult(texts, content, len(fillers), seconds)
 
     async def _send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes:
@@ -227,19 +237,4 @@ class Dispatcher:
                     self._meters.waited(request.sent_at - request.arrived, interactive=request.interactive)
 
     def _count_done(self, result: BatchResult) -> None:
-        self._meters.batch_done(len(result.texts), sum(text.tokens for text in result.texts), result.seconds)
-
-
-def _tokenized(inputs: Sequence[Ids], exclusive: bool) -> list[TokenizedText]:
-    # The space makes another key of it: an exclusive text is never answered from a shared batch.
-    end = b" " if exclusive else b""
-    # Copied, as what orjson gives holds 4 KiB however short it is (measured), and a queue holds thousands of these.
-    ids_of = (b"".join((orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY), end)) for ids in inputs)
-    return [TokenizedText(written, len(ids), exclusive) for written, ids in zip(ids_of, inputs, strict=True)]
-
-
-def _fillers(texts: Sequence[QueuedText]) -> list[bytes]:
-    """What is sent behind a short exclusive text, so that the batch is computed like any other."""
-    if texts[0].exclusive and texts[0].tokens < MIN_EXCLUSIVE_TOKENS:
-        return [b"[" + b",".join([texts[0].ids.strip(b"[] ").split(b",")[0]] * MIN_EXCLUSIVE_TOKENS) + b"]"]
-    return []
+        self._meters.batch_done(len(result.texts), sum(text.engine_tokens for text in result.texts), result.seconds)

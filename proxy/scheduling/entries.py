@@ -13,15 +13,17 @@ from proxy.types import Matrix, Vector
 
 
 class TokenizedText(NamedTuple):
-    """One input as it is sent: its token ids as a JSON list, which is also its key, and their number.
+    """One input as it is sent, which is also its key: a text's token ids as a JSON list, or an image in its prompt.
 
-    `exclusive`: no other text may share its batch; see `dispatcher.MIN_EXCLUSIVE_TOKENS`. `quiet_s`: see QueuedText.
+    `tokens` is how many a text has, and how many tokens of text take as long as an image. `exclusive`: no other input
+    may share its batch; see `written.MIN_EXCLUSIVE_TOKENS`. `quiet_s` and `image_tokens`: see QueuedText.
     """
 
     ids: bytes
     tokens: int
     exclusive: bool = False
     quiet_s: float | None = None
+    image_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -85,10 +87,11 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class QueuedText:
-    """One distinct text, computed once for all of its `waiters`: each a request and the input's index in it.
+    """One distinct text or image, computed once for all of its `waiters`: each a request and the input's index in it.
 
     `taken`: it is in flight, or is kept for a retry; waiting requests skip it. `quiet_s`: it may be what ends the
-    engine, so it is sent alone, after the engine has lived for that long; None: it is not suspected.
+    engine, so it is sent alone, after the engine has lived for that long; None: it is not suspected. `image_tokens`:
+    how many the engine counts in an image's prompt; 0: it is a text.
     """
 
     ids: bytes
@@ -97,6 +100,12 @@ class QueuedText:
     waiters: "list[tuple[QueuedRequest, int]]" = field(default_factory=list)
     taken: bool = False
     quiet_s: float | None = None
+    image_tokens: int = 0
+
+    @property
+    def engine_tokens(self) -> int:
+        """How many tokens the engine computes for it."""
+        return self.image_tokens or self.tokens
 
     def take(self, now: float) -> None:
         self.taken = True

@@ -22,9 +22,10 @@ GIVEN_UP_S = 60  # before a retry of a text that the engine ended with several t
 
 
 class Embedder(Protocol):
-    """What a dispatcher needs of its backend: send a batch of texts, each its ids as JSON, and read the vectors.
+    """What a dispatcher needs of its backend: send a batch of inputs, each as JSON, and read the vectors.
 
-    `once`: a lost batch is not sent again on another connection.
+    `once`: a lost batch is not sent again on another connection. `tokens_in` an answer are those that the engine
+    counted; None if it does not say.
     """
 
     @property
@@ -33,6 +34,8 @@ class Embedder(Protocol):
     async def send(self, texts: Sequence[bytes], *, once: bool = False) -> bytes: ...
 
     def read(self, answer: bytes, count: int) -> Matrix: ...
+
+    def tokens_in(self, answer: bytes) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class ResultHandler:
             return self._failed(result, result.error)
         try:
             vectors = self.backend.read(result.content, len(result.texts) + result.fillers)[: len(result.texts)]
+            self._check_tokens(result)
         except BackendError as error:
             return self._failed(result, error)
         if self.dimensions is not None and vectors.shape[1] != self.dimensions:
@@ -74,6 +78,12 @@ class ResultHandler:
                 self._fail(text, lambda _: BadVector(wrong))
             return BadVector(wrong)
         return self._deliver(result.texts, vectors)
+
+    def _check_tokens(self, result: BatchResult) -> None:
+        """Raises BackendError if the engine made another number of tokens of an image than its vector needs."""
+        expected = result.texts[0].image_tokens
+        if expected and (counted := self.backend.tokens_in(result.content)) not in {expected, None}:
+            raise BackendError(f"backend {self.backend.name} made {counted} tokens of an image of {expected}")
 
     def _deliver(self, texts: Sequence[QueuedText], vectors: Matrix) -> BackendError | None:
         finite = list(np.all(np.isfinite(vectors), axis=1))

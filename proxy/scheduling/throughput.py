@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 _DECAY = 0.9  # weight that earlier batches keep at each new one, so that about twenty count
 GUESS = 1000.0  # tokens per second of an unknown backend
 LONGEST_RETRY_S = 600
+# Tokens of text that take as long as one of an image, before the first: its ViT has half of the operations (derived).
+IMAGE_COST, MAX_IMAGE_COST = 2.0, 64.0
 
 
 @dataclass(slots=True)
@@ -41,6 +43,24 @@ class Throughput:
         self.turns = _DECAY * self.turns + max(seconds, turn_s)
         self.fastest = max(self.fastest, tokens / seconds)
         self.total += tokens
+
+
+@dataclass(slots=True)
+class ImageCost:
+    """What images cost, learnt from the latest batches: decayed sums of their `tokens` and `seconds`."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    def record(self, tokens: int, seconds: float) -> None:
+        """An image of so many tokens took so long."""
+        self.tokens = _DECAY * self.tokens + tokens
+        self.seconds = _DECAY * self.seconds + seconds
+
+    def of(self, tokens: int, text_tokens_per_s: float) -> int:
+        """How many tokens of text take as long as an image of so many."""
+        each = self.seconds / self.tokens * text_tokens_per_s if self.tokens else IMAGE_COST
+        return round(tokens * min(MAX_IMAGE_COST, max(1.0, each)))
 
 
 @dataclass(slots=True)

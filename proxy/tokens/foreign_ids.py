@@ -15,7 +15,7 @@ from pathlib import Path
 import pybase64
 
 from proxy.faults import Invalid, invalid
-from proxy.types import Input
+from proxy.types import TextInput
 
 # tiktoken_ext/openai_public.py: the file's digest and special tokens; tiktoken/load.py: its name in tiktoken's cache.
 CACHED_AS = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
@@ -33,7 +33,7 @@ _FIX = "send text (LangChain: check_embedding_ctx_length=False)"
 Decode = Callable[[Sequence[int]], str]
 
 
-async def texts_of(inputs: Mapping[int, Input], decode: Decode) -> tuple[dict[int, str], dict[int, Invalid]]:
+async def texts_of(inputs: Mapping[int, TextInput], decode: Decode) -> tuple[dict[int, str], dict[int, Invalid]]:
     """Each input as text, by its index, and the errors of the others. Ids are decoded in a thread."""
     texts = {index: one for index, one in inputs.items() if isinstance(one, str)}
     return (texts, {}) if len(texts) == len(inputs) else await asyncio.to_thread(_texts_of, inputs, decode)
@@ -71,7 +71,7 @@ def _table(path: Path) -> dict[int, bytes]:
     return {int(rank): pybase64.b64decode(token) for token, rank in lines} | SPECIAL
 
 
-def _texts_of(inputs: Mapping[int, Input], decode: Decode) -> tuple[dict[int, str], dict[int, Invalid]]:
+def _texts_of(inputs: Mapping[int, TextInput], decode: Decode) -> tuple[dict[int, str], dict[int, Invalid]]:
     texts, failed = dict[int, str](), dict[int, Invalid]()
     for index, one in inputs.items():
         try:

@@ -25,10 +25,11 @@ class ByType(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens as the model processed them: prefix included, after truncation."""
+    """Tokens as the model processed them: prefix included, after truncation; for an image, all of its prompt."""
 
     prompt_tokens: int
     total_tokens: int
+    image_tokens: int | None = Field(None, description="Those that stand for tiles of images; with images only.")
 
 
 class EmbeddingRow(BaseModel):

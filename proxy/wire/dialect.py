@@ -186,6 +186,12 @@ class PromptItem(TypedDict):
     prompt_string: str
 
 
+class ImageItem(TypedDict):
+    """An image, in Jina's format: a URL, a data URI or base64; any task, and without a prefix."""
+
+    image: Annotated[str, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/Image"}]})]
+
+
 class TextPart(TypedDict):
     """A part of a text, in OpenAI's format."""
 
@@ -206,7 +212,7 @@ class Contents(TypedDict):
 # depend on the served family.
 TokenId = Annotated[int, WithJsonSchema({"$ref": "#/components/schemas/TokenId"})]
 IdsField = Annotated[list[TokenId], Field(min_length=1, description="One input of token ids.")]
-InputField = str | TextItem | PromptItem | Contents
+InputField = str | TextItem | ImageItem | PromptItem | Contents
 OneOrMany = TypeAliasType(
     "OneOrMany", InputField | IdsField | Annotated[list[InputField | IdsField | Parts], Field(min_length=1)]
 )

@@ -1,13 +1,13 @@
-"""The many shapes of `input` → texts and token ids. Every error names the index."""
+"""The many shapes of `input` → texts, token ids and images. Every error names the index."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeGuard
 
 from proxy.faults import invalid
 from proxy.quoting import quoted
-from proxy.types import Input, Refused
+from proxy.types import ImageSource, Input, Refused
 
-# Clients' names for what is not text: Jina's images, OpenAI's and vLLM's parts, llama.cpp's media.
+# Clients' names for what is not text: Jina's media, OpenAI's and vLLM's parts, llama.cpp's media.
 MEDIA = frozenset(
     {
         *("image", "images", "image_url", "image_base64", "input_image", "pdf"),
@@ -18,7 +18,8 @@ _TEXTS = ("text", "prompt_string")  # Jina's name and llama.cpp's
 TEXT_TYPES = ("text", "input_text")  # of a part
 MAX_REFUSED = 4096  # refused inputs of a partial request; with more the request fails
 _PART = 2**16  # ids that are checked together: the GIL is held meanwhile
-SHAPES = 'must be a string, {"text": "…"}, {"content": [{"type": "text", "text": "…"}]} or token ids'
+SHAPES = 'must be a string, {"text": "…"}, {"image": "…"}, {"content": [{"type": "text", "text": "…"}]} or token ids'
+ONE_EACH = "has both a text and an image, for which the model has no prompt: send two inputs"
 
 
 def inputs_of(value: object) -> tuple[Input, ...]:
@@ -111,7 +112,9 @@ def _item(item: object) -> Input | Refused:
     return Refused(SHAPES, "string_type", item)
 
 
-def _object(one: dict[str, object]) -> str | Refused:
+def _object(one: dict[str, object]) -> str | ImageSource | Refused:
+    if isinstance(image := one.get("image"), str):
+        return _image(one, image)
     if media := _media(one):
         verb = "has" if any(isinstance(one.get(name), str) for name in _TEXTS) else "is"
         return _not_text(one, verb, media)
@@ -123,6 +126,14 @@ def _object(one: dict[str, object]) -> str | Refused:
         case {"content": [_, *_] as parts}:
             return _joined(parts)
     return Refused(SHAPES, "string_type", one)
+
+
+def _image(one: dict[str, object], image: str) -> ImageSource | Refused:
+    if any(one.get(name) is not None for name in (*_TEXTS, "content")):
+        return Refused(ONE_EACH, "unsupported", one)
+    if others := [name for name in one if name in MEDIA and name != "image" and one[name]]:
+        return Refused(f"has both an image and {others[0]}: send one of them", "value_error", one)
+    return ImageSource(image)
 
 
 def _joined(parts: Sequence[object]) -> str | Refused:
@@ -151,4 +162,4 @@ def _media(one: dict[str, object]) -> str | None:
 
 def _not_text(given: object, verb: str, media: str) -> Refused:
     article = "an" if media[0] in "aeiou" else "a"
-    return Refused(f"{verb} {article} {media}, and this is a text-only model", "unsupported", given)
+    return Refused(f'{verb} {article} {media}, and only texts and {{"image": …}} are read', "unsupported", given)

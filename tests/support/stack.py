@@ -16,6 +16,7 @@ import aiohttp
 import orjson
 import tomli_w
 
+from launcher.images.prompt import media_marker
 from launcher.processes.child import last_lines, running
 from launcher.supervision.probes import backends_ready
 from proxy.contract.family import Family
@@ -136,27 +137,39 @@ async def stack(
     by_token: Sequence[str] = (),
     batch_tokens: int = BATCH_TOKENS,
     unready: Collection[str] = (),
+    mmproj: Path | None = None,
     **settings: object,
 ) -> AsyncIterator[Stack]:
     """Serve `models` by engines of that kind, with a proxy whose config has `settings` beside the required ones.
 
     The models in `by_token` are served a second time, by an engine that gives the state of every token. The backends in
-    `unready` never become ready.
+    `unready` never become ready. With `mmproj` all of them take images.
     """
     async with AsyncExitStack() as exits:
         engines = {
             name: await exits.enter_async_context(
-                llama_server(model, engine=engine, batch_tokens=batch_tokens, pooling=family_of(family).weights.pooling)
+                llama_server(
+                    model,
+                    engine=engine,
+                    batch_tokens=batch_tokens,
+                    pooling=family_of(family).weights.pooling,
+                    mmproj=mmproj,
+                )
             )
             for name, model in models.items()
         }
-        backends = {
+        backends: dict[str, dict[str, object]] = {
             name: {"url": one.url, "slots": 16, "batch_tokens": batch_tokens, "model_file": str(models[name])}
             for name, one in engines.items()
         }
+        if mmproj:
+            for backend in backends.values():
+                backend["images"] = {"marker": media_marker(), "mmproj_file": str(mmproj)}
         second, twice = dict[str, LlamaServer](), {}
         for name in by_token:
-            server = llama_server(models[name], engine=engine, slots=1, batch_tokens=batch_tokens, pooling="none")
+            server = llama_server(
+                models[name], engine=engine, slots=1, batch_tokens=batch_tokens, pooling="none", mmproj=mmproj
+            )
             second[name] = await exits.enter_async_context(server)
             twice[name] = {**backends[name], "url": second[name].url, "slots": 1}
         config = {"family": str(family), "max_input_tokens": batch_tokens, "backends": backends, **settings}

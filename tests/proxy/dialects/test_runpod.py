@@ -125,7 +125,7 @@ async def test_an_unknown_job_is_404_and_failed(served: Stack, path: str) -> Non
         ({"input": {"input": "a", "dimensions": 4096}}, 200, "dimensions: must be from 1 to 2048"),
         ({"input": {"input": "a", "task": "poem"}}, 200, "unknown task 'poem'"),
         ({"input": {"input": "a", "model": "gpt-4"}}, 200, "'gpt-4' is not served here"),
-        ({"input": {"input": [{"image": "https://x/y.jpg"}]}}, 200, "text-only model"),
+        ({"input": {"input": [{"image": "https://x/y.jpg"}]}}, 200, "this server embeds only text"),
         ({"input": {"input": "a", "return_multivector": True}}, 200, "trillama models pull --multivector"),
         ({"input": {}}, 200, "input.input: is required"),
         ({"input": "a"}, 200, "input"),

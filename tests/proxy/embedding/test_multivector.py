@@ -16,13 +16,13 @@ from hypothesis.extra.numpy import arrays
 
 from launcher.multivector import projector
 from proxy.dialects.jina import render
-from proxy.embedding.multivector import MAX_TOKENS, MultiVectors, TokenEmbedder
+from proxy.embedding.multivector import MAX_TOKENS, MultiVectors, TokenEmbedder, check_total
 from proxy.embedding.projection import Projection
 from proxy.embedding.service import finish
 from proxy.errors import BadVector, InputTooLong
 from proxy.faults import Invalid, PoisonedInput, invalid
 from proxy.scheduling.entries import ANYBODY, Caller
-from proxy.types import EmbedResult, Encoding, Ids, Matrix, Provenance
+from proxy.types import EmbedResult, Encoding, Ids, Matrix, Picture, Provenance
 from proxy.wire import encodings as encode
 from tests.support.stack import BACKENDS, FAMILY_FILE, READY_TIMEOUT_S, Stack, family_of, proxy
 from tests.support.tokenwise import Served, random_projector, serving_tokenwise, task_prefixes
@@ -238,6 +238,11 @@ def test_states_that_are_not_the_models_are_refused(states: Matrix) -> None:
 class OneShort:
     """A backend that loses a token."""
 
+    takes_images = False
+
+    async def picture_states(self, picture: Picture, _: Caller) -> Matrix:
+        raise NotImplementedError
+
     async def states(self, ids: Ids, _: Caller) -> Matrix:
         if 13 in ids:
             raise PoisonedInput(0)
@@ -249,7 +254,7 @@ async def test_a_token_that_got_lost_and_a_request_too_large_are_refused() -> No
     with pytest.raises(BadVector, match="1 token states for 2 tokens"):
         await broken.embed({0: [1, 2]}, ANYBODY)
     with pytest.raises(InputTooLong, match=f"at most {MAX_TOKENS} in one request"):
-        await broken.embed(dict.fromkeys((0, 1), [1] * (MAX_TOKENS // 2 + 1)), ANYBODY)
+        check_total(MAX_TOKENS + 1)
     with pytest.raises(PoisonedInput, match=r"input\.7"):
         await broken.embed({7: [13]}, ANYBODY)
     partial = await broken.embed({7: [13]}, Caller(partial=True))

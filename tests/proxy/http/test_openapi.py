@@ -104,7 +104,12 @@ async def test_the_document_speaks_of_the_family_that_is_served(tmp_path: Path) 
     """One without aliases, and with a task that no other has."""
     family = family_of(write_family(tmp_path / "f.toml", {"architecture": "qwen3"}, tasks={"haiku": {"prefix": ""}}))
     served = ServedFacts(
-        table=TaskTable(family), dimensions=64, token_ids=TokenIds.MODEL, multivector=False, needs_key=False
+        table=TaskTable(family),
+        dimensions=64,
+        token_ids=TokenIds.MODEL,
+        multivector=False,
+        images=False,
+        needs_key=False,
     )
     document = openapi_document(ROUTES, DIALECTS, served)
     (told,) = found(document, "TaskName")

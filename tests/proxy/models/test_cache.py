@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import sqlite3
 import stat
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from proxy.contract.settings_file import BadSettings
 from proxy.faults import PoisonedInput
-from proxy.models.cache import cached, key_of, open_cache
+from proxy.models.cache import Cache, key_of, open_cache
+from proxy.models.cache import cached as cached_by_key
 from proxy.models.vector_store import DAMAGED_ROWS, OVERHEAD_BYTES
 from proxy.scheduling.entries import Outcome
 from proxy.types import Ids, Matrix
@@ -30,6 +31,18 @@ ENTRY = 4 * DIMENSIONS + OVERHEAD_BYTES
 def vector(space: str, ids: Ids) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """What the model of that space gives: no two are alike."""
     return np.frombuffer(key_of(space, ids)[: 4 * DIMENSIONS], dtype="<u4").astype(np.float32)
+
+
+async def cached(
+    cache: Cache,
+    space: str,
+    inputs: Sequence[Ids],
+    compute: Callable[[Sequence[Ids]], Awaitable[Outcome]],
+    still_there: Callable[[], bool],
+) -> Outcome:
+    """The vectors of texts in that space."""
+    keys = [key_of(space, ids) for ids in inputs]
+    return await cached_by_key(cache, keys, lambda missing: compute([inputs[at] for at in missing]), still_there)
 
 
 class Model:

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.faults import Invalid
 from proxy.quoting import did_you_mean, quoted, shown
-from proxy.types import Input, Refused
+from proxy.types import ImageSource, Input, Refused
 from proxy.wire.inputs import inputs_of, items_of
 from tests.support.dialects import embeddings
 from tests.support.stack import Stack
@@ -34,17 +34,23 @@ def parts(*texts: str) -> list[object]:
         (parts("a", "b"), ("a", "b")),
         ([1, 2.0, 3], ([1, 2, 3],)),
         ([[1], "a", [2, 3.0]], ([1], "a", [2, 3])),
+        ({"image": "https://x/y.png"}, (ImageSource("https://x/y.png"),)),
+        ({"image": "AAAA", "text": None, "type": "image"}, (ImageSource("AAAA"),)),
+        (["a", {"image": "AAAA"}, {"text": "b"}], ("a", ImageSource("AAAA"), "b")),
     ],
 )
-def test_every_shape_of_a_text_is_that_text(value: object, inputs: tuple[Input, ...]) -> None:
+def test_every_shape_of_an_input_is_that_input(value: object, inputs: tuple[Input, ...]) -> None:
     assert inputs_of(value) == items_of(value) == inputs
 
 
 @pytest.mark.parametrize(
     ("item", "said"),
     [
-        ({"image": "https://x/y.png"}, "is an image, and"),
-        ({"text": "a", "image": "https://x/y.png"}, "has an image, and"),
+        ({"image": 5}, "is an image, and"),
+        ({"text": "a", "image": "https://x/y.png"}, "has both a text and an image"),
+        ({"text": "", "image": "https://x/y.png"}, "has both a text and an image"),
+        ({"image": "https://x/y.png", "content": parts("a")}, "has both a text and an image"),
+        ({"image": "https://x/y.png", "pdf": "https://x/y.pdf"}, "has both an image and pdf"),
         ({"pdf": "https://x/y.pdf"}, "is a pdf, and"),
         ({"text": "a", "pdf": "https://x/y.pdf"}, "has a pdf, and"),
         (IMAGE, "is an image_url, and"),
@@ -92,13 +98,13 @@ async def test_a_partial_request_gets_the_vectors_of_what_is_text(served: Stack,
     data = answer.json["data"]
     assert isinstance(data, list)
     assert ["embedding" in row for row in data] == [True, False, True, False, False]
-    assert "input.1: has an image" in data[1]["error"]["message"]
+    assert "input.1: has both a text and an image" in data[1]["error"]["message"]
     assert "input.3: must be a string" in data[3]["error"]["message"]
     assert "input.4: token id 1000000000 is not" in data[4]["error"]["message"]
     whole = await served.post({**body, "on_error": "fail"})
-    assert (whole.status, "input.1: has an image" in str(whole.json["detail"])) == (422, True)
+    assert (whole.status, "input.1: has both a text and an image" in str(whole.json["detail"])) == (422, True)
     raw = await served.post(body, Accept="application/octet-stream")
-    assert (raw.status, "input.1: has an image" in str(raw.json["detail"])) == (422, True)
+    assert (raw.status, "input.1: has both a text and an image" in str(raw.json["detail"])) == (422, True)
 
 
 def test_errors_quote_the_value_briefly_as_json() -> None:

@@ -1,0 +1,35 @@
+"""The images in a request: which of its inputs they are, and how they are refused or counted. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from proxy.contract.images import AROUND_IMAGE
+from proxy.types import EmbedRequest, ImageSource, Refused
+
+NOT_SET_UP = (
+    "is an image, and this server embeds only text: set images = true under [models] in its configuration, with an "
+    "engine that `trillama engine build` made"
+)
+NO_STATES = (
+    "is an image, and return_multivector is for texts only here: it needs the state of each token of an image, from a "
+    "token-level backend that takes images"
+)
+NO_CHUNKS = "is an image, and late_chunking takes only texts: it has no tokens between those of the other inputs"
+
+
+def images_in(request: EmbedRequest) -> dict[int, ImageSource]:
+    """The images among the inputs, by index."""
+    return {index: one for index, one in enumerate(request.inputs) if isinstance(one, ImageSource)}
+
+
+def without_images(request: EmbedRequest, reason: str) -> EmbedRequest:
+    """The request with each image refused for that reason."""
+    images = images_in(request)
+    inputs = ["" if index in images else one for index, one in enumerate(request.inputs)]
+    refused = {index: Refused(reason, "unsupported", "") for index in images}
+    return replace(request, inputs=inputs, refused={**request.refused, **refused})
+
+
+def images_tokens(tiles: Mapping[int, int]) -> int:
+    """The tokens of images as the original counts them: with its whole prompt around each."""
+    return sum(tiles.values()) + AROUND_IMAGE * len(tiles)

@@ -1,0 +1,89 @@
+"""Image files of all kinds, good ones and bad ones."""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from proxy.images.bicubic import Raster
+
+
+def noise_image(seed: int, width: int, height: int) -> Image.Image:
+    """A smooth picture with some noise, as photographs are."""
+    random = np.random.default_rng(seed)
+    small = random.integers(0, 256, (max(1, height // 16), max(1, width // 16), 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR), dtype=np.int16)
+    noise = random.integers(-9, 10, smooth.shape, dtype=np.int16)
+    return Image.fromarray(np.clip(smooth + noise, 0, 255).astype(np.uint8))
+
+
+def written_image(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """The file of an image in that format."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png(seed: int = 0, width: int = 90, height: int = 60) -> bytes:
+    """A small PNG."""
+    return written_image(noise_image(seed, width, height))
+
+
+def original_pixels(file: bytes) -> Raster:
+    """The pixels as the original has them before its resize."""
+    with warnings.catch_warnings(action="ignore"):  # what Pillow thinks of transparency in a palette
+        return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+
+
+def png_head(width: int, height: int) -> bytes:
+    """A PNG that says how large it is, and has nearly nothing of it."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", head)
+        + _chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + _chunk(b"IEND", b"")
+    )
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def bad_files(count: int) -> Iterator[bytes]:
+    """Files that are no images, or broken ones: cut, with bytes flipped, of other formats, huge by their head."""
+    random = np.random.default_rng(3)
+    image = noise_image(1, 120, 80)
+    good = [written_image(image, kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM")]
+    yield from (
+        b"",
+        b"\0" * 100,
+        b"GIF89a",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"<?xml version='1.0'?><svg/>",
+        b"%PDF-1.7\n",
+        b"\0\0\0\x18ftypheic\0\0\0\0heicmif1",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"8BPS\0\x01" + b"\0" * 40,
+        b"RIFF\x24\0\0\0WAVEfmt ",
+        png_head(100_000, 100_000),
+        png_head(30_000, 4_000),
+        png_head(0, 5),
+        png_head(300, 1),
+        png_head(500, 500),
+        random.bytes(3000),
+    )
+    while count > 16:
+        one = good[count % len(good)]
+        kind = count % 3
+        if kind == 0:
+            yield one[: int(random.integers(1, len(one) * 3 // 4))]
+        elif kind == 1:
+            yield one[:20] + random.bytes(len(one) - 20)
+        else:
+            yield one[: len(one) // 2] + random.bytes(200)
+        count -= 1
