@@ -9,7 +9,7 @@ import numpy as np
 import tomli_w
 
 from launcher.build.checks.media_models import write_media_model
-from launcher.build.checks.models import DIMENSIONS
+from launcher.build.checks.models import MODEL_WIDTH
 from launcher.build.patches.media import MEDIA_FLAG
 from launcher.multivector import projector
 from tests.support.engine import EngineMissing, found_engine
@@ -46,7 +46,7 @@ def projector_of(family: Path) -> projector.Projector:
     """A random one of the family's shape."""
     multivector, random = family_of(family).multivector, np.random.default_rng(0)
     assert multivector
-    weights = {BACKEND: random.standard_normal((multivector.dimensions, DIMENSIONS), dtype=np.float32)}
+    weights = {BACKEND: random.standard_normal((multivector.dimensions, MODEL_WIDTH), dtype=np.float32)}
     bias = random.standard_normal(multivector.dimensions, dtype=np.float32)
     return projector.Projector(weights, bias, {"family": family_of(family).name})
 
@@ -57,7 +57,7 @@ def media_family(folder: Path) -> Path:
     tasks = {name: {**row, "backend": BACKEND} for name, row in family["tasks"].items()}
     file = folder / "media.toml"
     file.write_text(
-        tomli_w.dumps({**family, "dimensions": DIMENSIONS, "trained_dimensions": [DIMENSIONS], "tasks": tasks}),
+        tomli_w.dumps({**family, "dimensions": MODEL_WIDTH, "trained_dimensions": [MODEL_WIDTH], "tasks": tasks}),
         encoding="utf-8",
     )
     return file
