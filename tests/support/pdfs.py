@@ -4,7 +4,9 @@ import zlib
 from collections.abc import Sequence
 
 
-def pdf(*pages: bytes, size: tuple[float, float] = (595, 842), extra: Sequence[bytes] = (), trailer: bytes = b"") -> bytes:
+def pdf(
+    *pages: bytes, size: tuple[float, float] = (595, 842), extra: Sequence[bytes] = (), trailer: bytes = b""
+) -> bytes:
     """A PDF with those pages, each a stream of drawing operators; `extra` are objects with the numbers from 3 on."""
     first = 3 + len(extra)
     kids = b" ".join(b"%d 0 R" % (first + 2 * number) for number in range(len(pages)))
@@ -34,13 +36,9 @@ def stream(entries: bytes, content: bytes) -> bytes:
 
 
 def bomb(side: int) -> bytes:
-    """A page whose image has so many pixels a side, of one colour: a small file, and `side` ** 2 bytes when unpacked."""
-    image = b"/Type/XObject/Subtype/Image/Width %d/Height %d/ColorSpace/DeviceGray/BitsPerComponent 8" % (side, side)
-    row = zlib.compressobj(9)
-    packed = b"".join(row.compress(b"\x80" * side) for _ in range(side)) + row.flush()
-    twice = zlib.compress(packed, 9)
-    one = b"<<%b/Filter[/FlateDecode/FlateDecode]/Length %d>>stream\n%b\nendstream" % (image, len(twice), twice)
-    return pdf(b"595 0 0 842 0 0 cm /I Do", extra=[one])
+    """A page whose image says that it has so many pixels a side."""
+    image = b"/Type/XObject/Subtype/Image/Width %d/Height %d/ColorSpace/DeviceRGB/BitsPerComponent 8" % (side, side)
+    return pdf(b"595 0 0 842 0 0 cm /I Do", extra=[stream(image, b"\x80" * 10_000_000)])
 
 
 def slow(repeats: int) -> bytes:
