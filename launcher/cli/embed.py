@@ -50,9 +50,7 @@ async def run_embed(
     settings: Settings, call: EmbedCall, *, url: str | None, api_key: str | None, err: Terminal
 ) -> EmbedAnswer:
     """Send the call. Raises LauncherError with the server's own message if it is rejected."""
-    headers, inputs = authorization(settings.host, api_key), [*call.texts, *given_images(call.images)]
-    if len(inputs) > 1 and any(isinstance(one, dict) and "pdf" in one for one in inputs):
-        raise ArgumentError("a PDF is the only input of its call: leave the texts out")
+    headers, inputs = authorization(settings.host, api_key), [*call.texts, *given_images(call.images, len(call.texts))]
     return await served(settings, call.task, partial(_ask, headers, call, inputs), url=url, err=err)
 
 

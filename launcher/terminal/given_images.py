@@ -10,12 +10,15 @@ _URLS = ("http://", "https://", "data:")
 _PDF = b"%PDF-"
 
 
-def given_images(images: Sequence[str]) -> list[dict[str, str]]:
-    """Each image as an item of the API's `input`; a PDF, which has several, must be alone. Raises ArgumentError."""
+def given_images(images: Sequence[str], beside: int = 0) -> list[dict[str, str]]:
+    """Each image as an item of the API's `input`, in which so many texts stand `beside` them.
+
+    Raises ArgumentError for what cannot be read, and for a PDF that is not alone.
+    """
     items = [_item(image) for image in images]
-    if len(items) > 1 and any("pdf" in item for item in items):
-        named = next(image for image, item in zip(images, items, strict=True) if "pdf" in item)
-        raise ArgumentError(f"--image {named}: is a PDF, and each of its pages gets a vector: give it alone")
+    pdfs = [image for image, item in zip(images, items, strict=True) if "pdf" in item]
+    if pdfs and len(items) + beside > 1:
+        raise ArgumentError(f"--image {pdfs[0]}: is a PDF, and each of its pages gets a vector: give it alone")
     return items
 
 

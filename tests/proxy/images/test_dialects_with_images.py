@@ -1,7 +1,11 @@
 """Images in every dialect that has them: the vector that Jina's has, and refusals by name in the dialect's own form."""
 
+import asyncio
 import base64
 import json
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,9 @@ from tests.support.pdfs import filled, pdf
 from tests.support.pictures import noise_image, png, written_image
 from tests.support.stack import Stack
 
+DOCS = Path(__file__).parents[3] / "docs"
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (DOCS / "images.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+COMMANDS = [block for block in BLOCKS if block.startswith("curl ")]
 CLOSE = 1e-4
 FILE = png(1)
 CODE = base64.b64encode(FILE).decode()
@@ -161,3 +168,33 @@ async def test_a_pdf_that_cannot_be_embedded_is_refused(images: Stack, inputs: o
     answer = await images.post({"input": inputs})
     assert answer.status == 422
     assert json.dumps(said)[1:-1] in json.dumps(answer.json["detail"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_a_command_of_the_page_works_as_written(images: Stack, command: str) -> None:
+    line = command.replace("http://127.0.0.1:8080", images.url).replace("curl ", "curl --fail-with-body ")
+    shell = await asyncio.create_subprocess_shell(line, stdout=asyncio.subprocess.PIPE)
+    output, _ = await shell.communicate()
+    assert shell.returncode == 0, output
+    assert b"0." in output
+
+
+async def test_the_gallery_ranks_pictures_and_computes_each_once(images: Stack, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
+    first, again = [await _gallery(tmp_path, images.url) for _ in range(2)]
+    assert first == again
+    query = await vector(images, "a llama", task="retrieval.query")
+    pictures = [await vector(images, {"image": base64.b64encode(png(number)).decode()}) for number in range(3)]
+    cosines = np.array(pictures) @ np.array(query)
+    assert [line.split()[1] for line in first] == [f"{number}.png" for number in np.argsort(-cosines)]
+    assert [float(line.split()[0]) for line in first] == pytest.approx(sorted(cosines, reverse=True), abs=1e-3)
+
+
+async def _gallery(folder: Path, url: str) -> list[str]:
+    argv = (sys.executable, str(DOCS / "gallery.py"), str(folder), "a llama", "--url", url)
+    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode().splitlines()
