@@ -1,6 +1,6 @@
 """Ranks the pictures of a folder for a query: `python docs/gallery.py FOLDER "a llama in the snow"`.
 
-The vectors are kept in FOLDER/gallery.json, so a picture is computed once. Needs Python alone, and a server with images.
+The vectors are kept in FOLDER/gallery.json: a picture is computed once. Needs Python alone, and a server with images.
 """
 
 import argparse

@@ -50,7 +50,8 @@ async def run_embed(
     settings: Settings, call: EmbedCall, *, url: str | None, api_key: str | None, err: Terminal
 ) -> EmbedAnswer:
     """Send the call. Raises LauncherError with the server's own message if it is rejected."""
-    headers, inputs = authorization(settings.host, api_key), [*call.texts, *given_images(call.images, len(call.texts))]
+    headers = authorization(settings.host, api_key)
+    inputs: list[str | dict[str, str]] = [*call.texts, *given_images(call.images, len(call.texts))]
     return await served(settings, call.task, partial(_ask, headers, call, inputs), url=url, err=err)
 
 
