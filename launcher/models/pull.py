@@ -55,8 +55,8 @@ def plan_pull(
     needed += mmproj.mmproj_bytes(family, settings) if encoder_missing else 0
     if needed > (free := free_bytes(cache := hub_cache())):
         raise NotWritten(
-            f"{len(missing) + encoder_missing} files of {name} need {amount(needed)}, the disk of {cache} has {amount(free)} free: "
-            "make room, choose a smaller quantisation, or set HF_HOME to another disk"
+            f"{len(missing) + encoder_missing} files of {name} need {amount(needed)}, the disk of {cache} has "
+            f"{amount(free)} free: make room, choose a smaller quantisation, or set HF_HOME to another disk"
         )
     loras = sources.lora_files(family, settings.model_copy(update={"quantization": name}))
     needed_loras = tuple(lora for lora in loras if lora.backend in backends and not lora.local)
