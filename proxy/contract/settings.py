@@ -174,6 +174,14 @@ class ProxySettings(ProxyOptions):
                 )
         return self
 
+    def check_images(self, family: Family) -> None:
+        """Raises ValueError if a backend takes images and the family's vectors are not means over what came before."""
+        for name, backend in self.backends.items():
+            if backend.images and not (family.weights.pooling == "mean" and family.weights.causal):
+                raise ValueError(
+                    f"backends.{name}.images: {family.name} has no vectors of images as they are made here"
+                )
+
 
 def load_proxy_settings(path: Path) -> tuple[ProxySettings, Family]:
     """The settings in `path` and the family they name. Raises BadSettings."""
@@ -183,6 +191,7 @@ def load_proxy_settings(path: Path) -> tuple[ProxySettings, Family]:
     try:
         config.check(family)
         family.check_backends(config.backends.keys())
+        config.check_images(family)
     except ValueError as error:
         raise BadSettings(f"{path}: {error}") from error
     return config, family

@@ -7,7 +7,6 @@ rounded and bounded to a byte after each.
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ _A = -0.5  # of the cubic: Keys', and Pillow's
 _MAX_PRECISION = 22  # bits of a weight's fraction
 _MAX_WEIGHT = 2**15  # a weight fits 16 bits
 _BLOCK = 48  # outputs that are computed at a time
-_ROWS = 256  # rows that are computed at a time: bounds the memory to a few megabytes
+_FLOATS = 2**21  # inputs that are computed at a time: 16 MB
 
 
 class _Weights(NamedTuple):
@@ -32,15 +31,7 @@ class _Weights(NamedTuple):
 
 def resized_rows(rows: Raster, width: int) -> Raster:
     """The image (height, width, channels) with another width."""
-    if rows.shape[1] == width:
-        return rows
-    weights = _weights(rows.shape[1], width)
-    resized = np.empty((rows.shape[0], width, rows.shape[2]), dtype=np.uint8)
-    for start in range(0, len(rows), _ROWS):
-        strip = slice(start, start + _ROWS)
-        for outputs, block in _blocks(rows[strip].transpose(1, 0, 2), weights):
-            resized[strip, outputs] = block.transpose(1, 0, 2)
-    return resized
+    return resized_columns(rows.transpose(1, 0, 2), width).transpose(1, 0, 2)
 
 
 def resized_columns(rows: Raster, height: int) -> Raster:
@@ -49,29 +40,29 @@ def resized_columns(rows: Raster, height: int) -> Raster:
         return rows
     weights = _weights(rows.shape[0], height)
     resized = np.empty((height, *rows.shape[1:]), dtype=np.uint8)
-    for start in range(0, rows.shape[1], _ROWS):
-        strip = slice(start, start + _ROWS)
-        for outputs, block in _blocks(rows[:, strip], weights):
-            resized[outputs, strip] = block
+    step = max(1, _FLOATS // (rows.shape[0] * rows.shape[2]))
+    for start in range(0, rows.shape[1], step):
+        strip = slice(start, start + step)
+        _resize(rows[:, strip], weights, resized[:, strip])
     return resized
 
 
-def _blocks(lines: Raster, weights: _Weights) -> Iterator[tuple[slice, Raster]]:
-    """The resized lines (outputs, n, channels), some at a time. Sums of whole numbers below 2 ** 53 are exact."""
+def _resize(lines: Raster, weights: _Weights, resized: Raster) -> None:
+    """Write the resized lines (n, columns, channels). Sums of whole numbers below 2 ** 53 are exact."""
     half, scale = 2.0 ** (weights.precision - 1), 2.0**-weights.precision
-    for start in range(0, len(weights.starts), _BLOCK):
+    inputs = lines.astype(np.float64, order="C").reshape(len(lines), -1)
+    for start in range(0, len(resized), _BLOCK):
         outputs = slice(start, start + _BLOCK)
         starts, taps = weights.starts[outputs], weights.taps[outputs]
         first, last = int(starts[0]), min(int(starts[-1]) + taps.shape[1], len(lines))
         band = np.zeros((len(starts), int(starts[-1]) - first + taps.shape[1]))
         for row, (at, tap) in enumerate(zip(starts - first, taps, strict=True)):
             band[row, at : at + len(tap)] = tap
-        inputs = lines[first:last].reshape(last - first, -1).astype(np.float64)
-        sums = band[:, : last - first] @ inputs
+        sums = band[:, : last - first] @ inputs[first:last]
         sums += half
         sums *= scale
-        block = np.clip(np.floor(sums, out=sums), 0, 255, out=sums).astype(np.uint8)
-        yield outputs, block.reshape(len(starts), *lines.shape[1:])
+        np.clip(np.floor(sums, out=sums), 0, 255, out=sums)
+        resized[outputs] = sums.reshape(len(starts), *resized.shape[1:])
 
 
 def _weights(size: int, resized: int) -> _Weights:
