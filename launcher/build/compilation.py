@@ -104,7 +104,7 @@ async def _attempt(compilation: Compilation, build: Path, steps: Steps) -> Compi
     cosine = await check_engine(engine, build / "check", software=devices.software)
     if MEDIA_FLAG in engine.flags:
         steps.report(Progress(step="checking images"))
-        await check_media(engine, build / "check")
+        await check_media(engine, build / "check", software=devices.software)
     return Compiled(engine=engine, devices=devices, cosine=cosine)
 
 

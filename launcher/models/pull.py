@@ -50,17 +50,24 @@ def plan_pull(
     missing = tuple(file for file in files if file not in own and file not in here)
     offers, _ = offered(family, [file.backend for file in missing])
     _check_offered(family, name, missing, offers)
+    encoder_missing = encoder is not None and not encoder.local and not _is_complete(encoder)
     needed = _bytes_to_download(family, name, offers)
-    needed += mmproj.mmproj_bytes(family, settings) if encoder and not _is_complete(encoder) else 0
+    needed += mmproj.mmproj_bytes(family, settings) if encoder_missing else 0
     if needed > (free := free_bytes(cache := hub_cache())):
         raise NotWritten(
-            f"the missing files of {name} need {amount(needed)}, the disk of {cache} has {amount(free)} free: "
-            "make room, choose a smaller quantisation, or set HF_HOME to another disk"
+            f"{len(missing) + encoder_missing} files of {name} need {amount(needed)}, the disk of {cache} has "
+            f"{amount(free)} free: make room, choose a smaller quantisation, or set HF_HOME to another disk"
         )
     loras = sources.lora_files(family, settings.model_copy(update={"quantization": name}))
     needed_loras = tuple(lora for lora in loras if lora.backend in backends and not lora.local)
-    encoder = None if encoder in own else encoder
-    return PullPlan(here=here, missing=missing, own=own, loras=needed_loras, encoder=encoder, bytes=needed)
+    return PullPlan(
+        here=here,
+        missing=missing,
+        own=own,
+        loras=needed_loras,
+        encoder=encoder if encoder and not encoder.local else None,
+        bytes=needed,
+    )
 
 
 async def run_pull(family: FamilyFile, planned: PullPlan, report: ReportBytes) -> dict[str, Path]:

@@ -27,51 +27,51 @@ _SAME, _OTHER = 0.9999, 0.999  # cosines: at least and at most
 _NORM = 1e-3  # of a vector's length: how much the same vector may differ
 
 
-async def check_media(engine: Engine, folder: Path) -> None:
+async def check_media(engine: Engine, folder: Path, *, software: bool = False) -> None:
     """Return if images have right vectors, alone, beside texts and at once. Raises EngineBuildError if not.
 
-    The engine must know `--pool-media`. Runs one server after the other, on models made in `folder`.
+    The engine must know `--pool-media`. Runs one server after the other, on models made in `folder`. `software`: its
+    GPU is a software device, so check few and small images.
     """
     files = await asyncio.to_thread(media_models.write_media_model, folder)
-    plain = _run(engine, files)
+    sizes, texts = (_SIZES[:2], _TEXTS[:1]) if software else (_SIZES, _TEXTS)
+    images, plain = [_image(*size) for size in sizes], _run(engine, files)
     try:
         async with standalone(replace(plain, mmproj=None), "texts alone", files.model) as embedder:
-            expected = [await embedder.raw_rows([ids]) for ids in _TEXTS]
+            expected = await _alone(embedder, texts)
         async with standalone(replace(plain, by_token=True), "states of images", files.model) as embedder:
-            states = [(await embedder.raw_rows([image]))[0] for image in _images()]
+            states = await _alone(embedder, images)
         async with standalone(plain, "images", files.model) as embedder:
-            found = [await embedder.raw_rows([ids]) for ids in _TEXTS]
-            alone = [(await embedder.raw_rows([image]))[0][0] for image in _images()]
-            mixed = await _mixed(embedder)
+            found, alone = await _alone(embedder, texts), await _alone(embedder, images)
+            together = await embedder.raw_rows([*texts, *images])
+            apart = await asyncio.gather(*(_alone(embedder, [one]) for one in (*texts, *images)))
     except ChildError as error:
         raise EngineBuildError(f"the built engine does not serve images: {error}") from error
-    if any(one[0].tobytes() != other[0].tobytes() for one, other in zip(expected, found, strict=True)):
+    if any(one.tobytes() != other.tobytes() for one, other in zip(expected, found, strict=True)):
         raise _wrong("changes the vectors of texts")
-    _check_states(alone, states)
-    texts = [one[0][0] for one in expected]
-    if not all(_same(*pair) for answer in mixed for pair in zip([*texts, *alone], answer, strict=True)):
-        raise _wrong("gives other vectors if texts and images come at once")
-
-
-def _check_states(vectors: Sequence[F32], states: Sequence[F32]) -> None:
-    """Raises EngineBuildError unless each vector is the mean of an image's states, one for each token."""
-    for (height, width), vector, rows in zip(_SIZES, vectors, states, strict=True):
-        if len(rows) != height * width + _AROUND:
-            raise _wrong(f"has {len(rows)} states of an image's {height * width + _AROUND} tokens")
-        if not _same(rows.mean(axis=0), vector):
-            raise _wrong("does not pool an image over all of its tokens")
-        if _cosine(rows[-1], vector) > _OTHER:
-            raise _wrong("pools only the text behind an image")
-    if _cosine(vectors[0], vectors[1]) > _OTHER:
+    for size, (vector,), rows in zip(sizes, alone, states, strict=True):
+        _check_states(size, vector, rows)
+    if _cosine(alone[0][0], alone[1][0]) > _OTHER:
         raise _wrong("gives two images the same vector")
+    for answers in (together, [rows for (rows,) in apart]):
+        if not all(_same(one[0], other[0]) for one, other in zip([*expected, *alone], answers, strict=True)):
+            raise _wrong("gives other vectors if texts and images come at once")
 
 
-async def _mixed(embedder: StandaloneEmbedder) -> list[list[F32]]:
-    """The vectors of all texts and images: in one request, then in requests at the same time."""
-    inputs = [*_TEXTS, *_images()]
-    together = await embedder.raw_rows(inputs)
-    apart = await asyncio.gather(*(embedder.raw_rows([one]) for one in inputs))
-    return [[one[0] for one in together], [one[0][0] for one in apart]]
+async def _alone(embedder: StandaloneEmbedder, inputs: Sequence[object]) -> list[F32]:
+    """The rows of each input, of one request after the other."""
+    return [(await embedder.raw_rows([one]))[0] for one in inputs]
+
+
+def _check_states(size: tuple[int, int], vector: F32, rows: F32) -> None:
+    """Raises EngineBuildError unless the vector is the mean of an image's states, one for each token."""
+    count = size[0] * size[1] + _AROUND
+    if len(rows) != count:
+        raise _wrong(f"has {len(rows)} states of an image's {count} tokens")
+    if not _same(rows.mean(axis=0), vector):
+        raise _wrong("does not pool an image over all of its tokens")
+    if _cosine(rows[-1], vector) > _OTHER:
+        raise _wrong("pools only the text behind an image")
 
 
 def _run(engine: Engine, files: MediaFiles) -> Standalone:
@@ -88,9 +88,8 @@ def _run(engine: Engine, files: MediaFiles) -> Standalone:
     )
 
 
-def _images() -> list[dict[str, object]]:
-    sizes = [(height * TOKEN_SIDE, width * TOKEN_SIDE) for height, width in _SIZES]
-    return [image_input(golden_pixels(*size), media_marker()) for size in sizes]
+def _image(height: int, width: int) -> dict[str, object]:
+    return image_input(golden_pixels(height * TOKEN_SIDE, width * TOKEN_SIDE), media_marker())
 
 
 def _wrong(what: str) -> EngineBuildError:

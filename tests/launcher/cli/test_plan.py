@@ -52,6 +52,13 @@ async def test_the_demo_models_fit_anywhere(tmp_path: Path) -> None:
     assert "considered" not in output
 
 
+async def test_images_are_counted_and_an_engine_without_them_is_named(tmp_path: Path) -> None:
+    code, output = await plan("--images", "--vram", "64G", "--ram", "64G", cwd=tmp_path)
+    assert code == 0, output
+    assert "- images: each model has a vision encoder beside it, 1.50 GiB" in output
+    assert "images cannot be served yet: the embedded llama.cpp has no --pool-media" in " ".join(output.split())
+
+
 @pytest.mark.parametrize("text", ["", "8", "8X", "8G;24G", "-1G", "8G,"])
 def test_what_is_not_a_size_is_rejected_with_an_example(text: str) -> None:
     with pytest.raises(ArgumentError, match=r"--vram: .* is not a size: write 8G or 8192M, for each GPU"):

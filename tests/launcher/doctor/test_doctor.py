@@ -59,7 +59,7 @@ async def test_a_good_machine_ends_with_0_and_json_has_every_line(tmp_path: Path
     code, output = await doctor("--config", str(config), "--json", env={"TRILLAMA_CACHE": str(tmp_path)})
     rows = orjson.loads(output)
     assert (code, [row["check"] for row in rows if row["level"] == "fail"]) == (0, [])
-    assert len(rows) == 23
+    assert len(rows) == 24
     assert all(bool(row["fix"]) == (row["level"] != "ok") for row in rows)
 
 
