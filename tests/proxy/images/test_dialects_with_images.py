@@ -13,6 +13,7 @@ import pytest
 from tests.support.dialects import embeddings
 from tests.support.pdfs import filled, pdf
 from tests.support.pictures import noise_image, png, written_image
+from tests.support.polling import until
 from tests.support.stack import Stack
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -135,11 +136,32 @@ async def test_infinitys_modality_makes_each_string_an_image(images: Stack) -> N
     assert close(alone, expected)
 
 
-async def test_runpods_worker_and_lines_of_a_batch_take_images(images: Stack) -> None:
+async def test_runpods_worker_takes_images(images: Stack) -> None:
     body = {"input": [{"image": CODE}], "task": "retrieval.passage"}
     expected = [await vector(images, {"image": CODE})]
     output = (await images.post({"input": body}, "/runsync")).json["output"]
     assert close([row["embedding"] for row in output["data"]], expected)  # type: ignore[index]
+
+
+async def test_batches_take_images_and_pdfs(images: Stack) -> None:
+    file = base64.b64encode(pdf(filled(1, 0, 0), b"")).decode()
+    items = [{"image": CODE}, {"custom_id": "mine", "image": URI}, {"pdf": file}, {"image": "?"}, "a llama"]
+    body = {"input": items, "task": "retrieval.passage"}
+    path = f"/v1/batch/{(await images.post(body, '/v1/batch/embeddings')).json['batch_id']}"
+
+    async def ended() -> bool:
+        return (await images.get(path)).json["status"] == "completed"
+
+    await until(ended)
+    lines = [json.loads(line) for line in (await images.get(f"{path}/output")).body.splitlines()]
+    assert [line["custom_id"] for line in lines] == ["request-0", "mine", "request-2", "request-4"]
+    made = [[row["embedding"] for row in line["response"]["body"]["data"]] for line in lines]
+    assert [len(rows) for rows in made] == [1, 1, 2, 1]
+    assert close(made[0], [await vector(images, {"image": CODE})])
+    assert made[0] == made[1]
+    (failed,) = [json.loads(line) for line in (await images.get(f"{path}/errors")).body.splitlines()]
+    assert failed["custom_id"] == "request-3"
+    assert "is neither a URL" in json.dumps(failed)
 
 
 async def test_each_page_of_a_pdf_has_the_vector_of_its_image(images: Stack) -> None:
