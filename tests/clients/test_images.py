@@ -4,7 +4,6 @@ import asyncio
 import base64
 import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +43,9 @@ async def test_a_client_gets_the_vectors_of_its_images_and_texts(
     file = png(1)
     argv = PythonEnvironment(package).argv(addressed(SCRIPTS / script, images.url, tmp_path))
     env = surroundings(tmp_path)
-    run = partial(subprocess.run, argv, input=file, capture_output=True, timeout=100, env=env, check=False)
-    done = await asyncio.to_thread(run)
+    done = await asyncio.to_thread(
+        lambda: subprocess.run(argv, input=file, capture_output=True, timeout=100, env=env, check=False)
+    )
     assert done.returncode == 0, done.stderr.decode()[-4000:]
     found = orjson.loads(done.stdout.splitlines()[-1])
     inputs = [{"image": base64.b64encode(file).decode()}, "a red door"]

@@ -114,7 +114,7 @@ async def test_images_have_a_vector_space_of_their_own_beside_the_texts(images: 
         (image(b"\0\0\0\x18ftypheic"), "is HEIC"),
         (image(png(1, 201, 1)), "one side is more than 200 times the other"),
         (image(png()[:3000]), "is a broken or truncated PNG"),
-        ({"pdf": "https://example.com/x.pdf"}, "is a pdf"),
+        ({"pdf": "https://example.com/x.pdf"}, "is a PDF"),
     ],
 )
 async def test_a_bad_image_is_refused_by_its_index_and_fails_no_other(images: Stack, item: object, said: str) -> None:
