@@ -36,12 +36,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             pytest.skip(str(missing))
 
 
+@pytest.fixture
+def environment(package: str) -> PythonEnvironment:
+    """The package's, made: not in the time of the test."""
+    environment = PythonEnvironment(package)
+    environment.ready()
+    return environment
+
+
 @pytest.mark.parametrize(("package", "script"), [("cohere", "cohere-images.py"), ("voyageai", "voyage-images.py")])
 async def test_a_client_gets_the_vectors_of_its_images_and_texts(
-    images: Stack, tmp_path: Path, package: str, script: str
+    images: Stack, environment: PythonEnvironment, tmp_path: Path, package: str, script: str
 ) -> None:
     file = png(1)
-    argv = PythonEnvironment(package).argv(addressed(SCRIPTS / script, images.url, tmp_path))
+    argv = environment.argv(addressed(SCRIPTS / script, images.url, tmp_path))
     env = surroundings(tmp_path)
     done = await asyncio.to_thread(
         lambda: subprocess.run(argv, input=file, capture_output=True, timeout=100, env=env, check=False)

@@ -192,7 +192,7 @@ async def test_a_pdf_that_cannot_be_embedded_is_refused(images: Stack, inputs: o
     assert json.dumps(said)[1:-1] in json.dumps(answer.json["detail"])
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS, ids=range(len(COMMANDS)))
 async def test_a_command_of_the_page_works_as_written(images: Stack, command: str) -> None:
     line = command.replace("http://127.0.0.1:8080", images.url).replace("curl ", "curl --fail-with-body ")
     shell = await asyncio.create_subprocess_shell(line, stdout=asyncio.subprocess.PIPE)
