@@ -16,7 +16,7 @@ from launcher.printable import Terminal
 from launcher.settings.config import Settings
 from launcher.terminal.given_images import given_images
 
-MAX_NAME = 200  # characters; the name of a data URI is its data
+_MAX_NAME = 200  # characters; the name of a data URI is its data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def _with_names(detail: str, call: EmbedCall) -> str:
 
     def name(found: re.Match[str]) -> str:
         at = int(found[1]) - len(call.texts)
-        return f"--image {call.images[at][:MAX_NAME]}" if 0 <= at < len(call.images) else found[0]
+        return f"--image {call.images[at][:_MAX_NAME]}" if 0 <= at < len(call.images) else found[0]
 
     return re.sub(r"\binput\.(\d+)", name, detail)
 

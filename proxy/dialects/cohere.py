@@ -39,7 +39,7 @@ from proxy.wire.dialect import (
     Wire,
     validated,
 )
-from proxy.wire.input_shapes import IMAGES
+from proxy.wire.input_shapes import IMAGE_LIST
 from proxy.wire.schema import with_name
 
 
@@ -47,7 +47,7 @@ def _refused(_: object) -> object:
     raise ValueError("is not supported")
 
 
-INPUT_NAMES = ("texts", "inputs", "images")
+_INPUT_NAMES = ("texts", "inputs", "images")
 Unsupported = Annotated[object, AfterValidator(_refused), WithJsonSchema({"type": "null"})]
 
 
@@ -62,7 +62,7 @@ class CohereBody(Wire):
     The types `int8` and `uint8` are not supported: they would need the value ranges of a whole collection.
     """
 
-    inputs: Inputs = Field(validation_alias=AliasChoices(*INPUT_NAMES), examples=[["first", "second"]])
+    inputs: Inputs = Field(validation_alias=AliasChoices(*_INPUT_NAMES), examples=[["first", "second"]])
     model: ModelName | None = Field(None, examples=[None])
     input_type: Annotated[TaskName | None, BeforeValidator(_task_of)] = Field(
         None, description="A task; `image` is `search_document`."
@@ -78,7 +78,7 @@ class CohereBody(Wire):
         """Images as inputs; the one name that a body may have is `inputs` then."""
         if not isinstance(fields, dict) or (images := fields.get("images")) is None:
             return fields
-        if names := [name for name in INPUT_NAMES[:2] if fields.get(name) is not None]:
+        if names := [name for name in _INPUT_NAMES[:2] if fields.get(name) is not None]:
             raise invalid("images", f"stands beside {names[0]}: send one of them", kind="unsupported")
         if not isinstance(images, list) or not all(isinstance(one, str) for one in images):
             raise invalid("images", "must be a list of strings: data URIs", given=images)
@@ -86,7 +86,7 @@ class CohereBody(Wire):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return with_name(super().__get_pydantic_json_schema__(core, handler), "images", IMAGES)
+        return with_name(super().__get_pydantic_json_schema__(core, handler), "images", IMAGE_LIST)
 
 
 class BilledUnits(BaseModel):

@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from proxy.faults import Fault, Invalid, invalid
+from proxy.faults import Fault, Invalid
 from proxy.types import EmbedRequest, EmbedResult, Encoding
 from proxy.wire import encodings as encode
 from proxy.wire.answer_models import EmbeddingsAnswer
@@ -28,7 +28,7 @@ from proxy.wire.input_shapes import MESSAGES, ModalityField
 from proxy.wire.inputs import input_of_message, parted
 from proxy.wire.schema import with_name
 
-INPUT_NAMES = ("input", "content", "texts")
+_INPUT_NAMES = ("input", "content", "texts", "messages")
 OutputType = Literal["float", "binary", "ubinary"]
 MAX_INSTRUCTION = 2048  # characters; each text of a request gets it
 
@@ -37,7 +37,7 @@ class EmbeddingsBody(Wire):
     """Null means absent, and unknown fields are ignored."""
 
     inputs: Items = Field(
-        validation_alias=AliasChoices(*INPUT_NAMES, "messages"),
+        validation_alias=AliasChoices(*_INPUT_NAMES),
         description='A text, `{"text": …}`, token ids (of cl100k_base, as OpenAI\'s clients send), or a list of these. '
         'A text can come in parts: `{"content": [{"type": "text", "text": …}]}`. Where the server has images: '
         '`{"image": …}`, a URL, a data URI or base64, and `{"pdf": …}`, alone.',
@@ -93,13 +93,12 @@ class EmbeddingsBody(Wire):
     @model_validator(mode="before")
     @classmethod
     def _in_input(cls, fields: object) -> object:
-        """vLLM's and Infinity's forms as Jina's."""
+        """vLLM's and Infinity's forms as Jina's; of several names of the input the first counts, as everywhere."""
         if not isinstance(fields, dict):
             return fields
-        if (messages := fields.get("messages")) is not None:
-            if names := [name for name in INPUT_NAMES if fields.get(name) is not None]:
-                raise invalid("messages", f"stands beside `{names[0]}`: send one of them", kind="unsupported")
-            return {**fields, "messages": None, "input": input_of_message(messages)}
+        name = next((one for one in _INPUT_NAMES if fields.get(one) is not None), None)
+        if name == "messages":
+            return {**fields, name: None, "input": input_of_message(fields[name])}
         if fields.get("modality") == "image" and isinstance(given := fields.get("input"), str | list):
             items = given if isinstance(given, list) else [given]
             return {**fields, "input": [{"image": one} if isinstance(one, str) else one for one in items]}

@@ -97,4 +97,10 @@ MESSAGES: JsonSchemaValue = {
     },
     "description": "vLLM's form of `input`: one text or one image.",
 }
-IMAGES: JsonSchemaValue = {"type": "array", "minItems": 1, "items": {"$ref": f"{SCHEMAS}Image"}}
+# Cohere's `images`.
+IMAGE_LIST: JsonSchemaValue = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"$ref": f"{SCHEMAS}Image"},
+    "description": "Images, without texts or inputs beside them.",
+}

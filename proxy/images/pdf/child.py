@@ -1,6 +1,6 @@
 """Renders a PDF from stdin to stdout: a program of its own, which imports nothing of ours.
 
-For each page: its width and height, then its pixels as RGB. Exit code REFUSED: stderr says why. Its limits, on memory,
+For each page: its width and height, then its pixels as RGB. Exit code 3: stderr says why. Its limits, on memory,
 time and files, are set before it reads a byte of the PDF; fonts that are not in the file are PDFium's own.
 """
 
@@ -13,10 +13,10 @@ from typing import NoReturn
 
 import pypdfium2 as pdfium
 
-REFUSED = 3
-HEAD = struct.Struct(">II")
-MEMORY_BYTES = 2**30  # of address space; a page and PDFium itself take a tenth
-CPU_S = 20
+_REFUSED = 3
+_HEAD = struct.Struct(">II")
+_MEMORY_BYTES = 2**30  # of address space; a page and PDFium itself take a tenth
+_CPU_S = 20
 
 
 def main(max_pages: int, page_pixels: int) -> None:
@@ -40,8 +40,8 @@ def _confine() -> None:
     """No more memory, time or files than these, and no file, socket or process from here on."""
     os.nice(10)
     for kind, most in (
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_CPU, CPU_S),
+        (resource.RLIMIT_AS, _MEMORY_BYTES),
+        (resource.RLIMIT_CPU, _CPU_S),
         (resource.RLIMIT_NOFILE, 3),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
@@ -57,7 +57,7 @@ def _write(page: pdfium.PdfPage, pixels: int) -> None:
     rows = memoryview(bitmap.buffer).cast("B")
     line = bitmap.width * 3
     starts = range(0, bitmap.height * bitmap.stride, bitmap.stride)
-    sys.stdout.buffer.write(HEAD.pack(bitmap.width, bitmap.height))
+    sys.stdout.buffer.write(_HEAD.pack(bitmap.width, bitmap.height))
     sys.stdout.buffer.write(b"".join(rows[start : start + line] for start in starts))
     sys.stdout.buffer.flush()
     bitmap.close()
@@ -66,7 +66,7 @@ def _write(page: pdfium.PdfPage, pixels: int) -> None:
 
 def _refuse(reason: str) -> NoReturn:
     sys.stderr.write(reason)
-    sys.exit(REFUSED)
+    sys.exit(_REFUSED)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,6 @@ answer = embed([[image], ["a red door"]])
 found = {"vectors": answer.embeddings, "facts": [answer.image_pixels]}
 try:
     embed([[image, "a red door"]])
-except voyageai.error.InvalidRequestError as error:
+except voyageai.error.MalformedRequestError as error:
     found["refused"] = str(error)
 json.dump(found, sys.stdout)

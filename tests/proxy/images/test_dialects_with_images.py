@@ -120,7 +120,6 @@ async def test_vllms_messages_are_one_text_or_one_image(images: Stack) -> None:
         ({"messages": [{"role": "system", "content": "a"}]}, "messages: must be"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages: must be"),
         ({"messages": []}, "messages: must be"),
-        ({"messages": [{"role": "user", "content": "a"}], "input": "a"}, "messages: stands beside `input`"),
     ],
 )
 async def test_other_messages_are_refused(images: Stack, body: object, said: str) -> None:
