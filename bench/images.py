@@ -18,7 +18,7 @@ from tests.support.media import BACKEND, serving_images
 from tests.support.pictures import noise_image, written_image
 from tests.support.stack import Stack
 
-_ROUNDS, _PICTURES, _WIDTH, _HEIGHT = 6, 8, 1000, 700
+_ROUNDS, _PICTURES, _WIDTH, _HEIGHT = 4, 4, 1000, 700
 _GOAL = 0.8
 
 
