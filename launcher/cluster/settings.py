@@ -7,10 +7,10 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from launcher.errors import ConfigError
-from launcher.settings.config import family_path, read_family
+from launcher.settings.config import family_path, read_family, read_file, validated_file
 from launcher.settings.credentials import api_keys
 from launcher.settings.family import FamilyFile
-from proxy.contract import settings_file
+from launcher.settings.file_kind import FileKind
 from proxy.contract.family import Positive, Strict
 from proxy.contract.settings import EdgeOptions, Seconds
 
@@ -82,10 +82,7 @@ class Cluster:
 
 def load_cluster(path: Path) -> Cluster:
     """Read cluster.toml; API keys from systemd are added to those in the file. Raises ConfigError."""
-    try:
-        config = settings_file.validated_settings(ClusterConfig, settings_file.read_toml(path), path)
-    except settings_file.BadSettings as error:
-        raise ConfigError(str(error)) from error
+    config = validated_file(ClusterConfig, read_file(path), path, FileKind.CLUSTER)
     file = family_path(config.family, path)
     family = read_family(file)
     try:

@@ -151,7 +151,9 @@ async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
         await backend.embed([np.array([tokenizer.size - 1], dtype=np.int32)])
     if differing:
         texts = ", ".join(f"{text[:20]!r} …" for text in differing)
-        log.info("%s: the original's tokens are used; the engine's are others for %s", path, texts)
+        log.debug(
+            "%s: the original model's tokens are used, as the family asks; llama.cpp makes others for %s", path, texts
+        )
     return tokenizer
 
 
