@@ -103,9 +103,8 @@ def embed(
     address = given_url(url, port)
     texts = given_texts(text or [], file or [], sys.stdin)
     call = oneshot.EmbedCall(texts=texts, task=task, dimensions=dimensions)
-    session = oneshot.run_embed(
-        settings_of(config, demo=demo, tiny=tiny), call, url=address, api_key=api_key, err=stderr
-    )
+    settings = settings_of(config, demo=demo, tiny=tiny)
+    session = oneshot.run_embed(settings, call, url=address, api_key=api_key, err=stderr)
     answer = asyncio.run(until_signal(session))
     if answer is None:
         raise typer.Exit(130)

@@ -31,6 +31,7 @@ from launcher.cluster.nodes import (
     node_verdicts,
 )
 from launcher.errors import ConfigError
+from launcher.host.disk import atomic_file
 from launcher.supervision.kept import KeptProgram
 from proxy.bulk.durable import write_durably
 
@@ -208,7 +209,8 @@ class Director:
 
     def _write_wanted(self, *, nodes: bool = True) -> None:
         wanted = Wanted(revision=self._remembered.revision, nodes=nodes)
-        (self._folder / WANTED).write_text(wanted.model_dump_json(), encoding="utf-8")
+        with atomic_file(self._folder / WANTED) as unfinished:  # the process that deploys reads it meanwhile
+            unfinished.write_text(wanted.model_dump_json(), encoding="utf-8")
 
 
 def _read(state: Path) -> Remembered:

@@ -122,13 +122,8 @@ def corpus_resume(
     api_key: ApiKey = None,
 ) -> None:
     """Continue a job that was stopped or killed. Only what is not done is computed."""
-    _again(
-        folder,
-        _server(config, demo, tiny, given_url(url, port), api_key),
-        JobDisplay(stderr, json),
-        concurrency,
-        dedupe=dedupe,
-    )
+    server = _server(config, demo, tiny, given_url(url, port), api_key)
+    _again(folder, server, JobDisplay(stderr, json), concurrency, dedupe=dedupe)
 
 
 @corpus_app.command("errors", epilog=CORPUS_EPILOG)
@@ -146,13 +141,8 @@ def corpus_errors(
 ) -> None:
     """Show the rows without a vector, or retry them. A JSON object each."""
     if retry:
-        _again(
-            folder,
-            _server(config, demo, tiny, given_url(url, port), api_key),
-            JobDisplay(stderr, json),
-            concurrency,
-            retry=True,
-        )
+        server = _server(config, demo, tiny, given_url(url, port), api_key)
+        _again(folder, server, JobDisplay(stderr, json), concurrency, retry=True)
         return
     plan = read_plan(folder)
     for line in error_lines(folder / ERRORS_FOLDER, done_parts(folder, plan)):

@@ -37,11 +37,9 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Measure the running server, or one started for this. Short, medium, long, mixed texts; 1, 8, 32 at once."""
-    settings = settings_of(config, demo=demo, tiny=tiny)
+    settings, address = settings_of(config, demo=demo, tiny=tiny), given_url(url, port)
     headers = authorization(settings.host, api_key)
-    found = asyncio.run(
-        until_signal(_run(settings, given_url(url, port), task, headers, Load(seconds=seconds, seed=seed)))
-    )
+    found = asyncio.run(until_signal(_run(settings, address, task, headers, Load(seconds=seconds, seed=seed))))
     if found is None:
         raise typer.Exit(130)
     if json:

@@ -25,7 +25,8 @@ WRONG = {
     """,
     66: "compare no no; models remove Q9_X; models pull Q9_X",
     69: """
-        embed a --url 127.0.0.1:9/v1; bench --url 127.0.0.1:9; embed a --port 9; bench --port 9; status; status --port 9; status --url localhost:9
+        embed a --url 127.0.0.1:9/v1; bench --url 127.0.0.1:9; embed a --port 9; bench --port 9
+        status; status --port 9; status --url localhost:9
         logs --port 9; restart; restart code; reload --url http://127.0.0.1:9/
     """,
     78: """
