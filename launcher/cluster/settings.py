@@ -1,5 +1,6 @@
 """cluster.toml: the cluster as its head runs it. Read once, frozen, strict."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -72,24 +73,36 @@ class ClusterConfig(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """cluster.toml, and the family it names."""
+    """cluster.toml, and the family it names; no file if the arguments are all there is."""
 
-    file: Path
+    file: Path | None
     config: ClusterConfig
     family: FamilyFile
     family_file: Path
 
 
-def load_cluster(path: Path) -> Cluster:
-    """Read cluster.toml; API keys from systemd are added to those in the file. Raises ConfigError."""
-    config = validated_file(ClusterConfig, read_file(path), path, FileKind.CLUSTER)
+def load_cluster(
+    path: Path | None, given_family: str | None = None, given_front: Mapping[str, object] | None = None
+) -> Cluster:
+    """Read cluster.toml; what is given besides takes precedence where it is not None.
+
+    Without a file there is one Front. API keys from systemd are added to those in the file. Raises ConfigError.
+    """
+    where = path or "the arguments"
+    given: dict[str, object] = read_file(path) if path else {"front": {"fronts": 1}}
+    front, asked = given.get("front", {}), {name: one for name, one in (given_front or {}).items() if one is not None}
+    if asked and isinstance(front, Mapping):
+        given["front"] = {**front, **asked}
+    if given_family is not None:
+        given["family"] = given_family
+    config = validated_file(ClusterConfig, given, where, FileKind.CLUSTER)
     file = family_path(config.family, path)
     family = read_family(file)
     try:
         config.proxy.check(family)
     except ValueError as error:
-        raise ConfigError(f"{path}: [proxy] {error}") from error
+        raise ConfigError(f"{where}: [proxy] {error}") from error
     if keys := api_keys():
         proxy = config.proxy.model_copy(update={"api_keys": (*config.proxy.api_keys, *keys)})
         config = config.model_copy(update={"proxy": proxy})
-    return Cluster(path.absolute(), config, family, file.absolute())
+    return Cluster(path and path.absolute(), config, family, file.absolute())

@@ -1,6 +1,5 @@
 """The client of one llama-server: its HTTP API, and its errors translated to ours."""
 
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, field
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 from proxy.contract.settings import BackendSettings
 from proxy.errors import BackendError, BackendLoading, BackendLost, BackendUnavailable
 from proxy.llama.batch_lock import BatchLock
+from proxy.llama.connection_fault import connection_fault
 from proxy.llama.unix_http import NeedsFullClient, NotListening, Reply, UnixHttpClient
 from proxy.types import Ids, Matrix, ModelSize
 
 # llama-server closes an idle connection after 5 s; ours must be closed before (one reset in 300 seen otherwise).
 _KEEPALIVE_S = 3.0
-_CONNECT_S = 5.0
 _RETRY_AFTER_S = 2
 RAW_BASE64 = b'"encoding_format":"base64","embd_normalize":-1}'
 QUICK = aiohttp.ClientTimeout(total=2)  # for what the server answers while a batch runs
@@ -158,7 +157,7 @@ class LlamaClient:
         return "" if url.scheme == "unix" else fix
 
     def _down(self, error: Exception, kind: type[BackendUnavailable]) -> BackendUnavailable:
-        return kind(f"backend {self.name} is down: {_reason(error)}", retry_after_s=_RETRY_AFTER_S)
+        return kind(f"backend {self.name} is down: {connection_fault(error)}", retry_after_s=_RETRY_AFTER_S)
 
     async def _raise_for(self, status: int, content: bytes) -> None:
         if status == 200:
@@ -187,7 +186,7 @@ async def connect(kind: type[B], name: str, settings: BackendSettings) -> AsyncI
     if settings.api_key:
         headers["Authorization"] = f"Bearer {settings.api_key}"
     # No timeout for a batch here: the dispatcher has one.
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
         with ExitStack() as stack:
             unix = stack.enter_context(closing(_unix_client(url.path, headers))) if url.scheme == "unix" else None
@@ -198,20 +197,6 @@ async def connect(kind: type[B], name: str, settings: BackendSettings) -> AsyncI
 def _unix_client(socket: str, headers: Mapping[str, str]) -> UnixHttpClient:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return UnixHttpClient(socket, headers=lines.encode("latin-1"), keepalive_s=_KEEPALIVE_S)
-
-
-def _reason(error: Exception) -> str:
-    """Why there is no connection or no answer, in a few words without the address."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "the name of its host is unknown"
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {_CONNECT_S:g} s"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        code = error.os_error.errno  # none if several addresses failed in different ways
-        return f"no connection: {os.strerror(code) if code else 'refused, or no route'}"
-    if isinstance(error, NotListening):
-        return "nothing listens on its socket"
-    return "no answer in time" if isinstance(error, TimeoutError) else "the connection broke"
 
 
 def _matrix(answer: object, count: int) -> Matrix:
