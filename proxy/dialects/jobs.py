@@ -99,7 +99,8 @@ class Jobs:
     def fetch(self, job_id: str) -> Job:
         """The job of that id; a finished one is dropped soon afterwards. Raises NotFound."""
         if (job := self._jobs.get(job_id)) is None:
-            raise NotFound(f"there is no job {quoted(job_id)}: it never existed, was fetched or is too old")
+            gone = "it never existed, was fetched, is too old, or was lost at a reload or restart: send it again"
+            raise NotFound(f"there is no job {quoted(job_id)}: {gone}")
         if job.ended is not None:
             self._expire(job, self._bounds.fetched_s)
         return job
