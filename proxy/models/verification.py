@@ -11,7 +11,7 @@ import numpy as np
 from proxy.contract.family import Family, Words
 from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector
 from proxy.llama.client import LlamaClient
-from proxy.models.provenance import UNKNOWN, digest_of, space_of
+from proxy.models.provenance import UNKNOWN, digest_of, engine_name, space_of
 from proxy.models.rounding import RoundingCheck
 from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load_tokenizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
@@ -113,7 +113,7 @@ async def _provenance(backend: LlamaClient, family: Family, properties: Mapping[
         lora=lora,
         pooling=family.weights.pooling,
         quantization=properties.get("model_ftype", UNKNOWN),
-        engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
+        engine=engine_name(properties.get("build_info", "")),
         space=space_of(digest, family, backend.name, lora=lora) if known else UNKNOWN,
         size=await backend.size(),
     )
