@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,8 @@ from launcher.errors import CorpusError
 from proxy.bulk.runner import RowError
 
 csv.field_size_limit(MAX_RECORD_BYTES)
+_ROWS_SEEN = 3  # lines that look like rows
+_UNCLOSED = RowError("unclosed_quote", "a quote is not closed where its row ends: the rows after it are in it")
 _NAMES = {",": "comma", "\t": "tab"}
 
 
@@ -33,11 +35,31 @@ class SeparatedValues:
 
     def _row(self, names: list[str], cells: list[str], number: int) -> CorpusRow:
         row = row_of(number, dict(zip(names, cells, strict=False)), self.columns)
+        if swallows_rows(cells, len(names), self.separator):
+            return CorpusRow(row.id, None, _UNCLOSED)
         if not any(cells[len(names) :]):
             return row
         counts = f"its line has {len(cells)} fields, the header {len(names)}"
         message = f"{counts}: a text with a {_NAMES[self.separator]} needs quotes"
         return CorpusRow(row.id, None, RowError("surplus_fields", message))
+
+
+def swallows_rows(cells: Sequence[str], columns: int, separator: str) -> bool:
+    """Whether a cell has whole rows in it, so that its quote was not closed, but by the next one in the file.
+
+    It cannot be known: a text may have such lines. So all its lines must be rows, and begin with a whole number as its
+    own row does; where the first column has none, there must be three lines or more, of three cells or more.
+    """
+    for index, cell in enumerate(cells):
+        if "\n" not in cell:
+            continue
+        *whole, last = [line.removesuffix("\r").split(separator) for line in cell.split("\n")[1:]]
+        if any(len(row) != columns for row in whole) or len(last) != index + 1:
+            continue
+        numbered = index > 0 and all(row[0].isdecimal() for row in (cells, *whole, last))
+        if numbered or (len(whole) >= _ROWS_SEEN <= columns):
+            return True
+    return False
 
 
 def separated_rows(path: Path, separator: str) -> Iterator[list[str]]:
