@@ -16,6 +16,7 @@ Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
 Ids = Sequence[int] | NDArray[np.int32]  # the token ids of one text, as the model gets them
 Input = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names
+FLOAT_BYTES = 4  # of a value of a Matrix
 
 
 def client_of(key: str) -> str:

@@ -39,13 +39,13 @@ COLOURS = {
 
 RunningConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
 LocalUrl = Annotated[str | None, typer.Option(help="The one at that address on this machine, e.g. localhost:8081.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
+LocalPort = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
 
 
 def status(
     config: RunningConfigFile = None,
     url: LocalUrl = None,
-    port: Port = None,
+    port: LocalPort = None,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Continue until Ctrl-C.")] = False,
 ) -> None:
@@ -67,13 +67,13 @@ def restart(
     backend: Annotated[list[str] | None, typer.Argument(help="Which, e.g. code [default: all, one by one].")] = None,
     config: RunningConfigFile = None,
     url: LocalUrl = None,
-    port: Port = None,
+    port: LocalPort = None,
 ) -> None:
     """Restart backends, one after the other, while the others serve."""
     _run(_restart(load(config), target(url, port), backend or []))
 
 
-def reload(config: RunningConfigFile = None, url: LocalUrl = None, port: Port = None) -> None:
+def reload(config: RunningConfigFile = None, url: LocalUrl = None, port: LocalPort = None) -> None:
     """Read the configuration again. Only what it changes is restarted; SIGHUP does the same."""
     _run(_reload(load(config), target(url, port)))
 
@@ -85,7 +85,7 @@ def logs(
     earlier: Annotated[int, typer.Option(min=0, help="N: the N-th run before this one.")] = 0,
     config: RunningConfigFile = None,
     url: LocalUrl = None,
-    port: Port = None,
+    port: LocalPort = None,
 ) -> None:
     """Show what the llama-servers wrote. Only errors, one file per run."""
     folder, there = asyncio.run(_logs(load(config), target(url, port)))
