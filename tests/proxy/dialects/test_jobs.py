@@ -126,7 +126,7 @@ async def test_a_fetched_job_is_dropped_sooner() -> None:
 
 @pytest.mark.parametrize("bounds", [Bounds(kept=2), Bounds(kept_bytes=2 * 1024)])
 async def test_the_job_that_finished_first_makes_room(bounds: Bounds) -> None:
-    async with running_jobs(embed, bounds) as jobs:
+    async with running_jobs(embed, lambda: 7, bounds) as jobs:
         first, second, third = [await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED) for _ in range(3)]
         with pytest.raises(NotFound):
             jobs.fetch(first.id)
