@@ -16,7 +16,7 @@ TAKERS = {
     ("serve", "--config"): "host",
     ("proxy", "--config"): "proxy",
     ("families", "check"): "family",
-    ("cluster", "front", "--node", "gpu1:8080"): "cluster",
+    ("cluster", "front", "--node", "127.0.0.1:8080"): "cluster",
 }
 
 
