@@ -45,6 +45,8 @@ async def served_family(urls: Mapping[str, str]) -> str:
     advice = "or name the family with --family"
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, session.get(f"{url}/v1/models") as response:
+            if response.status == 401:
+                raise NotRunning(f"{_OPTION} {url} asks for a key: give a CLUSTER.toml with its api_keys")
             name = str(orjson.loads(await response.read())["data"][0]["id"]).partition(":")[0]
     except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise NotRunning(f"{_OPTION} {url} {await why_unready(url)}, {advice}") from error

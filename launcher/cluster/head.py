@@ -79,7 +79,7 @@ async def run_head(cluster: Cluster, options: HeadOptions, out: Terminal) -> Non
 
 
 def _alone(cluster: Cluster, options: HeadOptions) -> bool:
-    """Whether one Front answers the clients itself, without HAProxy: nothing is there to restart a second one for."""
+    """Whether one Front answers the clients itself: before a single one HAProxy has nothing to choose from."""
     return bool(options.urls) and cluster.config.front.fronts == 1
 
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from launcher.corpus.rows.lines import reading
@@ -13,7 +14,8 @@ from launcher.errors import CorpusError
 from proxy.bulk.runner import RowError
 
 csv.field_size_limit(MAX_RECORD_BYTES)
-_ROWS_SEEN = 3  # lines that look like rows
+_ROWS_SEEN = 3  # lines that look like rows, or cells of one
+_DIGITS = 18
 _UNCLOSED = RowError("unclosed_quote", "a quote is not closed where its row ends: the rows after it are in it")
 _NAMES = {",": "comma", "\t": "tab"}
 
@@ -47,8 +49,8 @@ class SeparatedValues:
 def swallows_rows(cells: Sequence[str], columns: int, separator: str) -> bool:
     """Whether a cell has whole rows in it, so that its quote was not closed, but by the next one in the file.
 
-    It cannot be known: a text may have such lines. So all its lines must be rows, and begin with a whole number as its
-    own row does; where the first column has none, there must be three lines or more, of three cells or more.
+    It cannot be known: a text may have such lines. So all its lines must be rows, and be numbered from its own row on;
+    or there must be three whole lines or more, of three cells or more or with rising numbers.
     """
     for index, cell in enumerate(cells):
         if "\n" not in cell:
@@ -56,10 +58,18 @@ def swallows_rows(cells: Sequence[str], columns: int, separator: str) -> bool:
         *whole, last = [line.removesuffix("\r").split(separator) for line in cell.split("\n")[1:]]
         if any(len(row) != columns for row in whole) or len(last) != index + 1:
             continue
-        numbered = index > 0 and all(row[0].isdecimal() for row in (cells, *whole, last))
-        if numbered or (len(whole) >= _ROWS_SEEN <= columns):
+        steps = _steps([row[0] for row in (cells, *whole, last)]) if index > 0 else []
+        numbered, rising = set(steps) == {1}, bool(steps) and min(steps) > 0
+        if numbered or (len(whole) >= _ROWS_SEEN and (rising or columns >= _ROWS_SEEN)):
             return True
     return False
+
+
+def _steps(ids: Sequence[str]) -> list[int]:
+    """From each number to the next; none if one is no number."""
+    if not all(one.isdecimal() and len(one) <= _DIGITS for one in ids):
+        return []
+    return [int(after) - int(before) for before, after in pairwise(ids)]
 
 
 def separated_rows(path: Path, separator: str) -> Iterator[list[str]]:

@@ -107,10 +107,13 @@ def test_an_unclosed_quote_in_a_csv_is_named_and_swallows_no_row(content: bytes,
 SWALLOWED = {
     "by a later row": b'id,text\n1,"open\n2,fine\n3,ends with 5"\n4,last\n',
     "at once": b'id,text\r\n1,"open\r\n2,a ""word"""\r\n4,last\r\n',
+    "with gaps": b'id,text\n1,"open\n20,fine\n31,good\n44,well\n57,closed"\n60,last\n',
     "without numbers": b'a,text,b\nx,"open,1\ny,fine,2\nz,good,3\nw,well,4\nv,closed",5\nlast,last,6\n',
 }
 MULTILINE = {
     "a letter": b'id,text\n1,"Dear Sir,\nhello, you,\n2024 was good"\n4,last\n',
+    "a price": b'id,text\n4,"It costs\n1,000 euros"\n5,last\n',
+    "a number": b'id,text\n1,"n\n' + b"9" * 5000 + b',m"\n2,last\n',
     "a table": b'id,text\n1,"n,m\nx,y\nz,w"\n4,last\n',
     "text first": b'text,id\n"1\n2\n3",1\nlast,4\n',
 }
