@@ -14,6 +14,7 @@ from launcher.errors import ArgumentError, LauncherError, StartError
 from launcher.fleet.temporary import authorization, served
 from launcher.printable import Terminal
 from launcher.settings.config import Settings
+from launcher.supervision.probes import why_no_answer
 from launcher.terminal.given_images import given_images
 
 _MAX_NAME = 200  # characters; the name of a data URI is its data
@@ -67,7 +68,7 @@ async def _ask(
         ):
             body = await response.read()
     except aiohttp.ClientError as error:
-        raise LauncherError(f"{url} broke off: {error}") from error
+        raise LauncherError(f"{url} {why_no_answer(error)}") from error
     if response.status != 200:
         raise _refusal(response.status)(f"{url} refused: {_with_names(_detail(body), call)}")
     return EmbedAnswer(body)

@@ -19,7 +19,7 @@ from proxy.http.batches import described
 from proxy.http.responses import PROVENANCE
 from proxy.wire.answer_models import ErrorAnswer, HealthAnswer, ModelsAnswer, ReadyAnswer, TokensAnswer
 from proxy.wire.dialect import Dialect
-from proxy.wire.schema import SCHEMAS, example
+from proxy.wire.schema import SCHEMAS, example, media_schemas
 
 Described = tuple[type[BaseModel], Literal["validation", "serialization"]]
 DOCUMENT: web.AppKey[Mapping[str, object]] = web.AppKey("document", Mapping)
@@ -77,15 +77,6 @@ TOKEN_IDS: Mapping[TokenIds, JsonSchemaValue] = {
     TokenIds.MODEL: {"type": "integer", "minimum": 0, "description": "Of the model's own vocabulary."},
     TokenIds.REFUSE: {"not": {}, "description": "This server accepts none."},
 }
-
-
-IMAGES: JsonSchemaValue = {
-    "type": "string",
-    "minLength": 1,
-    "description": "The URL of a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM; a data URI; or base64.",
-}
-PDFS: JsonSchemaValue = {"type": "string", "minLength": 1, "description": "A PDF, in the same ways."}
-NO_IMAGES: JsonSchemaValue = {"not": {}, "description": "This server takes no images."}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,9 +152,7 @@ def _names(served: ServedFacts) -> dict[str, object]:
         "ModelName": {"type": "string", "enum": named, "examples": [model], "description": MODEL_NAMES},
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
-        "Image": IMAGES if served.images else NO_IMAGES,
-        "Pdf": PDFS if served.images else NO_IMAGES,
-        "Modality": {"enum": ["text", "image"]} if served.images else {"const": "text"},
+        **media_schemas(served=served.images),
         "TokenId": TOKEN_IDS[served.token_ids],
     }
 

@@ -14,6 +14,19 @@ NULL: JsonSchemaValue = {"type": "null"}
 _ABOUT = ("description", "default", "examples")
 
 
+def media_schemas(*, served: bool) -> dict[str, JsonSchemaValue]:
+    """The schemas, by name, that fields with media refer to, on a server that takes images or does not."""
+    if not served:
+        refused: JsonSchemaValue = {"not": {}, "description": "This server takes no images."}
+        return {"Image": refused, "Pdf": refused, "Modality": {"const": "text"}}
+    files = "The URL of a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM; a data URI; or base64."
+    return {
+        "Image": {"type": "string", "minLength": 1, "description": files},
+        "Pdf": {"type": "string", "minLength": 1, "description": "A PDF, in the same ways as an image."},
+        "Modality": {"enum": ["text", "image"]},
+    }
+
+
 def as_accepted(schema: JsonSchemaValue, fields: Mapping[str, FieldInfo]) -> JsonSchemaValue:
     """`schema` of a model with those fields, extended by all names of each field and by null.
 
