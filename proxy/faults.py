@@ -33,15 +33,15 @@ class Invalid(BadRequest):
 
 
 class PoisonedInput(Invalid):
-    """A text that crashed the engine, or gave NaN, twice: it is not sent there again for a while.
+    """A text or image that crashed the engine, or gave NaN, twice: it is not sent there again for a while.
 
-    422, not 502: the text would fail again, and clients retry 5xx by themselves.
+    422, not 502: it would fail again, and clients retry 5xx by themselves.
     """
 
     code = "INPUT_POISONED"
 
     def __init__(self, index: int) -> None:
-        message = "the model cannot compute this text: it crashes the engine or has no finite vector; leave it out"
+        message = "the model cannot compute this input: it crashes the engine or has no finite vector; leave it out"
         super().__init__(Fault(field=f"input.{index}", message=message, type="poisoned", input=""))
         self.index = index
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -108,19 +109,12 @@ class EmbedService:
         route = replace(row, prefix=row.prefix_with(request.instruction))
         model = self.models[route.backend]
         token_embedder = self.multivectors.of(route.backend) if request.multivector else None
-        seconds, timing = min(self.limits.seconds, request.timeout_s or math.inf), Timing()
-        try:
-            async with asyncio.timeout(seconds) as clock:
-                caller = Caller(
-                    client=request.client,
-                    deadline=clock.when() or math.inf,
-                    partial=request.partial,
-                    timing=timing,
-                    bulk=request.bulk,
-                )
-                served = await self._served(request, route, token_embedder, caller)
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
+        timing = Timing()
+        async with self._deadline(request) as deadline:
+            caller = Caller(
+                client=request.client, deadline=deadline, partial=request.partial, timing=timing, bulk=request.bulk
+            )
+            served = await self._served(request, route, token_embedder, caller)
         dimensions = (
             token_embedder.projection.dimensions if token_embedder else request.dimensions or self.limits.dimensions
         )
@@ -143,7 +137,18 @@ class EmbedService:
         self.limits.check(request)
         row = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
         route = replace(row, prefix=row.prefix_with(request.instruction))
-        return await self._embedder(route).count(self._servable(request, route, None))
+        async with self._deadline(request):
+            return await self._embedder(route).count(self._servable(request, route, None))
+
+    @asynccontextmanager
+    async def _deadline(self, request: EmbedRequest) -> AsyncIterator[float]:
+        """When the block must be done, in the loop's time. Raises DeadlineExceeded if it is not."""
+        seconds = min(self.limits.seconds, request.timeout_s or math.inf)
+        try:
+            async with asyncio.timeout(seconds) as clock:
+                yield clock.when() or math.inf
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"not done within {seconds:g} s", retry_after_s=5) from error
 
     async def _served(
         self, request: EmbedRequest, route: Route, token_embedder: TokenEmbedder | None, caller: Caller

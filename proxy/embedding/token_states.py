@@ -57,7 +57,7 @@ class ModelStates:
         """See TokenStates; as `states`."""
 
         async def vector() -> Matrix:
-            return (await self.model.embed_picture(picture, replace(caller, partial=False))).rows
+            return await self.model.embed_picture(picture, caller)
 
         def own(states: Matrix) -> Matrix:
             return self.by_token.image_prompt.own_states(states)

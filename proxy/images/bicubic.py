@@ -17,8 +17,8 @@ Raster = NDArray[np.uint8]
 _A = -0.5  # of the cubic: Keys', and Pillow's
 _MAX_PRECISION = 22  # bits of a weight's fraction
 _MAX_WEIGHT = 2**15  # a weight fits 16 bits
-_BLOCK = 48  # outputs that are computed at a time
-_FLOATS = 2**21  # inputs that are computed at a time: 16 MB
+_BLOCK = 24  # outputs that are computed at a time
+_FLOATS = 2**18  # inputs that are computed at a time: 2 MB; for more, BLAS keeps every core busy waiting (measured)
 
 
 class _Weights(NamedTuple):

@@ -7,8 +7,10 @@ Nothing of the operator's is sent: no cookies, no credentials, no proxy of the e
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from ipaddress import ip_address
 from weakref import WeakValueDictionary
 
@@ -31,14 +33,30 @@ _PIECE = 64 * 2**10  # bytes that are read at a time
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]  # of a host's name: its addresses
 
 
-async def system_lookup(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host's name, as this system resolves it. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+@contextmanager
+def system_lookup() -> Iterator[Lookup]:
+    """As this system resolves names, in threads of its own: a name server that hangs holds up nothing else.
+
+    Raises OSError for a name without addresses.
+    """
+    threads = ThreadPoolExecutor(FETCHES, "image-names")
+
+    async def lookup(host: str, port: int) -> Sequence[str]:
+        resolve = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(threads, resolve)
+        except UnicodeError as error:  # a part of the name is longer than any can be
+            raise OSError(f"not a name: {host}") from error
+        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+    try:
+        yield lookup
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 @asynccontextmanager
-async def fetching(options: ImageOptions, lookup: Lookup = system_lookup) -> AsyncIterator["Fetcher"]:
+async def fetching(options: ImageOptions, lookup: Lookup) -> AsyncIterator["Fetcher"]:
     """A fetcher for the block."""
     rules = AddressRules() if isinstance(options.urls, str) else AddressRules.listed(options.urls)
     connector = aiohttp.TCPConnector(

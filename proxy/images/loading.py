@@ -13,7 +13,7 @@ from typing import TypeVar
 from proxy.contract.images import ImageOptions
 from proxy.faults import BadImage
 from proxy.images import decoding
-from proxy.images.fetching import Fetcher, Lookup, fetching, system_lookup
+from proxy.images.fetching import Fetcher, fetching, system_lookup
 from proxy.images.pictures import picture_of
 from proxy.images.sizes import PixelSize, target_size
 from proxy.images.sources import file_of, image_url
@@ -26,14 +26,15 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def image_loading(options: ImageOptions, lookup: Lookup = system_lookup) -> AsyncIterator["ImageLoader"]:
+async def image_loading(options: ImageOptions) -> AsyncIterator["ImageLoader"]:
     """A loader for the block."""
     warnings.filterwarnings("ignore", module="PIL")  # what Pillow thinks of a client's file is not for the log,
     logging.getLogger("PIL").setLevel(logging.INFO)  # nor what the file says of its maker
     threads = ThreadPoolExecutor(_THREADS, "images")
     try:
-        async with fetching(options, lookup) as fetcher:
-            yield ImageLoader(options, fetcher, threads)
+        with system_lookup() as lookup:
+            async with fetching(options, lookup) as fetcher:
+                yield ImageLoader(options, fetcher, threads)
     finally:
         await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 

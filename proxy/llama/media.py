@@ -5,6 +5,7 @@ the engine answers with the mean over its whole prompt. The model is causal, so 
 nothing and is left out, and the states of what stands before it are the same for all images: they are subtracted.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,11 @@ from proxy.types import Ids, Matrix, Picture, Vector
 
 IMAGE_BEFORE, IMAGE_BEHIND = "<|im_start|>user\n", "Describe the image.<|im_end|>\n"
 AROUND_PICTURE = 2  # tokens that llama.cpp puts around an image
-_REPEATED = 64  # of the first token before an image, for the check
-_MOST = 24.0  # states, of the six at most that the check looks for
+_SENTENCE = "what do llamas, alpacas, vicuñas and guanacos eat in the high Andes in winter? "
+_KNOWN_TOKENS = 250  # about: beside these the six of the smallest image weigh little, even if states cancel in the mean
+_NEARLY = 0.3  # of the text's mean: how far that of both may be from it; a single state is further away
+
+TokenizeTexts = Callable[[Sequence[str]], Awaitable[Sequence[Ids]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,8 @@ class ImagePrompt:
 
     def around(self, picture: Picture) -> WrittenImage:
         """The image with what stands before it: its vector needs no more."""
-        return WrittenImage(
-            _written(IMAGE_BEFORE + self.marker, picture), self.before + AROUND_PICTURE + picture.tokens
-        )
+        tokens = self.before + AROUND_PICTURE + picture.tokens
+        return WrittenImage(_written(IMAGE_BEFORE + self.marker, picture), tokens)
 
     def whole(self, picture: Picture) -> WrittenImage:
         """The image in its whole prompt, for the states of all of its tokens."""
@@ -63,29 +66,29 @@ class ImagePrompt:
         return states[self.before : len(states) - self.behind]
 
 
-async def image_prompt(client: LlamaClient, marker: str, before: Ids, behind: Ids, check: Picture) -> ImagePrompt:
-    """The prompt for this engine, whose tokens of IMAGE_BEFORE and IMAGE_BEHIND these are. `check` is a small image.
-
-    Raises BackendError if it does not pool images.
-    """
-    (prompt,) = await client.embed([before])
+async def image_prompt(client: LlamaClient, marker: str, tokenize: TokenizeTexts, check: Picture) -> ImagePrompt:
+    """The prompt for this engine; `check` is a small image. Raises BackendError if the engine does not pool images."""
+    before, behind, sentence = await tokenize([IMAGE_BEFORE, IMAGE_BEHIND, _SENTENCE])
     if not isinstance(client, TokenClient):  # that one's answers have a state for each token, or are refused
-        await _check_pooled(client, marker, int(before[0]), check)
-    return ImagePrompt(marker, len(before), len(behind), prompt.astype(np.float64) * len(before))
+        text = _SENTENCE * max(1, _KNOWN_TOKENS // len(sentence))
+        await _check_pooled(client, (await tokenize([text]))[0], _written(text + marker, check), check.tokens)
+    (mean,) = await client.embed([before])
+    return ImagePrompt(marker, len(before), len(behind), mean.astype(np.float64) * len(before))
 
 
-async def _check_pooled(client: LlamaClient, marker: str, first: int, check: Picture) -> None:
+async def _check_pooled(client: LlamaClient, known: Ids, with_image: bytes, tiles: int) -> None:
     """Raises BackendError if it pools only what stands behind an image, as llama-server without the patch does.
 
-    It is asked for the mean over one token many times, which is known, and then an image.
+    It gets a text, and that text before a small image: the mean over both is nearly the text's own, but the state of
+    one token is not.
     """
-    (known,) = (await client.embed([np.array([first] * _REPEATED, dtype=np.int32)])).astype(np.float64)
-    answer = await client.send([_written("<|im_start|>" * _REPEATED + marker, check)])
-    tokens = _REPEATED + AROUND_PICTURE + check.tokens
+    (text,) = (await client.embed([known])).astype(np.float64)
+    answer = await client.send([with_image])
+    tokens = len(known) + AROUND_PICTURE + tiles
     if (counted := client.tokens_in(answer)) != tokens:
         raise BackendError(f"backend {client.name} makes {counted} tokens of an image and a text, not {tokens}")
-    mean = client.read(answer, 1)[0].astype(np.float64)
-    if not np.linalg.norm(tokens * mean - _REPEATED * known) <= _MOST * np.linalg.norm(known):
+    both = client.read(answer, 1)[0].astype(np.float64)
+    if not np.linalg.norm(both - text) <= _NEARLY * np.linalg.norm(text):
         message = f"backend {client.name} does not pool images: start it with --pool-media (trillama engine build)"
         raise BackendError(message)
 

@@ -57,7 +57,7 @@ class Admission:
 
     @contextmanager
     def expecting(self, images: int) -> Iterator[Callable[[], None]]:
-        """Count images of an admitted request until each is in the queue, or failed: then the result is called."""
+        """Count images of an admitted request until each is in the queue: then the result is called."""
         each = self._image_cost
         left = images * each
         self.incoming_tokens += left

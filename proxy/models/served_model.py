@@ -135,25 +135,26 @@ class ServedModel:
     def takes_images(self) -> bool:
         return self.backend.settings.images is not None
 
-    async def embed_picture(self, picture: Picture, caller: Caller = ANYBODY) -> Outcome:
-        """The raw vector of an image, the mean over its own tokens, (1, n_embd); raises as `embed`."""
+    async def embed_picture(self, picture: Picture, caller: Caller = ANYBODY) -> Matrix:
+        """The raw vector of an image, the mean over its own tokens, (1, n_embd). Raises as `embed`."""
 
         async def compute(_: Sequence[int]) -> Outcome:
             prompt = self.image_prompt
             image = prompt.around(picture)
-            outcome = await self.dispatcher.embed_image(image.json, image.tokens, caller)
-            return outcome if outcome.failed else Outcome(prompt.vector(outcome.rows[0], image.tokens)[None], {})
+            (mean,) = await self.dispatcher.embed_image(image.json, image.tokens, caller)
+            return Outcome(prompt.vector(mean, image.tokens)[None], {})
 
         space = self.provenance.image_space or UNKNOWN
-        return await self._cached(lambda: [key_of_image(space, picture.digest)], 1, space, compute)
+        outcome = await self._cached(lambda: [key_of_image(space, picture.digest)], 1, space, compute)
+        return outcome.rows
 
     async def picture_states(self, picture: Picture, caller: Caller) -> Matrix:
         """As `token_states`, of all tokens of an image's whole prompt."""
         async with self.admitted(0, images=1):
             image = self.image_prompt.whole(picture)
         with self._admission.active():
-            outcome = await self.dispatcher.embed_image(image.json, image.tokens, replace(caller, partial=False))
-        return states_of(outcome.rows, image.tokens, self.backend.name)
+            rows = await self.dispatcher.embed_image(image.json, image.tokens, caller)
+        return states_of(rows, image.tokens, self.backend.name)
 
     @property
     def image_prompt(self) -> ImagePrompt:

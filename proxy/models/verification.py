@@ -12,7 +12,7 @@ from proxy.contract.family import Family, Words
 from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector
 from proxy.images.pictures import picture_of
 from proxy.llama.client import LlamaClient
-from proxy.llama.media import IMAGE_BEFORE, IMAGE_BEHIND, ImagePrompt, image_prompt
+from proxy.llama.media import ImagePrompt, image_prompt
 from proxy.models.provenance import UNKNOWN, digest_of, image_space_of, space_of
 from proxy.models.rounding import RoundingCheck
 from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load_tokenizer
@@ -113,8 +113,7 @@ async def _images(backend: LlamaClient, tokenize: Tokenize) -> ImagePrompt | Non
     """The prompt of its images; None if it takes none. Raises BackendError."""
     if (images := backend.settings.images) is None:
         return None
-    before, behind = await tokenize([IMAGE_BEFORE, IMAGE_BEHIND])
-    return await image_prompt(backend, images.marker, before, behind, picture_of(KNOWN_PIXELS))
+    return await image_prompt(backend, images.marker, tokenize, picture_of(KNOWN_PIXELS))
 
 
 async def _provenance(backend: LlamaClient, family: Family, properties: Mapping[str, str]) -> Provenance:

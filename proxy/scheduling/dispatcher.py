@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from proxy.scheduling.quarantine import Suspects
 from proxy.scheduling.results import BatchResult, Embedder, ResultHandler
 from proxy.scheduling.throughput import ImageCost, RetrySchedule, Throughput
 from proxy.scheduling.written import fillers_of, tokenized
-from proxy.types import Ids
+from proxy.types import Ids, Matrix
 
 RECENT_S = 10.0  # how long after an interactive request batches with bulk are still kept small
 KNOWN = b"[64]"  # a token that every vocabulary has: a text that ends no engine
@@ -62,10 +62,13 @@ class Dispatcher:
         """
         return await self._computed(await tokenized(inputs, exclusive=exclusive), caller)
 
-    async def embed_image(self, written: bytes, tokens: int, caller: Caller = ANYBODY) -> Outcome:
-        """As `embed`, for one image in its prompt, as it is sent; the engine must count that many tokens in it."""
+    async def embed_image(self, written: bytes, tokens: int, caller: Caller = ANYBODY) -> Matrix:
+        """The row of one image in its prompt, as it is sent, (1, n_embd); the engine must count that many tokens in it.
+
+        Raises what `embed` raises; also for a partial caller, as there are no others.
+        """
         image = TokenizedText(written, self.cost_of_image(tokens), exclusive=True, image_tokens=tokens)
-        return await self._computed([image], caller)
+        return (await self._computed([image], replace(caller, partial=False))).rows
 
     def cost_of_image(self, tokens: int) -> int:
         """How many tokens of text take as long as an image of so many, by what this backend has computed."""

@@ -119,6 +119,7 @@ class ProvenanceAnswer(BaseModel):
     quantization: str
     engine: str
     space: str
+    image_space: str | None = Field(None, description="That of images, where the model takes them.")
     size: SizeAnswer
 
 
@@ -160,6 +161,7 @@ class SpaceAnswer(BaseModel):
 
     space: str
     quantization: str
+    images: str | None = Field(None, description="That of images, where the backend takes them.")
 
 
 class ReadyAnswer(BaseModel):

@@ -213,7 +213,7 @@ def _fault(index: int, text: str) -> Refusal | None:
     if text.startswith("LONG"):
         return Refusal(400, "INPUT_TOKEN_LIMIT_EXCEEDED", f"input {index} has {len(text) + 8192} tokens")
     if text.startswith("POISON"):
-        message = "the model cannot compute this text: it crashes the engine or has no finite vector; leave it out"
+        message = "the model cannot compute this input: it crashes the engine or has no finite vector; leave it out"
         return Refusal(422, "INPUT_POISONED", message, f"input.{index}")
     return None
 

@@ -87,10 +87,9 @@ class InputEmbedder:
         return {index: outcome.rows[row : row + 1] for row, index in enumerate(indices) if row not in outcome.failed}
 
     def _compute(self, caller: Caller, arrived: Callable[[], None]) -> Compute:
-        async def compute(picture: Picture) -> Matrix | ProxyError:
+        async def compute(picture: Picture) -> Matrix:
             arrived()
-            outcome = await self.model.embed_picture(picture, caller)
-            return outcome.failed[0] if outcome.failed else outcome.rows
+            return await self.model.embed_picture(picture, caller)
 
         return compute
 

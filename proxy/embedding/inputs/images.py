@@ -5,14 +5,14 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proxy.errors import ProxyError
+from proxy.errors import BackendError, BackendUnavailable, ProxyError
 from proxy.faults import BadImage, PoisonedInput
 from proxy.images.loading import ImageLoader
 from proxy.types import ImageSource, Matrix, Picture
 
 MAX_LOADED = 4  # images of one request in memory: while one is computed the next are ready, and others have places
 
-Compute = Callable[[Picture], Awaitable[Matrix | ProxyError]]
+Compute = Callable[[Picture], Awaitable[Matrix]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class _Work:
         self._loader, self._compute, self._partial = loader, compute, partial
         self._budget = loader.budget()
         self._places = asyncio.Semaphore(at_once)
-        self._computed = dict[bytes, asyncio.Future[Matrix | ProxyError]]()  # by the digest of the pixels
+        self._computed = dict[bytes, asyncio.Future[Matrix]]()  # by the digest of the pixels
 
     async def embed(self, source: ImageSource, indices: Sequence[int]) -> None:
         """Embed the image at these indices."""
@@ -76,17 +76,17 @@ class _Work:
                 made = await self._once(picture)
         except BadImage as error:
             self._fail({index: error.at(index) for index in indices})
-            return
-        except PoisonedInput as error:
-            raise PoisonedInput(indices[0]) from error
-        if isinstance(made, ProxyError):
-            poisoned = isinstance(made, PoisonedInput)
-            self._fail({index: PoisonedInput(index) if poisoned else made for index in indices})
-            return
-        self.embedded.rows.update(dict.fromkeys(indices, made))
-        self.embedded.tiles.update(dict.fromkeys(indices, picture.tokens))
+        except PoisonedInput:
+            self._fail({index: PoisonedInput(index) for index in indices})
+        except BackendUnavailable:  # it concerns all inputs
+            raise
+        except BackendError as error:
+            self._fail(dict.fromkeys(indices, error))
+        else:
+            self.embedded.rows.update(dict.fromkeys(indices, made))
+            self.embedded.tiles.update(dict.fromkeys(indices, picture.tokens))
 
-    async def _once(self, picture: Picture) -> Matrix | ProxyError:
+    async def _once(self, picture: Picture) -> Matrix:
         if picture.digest not in self._computed:
             self._computed[picture.digest] = asyncio.ensure_future(self._compute(picture))
         return await self._computed[picture.digest]

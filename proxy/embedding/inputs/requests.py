@@ -14,7 +14,7 @@ NO_STATES = (
     "is an image, and return_multivector is for texts only here: it needs the state of each token of an image, from a "
     "token-level backend that takes images"
 )
-NO_CHUNKS = "is an image, and late_chunking takes only texts: it has no tokens between those of the other inputs"
+NO_CHUNKS = "is an image, and late_chunking takes only texts: the chunks are parts of one text"
 
 
 def images_in(request: EmbedRequest) -> dict[int, ImageSource]:

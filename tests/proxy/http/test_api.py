@@ -144,7 +144,7 @@ async def test_truncate_counts_what_the_model_processed(served: Stack) -> None:
             422,
             "VALIDATION_ERROR",
             "input",
-            "1: has an image",
+            "1: has both a text and an image",
         ),
         ({"input": "a", "dimensions": "many"}, 422, "VALIDATION_ERROR", "dimensions", "integer, not 'many'"),
         ({"input": "a", "dimensions": True}, 422, "VALIDATION_ERROR", "dimensions", "boolean"),

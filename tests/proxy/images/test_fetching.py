@@ -12,7 +12,9 @@ from aiohttp import web
 from proxy.contract.images import ImageOptions
 from proxy.faults import BadImage
 from proxy.images.addresses import is_public
-from proxy.images.fetching import FETCHES, FETCHES_PER_HOST, Fetcher, fetching
+from proxy.images.fetching import FETCHES, FETCHES_PER_HOST, Fetcher, fetching, system_lookup
+from proxy.images.loading import image_loading
+from proxy.types import ImageSource
 from tests.support.pictures import png
 
 PICTURE = png()
@@ -248,6 +250,25 @@ async def test_allowed_networks_are_fetched_from_and_no_others(target: Target) -
         assert await fetched(one, target.url("other.test")) == PICTURE
         with pytest.raises(BadImage, match="no address that this server fetches from"):
             await fetched(one, target.url("10.0.0.1"))
+
+
+async def test_this_system_resolves_names() -> None:
+    with system_lookup() as lookup:
+        assert {ip_address(address).is_loopback for address in await lookup("localhost", 80)} == {True}
+        with pytest.raises(OSError, match="not a name"):
+            await lookup("a" * 64 + ".test", 80)
+
+
+async def test_a_url_and_its_file_are_the_same_picture(target: Target) -> None:
+    options = ImageOptions(urls=("127.0.0.0/8",), ports=(target.port,), max_total_bytes=3 * len(PICTURE))
+    async with image_loading(options) as loader:
+        budget = loader.budget()
+        async with loader.picture(ImageSource(target.url("127.0.0.1")), budget) as fetched_picture:
+            async with loader.picture(ImageSource(PICTURE), budget) as picture:
+                assert picture == fetched_picture
+        assert await loader.tokens(ImageSource(target.url("127.0.0.1")), budget) == picture.tokens
+        with pytest.raises(BadImage, match="bytes together"):
+            await loader.tokens(ImageSource(target.url("127.0.0.1")), budget)
 
 
 async def test_off_means_off(target: Target) -> None:

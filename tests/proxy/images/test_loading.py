@@ -93,14 +93,14 @@ class Model:
     def __init__(self) -> None:
         self.computed = self.now = self.most = 0
 
-    async def __call__(self, picture: Picture) -> Matrix | PoisonedInput:
+    async def __call__(self, picture: Picture) -> Matrix:
         self.computed, self.now = self.computed + 1, self.now + 1
         self.most = max(self.most, self.now)
         for _ in range(20):
             await asyncio.sleep(0)
         self.now -= 1
         if picture.tokens == 4:
-            return PoisonedInput(0)
+            raise PoisonedInput(0)
         return np.array([[picture.tokens]], dtype=np.float32)
 
 

@@ -80,8 +80,8 @@ def counting(tokens: int) -> Engine:
 async def test_an_image_is_sent_alone_and_does_not_count_as_the_speed_of_texts() -> None:
     engine = counting(9)
     async with serving(engine) as dispatcher:
-        outcome, _ = await asyncio.gather(dispatcher.embed_image(PICTURE, 9), dispatcher.embed([[1], [2]]))
-        assert outcome.rows[0, 0] == 5
+        rows, _ = await asyncio.gather(dispatcher.embed_image(PICTURE, 9), dispatcher.embed([[1], [2]]))
+        assert rows[0, 0] == 5
         assert sorted(engine.calls) == [[1, 2], [5]]  # and no fillers behind a short one
         assert dispatcher.throughput.tokens == 2
         assert dispatcher.throughput.total == 11
@@ -102,4 +102,4 @@ async def test_equal_images_that_wait_are_computed_once() -> None:
         await asyncio.sleep(0)
         engine.gate.set()
     assert engine.calls == [[5]]
-    assert {float(task.result().rows[0, 0]) for task in asked} == {5.0}
+    assert {float(task.result()[0, 0]) for task in asked} == {5.0}
