@@ -31,6 +31,7 @@ Tiny = Annotated[
 ]
 Images = Annotated[bool, typer.Option("--images", help="Take images too, as `images = true` under [models] does.")]
 Url = Annotated[str | None, typer.Option(help="The running server to ask [default: the config's].")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="The running server on that port of this machine.")]
 ApiKey = Annotated[
     str | None,
     typer.Option(

@@ -27,7 +27,7 @@ from proxy.http.request_headers import with_headers
 from proxy.http.responses import load_headers, provenance_headers, send
 from proxy.models.admission import estimate
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
-from proxy.types import EmbedRequest, EmbedResult
+from proxy.types import FLOAT_BYTES, EmbedRequest, EmbedResult
 from proxy.wire import json_body
 from proxy.wire.dialect import Dialect, ErrorRenderer, Parse, ParsedRequest
 
@@ -36,7 +36,6 @@ JOBS = web.AppKey("jobs", Jobs)
 BODY_MEMORY = web.AppKey("body_memory", MemoryBudget)
 RESPONSE_MEMORY = web.AppKey("response_memory", MemoryBudget)
 BODY_LIMITS = web.AppKey("body_limits", body.BodyLimits)
-FLOAT_BYTES = 4
 
 
 def embed_handler(parse: Parse) -> Handler:

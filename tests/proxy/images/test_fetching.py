@@ -263,9 +263,9 @@ async def test_a_url_and_its_file_are_the_same_picture(target: Target) -> None:
     options = ImageOptions(urls=("127.0.0.0/8",), ports=(target.port,), max_total_bytes=3 * len(PICTURE))
     async with image_loading(options) as loader:
         budget = loader.budget()
-        async with loader.picture(ImageSource(target.url("127.0.0.1")), budget) as fetched_picture:
-            async with loader.picture(ImageSource(PICTURE), budget) as picture:
-                assert picture == fetched_picture
+        fetched = loader.picture(ImageSource(target.url("127.0.0.1")), budget)
+        async with fetched as fetched_picture, loader.picture(ImageSource(PICTURE), budget) as picture:
+            assert picture == fetched_picture
         assert await loader.tokens(ImageSource(target.url("127.0.0.1")), budget) == picture.tokens
         with pytest.raises(BadImage, match="bytes together"):
             await loader.tokens(ImageSource(target.url("127.0.0.1")), budget)
