@@ -171,7 +171,7 @@ async def test_each_page_of_a_pdf_has_the_vector_of_its_image(images: Stack) -> 
     assert close(both, [await vector(images, {"pdf": one}) for one in alone])
     assert not close(both[0], both[1])
     answer = (await images.post({"input": {"pdf": f"data:application/pdf;base64,{file}"}})).json
-    assert [row["index"] for row in answer["data"]] == [0, 1]  # type: ignore[index,attr-defined]
+    assert [row["index"] for row in answer["data"]] == [0, 1]  # type: ignore[attr-defined]
     counted = await images.post({"input": {"pdf": file}}, "/v1/embeddings/count_tokens")
     assert answer["usage"]["total_tokens"] == counted.json["input_tokens"]  # type: ignore[index]
 
