@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AliasChoices, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -32,6 +32,10 @@ _INPUT_NAMES = ("input", "content", "texts", "messages")
 OutputType = Literal["float", "binary", "ubinary"]
 MAX_INSTRUCTION = 2048  # characters; each text of a request gets it
 
+InstructionField = Annotated[
+    str, Field(max_length=MAX_INSTRUCTION), WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/Instruction"}]})
+]
+
 
 class EmbeddingsBody(Wire):
     """Null means absent, and unknown fields are ignored."""
@@ -53,7 +57,7 @@ class EmbeddingsBody(Wire):
         description="What the vectors are for: it chooses the model and the prefix.",
     )
     prompt_name: TaskName | None = Field(None, description="`query` or `passage`, beside a bare `task`.")
-    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION)] | None = Field(
+    instruction: InstructionField | None = Field(
         None,
         description="What the texts are embedded for, in words, in place of the task's own: for tasks whose prefix has "
         "an instruction, such as Qwen3-Embedding's queries.",
