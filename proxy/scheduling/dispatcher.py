@@ -78,6 +78,7 @@ class Dispatcher:
             self.queue.cancel(request)
         if caller.timing:
             caller.timing.note(request.arrived, request.sent_at, loop.time())
+            caller.timing.backend, caller.timing.interactive = self._backend.name, request.interactive
         return Outcome(request.rows, request.failed)
 
     def close(self, reason: Callable[[], ProxyError]) -> None:
