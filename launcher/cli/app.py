@@ -22,8 +22,9 @@ from launcher.corpus.commands import corpus_app
 from launcher.doctor import report
 from launcher.errors import ArgumentError
 from launcher.measure import bench_cli, compare_cli, tune_cli
+from launcher.printable import stderr, stdout
 from launcher.terminal.given_texts import given_texts
-from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Tiny, Url, settings_of, stderr, stdout
+from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Tiny, Url, settings_of
 from launcher.terminal.signals import until_signal
 
 app = typer.Typer(

@@ -22,11 +22,10 @@ from launcher.planning.candidates import PlanRequest
 from launcher.planning.memory import ENCODERS
 from launcher.planning.request import request_of
 from launcher.planning.sizing import fix_length, room_of
-from launcher.printable import json_line
+from launcher.printable import json_line, stderr, stdout
 from launcher.settings.config import Settings, load, shipped_families
 from launcher.settings.family import FamilyFile
 from launcher.settings.setting_lines import line_of
-from launcher.terminal.options import stderr, stdout
 from proxy.contract.gguf import Header
 from proxy.contract.settings_file import BadSettings, read_toml, settings_faults
 

@@ -25,8 +25,9 @@ from launcher.cluster.settings import FrontOptions, RayOptions, load_cluster
 from launcher.control.ready_file import served_spaces
 from launcher.errors import ArgumentError, NotRunning
 from launcher.fleet.address import server_url
+from launcher.printable import stdout
 from launcher.settings.folders import runtime_base
-from launcher.terminal.options import EXIT_CODES, Demo, Tiny, settings_of, stdout
+from launcher.terminal.options import EXIT_CODES, Demo, Tiny, settings_of
 from launcher.terminal.signals import until_signal
 from proxy.contract.front import NODE_LIST
 

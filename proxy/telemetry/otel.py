@@ -18,7 +18,7 @@ from proxy.telemetry.requests import RequestRecord
 from proxy.telemetry.timing import Timing
 from proxy.telemetry.trace_context import TraceContext
 
-DISTRIBUTION = "trillama"
+_DISTRIBUTION = "trillama"
 CLOSE_S = 2.0  # for the last spans, when the process ends
 
 
@@ -28,12 +28,12 @@ class OtelTracer:
     def __init__(self, service: str) -> None:
         named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
         resource = Resource.create(
-            {"service.version": version(DISTRIBUTION), **({} if named else {SERVICE_NAME: service})}
+            {"service.version": version(_DISTRIBUTION), **({} if named else {SERVICE_NAME: service})}
         )
         # Not at the interpreter's exit, where a receiver that does not answer would hold the process for 30 s.
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self._tracer = self._provider.get_tracer(DISTRIBUTION)
+        self._tracer = self._provider.get_tracer(_DISTRIBUTION)
 
     def begin(self, method: str, route: str, given: TraceContext | None) -> "OtelSpan":
         return OtelSpan(self._tracer, method, route, given)
