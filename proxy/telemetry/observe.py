@@ -75,13 +75,13 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
     record = _recorded(request, status, seconds)
     metrics.REQUESTS.labels(record.route, status).inc()
     metrics.SECONDS.labels(record.route).observe(seconds)
-    listed = not _of_operators(request) and (request.path, request.method) != ("/", "GET")
-    if listed and REQUEST_LOG in request.app:
+    of_operators = _of_operators(request)
+    if REQUEST_LOG in request.app and not of_operators and (record.route, record.method) != ("/", "GET"):
         request.app[REQUEST_LOG].add(record)
     if span := request.get(_SPAN):
         span.end(record, request.get(TIMING))
     acts = request.path.startswith(OF_CONSOLE) and request.method != "GET"
-    level = logging.INFO if acts or not _of_operators(request) else logging.DEBUG
+    level = logging.INFO if acts or not of_operators else logging.DEBUG
     log.log(level, RequestLine(record, request.rel_url.raw_path))
 
 

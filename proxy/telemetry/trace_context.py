@@ -35,7 +35,9 @@ class TraceContext:
 
 def given_context(headers: CIMultiDictProxy[str]) -> TraceContext | None:
     """The trace that a request belongs to; None if it names none, or not as the specification says."""
-    given = headers.getall("traceparent", ())
+    if "traceparent" not in headers:
+        return None
+    given = headers.getall("traceparent")
     found = _PARENT.fullmatch(given[0].strip()) if len(given) == 1 else None
     if found is None or (found[1] == FIRST_VERSION and found[5]):
         return None
