@@ -53,7 +53,7 @@ function mostOf(state) {
   const [first] = state.clients;
   if (!state.sees_all) return "for operators";
   const total = state.clients.reduce((sum, one) => sum + one.tokens, 0);
-  return total ? `${short(first.client, 16)}, ${((first.tokens / total) * 100).toFixed(0)} %` : "nobody yet";
+  return total ? `${short(first.client, state.needs_key ? 9 : 15)}, ${((first.tokens / total) * 100).toFixed(0)} %` : "nobody yet";
 }
 
 /** A card; returns what updates it. */
