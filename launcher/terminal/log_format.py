@@ -6,6 +6,7 @@ from launcher.printable import stderr, stdout
 from proxy.contract.log_lines import JsonFormatter, LogFormat
 
 _OWN_HANDLERS = "huggingface_hub"  # it writes to stderr by handlers of its own
+_handler = logging.StreamHandler()  # without any, Python writes the words of warnings
 
 
 def use_log_format(wanted: LogFormat) -> None:
@@ -13,7 +14,10 @@ def use_log_format(wanted: LogFormat) -> None:
     as_json = wanted is LogFormat.JSON
     stdout.json_lines = stderr.json_lines = as_json
     logging.captureWarnings(as_json)
-    root, formatter = logging.getLogger(), JsonFormatter() if as_json else None
-    root.handlers = [logging.StreamHandler()] if as_json else []  # without any, Python writes the words of warnings
-    for handler in (*root.handlers, *logging.getLogger(_OWN_HANDLERS).handlers):
-        handler.setFormatter(formatter)
+    logging.getLogger().removeHandler(_handler)
+    if as_json:
+        logging.getLogger().addHandler(_handler)
+    others = logging.getLogger(_OWN_HANDLERS)
+    others.propagate = not as_json  # else each of its lines would be there twice
+    for handler in (_handler, *others.handlers):
+        handler.setFormatter(JsonFormatter() if as_json else None)
