@@ -20,7 +20,8 @@ from proxy.errors import DeadlineExceeded, ProxyError
 from proxy.faults import PoisonedInput
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
-from proxy.scheduling.entries import Caller, Timing
+from proxy.scheduling.entries import Caller
+from proxy.telemetry.timing import Timing
 from proxy.tokens.foreign_ids import Decode
 from proxy.types import (
     EmbedRequest,
@@ -127,8 +128,7 @@ class EmbedService:
             tokens=served.tokens,
             failed=served.failed,
             lengths=served.lengths,
-            wait_s=timing.wait_s,
-            compute_s=timing.compute_s,
+            timing=timing,
         )
 
     async def _served(
