@@ -78,7 +78,9 @@ async def _run(
             serving(settings, served, listener, stop=stop, accepting=accepting),
         ):
             host, port = listener.getsockname()[:2]
-            logging.getLogger("proxy").info("listening on %s port %d", host, port)
+            # The launcher says itself where it serves; this line would stand in the middle of its progress bars.
+            level = logging.INFO if listen_fd is None else logging.DEBUG
+            logging.getLogger("proxy").log(level, "listening on %s port %d", host, port)
             await stop.wait()
 
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
@@ -63,7 +64,8 @@ async def serving(
     finish, then the connections close.
     """
     name = "trillama-front" if isinstance(config, FrontSettings) else "trillama"
-    async with tracing(name, os.environ) as tracer, jobs.running_jobs(served.service.embed) as job_store:
+    running = jobs.running_jobs(served.service.embed, partial(_retry_after_s, served.service))
+    async with tracing(name, os.environ) as tracer, running as job_store:
         app = _application(config, served, job_store)
         if tracer:
             app[observe.TRACER] = tracer
@@ -110,6 +112,10 @@ async def _origins(config: ProxySettings | FrontSettings) -> Origins:
     )
 
 
+def _retry_after_s(service: EmbeddingService) -> int:
+    return service.load().retry_after_s
+
+
 def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs) -> web.Application:
     app = web.Application(
         middlewares=(observe.observe, middleware.answer_errors, admission.admit, middleware.check_key)
@@ -122,8 +128,9 @@ def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs
     app[middleware.ERROR_RENDERERS] = routes.RENDERERS_BY_PATH
     app[pages.SERVICE] = served.service
     app[routes.JOBS] = job_store
-    app[routes.BODY_MEMORY] = MemoryBudget(config.total_body_bytes)
-    app[routes.RESPONSE_MEMORY] = MemoryBudget(config.max_total_answer_bytes)
+    retry_after = partial(_retry_after_s, served.service)
+    app[routes.BODY_MEMORY] = MemoryBudget(config.total_body_bytes, retry_after)
+    app[routes.RESPONSE_MEMORY] = MemoryBudget(config.max_total_answer_bytes, retry_after)
     app[routes.BODY_LIMITS] = body.BodyLimits(
         max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, min_rate=MIN_RATE
     )

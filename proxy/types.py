@@ -1,6 +1,7 @@
 """The request and result that every dialect parses into and renders from, and the types of vectors and ids."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +19,8 @@ Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
 Ids = Sequence[int] | NDArray[np.int32]  # the token ids of one text, as the model gets them
 Input = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names
+FLOAT_BYTES = 4  # of a value of a Matrix
+MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 2, 60
 
 
 def client_of(key: str) -> str:
@@ -105,6 +108,12 @@ class ServiceLoad:
 
     queue_tokens: int
     tokens_per_s: float
+
+    @property
+    def retry_after_s(self) -> int:
+        """When what was refused for lack of memory may find room: about half of what waits is computed then."""
+        half_s = self.queue_tokens / 2 / self.tokens_per_s if self.tokens_per_s else 0.0
+        return math.ceil(min(MAX_RETRY_AFTER_S, max(MIN_RETRY_AFTER_S, half_s)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,7 @@ def list_(
     for sentence in cache.describe_damage(family):
         stderr.say(sentence)
     for reason in reasons:
-        stderr.say(f"what the hub offers is not known: {reason}")
+        stderr.say(f"only what is on this machine is listed, not what the hub offers: {reason}")
 
 
 @models_app.command("pull", epilog=MODELS_EPILOG)

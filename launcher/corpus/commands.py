@@ -20,9 +20,10 @@ from launcher.corpus.rows.sources import InputFormat, check_folder, given_files
 from launcher.corpus.session import RunRequest, ServerChoice, run_job, stopped
 from launcher.corpus.verification import verify_job
 from launcher.errors import ArgumentError, JobStopped
+from launcher.fleet.address import given_url
 from launcher.printable import json_line, stderr, stdout
 from launcher.terminal.given_texts import STDIN
-from launcher.terminal.options import ApiKey, ConfigFile, Demo, Tiny, Url, settings_of
+from launcher.terminal.options import ApiKey, ConfigFile, Demo, Port, Tiny, Url, settings_of
 from launcher.terminal.signals import until_second_signal, until_signal
 
 CORPUS_EPILOG = """
@@ -67,6 +68,7 @@ def corpus_run(
     demo: Demo = False,
     tiny: Tiny = False,
     url: Url = None,
+    port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
     """Embed every row of files.
@@ -87,11 +89,11 @@ def corpus_run(
     if STDIN in inputs:
         _check_standard_input(out, dry_run=dry_run)
     files = given_files(inputs, from_, columns, out)
-    server = _server(config, demo, tiny, url, api_key)
+    server = _server(config, demo, tiny, given_url(url, port), api_key)
     if dry_run:
         asyncio.run(until_signal(show_estimate(server, files, options, stdout)))
         return
-    plan = GivenJob(folder=out, files=files, options=options, url=url).plan
+    plan = GivenJob(folder=out, files=files, options=options, url=server.url).plan
     display = JobDisplay(stderr, json)
     _run(
         server,
@@ -116,10 +118,12 @@ def corpus_resume(
     demo: Demo = False,
     tiny: Tiny = False,
     url: Url = None,
+    port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
     """Continue a job that was stopped or killed. Only what is not done is computed."""
-    _again(folder, _server(config, demo, tiny, url, api_key), JobDisplay(stderr, json), concurrency, dedupe=dedupe)
+    server = _server(config, demo, tiny, given_url(url, port), api_key)
+    _again(folder, server, JobDisplay(stderr, json), concurrency, dedupe=dedupe)
 
 
 @corpus_app.command("errors", epilog=CORPUS_EPILOG)
@@ -132,11 +136,13 @@ def corpus_errors(
     demo: Demo = False,
     tiny: Tiny = False,
     url: Url = None,
+    port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
     """Show the rows without a vector, or retry them. A JSON object each."""
     if retry:
-        _again(folder, _server(config, demo, tiny, url, api_key), JobDisplay(stderr, json), concurrency, retry=True)
+        server = _server(config, demo, tiny, given_url(url, port), api_key)
+        _again(folder, server, JobDisplay(stderr, json), concurrency, retry=True)
         return
     plan = read_plan(folder)
     for line in error_lines(folder / ERRORS_FOLDER, done_parts(folder, plan)):
@@ -165,6 +171,7 @@ def corpus_verify(
     demo: Demo = False,
     tiny: Tiny = False,
     url: Url = None,
+    port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
     """Check a job's output.
@@ -173,7 +180,7 @@ def corpus_verify(
     the exit code is 1.
     """
     plan = read_plan(folder)
-    server = _at_plans_url(_server(config, demo, tiny, url, api_key), plan.url)
+    server = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
     found = asyncio.run(until_signal(verify_job(folder, plan, server, sample)))
     if found is None:
         raise typer.Exit(130)

@@ -32,7 +32,7 @@ async def served(
     if await probes.backends_ready(at) is not None:
         return await use(at)
     if url is not None:
-        raise NotRunning(f"no trillama answers at {at}: start it with `trillama serve`, or leave out --url")
+        raise NotRunning(f"{at} {await probes.why_unready(at)}; without --url and --port a server is started")
     return await _started(settings, task, use, Display(err))
 
 

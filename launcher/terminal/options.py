@@ -27,6 +27,7 @@ Tiny = Annotated[
     bool, typer.Option("--tiny", help="With --demo: made-up models, which know shared words only. No download.")
 ]
 Url = Annotated[str | None, typer.Option(help="The running server to ask [default: the config's].")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="The running server on that port of this machine.")]
 ApiKey = Annotated[
     str | None,
     typer.Option(

@@ -28,7 +28,7 @@ from proxy.models.admission import estimate
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
 from proxy.telemetry.observe import TIMING, USAGE, Handler
 from proxy.telemetry.requests import UsageRecord
-from proxy.types import EmbedRequest, EmbedResult
+from proxy.types import FLOAT_BYTES, EmbedRequest, EmbedResult
 from proxy.wire import json_body
 from proxy.wire.dialect import Dialect, ErrorRenderer, Parse, ParsedRequest
 
@@ -37,7 +37,6 @@ JOBS = web.AppKey("jobs", Jobs)
 BODY_MEMORY = web.AppKey("body_memory", MemoryBudget)
 RESPONSE_MEMORY = web.AppKey("response_memory", MemoryBudget)
 BODY_LIMITS = web.AppKey("body_limits", body.BodyLimits)
-FLOAT_BYTES = 4
 
 
 def embed_handler(parse: Parse) -> Handler:
