@@ -16,6 +16,7 @@ from launcher.cluster.director import Director, NodeWish
 from launcher.cluster.haproxy import fronts_configuration, haproxy_program
 from launcher.cluster.ray_start import (
     NodeCommand,
+    RayAccess,
     RayPlace,
     head_command,
     head_environment,
@@ -108,7 +109,7 @@ async def _head(cluster: Cluster, options: HeadOptions, out: Terminal) -> None:
             address, port = listener.getsockname()[:2]
             url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
             controls = [one.control for one in fronts]
-            wish = NodeWish(spaces=front.spaces, urls=options.urls)
+            wish = NodeWish(front.spaces, options.urls, _ray_access(cluster, options))
             director = Director(state / "state.json", folder, url, wish, controls)
             director.programs = [
                 *(_ray_programs(cluster, options, folder, state) if options.token else ()),
@@ -123,6 +124,13 @@ async def _head(cluster: Cluster, options: HeadOptions, out: Terminal) -> None:
                 await ended.wait()
                 for task in keeping:
                     task.cancel()
+
+
+def _ray_access(cluster: Cluster, options: HeadOptions) -> RayAccess | None:
+    if options.token is None:
+        return None
+    ray = cluster.config.ray
+    return RayAccess(address=f"{ray.address}:{ray.port}", token=options.token.absolute())
 
 
 async def _kept(program: KeptProgram) -> None:
