@@ -29,7 +29,7 @@ from proxy.bulk.runner import RetryPolicy
 
 NAMESPACE = "trillama-corpus"
 GONE_S = 30.0  # a node that does not serve for so long gives its host's parts to others
-_ROUND_S = 0.5
+_ROUND_S = 1.0
 
 
 async def run_on_hosts(
@@ -127,7 +127,7 @@ class HostWorkers:
             except RayError as lost:
                 if isinstance(lost, RayTaskError) and not isinstance(lost.cause, RayError):
                     raise lost.cause from lost  # a fault of ours
-                await self._give_up(host, _line(lost))
+                await self._give_up(host, f"its worker was lost ({type(lost).__name__})")
                 continue
             if error:
                 raise type(error)(f"{host}: {error}")
@@ -178,11 +178,6 @@ class HostWorkers:
         one = self._running.pop(host)
         ray.kill(one.actor)
         await self.board.leave.remote(one.name)
-
-
-def _line(error: RayError) -> str:
-    """What Ray says, which else fills a page."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 async def _serving_nodes() -> dict[str, str] | None:
