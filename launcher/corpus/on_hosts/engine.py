@@ -33,7 +33,7 @@ def chosen_engine(engine: Engine, server: ServerChoice, format_: OutputFormat) -
         return server, None
     ray_start.check_installed()
     if format_ is OutputFormat.NPY:
-        raise ArgumentError("--engine ray writes a file per part: give --format parquet or jsonl, as .npy is one file")
+        raise ArgumentError("--engine ray writes a file per part: give another --format, as a .npy is one file")
     view = asyncio.run(ask_cluster(runtime_base(), "GET", "/status"))
     if view.access is None:
         raise ArgumentError(

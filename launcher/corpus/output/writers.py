@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.corpus.output.jsonl_parts import JsonlParts
+from launcher.corpus.output.lance_parts import LanceParts
 from launcher.corpus.output.npy_file import NpyFile
 from launcher.corpus.output.parquet_parts import ParquetParts
+from launcher.corpus.output.part_table import PartTable
 from launcher.corpus.output.stored import OutputFormat, PartWriter
 from launcher.corpus.plan import CorpusPlan
 from launcher.corpus.rows.parquet import plain_types
@@ -25,14 +27,19 @@ def writer_of(folder: Path, plan: CorpusPlan) -> PartWriter:
         case OutputFormat.JSONL:
             return JsonlParts(folder=folder, vector_type=options.dtype, width=width)
         case OutputFormat.PARQUET:
-            return ParquetParts(
-                folder=folder,
-                id_column=plan.inputs[0].columns.id,
-                types=_types(plan),
-                vector_type=options.dtype,
-                width=width,
-                metadata=_metadata(plan),
-            )
+            return ParquetParts(folder=folder, table=_table(plan))
+        case OutputFormat.LANCE:
+            return LanceParts(folder=folder, table=_table(plan))
+
+
+def _table(plan: CorpusPlan) -> PartTable:
+    return PartTable(
+        id_column=plan.inputs[0].columns.id,
+        types=_types(plan),
+        vector_type=plan.options.dtype,
+        width=plan.width,
+        metadata=_metadata(plan),
+    )
 
 
 def _types(plan: CorpusPlan) -> "Mapping[str, pa.DataType]":
