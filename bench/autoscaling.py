@@ -22,7 +22,7 @@ def main() -> None:
         token, ports = str(cluster.folder / "token"), str(port + 256)
         where = ("--token-file", token, "--address", HOSTS[1], "--first-port", ports)
         start(cluster, HOSTS[1], "join", f"127.0.0.1:{port}", *where, *STUB_ARGUMENTS)
-        cluster.until(lambda: len(cluster.status().get("hosts", ())) == len(HOSTS), "the second host has joined")
+        cluster.until(lambda: cluster.status().get("hosts") == list(HOSTS), "the second host has joined")
         assert len(cluster.nodes()) == 1
         asyncio.run(until_nodes(cluster, 2, *MANY))
         asyncio.run(until_nodes(cluster, 1, *FEW))
