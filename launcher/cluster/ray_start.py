@@ -7,6 +7,7 @@ import secrets
 import socket
 import stat
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ TOKEN_NAME = "cluster-token"  # noqa: S105 # the file's name
 NODE_VARIABLE = "TRILLAMA_CLUSTER_NODE"  # how this host starts its node: written by `join`, read in Ray's processes
 INSTALL = "pip install 'trillama[cluster]'  (in a checkout: make .venv-cluster/installed)"
 RECONNECT_S = 3600  # how long hosts keep their nodes running while the head is away
+_FIRST_OF_STARTS, _STARTS, _START_S = 9, 18, 2.0  # of the ports below: one for each start, by the time in seconds
 _FIRST_WORKER = 28  # of the ports below
 
 
@@ -65,11 +67,18 @@ def check_installed() -> None:
         raise LauncherError(f"`trillama cluster` needs Ray, which is not installed: {INSTALL}")
 
 
-def ports(first: int) -> dict[str, int]:
-    """The port of each of Ray's listeners, by its option of `ray start`. All are below `first` + RAY_PORTS."""
-    names = ("object-manager", "node-manager", "metrics-export", "runtime-env-agent")
-    numbered = {f"--{name}-port": first + number for number, name in enumerate(names, 1)}
-    return numbered | {
+def ports(first: int, start_at: float) -> dict[str, int]:
+    """The port of each of Ray's listeners, by its option of `ray start`. All are below `first` + RAY_PORTS.
+
+    Each start has another node manager's port than the starts of the last 36 s. Ray's head counts a killed host as
+    alive for up to 20 s, and tells it to end processes that it does not know; the port alone decides who is told.
+    `start_at` is the time of the start in seconds.
+    """
+    return {
+        "--object-manager-port": first + 1,
+        "--node-manager-port": first + _FIRST_OF_STARTS + int(start_at / _START_S) % _STARTS,
+        "--metrics-export-port": first + 3,
+        "--runtime-env-agent-port": first + 4,
         "--dashboard-agent-listen-port": first + 5,
         "--dashboard-agent-grpc-port": first + 6,
         "--min-worker-port": first + _FIRST_WORKER,
@@ -99,7 +108,7 @@ def _command(place: RayPlace, resources: Mapping[str, int]) -> tuple[str, ...]:
         f"--object-store-memory={place.object_store_bytes}",
         # Nothing of ours asks for processors, and a node has all GPUs of its host.
         *("--num-cpus=1", "--num-gpus=0", f"--resources={json.dumps(offered)}", "--include-log-monitor=false"),
-        *(f"{option}={port}" for option, port in ports(place.first_port).items()),
+        *(f"{option}={port}" for option, port in ports(place.first_port, time.time()).items()),
     )
 
 

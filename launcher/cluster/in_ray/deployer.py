@@ -50,9 +50,9 @@ def deploy(file: Path, folder: Path) -> None:
 
 
 def _hosts() -> tuple[str, ...]:
-    """The addresses of the hosts that can have a node."""
+    """The addresses of the hosts that can have a node. Ray lists a host twice until it misses the Ray killed there."""
     alive = [one for one in ray.nodes() if one["Alive"] and NODE_RESOURCE in one["Resources"]]
-    return tuple(sorted(str(one["NodeManagerAddress"]) for one in alive))
+    return tuple(sorted({str(one["NodeManagerAddress"]) for one in alive}))
 
 
 def _seen(hosts: tuple[str, ...], reports: HostReports) -> Seen:

@@ -59,9 +59,15 @@ def test_a_host_without_the_token_says_where_to_get_it(tmp_path: Path) -> None:
 
 
 def test_rays_ports_are_all_different_and_in_their_range() -> None:
-    numbered = list(ray_start.ports(6379).values())
-    assert len(set(numbered)) == len(numbered)
-    assert 6379 < min(numbered) < max(numbered) < 6379 + RAY_PORTS
+    for start_at in range(60):
+        numbered = list(ray_start.ports(6379, start_at).values())
+        assert len(set(numbered)) == len(numbered)
+        assert 6379 < min(numbered) < max(numbered) < 6379 + RAY_PORTS
+
+
+def test_what_rays_head_means_for_a_killed_host_does_not_reach_the_next_start_there() -> None:
+    killed = ray_start.ports(6379, 1000.0)["--node-manager-port"]
+    assert all(ray_start.ports(6379, 1000.0 + after)["--node-manager-port"] != killed for after in range(2, 35))
 
 
 def test_the_environment_asks_for_the_token_and_hides_the_users_own_settings(
