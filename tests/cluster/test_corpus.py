@@ -1,6 +1,7 @@
 """A corpus job that is spread over the hosts: killed wherever it can be, it makes the files of a job without Ray."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,11 @@ SHAPE = ("--part-rows", "128", "--dimensions", "64")
 
 
 def started(cluster: LocalCluster, *arguments: str) -> subprocess.Popen[bytes]:
-    argv = (*TRILLAMA, "corpus", *arguments, "--json")
-    return subprocess.Popen(argv, env=environment(cluster.folder, "head"), stdout=subprocess.PIPE)
+    argv = (sys.executable, "-P", *TRILLAMA[1:], "corpus", *arguments, "--json")
+    where = cluster.folder / "here"  # with a file that the workers must not import
+    where.mkdir(exist_ok=True)
+    (where / "proxy.py").write_text("raise ImportError", encoding="utf-8")
+    return subprocess.Popen(argv, env=environment(cluster.folder, "head"), stdout=subprocess.PIPE, cwd=where)
 
 
 def until(job: subprocess.Popen[bytes], condition: Callable[[dict[str, int]], bool]) -> None:

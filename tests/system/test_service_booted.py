@@ -78,7 +78,9 @@ async def a_leashed_child_runs_in_the_sandbox(inside: Booted) -> None:
     confined = [f"--property={line}" for line in lines if line.startswith(("SystemCall", "NoNewPrivileges", "Capab"))]
     assert len(confined) >= 5
     command = (PYTHON, *leashed(("echo", "it runs"))[1:])
-    assert await inside.run("systemd-run", "--quiet", "--wait", "--pipe", *confined, *command) == (0, "it runs\n")
+    code, printed = await inside.run("systemd-run", "--property=StandardOutput=file:/run/said", *confined, *command)
+    assert code == 0, printed
+    await inside.until("cat", "/run/said", text="it runs")
 
 
 async def uninstalled(inside: Booted) -> None:

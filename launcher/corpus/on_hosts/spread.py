@@ -6,9 +6,9 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, redirect_stdout
+from contextlib import asynccontextmanager, chdir, redirect_stdout
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
 
 import aiohttp
 import ray
@@ -59,12 +59,17 @@ async def run_on_hosts(
 async def _connected(access: RayAccess) -> AsyncIterator[None]:
     """Connected to Ray for the block, which hides what Ray prints on standard output."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: ASYNC230, PTH123 # it never blocks
-        connect = partial(ray.init, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
-        await asyncio.to_thread(connect, access.address)  # in a thread Ray leaves our handlers of signals alone
+        await asyncio.to_thread(_connect, access.address)  # in a thread Ray leaves our handlers of signals alone
         try:
             yield
         finally:
             await asyncio.to_thread(ray.shutdown)
+
+
+def _connect(address: str) -> None:
+    # The workers import from the folder that we are in now, before anything else: it must not be the user's.
+    with chdir(Path(__file__).parents[3]):
+        ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
 
 
 @dataclass(slots=True)
