@@ -34,12 +34,12 @@ async def until_nodes(cluster: LocalCluster, count: int, clients: int, texts: li
     async with asyncio.TaskGroup() as tasks:
         for _ in range(clients):
             tasks.create_task(client(cluster.url, texts, load, stop))
-        took = await asyncio.to_thread(cluster.until, lambda: serving(cluster) == count, f"{count} nodes serve")
+        took = await asyncio.to_thread(cluster.until, lambda: serving_nodes(cluster) == count, f"{count} nodes serve")
         stop.set()
     print(f"{count} nodes after {took:.0f} s; {len(load.lost)} of {load.answered} requests lost")
 
 
-def serving(cluster: LocalCluster) -> int:
+def serving_nodes(cluster: LocalCluster) -> int:
     return sum(not one["reason"] for one in cluster.nodes().values())
 
 

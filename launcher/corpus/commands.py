@@ -12,7 +12,7 @@ import typer
 from launcher.corpus.display import JobDisplay
 from launcher.corpus.estimate import show_estimate
 from launcher.corpus.job import ERRORS_FOLDER, JobState, done_parts, job_state
-from launcher.corpus.on_hosts.engine import Engine, EngineChoice, chosen_engine
+from launcher.corpus.on_hosts.engine import EngineChoice, PartsEngine, parts_runner
 from launcher.corpus.output.error_rows import error_lines
 from launcher.corpus.output.stored import OutputFormat, VectorType
 from launcher.corpus.plan import PLAN, CorpusPlan, GivenJob, JobOptions, read_plan, resumed
@@ -62,7 +62,7 @@ def corpus_run(
     ] = None,
     concurrency: Concurrency = 16,
     dedupe: Dedupe = False,
-    engine: EngineChoice = Engine.HTTP,
+    engine: EngineChoice = PartsEngine.HTTP,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many rows, tokens, hours, GiB.")] = False,
     json: Json = False,
     config: ConfigFile = None,
@@ -89,7 +89,7 @@ def corpus_run(
     if STDIN in inputs:
         _check_standard_input(out, dry_run=dry_run)
     files = given_files(inputs, from_, columns, out)
-    server, run_parts = chosen_engine(engine, _server(config, demo, tiny, url, api_key), format)
+    server, run_parts = parts_runner(engine, _server(config, demo, tiny, url, api_key), format)
     if dry_run:
         asyncio.run(until_signal(show_estimate(server, files, options, stdout)))
         return
@@ -117,7 +117,7 @@ def corpus_resume(
     folder: Folder,
     concurrency: Concurrency = 16,
     dedupe: Dedupe = False,
-    engine: EngineChoice = Engine.HTTP,
+    engine: EngineChoice = PartsEngine.HTTP,
     json: Json = False,
     config: ConfigFile = None,
     demo: Demo = False,
@@ -128,7 +128,7 @@ def corpus_resume(
     """Continue a job that was stopped or killed. Only what is not done is computed."""
     plan = read_plan(folder)
     given = _at_plans_url(_server(config, demo, tiny, url, api_key), plan.url)
-    server, run_parts = chosen_engine(engine, given, plan.options.format)
+    server, run_parts = parts_runner(engine, given, plan.options.format)
     _run(server, replace(_again(folder, plan, json, concurrency), dedupe=dedupe, run_parts=run_parts))
 
 

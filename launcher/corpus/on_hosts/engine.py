@@ -17,19 +17,21 @@ from launcher.errors import ArgumentError
 from launcher.settings.folders import runtime_base
 
 
-class Engine(StrEnum):
+class PartsEngine(StrEnum):
     HTTP = "http"
     RAY = "ray"
 
 
 EngineChoice = Annotated[
-    Engine, typer.Option(help="ray: read and write on the hosts of the cluster whose head runs here.")
+    PartsEngine, typer.Option(help="ray: read and write on the hosts of the cluster whose head runs here.")
 ]
 
 
-def chosen_engine(engine: Engine, server: ServerChoice, format_: OutputFormat) -> tuple[ServerChoice, RunParts | None]:
+def parts_runner(
+    engine: PartsEngine, server: ServerChoice, format_: OutputFormat
+) -> tuple[ServerChoice, RunParts | None]:
     """The server to ask and what runs the parts; None: this command. Raises LauncherError."""
-    if engine is Engine.HTTP:
+    if engine is PartsEngine.HTTP:
         return server, None
     ray_start.check_installed()
     if format_ is OutputFormat.NPY:

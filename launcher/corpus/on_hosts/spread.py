@@ -27,7 +27,7 @@ from launcher.errors import JobStopped, LauncherError
 from launcher.settings.folders import runtime_base
 from proxy.bulk.runner import RetryPolicy
 
-NAMESPACE = "trillama-corpus"
+_NAMESPACE = "trillama-corpus"
 GONE_S = 30.0  # a node that does not serve for so long gives its host's parts to others
 _ROUND_S = 1.0
 
@@ -69,7 +69,7 @@ async def _connected(access: RayAccess) -> AsyncIterator[None]:
 def _connect(address: str) -> None:
     # The workers import from the folder that we are in now, before anything else: it must not be the user's.
     with chdir(Path(__file__).parents[3]):
-        ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
+        ray.init(address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from launcher.corpus.output.part_table import ID, VECTOR, PartTable
+from launcher.corpus.output.part_table import ID_COLUMN, VECTOR_COLUMN, PartTable
 from launcher.corpus.output.stored import FinishedPart, OutputFormat, StoredPart, part_ledger
 from launcher.corpus.rows.with_pyarrow import pyarrow
 from launcher.errors import ArgumentError, CorpusError
@@ -55,7 +55,9 @@ class LanceParts:
 
         try:
             facts = orjson.loads(self.ledger.path(rows).read_bytes())
-            content = LanceFileReader(str(self._data_file(facts)), columns=[ID, VECTOR]).read_all().to_table()
+            content = (
+                LanceFileReader(str(self._data_file(facts)), columns=[ID_COLUMN, VECTOR_COLUMN]).read_all().to_table()
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{self.ledger.path(rows)} or its data is damaged: {error}") from error
         return self.table.read(content)

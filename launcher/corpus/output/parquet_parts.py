@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from launcher.corpus.output.part_table import ID, VECTOR, PartTable
+from launcher.corpus.output.part_table import ID_COLUMN, VECTOR_COLUMN, PartTable
 from launcher.corpus.output.stored import FinishedPart, OutputFormat, StoredPart, part_ledger
 from launcher.corpus.rows.with_pyarrow import pyarrow
 from launcher.errors import CorpusError
@@ -34,7 +34,7 @@ class ParquetParts:
         path = self.ledger.path(rows)
         try:
             with parquet.ParquetFile(path, pre_buffer=False) as file:
-                return self.table.read(file.read([ID, VECTOR], use_threads=False))
+                return self.table.read(file.read([ID_COLUMN, VECTOR_COLUMN], use_threads=False))
         except (ArrowException, OSError) as error:
             raise CorpusError(f"{path} is damaged: {error}") from error
 
@@ -46,7 +46,7 @@ def _write(table: "pa.Table", file: BinaryIO) -> None:
     """One row group. Vectors are noise, so neither dictionaries nor compression nor statistics would gain anything."""
     from pyarrow import parquet  # noqa: PLC0415 # an extra
 
-    others = [name for name in table.column_names if name != VECTOR]
+    others = [name for name in table.column_names if name != VECTOR_COLUMN]
     parquet.write_table(
         table,
         file,

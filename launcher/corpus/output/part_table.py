@@ -12,7 +12,7 @@ from launcher.corpus.rows.records import CellValue
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ID, VECTOR = "id", "vector"
+ID_COLUMN, VECTOR_COLUMN = "id", "vector"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +30,8 @@ class PartTable:
         import pyarrow as pa  # noqa: PLC0415 # an extra
 
         columns = {
-            ID: self._values(part.ids, self.id_column),
-            VECTOR: _vectors(part.vectors, list(part.errors)),
+            ID_COLUMN: self._values(part.ids, self.id_column),
+            VECTOR_COLUMN: _vectors(part.vectors, list(part.errors)),
             **{name: self._values(values, name) for name, values in part.kept.items()},
         }
         metadata = {f"trillama.{name}": value for name, value in self.metadata.items()}
@@ -39,12 +39,12 @@ class PartTable:
 
     def read(self, table: "pa.Table") -> StoredPart:
         """What is in a table that has at least the ids and the vectors, which may be changed."""
-        vectors = cast("pa.FixedSizeListArray[pa.DataType, int]", table.column(VECTOR).combine_chunks())
+        vectors = cast("pa.FixedSizeListArray[pa.DataType, int]", table.column(VECTOR_COLUMN).combine_chunks())
         flat = vectors.values.to_numpy(zero_copy_only=False)
         if flat.dtype != self.vector_type.numpy:  # integers become floats where a row has no vector
             flat = np.nan_to_num(flat).astype(self.vector_type.numpy)
         own = np.require(flat, requirements="W")  # pyarrow's may not be written to
-        return StoredPart(table.column(ID).to_pylist(), own.reshape(len(vectors), self.width))
+        return StoredPart(table.column(ID_COLUMN).to_pylist(), own.reshape(len(vectors), self.width))
 
     def _values(self, values: Sequence[CellValue], column: str | None) -> "pa.Array[pa.Scalar[pa.DataType]]":
         import pyarrow as pa  # noqa: PLC0415 # an extra
