@@ -32,9 +32,7 @@ _INPUT_NAMES = ("input", "content", "texts", "messages")
 OutputType = Literal["float", "binary", "ubinary"]
 MAX_INSTRUCTION = 2048  # characters; each text of a request gets it
 
-InstructionField = Annotated[
-    str, Field(max_length=MAX_INSTRUCTION), WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/Instruction"}]})
-]
+_INSTRUCTION = {"maxLength": MAX_INSTRUCTION, "allOf": [{"$ref": "#/components/schemas/Instruction"}]}
 
 
 class EmbeddingsBody(Wire):
@@ -57,7 +55,7 @@ class EmbeddingsBody(Wire):
         description="What the vectors are for: it chooses the model and the prefix.",
     )
     prompt_name: TaskName | None = Field(None, description="`query` or `passage`, beside a bare `task`.")
-    instruction: InstructionField | None = Field(
+    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION), WithJsonSchema(_INSTRUCTION)] | None = Field(
         None,
         description="What the texts are embedded for, in words, in place of the task's own: for tasks whose prefix has "
         "an instruction, such as Qwen3-Embedding's queries.",

@@ -154,12 +154,13 @@ def _names(served: ServedFacts) -> dict[str, object]:
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
         **media_schemas(served=served.images),
-        "Instruction": INSTRUCTION if any(route.instruction for route in served.table.tasks.values()) else {"not": {}},
+        "Instruction": {"type": "string"}
+        if any(route.instruction for route in served.table.tasks.values())
+        else {"not": {}},
         "TokenId": TOKEN_IDS[served.token_ids],
     }
 
 
-INSTRUCTION = {"type": "string", "maxLength": jina.MAX_INSTRUCTION}
 MODEL_NAMES = "The model, with or without a task. Also accepted: the names that the settings map to it."
 
 
