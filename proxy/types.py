@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from proxy.errors import ProxyError
 from proxy.faults import Invalid, invalid
+from proxy.telemetry.timing import Timing
+from proxy.telemetry.trace_context import TraceContext
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
@@ -84,7 +86,7 @@ class EmbedRequest:
     none is given; None leaves it to the server. `partial`: an input that fails does not fail the others. `late`: the
     inputs are the chunks of one document. `multivector`: a vector for each token. `client` stands for the API key;
     the caller waits for `timeout_s`. `bulk`: it is in no hurry, however small it is. `request_id` is the one of the
-    log and the answer's headers.
+    log and the answer's headers, `trace` the trace that it is part of.
     """
 
     inputs: Sequence[Input]
@@ -105,6 +107,7 @@ class EmbedRequest:
     timeout_s: float | None = None
     bulk: bool = False
     request_id: str = ""
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +205,7 @@ class EmbedResult:
 
     The inputs in `failed`, by index, have an error instead of a row. Multi-vectors have a row for each token, and
     `lengths` says how many of the rows each input has. `image_tokens` are those of the tokens that stand for tiles of
-    images; None if no input is an image. `wait_s` is until the first text was sent to an engine,
-    `compute_s` from then to the last vector; both are 0 where the cache had them all.
+    images; None if no input is an image. `timing` is empty where the cache had them all, and in a Front.
     """
 
     model: str
@@ -215,8 +217,7 @@ class EmbedResult:
     failed: Mapping[int, ProxyError] = field(default_factory=dict)
     lengths: tuple[int, ...] | None = None
     image_tokens: int | None = None
-    wait_s: float = 0.0
-    compute_s: float = 0.0
+    timing: Timing = field(default_factory=Timing, compare=False)
 
     @property
     def inputs(self) -> int:

@@ -23,23 +23,12 @@ from launcher.doctor import report
 from launcher.errors import ArgumentError, ConfigError
 from launcher.fleet.address import given_url
 from launcher.measure import bench_cli, compare_cli, tune_cli
+from launcher.printable import stderr, stdout
 from launcher.settings.config import read_file
 from launcher.settings.file_kind import FileKind, mistaken_file
 from launcher.terminal.command_group import CommandGroup
 from launcher.terminal.given_texts import given_texts
-from launcher.terminal.options import (
-    EXIT_CODES,
-    ApiKey,
-    ConfigFile,
-    Demo,
-    Images,
-    Port,
-    Tiny,
-    Url,
-    settings_of,
-    stderr,
-    stdout,
-)
+from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Images, Port, Tiny, Url, settings_of
 from launcher.terminal.signals import until_signal
 
 app = typer.Typer(

@@ -22,12 +22,11 @@ from launcher.planning.candidates import PlanRequest
 from launcher.planning.memory import ENCODERS
 from launcher.planning.request import request_of
 from launcher.planning.sizing import fix_length, room_of
-from launcher.printable import json_line
+from launcher.printable import json_line, stderr, stdout
 from launcher.settings.config import Settings, load, read_file, shipped_families
 from launcher.settings.family import FamilyFile
 from launcher.settings.file_kind import FileKind, mistaken_file
 from launcher.settings.setting_lines import line_of
-from launcher.terminal.options import stderr, stdout
 from proxy.contract.gguf import Header
 from proxy.contract.settings_file import settings_faults
 

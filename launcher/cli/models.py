@@ -19,11 +19,11 @@ from launcher.models import inventory, pull, sources
 from launcher.models.inventory import InventoryRow
 from launcher.models.verification import check_files
 from launcher.multivector import projector
-from launcher.printable import json_line
+from launcher.printable import json_line, stderr, stdout
 from launcher.settings.config import Settings, load
 from launcher.settings.folders import hub_cache
 from launcher.settings.models import ModelSettings
-from launcher.terminal.options import ConfigFile, stderr, stdout
+from launcher.terminal.options import ConfigFile
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 

@@ -20,10 +20,10 @@ from launcher.control.client import Running, find_running
 from launcher.control.status import BackendView, View
 from launcher.errors import ArgumentError, NotRunning
 from launcher.fleet.address import Target, target
+from launcher.printable import stderr, stdout
 from launcher.settings.config import Settings, load
 from launcher.settings.folders import log_dir, runtime_base
 from launcher.supervision.backend import BackendState
-from launcher.terminal.options import stderr, stdout
 from launcher.terminal.signals import until_signal
 from proxy.contract.log_follower import Follower
 

@@ -23,9 +23,10 @@ from launcher.cluster.ray_start import NodeCommand, RayPlace
 from launcher.cluster.settings import FrontOptions, RayOptions, load_cluster
 from launcher.control.ready_file import served_spaces
 from launcher.errors import ArgumentError, NotRunning
+from launcher.printable import stdout
 from launcher.settings.folders import runtime_base
 from launcher.supervision.probes import why_unready
-from launcher.terminal.options import EXIT_CODES, Demo, Tiny, settings_of, stdout
+from launcher.terminal.options import EXIT_CODES, Demo, Tiny, settings_of
 from launcher.terminal.signals import until_signal
 
 _REFRESH_S = 1.0

@@ -33,6 +33,7 @@ from launcher.settings.folders import runtime_base, state_dir
 from launcher.supervision import probes
 from launcher.supervision.kept import KeptProgram
 from launcher.systemd import notify
+from launcher.terminal.log_format import use_log_format
 from launcher.terminal.signals import until_signal
 from proxy.contract.front import FrontSettings
 
@@ -70,6 +71,7 @@ class _FrontPlace:
 
 async def run_head(cluster: Cluster, options: HeadOptions, out: Terminal) -> None:
     """Run the head until SIGINT or SIGTERM. Raises LauncherError."""
+    use_log_format(cluster.config.proxy.log_format)
     if not _alone(cluster, options):
         haproxy_program()  # missing: say so before anything runs
     try:

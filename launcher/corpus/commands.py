@@ -21,9 +21,9 @@ from launcher.corpus.session import RunRequest, ServerChoice, run_job, stopped
 from launcher.corpus.verification import verify_job
 from launcher.errors import ArgumentError, JobStopped
 from launcher.fleet.address import given_url
-from launcher.printable import json_line
+from launcher.printable import json_line, stderr, stdout
 from launcher.terminal.given_texts import STDIN
-from launcher.terminal.options import ApiKey, ConfigFile, Demo, Port, Tiny, Url, settings_of, stderr, stdout
+from launcher.terminal.options import ApiKey, ConfigFile, Demo, Port, Tiny, Url, settings_of
 from launcher.terminal.signals import until_second_signal, until_signal
 
 CORPUS_EPILOG = """

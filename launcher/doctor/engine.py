@@ -67,7 +67,8 @@ def _gain(engine: Engine, here: frozenset[str]) -> str | None:
 async def images(machine: Machine) -> Finding:
     """Whether images are on, and whether this engine can serve them."""
     if not machine.settings.host.models.images:
-        return ok("off; `images = true` under [models] turns them on")
+        takes_images = machine.settings.family.weights.mmproj is not None
+        return ok("off; `images = true` under [models] turns them on" if takes_images else "none: it takes texts only")
     try:
         requirements.check_images(machine.settings, machine.engine)
     except EngineError as error:

@@ -13,8 +13,9 @@ from launcher.fleet.address import given_url
 from launcher.fleet.temporary import authorization, served
 from launcher.measure import bench as benching
 from launcher.measure.bench import Cell, Findings, Load
+from launcher.printable import stderr, stdout
 from launcher.settings.config import Settings
-from launcher.terminal.options import ApiKey, ConfigFile, Demo, Port, Tiny, Url, settings_of, stderr, stdout
+from launcher.terminal.options import ApiKey, ConfigFile, Demo, Port, Tiny, Url, settings_of
 from launcher.terminal.signals import until_signal
 
 BENCH_EPILOG = """

@@ -24,7 +24,8 @@ from proxy.faults import invalid
 from proxy.images.loading import ImageLoader
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
-from proxy.scheduling.entries import Caller, Timing
+from proxy.scheduling.entries import Caller
+from proxy.telemetry.timing import Timing
 from proxy.tokens.foreign_ids import Decode
 from proxy.types import (
     EmbedRequest,
@@ -130,8 +131,7 @@ class EmbedService:
             failed=served.failed,
             lengths=served.lengths,
             image_tokens=served.image_tokens,
-            wait_s=timing.wait_s,
-            compute_s=timing.compute_s,
+            timing=timing,
         )
 
     async def count_tokens(self, request: EmbedRequest) -> int:

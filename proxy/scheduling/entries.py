@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from proxy.errors import ProxyError
+from proxy.telemetry.timing import Timing
 from proxy.types import Matrix, Vector
 
 
@@ -26,34 +27,6 @@ class TokenizedText(NamedTuple):
     exclusive: bool = False
     quiet_s: float | None = None
     image_tokens: int = 0
-
-
-@dataclass(slots=True)
-class Timing:
-    """When the first text of a request came into a queue, when the first was sent, and when the last was done.
-
-    In the loop's time. What was answered from the cache was never in a queue.
-    """
-
-    arrived: float = math.inf
-    sent: float = math.inf
-    done: float = -math.inf
-
-    def note(self, arrived: float, sent: float | None, done: float) -> None:
-        """One queue is done with its part; `sent` is None for texts that were in flight for others already."""
-        self.arrived = min(self.arrived, arrived)
-        self.sent = min(self.sent, arrived if sent is None else sent)
-        self.done = max(self.done, done)
-
-    @property
-    def wait_s(self) -> float:
-        """How long no text of the request had been sent."""
-        return max(0.0, self.sent - self.arrived) if self.done > self.arrived else 0.0
-
-    @property
-    def compute_s(self) -> float:
-        """How long from the first text that was sent to the last vector."""
-        return max(0.0, self.done - self.sent) if self.done > self.arrived else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,13 @@ from proxy.console.actions import Verb
 from proxy.console.console import Console
 from proxy.console.watcher import Watcher
 from proxy.edge.admission import ORIGINS
-from proxy.edge.middleware import ADMIN, ADMIN_KEYS, API_KEYS, CLIENT, STOPPING
+from proxy.edge.middleware import ADMIN, ADMIN_KEYS, API_KEYS
 from proxy.edge.origins import host_of
 from proxy.errors import NotAdmin, NotFound
 from proxy.http.pages import SERVICE
 from proxy.http.responses import send
 from proxy.quoting import quoted
+from proxy.telemetry.observe import CLIENT, STOPPING
 from proxy.wire.dialect import Wire, validated
 
 CONSOLE = web.AppKey("console", Console)

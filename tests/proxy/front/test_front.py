@@ -6,6 +6,7 @@ import pytest
 
 from proxy.errors import BackendError, DeadlineExceeded, InputTooLong, Overloaded, ProxyError
 from proxy.faults import PoisonedInput
+from proxy.telemetry.trace_context import TraceContext
 from proxy.types import EmbedRequest, EmbedResult, Matrix, client_of
 from tests.support.scripted_node import (
     FAMILY,
@@ -147,6 +148,7 @@ async def test_what_the_client_asked_for_is_sent_with_nothing_left_to_the_nodes(
             truncate=True,
             request_id="mine",
             timeout_s=30,
+            trace=TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "01", "vendor=1"),
         )
         result = await service.embed(request)
         assert result.vectors.shape == (2, 8)
@@ -165,6 +167,8 @@ async def test_what_the_client_asked_for_is_sent_with_nothing_left_to_the_nodes(
         ]
         headers = nodes["a"].headers[0]
         assert headers["X-Request-ID"] == "mine-p0"
+        assert headers["traceparent"] == "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        assert headers["tracestate"] == "vendor=1"
         assert 0 < float(headers["X-Request-Timeout"]) <= 30
 
 
