@@ -1,17 +1,22 @@
-"""Embeds the same rows twice, once in one go and once killed again and again, and compares both with the server's rate.
+"""Embeds rows as a job, and compares the job's tokens/s with what the server gives clients that keep no answer.
 
-The server is the tests' stub: 2048 dimensions, a millisecond a text, one call at a time.
+The server is the tests' stub (2048 dimensions, a millisecond a text, one call at a time), or any that runs: `--url`.
+With `--kills` the same rows are embedded again, and the job is killed at random moments meanwhile.
 """
 
 import argparse
 import asyncio
+import itertools
+import os
 import random
+import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import aiohttp
@@ -27,7 +32,8 @@ from tests.support.stack import unused_port
 
 SECONDS_PER_TEXT = 0.001
 SATURATED_S = 15.0
-CLIENTS = 16
+CLIENTS = 16  # as many as a job has calls in flight
+_WORDS = ("the river", "a door", "of stone", "was seen", "by night", "and nobody", "said", "where it", "went", "again")
 
 
 async def main() -> None:
@@ -35,25 +41,47 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m bench.bulk")
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=1, help="measure the server and the job so many times, in turn")
+    parser.add_argument("--words", type=int, default=8, help="of a row, besides its number")
+    parser.add_argument("--url", help="a server that runs, in place of the stub")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bulk-", dir="/var/tmp") as folder:  # /tmp may be memory
         corpus, whole, killed = Path(folder, "c.txt"), Path(folder, "whole"), Path(folder, "killed")
-        write_corpus(corpus, options.rows)
-        async with stub_server() as url:
-            saturated = await saturated_rate(url)
-            print(f"the server, saturated: {saturated:.0f} texts/s")
-            rate, most = await one_go(corpus, whole, url)
-            print(f"in one go: {rate:.0f} texts/s, {rate / saturated:.3f} of it; at most {most / 2**20:.0f} MiB")
-            saturated = await saturated_rate(url)
-            print(f"the server, saturated, again: {saturated:.0f} texts/s")
-            await killed_again_and_again(corpus, killed, url, options)
-            await asyncio.to_thread(check_equal, whole, killed, options.rows)
+        write_corpus(corpus, options.rows, options.words)
+        async with stub_server() if options.url is None else nullcontext(options.url) as url:
+            await shares(corpus, whole, url, options)
+            if options.kills:
+                await killed_again_and_again(corpus, killed, url, options)
+                await asyncio.to_thread(check_equal, whole, killed, options.rows)
 
 
-def write_corpus(path: Path, rows: int) -> None:
-    """A text per row, each another one."""
+def write_corpus(path: Path, rows: int, words: int) -> None:
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(f"row {row} of a corpus that is as long as it is dull\n" for row in range(rows))
+        file.writelines(text_of(row, words) + "\n" for row in range(rows))
+
+
+def text_of(row: int, words: int) -> str:
+    """A text like no other row's, and about as long."""
+    shuffled = random.Random(row)
+    return " ".join((f"{row:09}", *(shuffled.choice(_WORDS) for _ in range(words))))
+
+
+async def shares(corpus: Path, out: Path, url: str, options: argparse.Namespace) -> None:
+    """The job's tokens/s by the mean of the server's before and after it, round by round."""
+    found = []
+    before = await saturated_rate(url, options.words)
+    for _ in range(options.rounds):
+        await asyncio.to_thread(shutil.rmtree, out, ignore_errors=True)
+        job, most = await one_go(corpus, out, url)
+        after = await saturated_rate(url, options.words)
+        found.append(job / ((before + after) / 2))
+        print(
+            f"the server: {before:.0f} and {after:.0f} tokens/s, the job between: {job:.0f}, {found[-1]:.3f} of it; "
+            f"at most {most / 2**20:.0f} MiB; load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+        before = after
+    print(f"median of {len(found)}: {statistics.median(found):.3f}")
 
 
 @asynccontextmanager
@@ -71,23 +99,24 @@ async def stub_server() -> AsyncIterator[str]:
         await process.wait()
 
 
-async def saturated_rate(url: str) -> float:
-    """Texts per second of as many clients as a job has calls in flight, whose answers nobody looks at."""
-    headers = {"Accept": "application/octet-stream"}
-    body = orjson.dumps({"input": [f"text {number}" for number in range(CALL_TEXTS)]})
-    done, until = 0, time.monotonic() + SATURATED_S
+async def saturated_rate(url: str, words: int) -> float:
+    """Tokens per second of so many clients, until the last answer is there."""
+    headers = {"Accept": "application/octet-stream", "X-Trillama-Lane": "bulk"}
+    tokens, began, rows = 0, time.monotonic(), itertools.count(random.randrange(10**6, 9 * 10**8))
 
     async def client(session: aiohttp.ClientSession) -> None:
-        nonlocal done
-        while time.monotonic() < until:
-            async with session.post(f"{url}/v1/embeddings", data=body, headers=headers) as answer:
+        nonlocal tokens
+        while time.monotonic() < began + SATURATED_S:
+            body = {"input": [text_of(row, words) for row in itertools.islice(rows, CALL_TEXTS)]}
+            async with session.post(f"{url}/v1/embeddings", data=orjson.dumps(body), headers=headers) as answer:
                 await answer.read()
-            done += CALL_TEXTS
+                answer.raise_for_status()
+            tokens += int(answer.headers["X-Usage-Tokens"])
 
     async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
         for _ in range(CLIENTS):
             tasks.create_task(client(session))
-    return done / SATURATED_S
+    return tokens / (time.monotonic() - began)
 
 
 async def started_job(corpus: Path, out: Path, url: str) -> asyncio.subprocess.Process:
@@ -96,7 +125,7 @@ async def started_job(corpus: Path, out: Path, url: str) -> asyncio.subprocess.P
 
 
 async def one_go(corpus: Path, out: Path, url: str) -> tuple[float, int]:
-    """Texts per second of the whole run, by its own clock, and its most memory in bytes."""
+    """Tokens per second of the whole run, by its own clock, and its most memory in bytes."""
     process = await started_job(corpus, out, url)
     assert process.stdout
     most, last = 0, b"{}"
@@ -104,7 +133,7 @@ async def one_go(corpus: Path, out: Path, url: str) -> tuple[float, int]:
         last, most = line, max(most, psutil.Process(process.pid).memory_info().rss)
     assert await process.wait() == 0
     facts = orjson.loads(last)
-    return facts["rows"] / facts["seconds"], most
+    return facts["tokens"] / facts["seconds"], most
 
 
 async def killed_again_and_again(corpus: Path, out: Path, url: str, options: argparse.Namespace) -> None:

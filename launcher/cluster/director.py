@@ -32,6 +32,7 @@ from launcher.cluster.nodes import (
     next_spaces,
     node_verdicts,
 )
+from launcher.cluster.ray_start import RayAccess
 from launcher.errors import ConfigError
 from launcher.host.disk import atomic_file
 from launcher.supervision.kept import KeptProgram
@@ -48,10 +49,11 @@ _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 @dataclass(frozen=True, slots=True)
 class NodeWish:
-    """What the user fixes: the vector spaces, and nodes by name that run without Ray."""
+    """What the user fixes: the vector spaces, and either how Ray is reached, or nodes by name that run without it."""
 
     spaces: Mapping[str, str]
     urls: Mapping[str, str]
+    access: RayAccess | None
 
 
 class ProgramView(BaseModel):
@@ -69,6 +71,7 @@ class ClusterView(BaseModel):
     url: str
     pid: int
     ray: str
+    access: RayAccess | None
     message: str
     revision: int
     rolling: bool
@@ -150,6 +153,7 @@ class Director:
             url=self._url,
             pid=psutil.Process().pid,
             ray="none" if self._wish.urls else "away" if seen.at and away else seen.status.lower(),
+            access=self._wish.access,
             message=seen.message,
             revision=kept.revision,
             rolling=kept.rolling,

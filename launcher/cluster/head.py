@@ -16,6 +16,7 @@ from launcher.cluster.director import Director, NodeWish
 from launcher.cluster.haproxy import fronts_configuration, haproxy_program
 from launcher.cluster.ray_start import (
     NodeCommand,
+    RayAccess,
     RayPlace,
     head_command,
     head_environment,
@@ -119,7 +120,7 @@ async def _head(cluster: Cluster, options: HeadOptions, out: Terminal) -> None:
         ):
             url = _url_of(listener)
             controls = [one.control for one in fronts]
-            wish = NodeWish(spaces=front.spaces, urls=options.urls)
+            wish = NodeWish(front.spaces, options.urls, _ray_access(cluster, options))
             director = Director(state / "state.json", folder, url, wish, controls)
             director.programs = [
                 *(_ray_programs(cluster, options, folder, state) if options.token else ()),
@@ -134,6 +135,13 @@ async def _head(cluster: Cluster, options: HeadOptions, out: Terminal) -> None:
                 await ended.wait()
                 for task in keeping:
                     task.cancel()
+
+
+def _ray_access(cluster: Cluster, options: HeadOptions) -> RayAccess | None:
+    if options.token is None:
+        return None
+    ray = cluster.config.ray
+    return RayAccess(address=f"{ray.address}:{ray.port}", token=options.token.absolute())
 
 
 async def _kept(program: KeptProgram) -> None:

@@ -52,6 +52,13 @@ class RayPlace:
     node: bool
 
 
+class RayAccess(BaseModel, frozen=True):
+    """How a program on the head's host reaches Ray: its address, and the file of the token."""
+
+    address: str
+    token: Path
+
+
 def check_installed() -> None:
     """Raise LauncherError, with the command that helps, unless Ray is installed."""
     if sys.platform != "linux":

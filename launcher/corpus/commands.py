@@ -5,16 +5,17 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from launcher.corpus.display import JobDisplay
 from launcher.corpus.estimate import show_estimate
 from launcher.corpus.job import ERRORS_FOLDER, JobState, done_parts, job_state
+from launcher.corpus.on_hosts.engine import EngineChoice, PartsEngine, parts_runner
 from launcher.corpus.output.error_rows import error_lines
 from launcher.corpus.output.stored import OutputFormat, VectorType
-from launcher.corpus.plan import PLAN, GivenJob, JobOptions, read_plan, resumed
+from launcher.corpus.plan import PLAN, CorpusPlan, GivenJob, JobOptions, read_plan, resumed
 from launcher.corpus.rows.records import UsedColumns
 from launcher.corpus.rows.sources import InputFormat, check_folder, given_files
 from launcher.corpus.session import RunRequest, ServerChoice, run_job, stopped
@@ -62,6 +63,7 @@ def corpus_run(
     ] = None,
     concurrency: Concurrency = 16,
     dedupe: Dedupe = False,
+    engine: EngineChoice = PartsEngine.HTTP,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many rows, tokens, hours, GiB.")] = False,
     json: Json = False,
     config: ConfigFile = None,
@@ -89,16 +91,20 @@ def corpus_run(
     if STDIN in inputs:
         _check_standard_input(out, dry_run=dry_run)
     files = given_files(inputs, from_, columns, out)
-    server = _server(config, demo, tiny, given_url(url, port), api_key)
+    server, run_parts = parts_runner(engine, _server(config, demo, tiny, given_url(url, port), api_key), format)
     if dry_run:
         asyncio.run(until_signal(show_estimate(server, files, options, stdout)))
         return
-    plan = GivenJob(folder=out, files=files, options=options, url=server.url).plan
-    display = JobDisplay(stderr, json)
-    _run(
-        server,
-        RunRequest(folder=out, options=options, plan=plan, display=display, concurrency=concurrency, dedupe=dedupe),
+    request = RunRequest(
+        folder=out,
+        options=options,
+        plan=GivenJob(folder=out, files=files, options=options, url=server.url).plan,
+        display=JobDisplay(stderr, json),
+        concurrency=concurrency,
+        dedupe=dedupe,
+        run_parts=run_parts,
     )
+    _run(server, request)
 
 
 def _check_standard_input(out: Path, *, dry_run: bool) -> None:
@@ -113,6 +119,7 @@ def corpus_resume(
     folder: Folder,
     concurrency: Concurrency = 16,
     dedupe: Dedupe = False,
+    engine: EngineChoice = PartsEngine.HTTP,
     json: Json = False,
     config: ConfigFile = None,
     demo: Demo = False,
@@ -122,8 +129,10 @@ def corpus_resume(
     api_key: ApiKey = None,
 ) -> None:
     """Continue a job that was stopped or killed. Only what is not done is computed."""
-    server = _server(config, demo, tiny, given_url(url, port), api_key)
-    _again(folder, server, JobDisplay(stderr, json), concurrency, dedupe=dedupe)
+    plan = read_plan(folder)
+    given = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
+    server, run_parts = parts_runner(engine, given, plan.options.format)
+    _run(server, replace(_again(folder, plan, json, concurrency), dedupe=dedupe, run_parts=run_parts))
 
 
 @corpus_app.command("errors", epilog=CORPUS_EPILOG)
@@ -140,11 +149,10 @@ def corpus_errors(
     api_key: ApiKey = None,
 ) -> None:
     """Show the rows without a vector, or retry them. A JSON object each."""
-    if retry:
-        server = _server(config, demo, tiny, given_url(url, port), api_key)
-        _again(folder, server, JobDisplay(stderr, json), concurrency, retry=True)
-        return
     plan = read_plan(folder)
+    if retry:
+        server = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
+        _run(server, replace(_again(folder, plan, json, concurrency), retry=True))
     for line in error_lines(folder / ERRORS_FOLDER, done_parts(folder, plan)):
         sys.stdout.buffer.write(json_line({"input": str(plan.inputs[line.part.source].path), **line.facts}))
 
@@ -201,29 +209,18 @@ def _at_plans_url(server: ServerChoice, url: str | None) -> ServerChoice:
     return server if server.url is not None else replace(server, url=url)
 
 
-def _again(
-    folder: Path,
-    server: ServerChoice,
-    display: JobDisplay,
-    concurrency: int,
-    *,
-    dedupe: bool = False,
-    retry: bool = False,
-) -> None:
-    plan = read_plan(folder)
-    request = RunRequest(
+def _again(folder: Path, plan: CorpusPlan, json: bool, concurrency: int) -> RunRequest:
+    """The job of that plan, to be continued."""
+    return RunRequest(
         folder=folder,
         options=plan.options,
         plan=partial(resumed, plan),
-        display=display,
+        display=JobDisplay(stderr, json),
         concurrency=concurrency,
-        dedupe=dedupe,
-        retry=retry,
     )
-    _run(_at_plans_url(server, plan.url), request)
 
 
-def _run(server: ServerChoice, request: RunRequest) -> None:
+def _run(server: ServerChoice, request: RunRequest) -> NoReturn:
     """Run the job, say how it ended, and exit with its code."""
     ended = asyncio.run(until_second_signal(partial(run_job, server, request), _say_stopping))
     state = job_state(request.folder) if ended else None

@@ -3,50 +3,65 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from launcher.corpus.endpoint import EmbeddingEndpoint
-from launcher.corpus.job import CorpusJob
 from launcher.printable import Terminal, json_line
-from proxy.bulk.concurrency import CallLimit
-from proxy.bulk.runner import RunCounts
 
 _EVERY_S = 1.0
 _LINE_EVERY_S = 30.0  # where there is neither a terminal nor --json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobProgress:
+    """How far a job is: rows that are done, in this run and before; and what this run has sent.
+
+    `texts` and `tokens` were computed; `limit` is the most calls in flight now; `busy` counts answers of "later",
+    `failed` calls that were tried again. `hosts` that work on it, where it is spread over a cluster.
+    """
+
+    rows_done: int
+    error_rows: int
+    texts: int = 0
+    tokens: int = 0
+    in_flight: int = 0
+    limit: int = 0
+    busy: int = 0
+    failed: int = 0
+    trouble: str = ""
+    hosts: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Figures:
     """The figures of a run. Rates are over the whole run."""
 
-    job: CorpusJob
-    endpoint: EmbeddingEndpoint
-    limit: CallLimit
-    counts: RunCounts
+    rows: int
+    look: Callable[[], JobProgress]
     started: float = field(default_factory=time.monotonic)
 
     def facts(self) -> Mapping[str, float | int | str | None]:
-        seconds = time.monotonic() - self.started
-        left = self.job.plan.rows - self.job.rows_done
-        texts_per_s = self.endpoint.texts / max(seconds, 1e-3)
+        now, seconds = self.look(), time.monotonic() - self.started
+        texts_per_s = now.texts / max(seconds, 1e-3)
         return {
-            "rows": self.job.plan.rows,
-            "rows_done": self.job.rows_done,
-            "error_rows": self.job.error_rows,
+            "rows": self.rows,
+            "rows_done": now.rows_done,
+            "error_rows": now.error_rows,
             "seconds": round(seconds, 1),
-            "tokens": self.endpoint.tokens,
+            "tokens": now.tokens,
             "texts_per_s": round(texts_per_s, 1),
-            "tokens_per_s": round(self.endpoint.tokens / max(seconds, 1e-3), 1),
-            "eta_s": round(left / texts_per_s) if texts_per_s else None,
-            "in_flight": self.limit.in_flight,
-            "limit": self.limit.limit,
-            "busy": self.counts.busy,
-            "failed": self.counts.failed,
-            "trouble": self.counts.last_trouble,
+            "tokens_per_s": round(now.tokens / max(seconds, 1e-3), 1),
+            "eta_s": round((self.rows - now.rows_done) / texts_per_s) if texts_per_s else None,
+            "in_flight": now.in_flight,
+            "limit": now.limit,
+            "busy": now.busy,
+            "failed": now.failed,
+            "trouble": now.trouble,
+            **({} if now.hosts is None else {"hosts": now.hosts}),
         }
 
     def summary(self) -> str:
@@ -58,10 +73,11 @@ class Figures:
 
 @dataclass(slots=True)
 class JobDisplay:
-    """`as_json`: a line per second on standard output."""
+    """`as_json`: a line per second to `out`."""
 
     console: Terminal
     as_json: bool = False
+    out: BinaryIO = field(default_factory=lambda: sys.stdout.buffer)
 
     @asynccontextmanager
     async def live(self, figures: Figures) -> AsyncIterator[None]:
@@ -74,7 +90,7 @@ class JobDisplay:
             with suppress(asyncio.CancelledError):
                 await show
             if self.as_json:
-                _write(figures)
+                self._write(figures)
 
     @property
     def _has_bar(self) -> bool:
@@ -82,20 +98,24 @@ class JobDisplay:
 
     async def _bar(self, figures: Figures) -> None:
         with Progress(*_columns(), console=self.console, transient=True) as progress:
-            task = progress.add_task("", total=figures.job.plan.rows, figures="")
+            task = progress.add_task("", total=figures.rows, figures="")
             while True:
                 facts = figures.facts()
-                progress.update(task, completed=figures.job.rows_done, figures=_words(facts))
+                progress.update(task, completed=float(facts["rows_done"] or 0), figures=_words(facts))
                 await asyncio.sleep(_EVERY_S)
 
     async def _lines(self, figures: Figures) -> None:
         while True:
             await asyncio.sleep(_EVERY_S if self.as_json else _LINE_EVERY_S)
             if self.as_json:
-                _write(figures)
+                self._write(figures)
             else:
                 facts = figures.facts()
                 self.console.say(f"{facts['rows_done']} of {facts['rows']} rows, {_words(facts)}")
+
+    def _write(self, figures: Figures) -> None:
+        self.out.write(json_line(figures.facts()))
+        self.out.flush()
 
 
 def _columns() -> tuple[ProgressColumn, ...]:
@@ -107,7 +127,8 @@ def _words(facts: Mapping[str, float | int | str | None]) -> str:
     eta = facts["eta_s"]
     left = "" if eta is None else f", {_duration(float(eta))} left"
     trouble = f", {facts['busy']} times busy, {facts['failed']} failed" if facts["busy"] or facts["failed"] else ""
-    rates = f"{facts['texts_per_s']:.0f} texts/s, {facts['tokens_per_s']:.0f} tokens/s"
+    hosts = f", {facts['hosts']} hosts" if "hosts" in facts else ""
+    rates = f"{facts['texts_per_s']:.0f} texts/s, {facts['tokens_per_s']:.0f} tokens/s{hosts}"
     return f"{rates}{left}, {facts['in_flight']} in flight, {facts['error_rows']} errors{trouble}"
 
 
@@ -115,8 +136,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
-def _write(figures: Figures) -> None:
-    sys.stdout.buffer.write(json_line(figures.facts()))
-    sys.stdout.buffer.flush()

@@ -2,34 +2,38 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from launcher.arrays import F32
 from launcher.corpus.output.error_rows import ErrorRows, error_lines
-from launcher.corpus.output.jsonl_parts import JsonlParts
-from launcher.corpus.output.npy_file import NpyFile
-from launcher.corpus.output.parquet_parts import ParquetParts
-from launcher.corpus.output.stored import LEDGERS, FinishedPart, OutputFormat, PartWriter
+from launcher.corpus.output.stored import LEDGERS, FinishedPart, PartWriter
+from launcher.corpus.output.writers import writer_of
 from launcher.corpus.pending import KnownVectors, PendingPart
 from launcher.corpus.plan import CorpusPlan, read_plan
-from launcher.corpus.rows.parquet import plain_types
 from launcher.corpus.rows.records import CorpusRow, Cutting, RawRow
-from launcher.corpus.rows.sources import InputFormat, reader_of
+from launcher.corpus.rows.sources import reader_of
 from launcher.errors import JobStopped, StartError
 from proxy.bulk.ledger import RowRange, files_of
 from proxy.bulk.runner import Calls, RowError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 ERRORS_FOLDER = "errors"
+
+
+class PartShare(Protocol):
+    """What of a job this process does, where several work on one."""
+
+    def sources(self) -> Iterator[int]:
+        """The inputs to read, by their numbers."""
+
+    def takes(self, rows: RowRange) -> bool:
+        """Whether the part is to be done here; asked before its rows are decoded."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +41,7 @@ class CorpusJob:
     """`known`: vectors of earlier parts, if texts that come again are not to be computed again.
 
     `failed`: instead of what is left, run these rows of parts that are done, by their places in the part.
+    `share`: run only these of the parts, in place of all that are left.
     """
 
     plan: CorpusPlan
@@ -44,6 +49,7 @@ class CorpusJob:
     errors: ErrorRows
     known: KnownVectors | None = None
     failed: Mapping[RowRange, Collection[int]] | None = None
+    share: PartShare | None = None
     rows_done: int = field(init=False)
     error_rows: int = field(init=False)
     halted: bool = field(default=False, init=False)
@@ -57,9 +63,15 @@ class CorpusJob:
     def complete(self) -> bool:
         return self.rows_done == self.plan.rows
 
+    def remove_unfinished(self) -> None:
+        """Remove what a killed run left half-written. For the folder's owner."""
+        for ledger in (self.writer.ledger, self.errors.ledger):
+            ledger.remove_unfinished()
+
     def pending(self) -> Iterator[tuple[PendingPart, Calls[str]]]:
         """Each part that is left, with its calls. Blocks; raises CorpusError, OSError, JobStopped."""
-        for rows, read in parts_of(self.plan, self._is_done, lambda: self.halted):
+        sources = self.share.sources() if self.share else range(len(self.plan.inputs))
+        for rows, read in parts_of(self.plan, self._is_done, sources, lambda: self.halted):
             part = PendingPart(rows, read, None if self.failed is None else self.failed[rows], self.known)
             yield part, part.calls()
 
@@ -73,6 +85,8 @@ class CorpusJob:
             raise
 
     def _is_done(self, rows: RowRange) -> bool:
+        if self.share:
+            return not self.share.takes(rows)
         return rows in self.writer.ledger.done if self.failed is None else rows not in self.failed
 
     def _commit(self, part: PendingPart, results: Sequence[F32 | RowError]) -> None:
@@ -102,12 +116,20 @@ class CorpusJob:
 
 
 def parts_of(
-    plan: CorpusPlan, done: Callable[[RowRange], bool], halted: Callable[[], bool] = lambda: False
+    plan: CorpusPlan,
+    done: Callable[[RowRange], bool],
+    sources: Iterable[int],
+    halted: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[RowRange, list[CorpusRow]]]:
-    """The parts of all inputs that are not done, with their rows. Raises CorpusError, OSError; JobStopped if halted."""
-    for source, (one, first) in enumerate(zip(plan.inputs, plan.first_rows, strict=False)):
+    """The parts of these inputs that are not done, with their rows.
+
+    Raises CorpusError, OSError; JobStopped if halted.
+    """
+    first_rows = plan.first_rows
+    for source in sources:
+        one = plan.inputs[source]
         reader = _Halting(reader_of(one.path, one.format, one.columns).records, halted)
-        cutting = Cutting(source=source, first_number=first, rows=plan.part_rows)
+        cutting = Cutting(source=source, first_number=first_rows[source], rows=plan.part_rows)
         if one.rows:
             yield from cutting.parts(reader, done)
 
@@ -126,12 +148,14 @@ class _Halting:
             yield record
 
 
-def open_job(folder: Path, plan: CorpusPlan, *, dedupe: bool = False, retry: bool = False) -> CorpusJob:
-    """The job of that plan. Removes what a killed run left half-written, so only the folder's owner may call it."""
+def open_job(
+    folder: Path, plan: CorpusPlan, *, dedupe: bool = False, retry: bool = False, share: PartShare | None = None
+) -> CorpusJob:
+    """The job of that plan, as far as it is done."""
     writer, errors = writer_of(folder, plan), ErrorRows(folder / ERRORS_FOLDER)
     known = KnownVectors() if dedupe else None
     failed = failed_rows(folder, writer.ledger.done) if retry else None
-    return CorpusJob(plan=plan, writer=writer, errors=errors, known=known, failed=failed)
+    return CorpusJob(plan=plan, writer=writer, errors=errors, known=known, failed=failed, share=share)
 
 
 def failed_rows(folder: Path, done: set[RowRange]) -> dict[RowRange, set[int]]:
@@ -179,48 +203,6 @@ def done_parts(folder: Path, plan: CorpusPlan) -> set[RowRange]:
     """The parts that are done; changes nothing."""
     name, suffix = LEDGERS[plan.options.format]
     return {rows for rows, _ in files_of(folder / name, suffix)}
-
-
-def writer_of(folder: Path, plan: CorpusPlan) -> PartWriter:
-    """The writer of the plan's format."""
-    options, width = plan.options, plan.width
-    match options.format:
-        case OutputFormat.NPY:
-            return NpyFile(folder=folder, first_rows=plan.first_rows, vector_type=options.dtype, width=width)
-        case OutputFormat.JSONL:
-            return JsonlParts(folder=folder, vector_type=options.dtype, width=width)
-        case OutputFormat.PARQUET:
-            return ParquetParts(
-                folder=folder,
-                id_column=plan.inputs[0].columns.id,
-                types=_types(plan),
-                vector_type=options.dtype,
-                width=width,
-                metadata=_metadata(plan),
-            )
-
-
-def _types(plan: CorpusPlan) -> "Mapping[str, pa.DataType]":
-    """The types of the columns, if all inputs are parquet."""
-    if any(one.format is not InputFormat.PARQUET for one in plan.inputs):
-        return {}
-    used = plan.inputs[0].columns
-    return plain_types(plan.inputs[0].path, [name for name in (used.id, *used.keep) if name is not None])
-
-
-def _metadata(plan: CorpusPlan) -> dict[str, str]:
-    space = plan.space
-    return {
-        "vector_space": space.id,
-        "model": space.model,
-        "task": space.task,
-        "prefix": space.prefix,
-        "model_digest": space.digest,
-        "quantization": space.quantization,
-        "dimensions": str(space.dimensions),
-        "dtype": plan.options.dtype,
-        "normalized": "true",
-    }
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from launcher.corpus.display import Figures, JobDisplay
+from launcher.arrays import F32
+from launcher.corpus.display import Figures, JobDisplay, JobProgress
 from launcher.corpus.endpoint import EmbeddingEndpoint, NotReached, embedding_endpoint
 from launcher.corpus.job import CorpusJob, job_state, open_job, owned
 from launcher.corpus.plan import PLAN, CorpusPlan, JobOptions, SpaceFound
@@ -54,7 +55,7 @@ class ServerChoice:
 class RunRequest:
     """A job and how it is run. `plan` gets the server's vector space and whether to stop; it blocks.
 
-    `retry`: run the error rows again, instead of what is left.
+    `retry`: run the error rows again, instead of what is left. `run_parts`: does that elsewhere.
     """
 
     folder: Path
@@ -65,6 +66,10 @@ class RunRequest:
     dedupe: bool = False
     retry: bool = False
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    run_parts: "RunParts | None" = None
+
+
+RunParts = Callable[[CorpusJob, EmbeddingEndpoint, RunRequest, asyncio.Event], Awaitable[str]]
 
 
 async def run_job(server: ServerChoice, request: RunRequest, stop: asyncio.Event) -> str:
@@ -76,28 +81,52 @@ async def run_job(server: ServerChoice, request: RunRequest, stop: asyncio.Event
         plan = await asyncio.to_thread(request.plan, found, stop.is_set)
         endpoint.space = plan.space
         opened = partial(open_job, folder, plan, dedupe=request.dedupe, retry=request.retry)
-        return await _run(await asyncio.to_thread(opened), endpoint, request, stop)
+        job = await asyncio.to_thread(opened)
+        await asyncio.to_thread(job.remove_unfinished)
+        summary = await (request.run_parts or run_here)(job, endpoint, request, stop)
+        if job.complete:
+            await asyncio.to_thread(job.writer.finish)
+        return summary
 
     with owned(folder):
         return await server.use(request.options, work)
 
 
-async def _run(job: CorpusJob, endpoint: EmbeddingEndpoint, request: RunRequest, stop: asyncio.Event) -> str:
-    limit = CallLimit(start=min(_FIRST_LIMIT, request.concurrency), most=request.concurrency)
-    runner = BulkRunner(
-        send=endpoint.embed, healthy=endpoint.healthy, limit=limit, policy=request.policy, parts_in_work=PARTS_IN_WORK
-    )
-    figures = Figures(job=job, endpoint=endpoint, limit=limit, counts=runner.counts)
+async def run_here(job: CorpusJob, endpoint: EmbeddingEndpoint, request: RunRequest, stop: asyncio.Event) -> str:
+    """Run what is left of the job in this process. Returns its speed in words. Raises LauncherError."""
+    runner = runner_of(endpoint, request.concurrency, request.policy)
+    figures = Figures(rows=job.plan.rows, look=lambda: progress_of(job, endpoint, runner))
     try:
         async with request.display.live(figures):
             await runner.run(job.pending(), job.commit, stop)
     except ExceptionGroup as group:
-        raise _explained(_first(group), request.folder) from group
+        raise explained(group, request.folder) from group
     finally:
         job.halted = True  # for a thread that may still read
-    if job.complete:
-        await asyncio.to_thread(job.writer.finish)
     return figures.summary()
+
+
+def runner_of(endpoint: EmbeddingEndpoint, concurrency: int, policy: RetryPolicy) -> BulkRunner[str, F32]:
+    """What sends a job's calls to that endpoint, at most `concurrency` at a time."""
+    limit = CallLimit(start=min(_FIRST_LIMIT, concurrency), most=concurrency)
+    return BulkRunner(
+        send=endpoint.embed, healthy=endpoint.healthy, limit=limit, policy=policy, parts_in_work=PARTS_IN_WORK
+    )
+
+
+def progress_of(job: CorpusJob, endpoint: EmbeddingEndpoint, runner: BulkRunner[str, F32]) -> JobProgress:
+    """How far a job is that runs in this process."""
+    return JobProgress(
+        rows_done=job.rows_done,
+        error_rows=job.error_rows,
+        texts=endpoint.texts,
+        tokens=endpoint.tokens,
+        in_flight=runner.limit.in_flight,
+        limit=runner.limit.limit,
+        busy=runner.counts.busy,
+        failed=runner.counts.failed,
+        trouble=runner.counts.last_trouble,
+    )
 
 
 async def reached(endpoint: EmbeddingEndpoint) -> SpaceFound:
@@ -126,8 +155,9 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
     return _first(one) if isinstance(one, ExceptionGroup) else one
 
 
-def _explained(error: Exception, folder: Path) -> Exception:
-    """An error of the system as a sentence; any other as it is."""
+def explained(group: ExceptionGroup[Exception], folder: Path) -> Exception:
+    """Why the job in that folder ended: an error of the system as a sentence; any other as it is."""
+    error = _first(group)
     if not isinstance(error, OSError):
         return error
     where = error.filename or folder

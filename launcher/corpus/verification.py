@@ -117,7 +117,7 @@ def _sampled(folder: Path, plan: CorpusPlan, count: int) -> list[SampleRow]:
         by_part[part].append(row - part.start)
     writer, failed = open_job(folder, plan).writer, failed_rows(folder, set(done))
     chosen = list[SampleRow]()
-    for part, rows in parts_of(plan, lambda part: part not in by_part):
+    for part, rows in parts_of(plan, lambda part: part not in by_part, range(len(plan.inputs))):
         vectors = plan.options.dtype.floats(writer.read(part).vectors, plan.space.dimensions)
         for at in by_part[part]:
             text = rows[at].text

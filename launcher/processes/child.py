@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import IO
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LEASH = (
+    f"import ctypes, os, sys; ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(signal.SIGKILL)}); "
+    "os.execvp(sys.argv[1], sys.argv[1:])"
+)
 SIGILL_CODES = (-signal.SIGILL, 128 + signal.SIGILL)  # of the process itself, and of a shell that ran it
 
 
@@ -57,6 +61,15 @@ def _opened(output: Path | int | None) -> Iterator[IO[bytes] | int | None]:
     finally:
         if output is not None:
             os.close(output)
+
+
+def leashed(argv: Sequence[str]) -> tuple[str, ...]:
+    """The command, which the kernel then kills when its parent is gone. On Linux only.
+
+    For a parent that must not run Python code after a fork, as `running` does. `setpriv --pdeathsig` also sets
+    capabilities, which the service's sandbox refuses.
+    """
+    return (sys.executable, "-I", "-S", "-c", _LEASH, *argv)
 
 
 def last_lines(output: Path, count: int = 5) -> str:

@@ -62,7 +62,9 @@ class BatchJob:
 
     def ledger(self) -> PartLedger:
         """The parts that are done. For the owner alone: it removes what is half-written."""
-        return PartLedger(self.folder / PARTS, DONE)
+        ledger = PartLedger(self.folder / PARTS, DONE)
+        ledger.remove_unfinished()
+        return ledger
 
     def save(self, state: BatchState) -> "BatchJob":
         """Write the state. Raises OSError."""

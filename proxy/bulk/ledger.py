@@ -37,18 +37,21 @@ class RowRange:
 
 @dataclass(slots=True)
 class PartLedger:
-    """The files of one kind in `folder`: a part is done if and only if it has one. One process owns the folder."""
+    """The files of one kind in `folder`: a part is done if and only if it has one."""
 
     folder: Path
     suffix: str
     done: set[RowRange] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
-        """Make the folder, read what is done, and remove what a killed run left half-written."""
+        """Make the folder, and read what is done."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.done = {rows for rows, _ in files_of(self.folder, self.suffix)}
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed run left half-written. For the owner of the folder, before anything is written."""
         for leftover in self.folder.glob(".part-*" + UNFINISHED):
             leftover.unlink(missing_ok=True)
-        self.done = {rows for rows, _ in files_of(self.folder, self.suffix)}
 
     def path(self, rows: RowRange) -> Path:
         return self.folder / (rows.name + self.suffix)

@@ -15,7 +15,14 @@ QUANTIZATION = "quantization"
 STUB = f'exec {sys.executable} -m tests.support.stub_node --quantization "$(cat "$0")" --gpu-ms 2 "$@"'
 
 if importlib.util.find_spec("ray") is None:
-    collect_ignore = ["test_demo.py", "test_kills.py", "test_roll.py", "test_scaling.py", "test_serving.py"]
+    collect_ignore = [
+        "test_corpus.py",
+        "test_demo.py",
+        "test_kills.py",
+        "test_roll.py",
+        "test_scaling.py",
+        "test_serving.py",
+    ]
 else:
     with warnings.catch_warnings():  # Ray's own use of pydantic
         warnings.simplefilter("ignore")

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
-from tests.support.front import Load, front, stub_nodes
+from tests.support.front import Load, RunningFront, StubProcess, front, stub_nodes
 
 DIMENSIONS = 2048
 
@@ -21,19 +23,29 @@ def _may_unshare() -> bool:
     return subprocess.run((unshare, "--net", "true"), check=False, capture_output=True).returncode == 0
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def three() -> AsyncIterator[tuple[list[StubProcess], RunningFront]]:
+    """Three nodes, and a Front before them."""
+    async with (
+        stub_nodes(3, "--gpu-ms", "1") as nodes,
+        front({node.name: node.url for node in nodes}) as running,
+    ):
+        yield nodes, running
+
+
 @pytest.mark.timeout(300)
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("texts", "characters", "requests"),
     [(32, 400, 500), (32, 4000, 500), (500, 4000, 60)],
     ids=["14kB", "130kB", "2MB"],
 )
-async def test_no_request_is_lost_when_nodes_are_killed(texts: int, characters: int, requests: int) -> None:
-    async with (
-        stub_nodes(3, "--gpu-ms", "1") as nodes,
-        front({node.name: node.url for node in nodes}) as running,
-        asyncio.TaskGroup() as tasks,
-    ):
-        load = Load(running.url, DIMENSIONS)
+async def test_no_request_is_lost_when_nodes_are_killed(
+    texts: int, characters: int, requests: int, three: tuple[list[StubProcess], RunningFront]
+) -> None:
+    nodes, running = three
+    load = Load(running.url, DIMENSIONS)
+    async with asyncio.TaskGroup() as tasks:
         tasks.create_task(load.run(clients=8, texts=texts, characters=characters))
         for number in range(3):
             await load.until(load.done + requests // 5, 200)
@@ -59,13 +71,9 @@ async def test_no_request_is_lost_when_a_link_is_cut() -> None:
     assert found["longest"] < 8  # shorter than the outage: what was in flight there was computed elsewhere
 
 
-async def _texts_per_s(count: int, seconds: float = 5.0) -> float:
-    async with (
-        stub_nodes(count, "--gpu-ms", "10") as nodes,
-        front({node.name: node.url for node in nodes}) as running,
-        asyncio.TaskGroup() as tasks,
-    ):
-        load = Load(running.url, DIMENSIONS)
+async def _texts_per_s(running: RunningFront, count: int, seconds: float = 5.0) -> float:
+    load = Load(running.url, DIMENSIONS)
+    async with asyncio.TaskGroup() as tasks:
         tasks.create_task(load.run(clients=4 * count, texts=8, characters=400))
         await load.until(8 * count)
         before, started = load.texts, time.perf_counter()
@@ -76,26 +84,24 @@ async def _texts_per_s(count: int, seconds: float = 5.0) -> float:
     return found
 
 
-@pytest.mark.timeout(240)
-async def test_more_nodes_are_more_throughput() -> None:
-    found = {count: await _texts_per_s(count) for count in (2, 4, 6)}
-    assert found[4] >= 0.9 * 2 * found[2], found
-    assert found[6] >= 0.9 * 3 * found[2], found
+async def _seconds_of_one_request(running: RunningFront) -> float:
+    load = Load(running.url, DIMENSIONS)
+    seconds = await load.one(texts=1024, characters=100)
+    assert (load.lost, load.wrong) == ([], 0)
+    return seconds
 
 
-async def _seconds_of_one_request(count: int) -> float:
-    async with (
-        stub_nodes(count, "--gpu-ms", "5") as nodes,
-        front({node.name: node.url for node in nodes}) as running,
-    ):
-        load = Load(running.url, DIMENSIONS)
-        seconds = await load.one(texts=2048, characters=100)
-        assert (load.lost, load.wrong) == ([], 0)
-        return seconds
-
-
-@pytest.mark.timeout(120)
-async def test_one_request_uses_all_nodes() -> None:
-    alone = await _seconds_of_one_request(1)
-    together = await _seconds_of_one_request(4)
-    assert alone / together >= 3.4, (alone, together)
+@pytest.mark.timeout(300)
+async def test_more_nodes_are_more_throughput_and_one_request_uses_all_of_them() -> None:
+    rates, seconds = dict[int, float](), dict[int, float]()
+    async with stub_nodes(6, "--gpu-ms", "10") as nodes, front({nodes[0].name: nodes[0].url}) as running:
+        for count in (1, 2, 4, 6):
+            assert await running.replace({node.name: node.url for node in nodes[:count]}) < 300
+            await running.until_ready(count)
+            if count in (1, 4):
+                seconds[count] = await _seconds_of_one_request(running)
+            if count > 1:
+                rates[count] = await _texts_per_s(running, count)
+    assert rates[4] >= 0.9 * 2 * rates[2], rates
+    assert rates[6] >= 0.9 * 3 * rates[2], rates
+    assert seconds[1] / seconds[4] >= 3.4, seconds

@@ -5,8 +5,11 @@ import stat
 import aiohttp
 import numpy as np
 import orjson
+import pytest
 
+from launcher.cluster.client import drain_node
 from launcher.cluster.ray_start import ports
+from launcher.errors import ArgumentError
 from tests.support.cluster import HOSTS, LocalCluster, post
 
 TEXTS = [f"text {number}" for number in range(200)]
@@ -58,7 +61,6 @@ def test_a_drained_node_gets_nothing_more_until_the_drain_is_undone(stubs: Local
     stubs.until(stubs.all_serve, "the drained node serves again")
 
 
-def test_a_node_that_does_not_exist_cannot_be_drained(stubs: LocalCluster) -> None:
-    done = stubs.command("drain", "nowhere")
-    assert done.returncode == 2
-    assert "there is no node nowhere" in done.stderr
+async def test_a_node_that_does_not_exist_cannot_be_drained(stubs: LocalCluster) -> None:
+    with pytest.raises(ArgumentError, match="there is no node nowhere"):
+        await drain_node(stubs.folder / "head", "nowhere", undo=False, within_s=1)

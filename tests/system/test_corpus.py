@@ -34,7 +34,9 @@ async def until_rows(process: asyncio.subprocess.Process, out: Path, rows: int) 
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize(("format_", "kills"), [(OutputFormat.PARQUET, 3), (OutputFormat.NPY, 2)])
+@pytest.mark.parametrize(
+    ("format_", "kills"), [(OutputFormat.PARQUET, 3), (OutputFormat.NPY, 2), (OutputFormat.LANCE, 1)]
+)
 async def test_kill_9_at_random_moments_costs_no_row_and_doubles_none(
     format_: OutputFormat, kills: int, tmp_path: Path
 ) -> None:

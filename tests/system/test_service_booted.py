@@ -5,9 +5,11 @@ from pathlib import Path
 
 import tomli_w
 
+from launcher.processes.child import leashed
 from tests.support.booted import PYTHON, Booted, booted
 from tests.support.stack import small_family
 
+UNIT = Path(__file__).parents[2] / "configs" / "systemd" / "trillama.service"
 TRILLAMA = (PYTHON, "-P", "-m", "launcher")
 ASK = """
 import json, sys, urllib.error, urllib.request
@@ -46,6 +48,7 @@ async def test_a_service_is_installed_runs_survives_a_kill_and_leaves(tmp_path: 
         await inside.until(*TRILLAMA, "service", "status", text="retrieval ready")
         await ask(inside, 401)
         await ask(inside, 200, "the-key")
+        await a_leashed_child_runs_in_the_sandbox(inside)
         assert await inside.run("systemctl", "reload", "trillama") == (0, "")
         code, _ = await inside.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "trillama")
         assert code == 0
@@ -67,6 +70,17 @@ async def installed(inside: Booted) -> None:
     assert (code, "--force" in printed) == (1, True), printed
     code, printed = await inside.run(*TRILLAMA, "service", "install", "--socket", "--force")
     assert code == 0, printed
+
+
+async def a_leashed_child_runs_in_the_sandbox(inside: Booted) -> None:
+    """As Ray's actor starts a node, in the unit of a cluster's host."""
+    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    confined = [f"--property={line}" for line in lines if line.startswith(("SystemCall", "NoNewPrivileges", "Capab"))]
+    assert len(confined) >= 5
+    command = (PYTHON, *leashed(("echo", "it runs"))[1:])
+    code, printed = await inside.run("systemd-run", "--property=StandardOutput=file:/run/said", *confined, *command)
+    assert code == 0, printed
+    await inside.until("cat", "/run/said", text="it runs")
 
 
 async def uninstalled(inside: Booted) -> None:

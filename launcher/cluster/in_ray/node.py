@@ -20,6 +20,7 @@ from launcher.cluster.nodes import QUEUED, SPEED, HostReport, HostTable
 from launcher.cluster.ray_start import HEAD_RESOURCE, NODE_RESOURCE, NODE_VARIABLE, NodeCommand, ray_folder
 from launcher.cluster.settings import ClusterConfig
 from launcher.control.ready_file import Announcement, read_announcement
+from launcher.processes.child import leashed
 from launcher.processes.child_log import ChildLog
 from launcher.settings.folders import LOGS, make_folder
 
@@ -150,13 +151,10 @@ class HostNode:
         await self._until_end.aclose()
 
     def _start(self, output: int) -> subprocess.Popen[bytes]:
-        # Not by `processes.child`, whose preexec_fn makes Python fork: this process has gRPC's threads. `setpriv` asks
-        # the kernel for the same: to kill the node when we are gone.
         ready = ("--ready-file", str(self._ready_file))
-        leash = ("setpriv", "--pdeathsig", "KILL", "--")
         with os.fdopen(output, "wb") as stream:
             return subprocess.Popen(
-                (*leash, *self._command.argv, *ready),
+                leashed((*self._command.argv, *ready)),  # not `running`: this process has gRPC's threads
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

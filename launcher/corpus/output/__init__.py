@@ -1,1 +1,1 @@
-"""Writes the parts of a corpus: vectors as parquet, .npy or JSON lines, and the rows that have none."""
+"""Writes the parts of a corpus: vectors as parquet, .npy, JSON lines or Lance, and the rows that have none."""

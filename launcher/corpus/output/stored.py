@@ -21,6 +21,7 @@ class OutputFormat(StrEnum):
     PARQUET = "parquet"
     NPY = "npy"
     JSONL = "jsonl"
+    LANCE = "lance"
 
 
 # The folder whose files say which parts are done, and their suffix.
@@ -28,6 +29,7 @@ LEDGERS: Mapping[OutputFormat, tuple[str, str]] = {
     OutputFormat.PARQUET: ("vectors", ".parquet"),
     OutputFormat.NPY: ("ids", ".jsonl"),
     OutputFormat.JSONL: ("vectors", ".jsonl"),
+    OutputFormat.LANCE: ("fragments", ".json"),
 }
 
 

@@ -69,6 +69,27 @@ async def test_files_that_others_read(stub: EmbeddingsStub, corpus: Path, tmp_pa
     assert len((tmp_path / "n" / "ids.jsonl").read_bytes().splitlines()) == 25
 
 
+async def test_a_lance_dataset_has_parquets_rows_also_after_errors_were_retried(
+    stub: EmbeddingsStub, corpus: Path, tmp_path: Path
+) -> None:
+    lance, parquet = pytest.importorskip("lance"), pytest.importorskip("pyarrow.parquet")
+    stub.bad = lambda text: text in {"text 3", "text 17"}
+    await run_corpus(stub, tmp_path / "p", corpus, columns=IDS)
+    await run_corpus(
+        stub, tmp_path / "l", corpus, columns=IDS, options=TEN.model_copy(update={"format": OutputFormat.LANCE})
+    )
+    for again in range(2):
+        table = parquet.read_table(tmp_path / "p" / "vectors")
+        dataset = lance.dataset(tmp_path / "l" / "vectors.lance")
+        assert dataset.to_table().equals(table)
+        assert dataset.schema.metadata == table.schema.metadata
+        assert table.column("vector").null_count == (0 if again else 2)
+        assert len(list((tmp_path / "l" / "vectors.lance" / "data").iterdir())) == 3
+        stub.bad = lambda _: False
+        for out in ("p", "l"):
+            await resume_corpus(stub, tmp_path / out, retry=True)
+
+
 async def test_a_parquet_corpus_keeps_the_types_of_its_columns(stub: EmbeddingsStub, tmp_path: Path) -> None:
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rows = {"n": pa.array([7, 8], pa.int32()), "text": ["a", "b"], "x": pa.array([0.5, None], pa.float32())}

@@ -31,11 +31,14 @@ def test_what_was_committed_is_done_for_the_next_run(tmp_path: Path) -> None:
     assert [path.read_bytes() for _, path in files_of(tmp_path / "parts", ".bin")] == [b"a", b"b"]
 
 
-def test_what_a_killed_run_left_is_removed_and_not_done(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_not_done_and_its_owner_removes_it(tmp_path: Path) -> None:
     half = tmp_path / f".{FIRST.name}.bin.tmp"
     half.write_bytes(b"half")
     strange = tmp_path / "notes.bin"
     strange.write_bytes(b"the user's")
-    assert PartLedger(tmp_path, ".bin").done == set()
+    ledger = PartLedger(tmp_path, ".bin")
+    assert ledger.done == set()
+    assert half.exists()
+    ledger.remove_unfinished()
     assert not half.exists()
     assert strange.exists()
