@@ -43,8 +43,8 @@ FRONT = """\
 ## The Front's file
 
 `python -m proxy --front FILE`, for one endpoint before many hosts; `trillama cluster` writes it. It has the settings of
-`[proxy]` above that concern clients, up to `log_level`, and these. Requests wait `start_wait_s` for the first node that
-is ready, and `recovery_s` if there was one before.
+`[proxy]` above that concern clients, up to `log_format`, and these. Requests wait `start_wait_s` for the first node
+that is ready, and `recovery_s` if there was one before.
 """
 CLUSTER = """\
 ## The cluster's file

@@ -52,11 +52,10 @@ def _run() -> None:
     # Imported here, so that Ctrl-C while Python is still loading is as quiet as later.
     with _interruptible():
         from launcher.errors import LauncherError  # noqa: PLC0415
-        from launcher.printable import Terminal  # noqa: PLC0415
+        from launcher.printable import stderr  # noqa: PLC0415
         from launcher.settings import environment  # noqa: PLC0415
         from launcher.terminal.streams import losing  # noqa: PLC0415
 
-    stderr = Terminal(stderr=True)
     try:
         environment.check_environment()
         with _interruptible():

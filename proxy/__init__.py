@@ -13,7 +13,8 @@ The path of one request, folder by folder; each imports only from those below it
 A Front has `front` in place of the service in `embedding` and all below it: pieces of the request → nodes, each a proxy
 like this.
 
-Beside that path: `console` and `monitoring` read what an operator wants to see.
+Around that path `telemetry` records each request: its log line, its metrics, its trace. Beside it `console` and
+`monitoring` read what an operator wants to see.
 `contract` and `bulk`, jobs of many rows, are what the launcher shares with the proxy; `process` concerns the process
 alone; `app` and `backends` connect the parts.
 """

@@ -17,6 +17,7 @@ from proxy.console.console import running_console
 from proxy.console.state import ConsoleFacts
 from proxy.contract.family import Family
 from proxy.contract.front import FrontSettings, load_front_settings
+from proxy.contract.log_lines import JsonFormatter, LogFormat
 from proxy.contract.settings import ProxySettings, load_proxy_settings
 from proxy.contract.settings_file import BadSettings
 from proxy.embedding.service import EmbedService
@@ -54,6 +55,9 @@ def main() -> None:
         settings, family = (
             load_proxy_settings(arguments.config) if arguments.config else load_front_settings(arguments.front)
         )
+        if settings.log_format is LogFormat.JSON:
+            logging.getLogger().handlers[0].setFormatter(JsonFormatter())
+            logging.captureWarnings(capture=True)
         asyncio.run(_run(settings, family, arguments.listen_fd, accepting=not arguments.take_over))
     except BadSettings as error:
         sys.exit(_fail(EX_CONFIG, str(error)))
@@ -74,7 +78,9 @@ async def _run(
             serving(settings, served, listener, stop=stop, accepting=accepting),
         ):
             host, port = listener.getsockname()[:2]
-            logging.getLogger("proxy").info("listening on %s port %d", host, port)
+            # The launcher says itself where it serves; this line would stand in the middle of its progress bars.
+            level = logging.INFO if listen_fd is None else logging.DEBUG
+            logging.getLogger("proxy").log(level, "listening on %s port %d", host, port)
             await stop.wait()
 
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
@@ -26,6 +28,8 @@ from proxy.http.service import EmbeddingService
 from proxy.monitoring.scrape import Scrape
 from proxy.process import open_files
 from proxy.scheduling.memory_budget import MemoryBudget
+from proxy.telemetry import observe
+from proxy.telemetry.spans import tracing
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +63,12 @@ async def serving(
     it answer the requests it has and set `stop`. On exit, waiting requests get 503, what is in flight gets `drain_s` to
     finish, then the connections close.
     """
-    async with jobs.running_jobs(served.service.embed) as job_store:
+    name = "trillama-front" if isinstance(config, FrontSettings) else "trillama"
+    running = jobs.running_jobs(served.service.embed, partial(_retry_after_s, served.service))
+    async with tracing(name, os.environ) as tracer, running as job_store:
         app = _application(config, served, job_store)
+        if tracer:
+            app[observe.TRACER] = tracer
         app[admission.ORIGINS] = await _origins(config)
         async with running_server(app, _connections(config), config.drain_s) as runner:
             acceptor = Acceptor(app, runner, listener, stop=stop)
@@ -73,7 +81,7 @@ async def serving(
                         await acceptor.accept()
                     until_end = [tasks.create_task(acceptor.finish_when_asked())]
                     if owner := setup.batch_owner(app, config, served.service):
-                        until_end.append(tasks.create_task(owner.run(app[middleware.STOPPING])))
+                        until_end.append(tasks.create_task(owner.run(app[observe.STOPPING])))
                     yield
                     for task in until_end:
                         task.cancel()
@@ -104,20 +112,25 @@ async def _origins(config: ProxySettings | FrontSettings) -> Origins:
     )
 
 
+def _retry_after_s(service: EmbeddingService) -> int:
+    return service.load().retry_after_s
+
+
 def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs) -> web.Application:
     app = web.Application(
-        middlewares=(middleware.observe, middleware.answer_errors, admission.admit, middleware.check_key)
+        middlewares=(observe.observe, middleware.answer_errors, admission.admit, middleware.check_key)
     )
-    app.on_response_prepare.append(middleware.add_request_id)
+    app.on_response_prepare.append(observe.add_ids)
     if config.cors_origins:
         app.on_response_prepare.append(admission.add_cors_headers)
     app[middleware.API_KEYS], app[middleware.ADMIN_KEYS] = config.api_keys, served.admin_keys
-    app[middleware.STOPPING] = asyncio.Event()
+    app[observe.STOPPING] = asyncio.Event()
     app[middleware.ERROR_RENDERERS] = routes.RENDERERS_BY_PATH
     app[pages.SERVICE] = served.service
     app[routes.JOBS] = job_store
-    app[routes.BODY_MEMORY] = MemoryBudget(config.total_body_bytes)
-    app[routes.RESPONSE_MEMORY] = MemoryBudget(config.max_total_answer_bytes)
+    retry_after = partial(_retry_after_s, served.service)
+    app[routes.BODY_MEMORY] = MemoryBudget(config.total_body_bytes, retry_after)
+    app[routes.RESPONSE_MEMORY] = MemoryBudget(config.max_total_answer_bytes, retry_after)
     app[routes.BODY_LIMITS] = body.BodyLimits(
         max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, min_rate=MIN_RATE
     )
@@ -136,6 +149,6 @@ def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs
     app.add_routes(routes.ROUTES)
     if served.console:
         app[CONSOLE] = served.console
-        app[middleware.REQUEST_LOG] = served.console.requests
+        app[observe.REQUEST_LOG] = served.console.requests
         app.add_routes(routes.CONSOLE_ROUTES)
     return app

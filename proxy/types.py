@@ -1,6 +1,7 @@
 """The request and result that every dialect parses into and renders from, and the types of vectors and ids."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,11 +12,15 @@ from numpy.typing import NDArray
 
 from proxy.errors import ProxyError
 from proxy.faults import Invalid, invalid
+from proxy.telemetry.timing import Timing
+from proxy.telemetry.trace_context import TraceContext
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
 Ids = Sequence[int] | NDArray[np.int32]  # the token ids of one text, as the model gets them
 Input = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names
+FLOAT_BYTES = 4  # of a value of a Matrix
+MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 2, 60
 
 
 def client_of(key: str) -> str:
@@ -50,7 +55,7 @@ class EmbedRequest:
     none is given; None leaves it to the server. `partial`: an input that fails does not fail the others. `late`: the
     inputs are the chunks of one document. `multivector`: a vector for each token. `client` stands for the API key;
     the caller waits for `timeout_s`. `bulk`: it is in no hurry, however small it is. `request_id` is the one of the
-    log and the answer's headers.
+    log and the answer's headers, `trace` the trace that it is part of.
     """
 
     inputs: Sequence[Input]
@@ -71,6 +76,7 @@ class EmbedRequest:
     timeout_s: float | None = None
     bulk: bool = False
     request_id: str = ""
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +108,12 @@ class ServiceLoad:
 
     queue_tokens: int
     tokens_per_s: float
+
+    @property
+    def retry_after_s(self) -> int:
+        """When what was refused for lack of memory may find room: about half of what waits is computed then."""
+        half_s = self.queue_tokens / 2 / self.tokens_per_s if self.tokens_per_s else 0.0
+        return math.ceil(min(MAX_RETRY_AFTER_S, max(MIN_RETRY_AFTER_S, half_s)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +170,7 @@ class EmbedResult:
     """Vectors in the order of the request's inputs, shape (n, dimensions); tokens as the model processed them.
 
     The inputs in `failed`, by index, have an error instead of a row. Multi-vectors have a row for each token, and
-    `lengths` says how many of the rows each input has. `wait_s` is until the first text was sent to an engine,
-    `compute_s` from then to the last vector; both are 0 where the cache had them all.
+    `lengths` says how many of the rows each input has. `timing` is empty where the cache had them all, and in a Front.
     """
 
     model: str
@@ -170,8 +181,7 @@ class EmbedResult:
     tokens: int
     failed: Mapping[int, ProxyError] = field(default_factory=dict)
     lengths: tuple[int, ...] | None = None
-    wait_s: float = 0.0
-    compute_s: float = 0.0
+    timing: Timing = field(default_factory=Timing, compare=False)
 
     @property
     def inputs(self) -> int:

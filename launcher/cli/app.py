@@ -20,13 +20,19 @@ from launcher.cli.service import service_app
 from launcher.cluster.cluster_cli import cluster_app
 from launcher.corpus.commands import corpus_app
 from launcher.doctor import report
-from launcher.errors import ArgumentError
+from launcher.errors import ArgumentError, ConfigError
+from launcher.fleet.address import given_url
 from launcher.measure import bench_cli, compare_cli, tune_cli
+from launcher.printable import stderr, stdout
+from launcher.settings.config import read_file
+from launcher.settings.file_kind import FileKind, mistaken_file
+from launcher.terminal.command_group import CommandGroup
 from launcher.terminal.given_texts import given_texts
-from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Tiny, Url, settings_of, stderr, stdout
+from launcher.terminal.options import EXIT_CODES, ApiKey, ConfigFile, Demo, Port, Tiny, Url, settings_of
 from launcher.terminal.signals import until_signal
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="A private, drop-in api.jina.ai on your own machine.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -73,6 +79,8 @@ def proxy(
     config: Annotated[Path, typer.Option("--config", help="The proxy's TOML file; see configs/proxy.toml.")],
 ) -> None:
     """Run the proxy alone, for llama-servers that run elsewhere."""
+    if mistaken := mistaken_file(read_file(config), config, FileKind.PROXY):
+        raise ConfigError(mistaken)
     os.execv(sys.executable, (sys.executable, "-P", "-m", "proxy", "--config", str(config)))  # noqa: S606 # no shell wanted
 
 
@@ -87,14 +95,17 @@ def embed(
     demo: Demo = False,
     tiny: Tiny = False,
     url: Url = None,
+    port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
     """Embed texts with the running server, or one started for this."""
     if format is Format.NPY and sys.stdout.isatty():
         raise ArgumentError("--format npy writes binary data, and standard output is a terminal: add > vectors.npy")
+    address = given_url(url, port)
     texts = given_texts(text or [], file or [], sys.stdin)
     call = oneshot.EmbedCall(texts=texts, task=task, dimensions=dimensions)
-    session = oneshot.run_embed(settings_of(config, demo=demo, tiny=tiny), call, url=url, api_key=api_key, err=stderr)
+    settings = settings_of(config, demo=demo, tiny=tiny)
+    session = oneshot.run_embed(settings, call, url=address, api_key=api_key, err=stderr)
     answer = asyncio.run(until_signal(session))
     if answer is None:
         raise typer.Exit(130)

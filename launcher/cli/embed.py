@@ -13,6 +13,7 @@ from launcher.errors import ArgumentError, LauncherError, StartError
 from launcher.fleet.temporary import authorization, served
 from launcher.printable import Terminal
 from launcher.settings.config import Settings
+from launcher.supervision.probes import why_no_answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ async def _ask(authorized: Mapping[str, str], call: EmbedCall, url: str) -> Embe
         ):
             body = await response.read()
     except aiohttp.ClientError as error:
-        raise LauncherError(f"{url} broke off: {error}") from error
+        raise LauncherError(f"{url} {why_no_answer(error)}") from error
     if response.status != 200:
         raise _refusal(response.status)(f"{url} refused: {_detail(body)}")
     return EmbedAnswer(body)

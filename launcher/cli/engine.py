@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from launcher.build.build import BuildOptions, build, up_to_date
 from launcher.build.steps import Progress as BuildProgress
 from launcher.engine.build_record import ComputeBackend
-from launcher.printable import Terminal
-from launcher.terminal.options import EXIT_CODES, stderr, stdout
+from launcher.printable import Terminal, stderr, stdout
+from launcher.terminal.options import EXIT_CODES
 from launcher.terminal.signals import until_signal
 
 engine_app = typer.Typer(help="The llama-server that computes.", no_args_is_help=True, epilog=EXIT_CODES)

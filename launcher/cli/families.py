@@ -22,13 +22,13 @@ from launcher.planning.candidates import PlanRequest
 from launcher.planning.memory import ENCODERS
 from launcher.planning.request import request_of
 from launcher.planning.sizing import fix_length, room_of
-from launcher.printable import json_line
-from launcher.settings.config import Settings, load, shipped_families
+from launcher.printable import json_line, stderr, stdout
+from launcher.settings.config import Settings, load, read_file, shipped_families
 from launcher.settings.family import FamilyFile
+from launcher.settings.file_kind import FileKind, mistaken_file
 from launcher.settings.setting_lines import line_of
-from launcher.terminal.options import stderr, stdout
 from proxy.contract.gguf import Header
-from proxy.contract.settings_file import BadSettings, read_toml, settings_faults
+from proxy.contract.settings_file import settings_faults
 
 FAMILIES_EPILOG = """
 Exit codes: 0 done, or nothing is wrong; 2 wrong arguments; 66 the model file is missing, damaged or of another model;
@@ -81,12 +81,11 @@ def check(
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="A .gguf file to compare it with.")] = None,
 ) -> None:
     """Say what is wrong with a family file. Each fault with its line, and whether a model file is of that family."""
-    try:
-        given = read_toml(file)
-    except BadSettings as error:
-        raise ConfigError(str(error)) from error
+    given = read_file(file)
     if faults := settings_faults(FamilyFile, given) or tuple(_implausible(FamilyFile.model_validate(given))):
         text = file.read_text(encoding="utf-8-sig")
+        if mistaken := mistaken_file(given, file, FileKind.FAMILY):
+            raise ConfigError(mistaken)
         for fault in faults:
             line = line_of(text, fault)
             stdout.say(f"fail  {file}{f':{line}' if line else ''}: {fault}")

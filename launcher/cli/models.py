@@ -18,11 +18,11 @@ from launcher.hub.listing import Offer, offered
 from launcher.models import header_check, inventory, pull, sources
 from launcher.models.inventory import InventoryRow
 from launcher.multivector import projector
-from launcher.printable import json_line
+from launcher.printable import json_line, stderr, stdout
 from launcher.settings.config import ModelSettings, Settings, load
 from launcher.settings.family import FamilyFile
 from launcher.settings.folders import hub_cache
-from launcher.terminal.options import ConfigFile, stderr, stdout
+from launcher.terminal.options import ConfigFile
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 
@@ -70,7 +70,7 @@ def list_(
     for sentence in cache.describe_damage(family):
         stderr.say(sentence)
     for reason in reasons:
-        stderr.say(f"what the hub offers is not known: {reason}")
+        stderr.say(f"only what is on this machine is listed, not what the hub offers: {reason}")
 
 
 @models_app.command("pull", epilog=MODELS_EPILOG)

@@ -138,7 +138,7 @@ def _described(device: Device) -> str:
 
 def _placements(settings: Settings, plan: Plan, room: DeviceRoom) -> Table:
     table = Table("backend", "weights", "device", title="plan", title_justify="left")
-    for heading in ("-ub", "VRAM GiB", "RAM GiB"):
+    for heading in ("longest text", "VRAM GiB", "RAM GiB"):
         table.add_column(heading, justify="right")
     table.add_column("mode")
     for one in plan.placed:
@@ -153,7 +153,7 @@ def _placements(settings: Settings, plan: Plan, room: DeviceRoom) -> Table:
             "on demand" if one.on_demand else "always",
         )
     usable = ", ".join(f"{name} {size / GIB:.1f}" for name, size in _rooms(plan, room).items())
-    table.caption = f"usable after a reserve, GiB: {usable}"
+    table.caption = f"longest text in tokens (llama-server's -ub)\nusable after a reserve, GiB: {usable}"
     return table
 
 

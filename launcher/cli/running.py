@@ -15,14 +15,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launcher.control.client import find_running
+from launcher.cluster.client import head_runs
+from launcher.control.client import Running, find_running
 from launcher.control.status import BackendView, View
 from launcher.errors import ArgumentError, NotRunning
 from launcher.fleet.address import Target, target
+from launcher.printable import stderr, stdout
 from launcher.settings.config import Settings, load
-from launcher.settings.folders import log_dir
+from launcher.settings.folders import log_dir, runtime_base
 from launcher.supervision.backend import BackendState
-from launcher.terminal.options import stderr, stdout
 from launcher.terminal.signals import until_signal
 from proxy.contract.log_follower import Follower
 
@@ -38,13 +39,13 @@ COLOURS = {
 
 RunningConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
 LocalUrl = Annotated[str | None, typer.Option(help="The one at that address on this machine, e.g. localhost:8081.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
+LocalPort = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
 
 
 def status(
     config: RunningConfigFile = None,
     url: LocalUrl = None,
-    port: Port = None,
+    port: LocalPort = None,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Continue until Ctrl-C.")] = False,
 ) -> None:
@@ -53,7 +54,7 @@ def status(
     if watch:
         asyncio.run(until_signal(_watch(settings, chosen)))
         return
-    view = asyncio.run(find_running(settings, chosen)).view
+    view = asyncio.run(_found(settings, chosen)).view
     if json:
         stdout.print_json(view.model_dump_json(), ensure_ascii=True)  # foreign text is kept, as escapes
     else:
@@ -66,13 +67,13 @@ def restart(
     backend: Annotated[list[str] | None, typer.Argument(help="Which, e.g. code [default: all, one by one].")] = None,
     config: RunningConfigFile = None,
     url: LocalUrl = None,
-    port: Port = None,
+    port: LocalPort = None,
 ) -> None:
     """Restart backends, one after the other, while the others serve."""
     _run(_restart(load(config), target(url, port), backend or []))
 
 
-def reload(config: RunningConfigFile = None, url: LocalUrl = None, port: Port = None) -> None:
+def reload(config: RunningConfigFile = None, url: LocalUrl = None, port: LocalPort = None) -> None:
     """Read the configuration again. Only what it changes is restarted; SIGHUP does the same."""
     _run(_reload(load(config), target(url, port)))
 
@@ -84,7 +85,7 @@ def logs(
     earlier: Annotated[int, typer.Option(min=0, help="N: the N-th run before this one.")] = 0,
     config: RunningConfigFile = None,
     url: LocalUrl = None,
-    port: Port = None,
+    port: LocalPort = None,
 ) -> None:
     """Show what the llama-servers wrote. Only errors, one file per run."""
     folder, there = asyncio.run(_logs(load(config), target(url, port)))
@@ -99,10 +100,20 @@ def logs(
         asyncio.run(until_signal(_follow(files, unprefixed=bool(backend))))
 
 
+async def _found(settings: Settings, chosen: Target | None) -> Running:
+    """The running trillama that is meant. Raises NotRunning; beside a cluster's head, with its own command."""
+    try:
+        return await find_running(settings, chosen)
+    except NotRunning as error:
+        if await head_runs(runtime_base()):
+            raise NotRunning(f"{error}. A cluster's endpoint runs here: `trillama cluster status` shows it") from error
+        raise
+
+
 async def _logs(settings: Settings, chosen: Target | None) -> tuple[Path, list[str]]:
     """The log folder and backends of the running one; else those of one that this user would start."""
     try:
-        view = (await find_running(settings, chosen)).view
+        view = (await _found(settings, chosen)).view
     except NotRunning:
         if chosen:
             raise
@@ -124,7 +135,7 @@ def _run(asking: Coroutine[None, None, View]) -> None:
 
 
 async def _restart(settings: Settings, chosen: Target | None, backends: Sequence[str]) -> View:
-    running = await find_running(settings, chosen)
+    running = await _found(settings, chosen)
     view, there = running.view, [one.name for one in running.view.backends]
     for name in [_known(name, there) for name in backends or settings.family.weights.models]:
         view = await running.tell(f"/backends/{name}/restart")
@@ -132,13 +143,13 @@ async def _restart(settings: Settings, chosen: Target | None, backends: Sequence
 
 
 async def _reload(settings: Settings, chosen: Target | None) -> View:
-    return await (await find_running(settings, chosen)).tell("/reload")
+    return await (await _found(settings, chosen)).tell("/reload")
 
 
 async def _watch(settings: Settings, chosen: Target | None) -> None:
     with Live(console=stdout, auto_refresh=False) as live:
         while True:
-            live.update(_page((await find_running(settings, chosen)).view), refresh=True)
+            live.update(_page((await _found(settings, chosen)).view), refresh=True)
             await asyncio.sleep(REFRESH_S)
 
 

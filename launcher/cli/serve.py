@@ -23,6 +23,7 @@ from launcher.supervision import probes
 from launcher.supervision.backend import Status
 from launcher.supervision.deployment import Deployment
 from launcher.systemd import notify
+from launcher.terminal.log_format import use_log_format
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 from launcher.terminal.streams import losing
@@ -34,6 +35,7 @@ _EXAMPLE = (
     "My laser sword is getting too hot.",
     "How do I brew a good espresso?",
 )
+_WARNING = {"level": "warning"}
 _COSINES = (
     'import json,sys; a,*b=[r["embedding"] for r in json.load(sys.stdin)["data"]]; '
     'print(*(f"{sum(x*y for x,y in zip(a,c)):.2f}" for c in b))'
@@ -48,6 +50,7 @@ async def run_serve(
     Any other SIGHUP reads the settings again. `ready_path` is written when it serves. Raises LauncherError.
     """
     settings = read()
+    use_log_format(settings.host.proxy.log_format)
     hung_up = asyncio.Event()
 
     async def serving() -> None:
@@ -93,7 +96,7 @@ class _Session:
             await tell_parent(fleet.deployment.url)
             _announce(fleet.deployment, self._out)
             for status in fleet.troubled:
-                self._display.say(f"{status.name} is not served: {status.cause}")
+                self._display.say(f"{status.name} is not served: {status.cause}", _WARNING)
             notify.tell(READY="1")
             tasks.create_task(notify.feed_watchdog(partial(probes.proxy_up, fleet.deployment.url)))
 
@@ -104,7 +107,8 @@ class _Session:
             try:
                 await reload()
             except Exception as error:  # noqa: BLE001 # no error of a reload may end what runs
-                self._display.say(f"reload failed, the old configuration stays active: {server.reason_of(error)}")
+                reason = server.reason_of(error)
+                self._display.say(f"reload failed, the old configuration stays active: {reason}", _WARNING)
             else:
                 self._display.say("the configuration has been read again")
 
@@ -117,6 +121,7 @@ class _Session:
             _check_can_change(self._settings, settings)
             await fleet.change(await prepare(settings, self._listener, self._display, ours=fleet.memory))
             self._settings = settings
+            use_log_format(settings.host.proxy.log_format)
 
 
 def _check_can_change(old: Settings, new: Settings) -> None:
@@ -140,6 +145,8 @@ def _announce(deployment: Deployment, out: Terminal) -> None:
         out.say(warning, style="yellow")
     served = f"{family.name}, {deployment.engine.origin} llama.cpp {deployment.engine.version}"
     out.say(f"trillama {__version__} is ready at {deployment.url} ({served})")
+    if out.json_lines:
+        return
     out.say(f'cosine similarity of "{_EXAMPLE[0]}" to each of: {" ".join(_EXAMPLE[1:])}')
     out.say(f"  {_example(deployment.url, family.name, with_key=bool(host.proxy.api_keys))}")
 

@@ -9,11 +9,11 @@ import typer
 
 from launcher.cluster.ray_start import TOKEN_NAME
 from launcher.errors import ArgumentError, ConfigError, ServiceError
+from launcher.printable import stdout
 from launcher.settings.config import Settings, load
 from launcher.systemd import systemctl, units
 from launcher.systemd.systemctl import Manager
 from launcher.systemd.units import SERVICE_UNIT, SOCKET_UNIT, Installation
-from launcher.terminal.options import stdout
 
 LOG_LINES = 10
 CREDENTIALS = ("api_keys", TOKEN_NAME)

@@ -44,6 +44,15 @@ async def drain_node(base: Path, node: str, *, undo: bool, within_s: float) -> C
     return view
 
 
+async def head_runs(base: Path) -> bool:
+    """Whether a head that this user may control runs here: a trillama, but not one that `find_running` finds."""
+    try:
+        await _control_socket(base)
+    except NotRunning:
+        return False
+    return True
+
+
 async def _control_socket(base: Path) -> Path:
     for folder in dict.fromkeys((base, SYSTEM_FOLDER)):
         for path in folder.glob(f"trillama-*/{CONTROL}"):

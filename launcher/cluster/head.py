@@ -34,6 +34,7 @@ from launcher.settings.folders import runtime_base, state_dir
 from launcher.supervision import probes
 from launcher.supervision.kept import KeptProgram
 from launcher.systemd import notify
+from launcher.terminal.log_format import use_log_format
 from launcher.terminal.signals import until_signal
 from proxy.contract.front import FrontSettings
 
@@ -64,14 +65,25 @@ class _FrontPlace:
     def port(self) -> int:
         return int(self.listener.getsockname()[1])
 
+    @property
+    def url(self) -> str:
+        return _url_of(self.listener)
+
 
 async def run_head(cluster: Cluster, options: HeadOptions, out: Terminal) -> None:
     """Run the head until SIGINT or SIGTERM. Raises LauncherError."""
-    haproxy_program()  # missing: say so before anything runs
+    use_log_format(cluster.config.proxy.log_format)
+    if not _alone(cluster, options):
+        haproxy_program()  # missing: say so before anything runs
     try:
         await until_signal(_head(cluster, options, out))
     except ExceptionGroup as group:
         raise cause_of(group) from group
+
+
+def _alone(cluster: Cluster, options: HeadOptions) -> bool:
+    """Whether one Front answers the clients itself: before a single one HAProxy has nothing to choose from."""
+    return bool(options.urls) and cluster.config.front.fronts == 1
 
 
 async def run_join(head: str, place: RayPlace, token: Path, node: NodeCommand) -> None:
@@ -104,17 +116,16 @@ async def _head(cluster: Cluster, options: HeadOptions, out: Terminal) -> None:
     async with private_folder(runtime_base()) as folder:
         with (
             listen(HostConfig(host=front.host, port=front.port)) as listener,
-            _fronts(cluster, folder, state) as fronts,
+            _fronts(cluster, folder, state, listener if _alone(cluster, options) else None) as fronts,
         ):
-            address, port = listener.getsockname()[:2]
-            url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+            url = _url_of(listener)
             controls = [one.control for one in fronts]
             wish = NodeWish(front.spaces, options.urls, _ray_access(cluster, options))
             director = Director(state / "state.json", folder, url, wish, controls)
             director.programs = [
                 *(_ray_programs(cluster, options, folder, state) if options.token else ()),
                 *(_front_program(number, one) for number, one in enumerate(fronts, 1)),
-                _haproxy(folder, listener, fronts),
+                *(() if _alone(cluster, options) else (_haproxy(folder, listener, fronts),)),
             ]
             ended = asyncio.Event()
             async with director.serving(ended.set), asyncio.TaskGroup() as tasks:
@@ -174,14 +185,19 @@ def _ray_programs(cluster: Cluster, options: HeadOptions, folder: Path, state: P
 
 
 @contextmanager
-def _fronts(cluster: Cluster, folder: Path, state: Path) -> Iterator[list[_FrontPlace]]:
-    """The Fronts' sockets and files. All keep their batches in one folder, so any of them answers for each."""
+def _fronts(
+    cluster: Cluster, folder: Path, state: Path, public: socket.socket | None = None
+) -> Iterator[list[_FrontPlace]]:
+    """The Fronts' sockets and files. All keep their batches in one folder, so any of them answers for each.
+
+    `public`: the clients' own socket, for the only Front; else each has one that HAProxy reaches.
+    """
     batches = cluster.config.proxy.batches_dir or state / "batches"
     (folder / "family.toml").write_bytes(cluster.family_file.read_bytes())
     with ExitStack() as stack:
         places = []
         for number in range(1, cluster.config.front.fronts + 1):
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+            listener = public or stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
             place = _FrontPlace(listener, folder / f"front-{number}.toml", folder / f"front-{number}.sock")
             _write_settings(cluster, place, folder, batches)
             places.append(place)
@@ -193,6 +209,7 @@ def _write_settings(cluster: Cluster, place: _FrontPlace, folder: Path, batches:
     settings = FrontSettings(
         **{**config.proxy.model_dump(exclude_unset=True), "batches_dir": batches},
         family=folder / "family.toml",
+        host=config.front.host,
         piece_texts=config.front.piece_texts,
         spaces=config.front.spaces,
         control=place.control,
@@ -210,9 +227,14 @@ def _front_program(number: int, place: _FrontPlace) -> KeptProgram:
         env=os.environ,
         pass_fds=(fd,),
         grace_s=15.0,
-        probe=partial(probes.proxy_up, f"http://127.0.0.1:{place.port}"),
+        probe=partial(probes.proxy_up, place.url),
         final=frozenset({ConfigError.exit_code}),
     )
+
+
+def _url_of(listener: socket.socket) -> str:
+    address, port = listener.getsockname()[:2]
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 def _haproxy(folder: Path, listener: socket.socket, fronts: Sequence[_FrontPlace]) -> KeptProgram:

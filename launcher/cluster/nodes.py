@@ -5,7 +5,9 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
+
+from proxy.contract.front import NodeReport
 
 EXPIRES_S = 15.0  # a node reports once a second
 
@@ -90,6 +92,16 @@ class Seen(BaseModel, frozen=True):
     message: str = ""
 
 
+class Remembered(BaseModel):
+    """What outlives a restart of the head."""
+
+    revision: int = 1
+    rolling: bool = False
+    spaces: dict[str, str] = Field(default_factory=dict)
+    drained: tuple[str, ...] = ()
+    nodes: dict[str, str] = Field(default_factory=dict)
+
+
 Spaces = Mapping[str, str]
 
 
@@ -142,6 +154,35 @@ def node_verdicts(
         HostVerdict(report=report, restarts=restarts, reason=_reason(report, pinned, drained))
         for report, restarts in nodes
     )
+
+
+_FRONT_REPORTS = TypeAdapter(Mapping[str, NodeReport])
+
+
+def fixed_verdicts(
+    urls: Mapping[str, str], fronts: Sequence[Mapping[str, object]], drained: Collection[str]
+) -> tuple[HostVerdict, ...]:
+    """Each of the user's own nodes as the first Front that answers sees it; nodes without Ray report nothing else."""
+    seen = _FRONT_REPORTS.validate_python(next(filter(None, fronts), {}))
+    return tuple(_fixed_verdict(name, url, seen.get(name), name in drained) for name, url in urls.items())
+
+
+def _fixed_verdict(name: str, url: str, seen: NodeReport | None, drained: bool) -> HostVerdict:
+    if seen is None:
+        unknown = HostReport(host=name, pid=0, url=url, revision=0)
+        return HostVerdict(report=unknown, restarts=0, reason="drained" if drained else "no Front says how it is")
+    report = HostReport(
+        host=name,
+        pid=0,
+        url=url,
+        spaces=dict(seen.spaces),
+        revision=0,
+        ready=seen.ready,
+        cause=seen.reason,
+        queued_tokens=seen.queued_tokens,
+        tokens_per_s=seen.tokens_per_s,
+    )
+    return HostVerdict(report=report, restarts=seen.restarts, reason=seen.reason)
 
 
 def _reason(report: HostReport, pinned: Spaces, drained: Collection[str]) -> str:

@@ -1,5 +1,6 @@
 """cluster.toml: the cluster as its head runs it. Read once, frozen, strict."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -7,10 +8,10 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from launcher.errors import ConfigError
-from launcher.settings.config import family_path, read_family
+from launcher.settings.config import family_path, read_family, read_file, validated_file
 from launcher.settings.credentials import api_keys
 from launcher.settings.family import FamilyFile
-from proxy.contract import settings_file
+from launcher.settings.file_kind import FileKind
 from proxy.contract.family import Positive, Strict
 from proxy.contract.settings import EdgeOptions, Seconds
 
@@ -72,27 +73,36 @@ class ClusterConfig(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """cluster.toml, and the family it names."""
+    """cluster.toml, and the family it names; no file if the arguments are all there is."""
 
-    file: Path
+    file: Path | None
     config: ClusterConfig
     family: FamilyFile
     family_file: Path
 
 
-def load_cluster(path: Path) -> Cluster:
-    """Read cluster.toml; API keys from systemd are added to those in the file. Raises ConfigError."""
-    try:
-        config = settings_file.validated_settings(ClusterConfig, settings_file.read_toml(path), path)
-    except settings_file.BadSettings as error:
-        raise ConfigError(str(error)) from error
+def load_cluster(
+    path: Path | None, given_family: str | None = None, given_front: Mapping[str, object] | None = None
+) -> Cluster:
+    """Read cluster.toml; what is given besides takes precedence where it is not None.
+
+    Without a file there is one Front. API keys from systemd are added to those in the file. Raises ConfigError.
+    """
+    where = path or "the arguments"
+    given: dict[str, object] = read_file(path) if path else {"front": {"fronts": 1}}
+    front, asked = given.get("front", {}), {name: one for name, one in (given_front or {}).items() if one is not None}
+    if asked and isinstance(front, Mapping):
+        given["front"] = {**front, **asked}
+    if given_family is not None:
+        given["family"] = given_family
+    config = validated_file(ClusterConfig, given, where, FileKind.CLUSTER)
     file = family_path(config.family, path)
     family = read_family(file)
     try:
         config.proxy.check(family)
     except ValueError as error:
-        raise ConfigError(f"{path}: [proxy] {error}") from error
+        raise ConfigError(f"{where}: [proxy] {error}") from error
     if keys := api_keys():
         proxy = config.proxy.model_copy(update={"api_keys": (*config.proxy.api_keys, *keys)})
         config = config.model_copy(update={"proxy": proxy})
-    return Cluster(path.absolute(), config, family, file.absolute())
+    return Cluster(path and path.absolute(), config, family, file.absolute())

@@ -21,9 +21,10 @@ from launcher.corpus.rows.sources import InputFormat, check_folder, given_files
 from launcher.corpus.session import RunRequest, ServerChoice, run_job, stopped
 from launcher.corpus.verification import verify_job
 from launcher.errors import ArgumentError, JobStopped
-from launcher.printable import json_line
+from launcher.fleet.address import given_url
+from launcher.printable import json_line, stderr, stdout
 from launcher.terminal.given_texts import STDIN
-from launcher.terminal.options import ApiKey, ConfigFile, Demo, Tiny, Url, settings_of, stderr, stdout
+from launcher.terminal.options import ApiKey, ConfigFile, Demo, Port, Tiny, Url, settings_of
 from launcher.terminal.signals import until_second_signal, until_signal
 
 CORPUS_EPILOG = """
@@ -69,6 +70,7 @@ def corpus_run(
     demo: Demo = False,
     tiny: Tiny = False,
     url: Url = None,
+    port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
     """Embed every row of files.
@@ -89,7 +91,7 @@ def corpus_run(
     if STDIN in inputs:
         _check_standard_input(out, dry_run=dry_run)
     files = given_files(inputs, from_, columns, out)
-    server, run_parts = parts_runner(engine, _server(config, demo, tiny, url, api_key), format)
+    server, run_parts = parts_runner(engine, _server(config, demo, tiny, given_url(url, port), api_key), format)
     if dry_run:
         asyncio.run(until_signal(show_estimate(server, files, options, stdout)))
         return
@@ -123,11 +125,12 @@ def corpus_resume(
     demo: Demo = False,
     tiny: Tiny = False,
     url: Url = None,
+    port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
     """Continue a job that was stopped or killed. Only what is not done is computed."""
     plan = read_plan(folder)
-    given = _at_plans_url(_server(config, demo, tiny, url, api_key), plan.url)
+    given = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
     server, run_parts = parts_runner(engine, given, plan.options.format)
     _run(server, replace(_again(folder, plan, json, concurrency), dedupe=dedupe, run_parts=run_parts))
 
@@ -142,12 +145,13 @@ def corpus_errors(
     demo: Demo = False,
     tiny: Tiny = False,
     url: Url = None,
+    port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
     """Show the rows without a vector, or retry them. A JSON object each."""
     plan = read_plan(folder)
     if retry:
-        server = _at_plans_url(_server(config, demo, tiny, url, api_key), plan.url)
+        server = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
         _run(server, replace(_again(folder, plan, json, concurrency), retry=True))
     for line in error_lines(folder / ERRORS_FOLDER, done_parts(folder, plan)):
         sys.stdout.buffer.write(json_line({"input": str(plan.inputs[line.part.source].path), **line.facts}))
@@ -175,6 +179,7 @@ def corpus_verify(
     demo: Demo = False,
     tiny: Tiny = False,
     url: Url = None,
+    port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
     """Check a job's output.
@@ -183,7 +188,7 @@ def corpus_verify(
     the exit code is 1.
     """
     plan = read_plan(folder)
-    server = _at_plans_url(_server(config, demo, tiny, url, api_key), plan.url)
+    server = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
     found = asyncio.run(until_signal(verify_job(folder, plan, server, sample)))
     if found is None:
         raise typer.Exit(130)

@@ -13,6 +13,7 @@ import pybase64
 from launcher.arrays import F32
 from launcher.corpus.plan import JobOptions, SpaceFound
 from launcher.errors import ArgumentError, SpaceChanged
+from launcher.supervision.probes import why_no_answer
 from proxy.bulk.runner import CallFailed, CallRefused, RowError, ServerBusy
 from proxy.contract.admin import LANE_HEADER
 
@@ -107,7 +108,7 @@ class EmbeddingEndpoint:
         except TimeoutError as error:
             raise CallFailed("timeout", f"no answer within {_TIMEOUT.total:.0f} s", full=True) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise NotReached(f"no answer: {error}") from error
+            raise NotReached(why_no_answer(error)) from error
         if response.status != 200:
             raise _refusal(self.url, response.status, response.headers, content)
         return Answered(response.headers, response.content_type == _RAW, content)

@@ -138,7 +138,7 @@ async def reached(endpoint: EmbeddingEndpoint) -> SpaceFound:
                 try:
                     return await endpoint.find_space()
                 except NotReached as error:
-                    raise NotRunning(f"nothing answers at {endpoint.url}: {error}") from error
+                    raise NotRunning(f"{endpoint.url} {error}") from error
                 except ServerBusy as error:
                     await asyncio.sleep(pauses.pause_s(busy, error.retry_after_s))
                     busy += 1

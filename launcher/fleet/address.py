@@ -12,10 +12,10 @@ API = (
 )  # copied along: other services' clients want them
 
 
-def server_url(given: str) -> str:
+def server_url(given: str, option: str = "--url") -> str:
     """The base URL: `localhost:8080` and `http://localhost:8080/v1/` are the same.
 
-    Raises ArgumentError if it is not an address.
+    Raises ArgumentError, which names the option, if it is not an address.
     """
     text = given.strip()
     url = (text if "://" in text else f"http://{text}").rstrip("/")
@@ -25,9 +25,16 @@ def server_url(given: str) -> str:
     except ValueError:
         right = False
     if not right or not url.isprintable() or " " in url or parts.query or parts.fragment:
-        raise ArgumentError(f"--url {given!r} is not the address of a server: give one like http://localhost:8080")
+        raise ArgumentError(f"{option} {given!r} is not the address of a server: give one like http://localhost:8080")
     ending = next((ending for ending in API if url.endswith(ending)), "")
     return url.removesuffix(ending)
+
+
+def given_url(url: str | None, port: int | None) -> str | None:
+    """The base URL that the options --url and --port mean; None without them. Raises ArgumentError for both."""
+    if url is not None and port is not None:
+        raise ArgumentError("--url has a port already: leave out --port")
+    return f"http://127.0.0.1:{port}" if port is not None else url
 
 
 @dataclass(frozen=True, slots=True)

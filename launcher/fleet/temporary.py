@@ -16,6 +16,7 @@ from launcher.settings.family import FamilyFile
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
 from launcher.terminal.progress import Display
+from proxy.contract.log_lines import LogFormat
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ async def served(
     if await probes.backends_ready(at) is not None:
         return await use(at)
     if url is not None:
-        raise NotRunning(f"no trillama answers at {at}: start it with `trillama serve`, or leave out --url")
+        raise NotRunning(f"{at} {await probes.why_unready(at)}; without --url and --port a server is started")
     return await _started(settings, task, use, Display(err))
 
 
@@ -56,10 +57,11 @@ async def _started(settings: Settings, task: str | None, use: Callable[[str], Aw
 
 def for_one_call(settings: Settings) -> Settings:
     """The settings of a server that ends with the call, so that it must not begin the batches of another."""
+    quiet = {"log_level": "warning", "log_format": LogFormat.TEXT, "batches_dir": None}
     return settings.with_host(
         host="127.0.0.1",
         port=0,
-        proxy=settings.host.proxy.model_copy(update={"log_level": "warning", "batches_dir": None}),
+        proxy=settings.host.proxy.model_copy(update=quiet),
         supervision=settings.host.supervision.model_copy(update={"max_failures": 0}),  # for one call: no retry
     )
 

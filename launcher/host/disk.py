@@ -22,7 +22,8 @@ def amount(size: int) -> str:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file in the block, which is renamed to `path` at its end; if the block fails, nothing is left behind.
 
-    Raises OSError, which always names a file.
+    For what can be made again: what must outlive a power cut is written by `proxy.bulk.durable`. Raises OSError, which
+    always names a file.
     """
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:

@@ -160,7 +160,7 @@ def _out_of_reach(error: httpx2.HTTPError, request: HubRequest) -> str:
         check = "name your network's own certificates in SSL_CERT_FILE"
     return (
         f"{constants.ENDPOINT} cannot be reached{through} to {request.verb} {request.object} of {request.repo} "
-        f"({_reason(error)}): {check} and start again, {request.otherwise}"
+        f"({_reason(error)}): {check} and try again, {request.otherwise}"
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.hf_api import RepoSibling
 
 from launcher.errors import ConfigError, HubUnreachable, ModelError
@@ -30,6 +30,8 @@ def offered(family: FamilyFile, backends: Iterable[str]) -> tuple[tuple[Offer, .
 
     Blocks, for at most _TIMEOUT_S if the hub is unreachable.
     """
+    if constants.HF_HUB_OFFLINE:
+        return (), ("HF_HUB_OFFLINE is set",)
     found: list[Offer] = []
     reasons: dict[str, None] = {}
     places = family.weights.on_hub
@@ -51,7 +53,7 @@ def offers(backend: str, source: HubFile) -> tuple[Offer, ...]:
     Without a quantisation where `source.file` is a name, not a pattern.
     """
     with translate_errors(
-        HubRequest(repo=source.repo, object="the list of files", verb="see", otherwise="or try again later")
+        HubRequest(repo=source.repo, object="the files", verb="list", otherwise="or add --local, which asks no hub")
     ):
         check_client()
         info = HfApi().model_info(source.repo, files_metadata=True, timeout=_TIMEOUT_S)

@@ -9,11 +9,13 @@ import orjson
 import typer
 from rich.table import Table
 
+from launcher.fleet.address import given_url
 from launcher.fleet.temporary import authorization, served
 from launcher.measure import bench as benching
 from launcher.measure.bench import Cell, Findings, Load
+from launcher.printable import stderr, stdout
 from launcher.settings.config import Settings
-from launcher.terminal.options import ApiKey, ConfigFile, Demo, Tiny, Url, settings_of, stderr, stdout
+from launcher.terminal.options import ApiKey, ConfigFile, Demo, Port, Tiny, Url, settings_of
 from launcher.terminal.signals import until_signal
 
 BENCH_EPILOG = """
@@ -28,6 +30,7 @@ def bench(
     demo: Demo = False,
     tiny: Tiny = False,
     url: Url = None,
+    port: Port = None,
     api_key: ApiKey = None,
     task: Annotated[str | None, typer.Option(help="E.g. retrieval.passage: it chooses the model.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="For each of the twelve measurements.")] = 3.0,
@@ -35,9 +38,9 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Measure the running server, or one started for this. Short, medium, long, mixed texts; 1, 8, 32 at once."""
-    settings = settings_of(config, demo=demo, tiny=tiny)
+    settings, address = settings_of(config, demo=demo, tiny=tiny), given_url(url, port)
     headers = authorization(settings.host, api_key)
-    found = asyncio.run(until_signal(_run(settings, url, task, headers, Load(seconds=seconds, seed=seed))))
+    found = asyncio.run(until_signal(_run(settings, address, task, headers, Load(seconds=seconds, seed=seed))))
     if found is None:
         raise typer.Exit(130)
     if json:

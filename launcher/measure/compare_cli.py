@@ -18,10 +18,11 @@ from launcher.measure import sample_texts, similarity
 from launcher.measure.sample_texts import SampleTexts
 from launcher.measure.similarity import Comparison, RankOverlap, Thresholds
 from launcher.models import sources
+from launcher.printable import stderr, stdout
 from launcher.settings.config import HostConfig, ModelSettings, Settings, load
 from launcher.settings.folders import runtime_base
 from launcher.supervision.standalone import Standalone
-from launcher.terminal.options import ConfigFile, stderr, stdout
+from launcher.terminal.options import ConfigFile
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 

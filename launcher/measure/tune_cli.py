@@ -24,12 +24,13 @@ from launcher.measure.loadgen import LENGTHS
 from launcher.measure.tune import Bench, Measured, Setting, TuneOutcome, gain
 from launcher.models import header_check
 from launcher.planning import sizing
+from launcher.printable import stderr, stdout
 from launcher.settings.config import Settings
 from launcher.settings.folders import runtime_base
 from launcher.supervision import probes
 from launcher.supervision.deployment import url_of
 from launcher.supervision.standalone import Standalone
-from launcher.terminal.options import ConfigFile, Demo, Tiny, settings_of, stderr, stdout
+from launcher.terminal.options import ConfigFile, Demo, Tiny, settings_of
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 

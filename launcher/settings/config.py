@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from launcher.errors import ConfigError
 from launcher.settings.credentials import api_keys
 from launcher.settings.family import BY_TOKEN, FamilyFile
+from launcher.settings.file_kind import FileKind, mistaken_file
 from proxy.contract import settings_file
 from proxy.contract.family import Positive, Strict
 from proxy.contract.settings import ProxyOptions, ProxySettings, Seconds
@@ -151,10 +152,10 @@ def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> Se
     API keys from systemd are added to those in the file. Raises ConfigError naming the file and the field.
     """
     where = path or "the arguments"
-    given = {} if path is None else _read(path)
+    given = {} if path is None else read_file(path)
     given |= {key: value for key, value in (overrides or {}).items() if value is not None}
     _check_reserved(given.get("proxy"), where)
-    host = _validated(HostConfig, given, where)
+    host = validated_file(HostConfig, given, where, FileKind.HOST)
     family_file = family_path(host.family, path)
     family = read_family(family_file)
     _check_agreement(host, family, where)
@@ -210,7 +211,7 @@ def shipped_families() -> dict[str, Path]:
 
 def read_family(path: Path) -> FamilyFile:
     """The family in that file. Raises ConfigError with every fault."""
-    return _validated(FamilyFile, _read(path), path)
+    return validated_file(FamilyFile, read_file(path), path, FileKind.FAMILY)
 
 
 def family_path(family: str, beside: Path | None) -> Path:
@@ -230,15 +231,17 @@ def family_path(family: str, beside: Path | None) -> Path:
         raise ConfigError(f"family: {error}") from error
 
 
-def _read(path: Path) -> dict[str, object]:
+def read_file(path: Path) -> dict[str, object]:
+    """The content of a TOML file. Raises ConfigError."""
     try:
         return settings_file.read_toml(path)
     except settings_file.BadSettings as error:
         raise ConfigError(str(error)) from error
 
 
-def _validated(model: type[T], given: Mapping[str, object], where: Path | str) -> T:
+def validated_file(model: type[T], given: Mapping[str, object], where: Path | str, kind: FileKind) -> T:
+    """The settings in it. Raises ConfigError with every fault, or which command takes a file of another kind."""
     try:
         return settings_file.validated_settings(model, given, where)
     except settings_file.BadSettings as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(mistaken_file(given, where, kind) or str(error)) from error

@@ -45,6 +45,28 @@ async def backends_ready(url: str) -> dict[str, bool] | None:
         return None
 
 
+async def why_unready(url: str) -> str:
+    """Why no trillama can be asked at `url`, as a sentence's predicate with the next step."""
+    try:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, session.get(f"{url}/ready") as response:
+            return f"answers, but not as a trillama does (GET /ready: HTTP {response.status}): check the address"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return why_no_answer(error)
+
+
+def why_no_answer(error: Exception) -> str:
+    """Why an address gave no answer, as a sentence's predicate with the next step."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "cannot be found: no host has that name, check the address"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "does not speak TLS with a certificate that we trust: check the address and SSL_CERT_FILE"
+    if isinstance(error, TimeoutError):
+        return "does not answer in time: check the address, the network and the firewall"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return "does not accept connections: start it there with `trillama serve`, or check the address"
+    return f"broke off: {error}"
+
+
 async def watch(
     process: asyncio.subprocess.Process, probe: Probe, policy: Callable[[], SupervisionSettings], *, up: bool = False
 ) -> int | None:

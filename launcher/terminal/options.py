@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from launcher.errors import ArgumentError
-from launcher.printable import Terminal
 from launcher.settings.config import HostConfig, Settings, configs_dir, load
 
 EXIT_CODES = """
@@ -18,8 +17,6 @@ is missing or wrong; 69 no usable llama-server, or no trillama runs here; 70 bui
 75 it cannot serve now: the port is taken, the memory or the disk is too small, the hub is out of reach, or no model
 becomes ready; 78 wrong configuration, or a folder that cannot be written; 130 stopped before it was done.
 """
-
-stdout, stderr = Terminal(), Terminal(stderr=True)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The host's TOML file; see configs/ for examples.")]
 Demo = Annotated[
@@ -30,6 +27,7 @@ Tiny = Annotated[
     bool, typer.Option("--tiny", help="With --demo: made-up models, which know shared words only. No download.")
 ]
 Url = Annotated[str | None, typer.Option(help="The running server to ask [default: the config's].")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="The running server on that port of this machine.")]
 ApiKey = Annotated[
     str | None,
     typer.Option(

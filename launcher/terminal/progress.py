@@ -1,6 +1,6 @@
 """What a user sees while models are downloaded and loaded: bars on a terminal, one line per change elsewhere."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.progress import (
@@ -32,13 +32,13 @@ class Display:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not console.has_bars,
         )
 
     @contextmanager
     def live(self) -> Iterator[None]:
         """Draw bars for the length of the block."""
-        self._live = self.console.is_terminal
+        self._live = self.console.has_bars
         with self._progress:
             yield
 
@@ -60,13 +60,15 @@ class Display:
             return
         cause = f": {status.cause}" if status.state in (BackendState.BACKOFF, BackendState.FAILED) else ""
         if cause or not self._live:
-            self.say(f"{status.name}: {status.state}{f' (pid {status.pid})' if status.pid else ''}{cause}")
+            said = f"{status.name}: {status.state}{f' (pid {status.pid})' if status.pid else ''}{cause}"
+            level = {"level": "warning"} if cause else {}
+            self.say(said, {"backend": status.name, "state": str(status.state), **level})
         completed = 1 if status.state is BackendState.READY else 0
         self._progress.update(self._line(status.name), description=str(status.state), completed=completed, total=1)
 
-    def say(self, text: str) -> None:
-        """Print one line that stays."""
-        self.console.say(text)
+    def say(self, text: str, facts: Mapping[str, object] | None = None) -> None:
+        """Print one line that stays, with `facts` for programs."""
+        self.console.say(text, facts=facts)
 
     def _line(self, model: str) -> TaskID:
         if model not in self._lines:

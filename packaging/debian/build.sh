@@ -27,6 +27,7 @@ wheel_version=$(inside $venv/bin/python -c 'from importlib.metadata import versi
 release=$(. "$root/etc/os-release" && echo "$VERSION_ID")
 version=$wheel_version-1~deb${release}u1
 architecture=$(inside dpkg --print-architecture)
+maintainer=${TRILLAMA_MAINTAINER:-the trillama authors <trillama@localhost>} # an address is asked for, and there is none
 
 mkdir -p "$stage/DEBIAN" "$stage/opt" "$stage/etc/trillama" "$stage/usr/bin" "$stage/usr/lib/systemd/system" \
     "$stage/usr/share/doc/trillama"
@@ -45,7 +46,7 @@ install -m 755 "$here/postinst" "$here/prerm" "$here/postrm" "$stage/DEBIAN/"
 echo /etc/trillama/host.toml > "$stage/DEBIAN/conffiles"
 sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@PYTHON@/$python/" \
     -e "s/@PYTHON_AFTER@/3.$((${python#3.} + 1))~/" -e "s/@SIZE@/$(du -sk "$stage" | cut -f1)/" \
-    "$here/control" > "$stage/DEBIAN/control"
+    -e "s|@MAINTAINER@|$(printf %s "$maintainer" | sed 's/[&|\\]/\\&/g')|" "$here/control" > "$stage/DEBIAN/control"
 (cd "$stage" && find opt usr -type f -print0 | sort -z | xargs -0 md5sum > DEBIAN/md5sums)
 chmod -R u+w,go+rX,go-w "$stage"
 dpkg-deb --root-owner-group -Zxz -z1 --build "$stage" "$out/trillama_${version}_$architecture.deb"

@@ -106,12 +106,17 @@ JINA_STATUS: Mapping[BatchStatus, str] = {
 
 def lines_of(body: BatchEmbeddingsBody) -> Iterator[dict[str, object]]:
     """The items as lines of an input file. Raises Invalid for one that cannot be one."""
-    common = body.model_dump(
-        include={"model", "task", "dimensions", "normalized", "truncate", "embedding_type"}, exclude_none=True
-    )
+    common = common_fields(body)
     for index, item in enumerate(body.input):
         custom_id, given = _item(item, index)
         yield {"custom_id": custom_id, "body": {**common, **given}}
+
+
+def common_fields(body: BatchEmbeddingsBody) -> dict[str, object]:
+    """What each line gets, unless it has its own."""
+    return body.model_dump(
+        include={"model", "task", "dimensions", "normalized", "truncate", "embedding_type"}, exclude_none=True
+    )
 
 
 def _item(item: object, index: int) -> tuple[str, dict[str, object]]:

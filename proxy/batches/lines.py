@@ -10,6 +10,7 @@ from proxy.bulk.ledger import RowRange
 from proxy.dialects import jina
 from proxy.errors import NotJson
 from proxy.faults import Invalid
+from proxy.types import FLOAT_BYTES, EmbedRequest
 from proxy.wire import json_body
 from proxy.wire.dialect import ParsedRequest
 
@@ -49,11 +50,21 @@ class BatchPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineRules:
-    """What one line may be, as for a request: bytes, inputs, and how many floats a vector has."""
+    """What one line may be, as for a request: bytes, inputs, and how many floats a vector has.
+
+    `answer_bytes`: of its vectors. Results are in memory until their part is committed.
+    """
 
     max_bytes: int
     items: int
     dimensions: int
+    answer_bytes: int
+
+    def floats_of(self, request: EmbedRequest) -> int:
+        """About how many floats its vectors have, at most."""
+        if request.multivector:  # a token has a byte or more
+            return sum(map(len, request.inputs)) * TOKEN_FLOATS
+        return len(request.inputs) * self.dimensions
 
 
 def count_lines(path: Path, most: int) -> int:
@@ -126,12 +137,7 @@ class PartSize:
         )
 
     def _floats_of(self, line: BatchLine) -> int:
-        if not isinstance(line.request, ParsedRequest):
-            return 0
-        request = line.request.request
-        if request.multivector:  # a token has a byte or more
-            return sum(map(len, request.inputs)) * TOKEN_FLOATS
-        return len(request.inputs) * self.rules.dimensions
+        return self.rules.floats_of(line.request.request) if isinstance(line.request, ParsedRequest) else 0
 
 
 @dataclass(slots=True)
@@ -153,9 +159,14 @@ class LineReader:
             return BatchLine(custom_id, fault)
         self._seen.add(digest)
         try:
-            return BatchLine(custom_id, jina.parse(body))
+            parsed = jina.parse(body)
         except Invalid as error:
             return BatchLine(custom_id, error)
+        size, most = self.rules.floats_of(parsed.request) * FLOAT_BYTES, self.rules.answer_bytes
+        if size > most:
+            message = f"its vectors may take {size} bytes, a line's at most {most}: send its inputs in several lines"
+            return BatchLine(custom_id, LineFault("line_too_long", message))
+        return BatchLine(custom_id, parsed)
 
     def _envelope(self, raw: bytes) -> dict[str, object] | LineFault:
         most = json_body.MAX_FIELDS + json_body.PER_INPUT * self.rules.items

@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 from proxy.console.actions import Actions
 from proxy.console.history import SpeedHistory
-from proxy.console.requests import RequestLog
 from proxy.console.state import ConsoleFacts, StateReader
 from proxy.console.watcher import Watcher
 from proxy.errors import Crowded
 from proxy.models.served_model import ServedModel
 from proxy.monitoring.launcher_client import LauncherClient
+from proxy.telemetry.requests import RequestLog
 
 MAX_WATCHERS = 32
 MAX_OF_ONE_CLIENT = 8

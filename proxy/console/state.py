@@ -8,7 +8,6 @@ from importlib.metadata import version
 
 from proxy import metrics
 from proxy.console.history import STEP_S, SpeedHistory
-from proxy.console.requests import RequestLog
 from proxy.console.watcher import Watcher
 from proxy.contract.admin import BackendProcess, LauncherReport
 from proxy.contract.family import Family
@@ -16,6 +15,7 @@ from proxy.embedding.tasks import TaskTable
 from proxy.models.served_model import ServedModel
 from proxy.monitoring.launcher_client import LauncherClient
 from proxy.monitoring.scrape import DISTRIBUTION
+from proxy.telemetry.requests import RequestLog
 
 STARTED_AT = time.time()
 SAME_S = 0.5  # for so long all watchers are shown the same report of the launcher

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from proxy.contract.family import Family, Positive, Strict
+from proxy.contract.log_lines import LogFormat
 from proxy.contract.settings_file import BadSettings, LocalPath, read_toml, validated_settings
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -101,6 +102,8 @@ class EdgeOptions(Strict):
     max_batch_lines: Positive = 50_000  # requests of one batch
     batch_kept_s: Seconds = 7 * 24 * 3600.0  # how long uploads, and results after a job's end, are kept
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # of the proxy's log
+    # `json`: what the proxy and `trillama serve` write is one JSON object a line
+    log_format: LogFormat = LogFormat.TEXT
 
     @property
     def total_body_bytes(self) -> int:

@@ -73,6 +73,12 @@ def home_path(path: Path) -> Path:
         raise ValueError(f"{path}: there is no home directory of that name: give the whole path") from error
 
 
+def plain_message(fault: ErrorDetails) -> str:
+    """What is wrong with a value, without the names of Python's types, nor the words that pydantic puts before it."""
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return _MESSAGES.get(fault["type"], message.replace("String should", "must"))
+
+
 LocalPath = Annotated[Path, AfterValidator(home_path)]
 
 
@@ -107,9 +113,7 @@ def _inside(given: object, part: str | int) -> object:
 def _message(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         return _unknown(str(fault["loc"][-1]), sorted(_names(model, fault["loc"][:-1])))
-    message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    message = message.replace("String should", "must")
-    return _MESSAGES.get(fault["type"], message)
+    return plain_message(fault)
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -68,9 +68,12 @@ class Job:
 class Jobs:
     """The jobs of one server. Their tasks belong to the given group, and end with it."""
 
-    def __init__(self, embed: Embed, tasks: asyncio.TaskGroup, bounds: Bounds) -> None:
+    def __init__(
+        self, embed: Embed, tasks: asyncio.TaskGroup, retry_after_s: Callable[[], int], bounds: Bounds
+    ) -> None:
         self._embed = embed
         self._tasks = tasks
+        self._retry_after_s = retry_after_s
         self._bounds = bounds
         self._slots = asyncio.Semaphore(bounds.at_once)
         self._jobs: dict[str, Job] = {}
@@ -80,7 +83,8 @@ class Jobs:
     def submit(self, parsed: ParsedRequest, room: Reservation) -> Job:
         """Queue a request, and take over the memory reserved for it. Raises Overloaded if the queue is full."""
         if len(self._running) >= self._bounds.unfinished:
-            raise Overloaded(f"{len(self._running)} jobs are unfinished: send this one later", retry_after_s=5)
+            message = f"{len(self._running)} jobs are unfinished: send this one later"
+            raise Overloaded(message, retry_after_s=self._retry_after_s())
         job = Job(parsed.render)
         self._jobs[job.id] = job
         task = self._tasks.create_task(self._run(job, parsed.request), name=f"job {job.id}")
@@ -99,7 +103,8 @@ class Jobs:
     def fetch(self, job_id: str) -> Job:
         """The job of that id; a finished one is dropped soon afterwards. Raises NotFound."""
         if (job := self._jobs.get(job_id)) is None:
-            raise NotFound(f"there is no job {quoted(job_id)}: it never existed, was fetched or is too old")
+            gone = "it never existed, was fetched, is too old, or was lost at a reload or restart: send it again"
+            raise NotFound(f"there is no job {quoted(job_id)}: {gone}")
         if job.ended is not None:
             self._expire(job, self._bounds.fetched_s)
         return job
@@ -166,10 +171,15 @@ class Jobs:
 
 
 @contextlib.asynccontextmanager
-async def running_jobs(embed: Embed, bounds: Bounds | None = None) -> AsyncIterator[Jobs]:
-    """Run jobs for the duration of the block; on exit, unfinished ones are cancelled."""
+async def running_jobs(
+    embed: Embed, retry_after_s: Callable[[], int], bounds: Bounds | None = None
+) -> AsyncIterator[Jobs]:
+    """Run jobs for the duration of the block; on exit, unfinished ones are cancelled.
+
+    `retry_after_s` says when there may be room for another, if there are too many.
+    """
     async with asyncio.TaskGroup() as tasks:
-        jobs = Jobs(embed, tasks, bounds or Bounds())
+        jobs = Jobs(embed, tasks, retry_after_s, bounds or Bounds())
         try:
             yield jobs
         finally:

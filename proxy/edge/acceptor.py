@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from proxy.edge import middleware
 from proxy.process import open_files
+from proxy.telemetry.observe import STOPPING
 
 _LINGER_S = 0.5
 
@@ -58,7 +58,7 @@ class Acceptor:
         site, self._site = self._site, None
         if site:
             await site.stop()  # other proxies may share the socket: new connections wait in the kernel or reach them
-        self._app[middleware.STOPPING].set()
+        self._app[STOPPING].set()
         with suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_S):
                 await asyncio.sleep(0.02)  # a connection accepted just now is not in the list yet

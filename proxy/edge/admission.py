@@ -9,10 +9,10 @@ from aiohttp import web
 
 from proxy.edge.http_connection import connection_of
 from proxy.edge.http_server import EXPECTED
-from proxy.edge.middleware import PROBES, Handler
 from proxy.edge.origins import Origins
 from proxy.errors import Crowded, ExpectationFailed, ForeignOrigin
 from proxy.quoting import quoted
+from proxy.telemetry.observe import PROBES, Handler
 
 ORIGINS = web.AppKey("origins", Origins)
 LOOKUP_S = 1.0  # for this machine's full name; usually it is in /etc/hosts

@@ -14,7 +14,7 @@ from proxy.edge.inflate import ENCODINGS, BadData, Inflater
 from proxy.errors import BadRequest, BodyTooLarge, Crowded, NotJson, ProxyError, TooSlow, UnsupportedEncoding
 from proxy.faults import invalid
 from proxy.quoting import quoted, shown
-from proxy.scheduling.memory_budget import RETRY_AFTER_S, Reservation
+from proxy.scheduling.memory_budget import Reservation
 
 SLOW_AFTER_S = 1.0  # from then on a body slower than SLOW_RATE, bytes a second, may lose its memory to another
 SLOW_RATE = 128 * 2**10
@@ -176,7 +176,7 @@ class _Body:
         """Why reading stopped before the end."""
         if self._given_up:
             message = "the body arrived slowly while others needed its memory: send it again"
-            return Crowded(message, retry_after_s=RETRY_AFTER_S)
+            return Crowded(message, retry_after_s=self._room.budget.retry_after_s())
         return TooSlow(f"the body did not arrive in time: {self._received} bytes were received")
 
     def _add(self, part: bytes) -> None:

@@ -1,19 +1,13 @@
-"""What surrounds every request: its id, the key check, errors rendered for the client, one metric, one log line."""
+"""What surrounds every handler: the key check, and errors rendered for the client."""
 
-import asyncio
 import hmac
 import logging
-import re
-import time
-import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import orjson
 from aiohttp import web
 
-from proxy import metrics
-from proxy.console.requests import RequestLog, RequestRecord, UsageRecord
 from proxy.edge.inflate import ENCODINGS
 from proxy.errors import (
     BadRequest,
@@ -27,53 +21,21 @@ from proxy.errors import (
 )
 from proxy.faults import Invalid
 from proxy.quoting import shown
+from proxy.telemetry.observe import CLIENT, ERROR_CODE, REQUEST_ID, Handler
 from proxy.types import client_of
 from proxy.wire.dialect import ErrorRenderer, RenderedError
 
 log = logging.getLogger("proxy.request")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 API_KEYS = web.AppKey("api_keys", tuple[str, ...])
 ADMIN_KEYS = web.AppKey("admin_keys", tuple[str, ...])
-REQUEST_LOG = web.AppKey("request_log", RequestLog)  # absent without a console
-STOPPING = web.AppKey("stopping", asyncio.Event)
-REQUEST_ID = web.RequestKey("request_id", str)
-SUMMARY = web.RequestKey("summary", str)
-CLIENT = web.RequestKey("client", str)  # a hash of the API key: the key itself goes no further
 ADMIN = web.RequestKey("admin", bool)  # whether it came with an admin key
-USAGE = web.RequestKey("usage", UsageRecord)
 # By route or `/first/`: dialects with an error body of their own.
 ERROR_RENDERERS = web.AppKey("error_renderers", Mapping[str, ErrorRenderer])
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json", "/docs"})  # readable without a key: no secrets
 STATIC = "/console/static/"  # the console's page without what it shows: needs no key
-PROBES = frozenset({"/health", "/ready", "/metrics"})  # requested often: logged at DEBUG
-OF_CONSOLE = "/console/"  # not in the list of requests that it shows; logged at DEBUG but for an operator's actions
 KEY_HEADERS = ("X-API-Key", "api-key", "x-goog-api-key")  # NIM and others; Azure's OpenAI client; Gemini's
-MAX_PATH = 200  # characters in the log
-SAFE_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-
-
-@web.middleware
-async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an id; record its metric and its log line when it is answered or its client disconnected."""
-    given = request.headers.get("X-Request-ID", "")
-    request[REQUEST_ID] = given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex
-    started = time.perf_counter()
-    status = 499  # nginx's status for a client that disconnected before the response
-    try:
-        response = await handler(request)
-        status = response.status
-    finally:
-        # After the response is sent, which must not wait for it.
-        asyncio.get_running_loop().call_soon(_record, request, status, time.perf_counter() - started)
-    if (request.app[STOPPING].is_set() or not request.content.is_eof()) and not response.prepared:
-        response.force_close()  # with `Connection: close`: the client opens a new connection for its next request
-    return response
-
-
-async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["X-Request-ID"] = request[REQUEST_ID]
 
 
 @web.middleware
@@ -128,7 +90,7 @@ def _error_response(error: ProxyError, request: web.Request) -> web.Response:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.queue_tokens is not None:
         headers["X-Queue-Tokens"] = str(error.queue_tokens)
-    request[SUMMARY] = f" {error.code}"
+    request[ERROR_CODE] = error.code
     if isinstance(error, UnsupportedEncoding):
         headers["Accept-Encoding"] = ", ".join(ENCODINGS)
     body = orjson.dumps(rendered.body)
@@ -188,37 +150,3 @@ def _translated(error: web.HTTPException, request: web.Request) -> ProxyError:
             return NotFound(f"there is no {shown(request.path)} on this server")
         case _:
             return BadRequest(error.reason or HTTPStatus(error.status).phrase)
-
-
-def _route(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return resource.canonical if resource else "unknown"
-
-
-def _record(request: web.Request, status: int, seconds: float) -> None:
-    route = _route(request)
-    metrics.REQUESTS.labels(route, status).inc()
-    metrics.SECONDS.labels(route).observe(seconds)
-    summary = request.get(SUMMARY, "")
-    of_console = request.path.startswith(OF_CONSOLE)
-    quiet = request.path in PROBES or (of_console and request.method == "GET")
-    if not (quiet or of_console or (request.path, request.method) == ("/", "GET")) and REQUEST_LOG in request.app:
-        request.app[REQUEST_LOG].add(_recorded(request, status, seconds))
-    level = logging.DEBUG if quiet else logging.INFO
-    path, ms = request.rel_url.raw_path[:MAX_PATH], seconds * 1e3
-    line = f"{request.method} {path} {status} {ms:.1f} ms {request[REQUEST_ID]}{summary}"
-    log.log(level, "%s", line)
-
-
-def _recorded(request: web.Request, status: int, seconds: float) -> RequestRecord:
-    return RequestRecord(
-        id=request[REQUEST_ID],
-        at=time.time() - seconds,
-        method=request.method,
-        route=_route(request),
-        status=status,
-        seconds=seconds,
-        client=request.get(CLIENT) or request.remote or "",
-        error=request.get(SUMMARY, "").strip() if status >= 400 else "",
-        usage=request.get(USAGE),
-    )

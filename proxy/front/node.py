@@ -17,6 +17,7 @@ from proxy.front.choice import NodeLoad, waiting_of_others
 from proxy.front.node_api import NodeAnswer, whole_number
 from proxy.front.node_state import READY, NodeModels
 from proxy.front.spaces import Space
+from proxy.llama.connection_fault import connection_fault
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Node:
                 answer = await self._post(path, body, headers)
         except (aiohttp.ClientError, OSError) as error:
             self.doubt()
-            raise BackendLost(f"node {self.name}: {_words(error)}", retry_after_s=5) from error
+            raise BackendLost(f"node {self.name}: {connection_fault(error)}", retry_after_s=5) from error
         except TimeoutError as error:  # of the scope
             raise BackendLost(f"node {self.name} is down: {self.state.reason}", retry_after_s=5) from error
         finally:
@@ -142,7 +143,7 @@ class Node:
             if self._misses >= _MISSES:
                 await self._go_down(f"no answer to {_MISSES} probes, of {_PROBE_TIMEOUT_S:g} s each")
         except (aiohttp.ClientError, OSError) as error:
-            await self._go_down(_words(error))
+            await self._go_down(connection_fault(error))
         except BackendUnavailable as error:
             self._misses = 0
             self._enter(error.message)
@@ -208,7 +209,3 @@ def _session() -> aiohttp.ClientSession:
 def _streamed(body: bytes) -> bytes | io.BytesIO:
     """The body as aiohttp sends it: a large one in parts, between which other requests are served."""
     return body if len(body) < _LARGE_BODY else io.BytesIO(body)
-
-
-def _words(error: Exception) -> str:
-    return str(error)[:200] or type(error).__name__

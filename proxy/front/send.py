@@ -187,6 +187,8 @@ def _headers(order: PieceOrder, number: int) -> dict[str, str]:
     if left <= 0:
         raise DeadlineExceeded("no time is left", retry_after_s=5)
     headers = {"Content-Type": "application/json", "X-Request-ID": f"{order.request.request_id[:100]}-p{number}"}
+    if order.request.trace:
+        headers |= order.request.trace.headers
     if left < math.inf:
         headers["X-Request-Timeout"] = f"{left:.3f}"
     if order.bulk:

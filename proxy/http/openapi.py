@@ -118,7 +118,8 @@ def openapi_document(
 
 DESCRIPTION = (
     "Embeddings for the clients of many APIs. In a request null means absent, and fields that are not named here are "
-    "ignored. Each response has an `X-Request-ID`, yours if you send one. `X-Request-Timeout`: the seconds you wait."
+    "ignored. Each response has an `X-Request-ID`, yours if you send one, and your `traceparent` stays in its trace. "
+    "`X-Request-Timeout`: the seconds you wait."
 )
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from aiohttp import web
 
 from proxy.contract.admin import LANE_HEADER
-from proxy.edge.middleware import CLIENT, REQUEST_ID
 from proxy.faults import invalid
 from proxy.http.pages import SERVICE
+from proxy.telemetry.observe import CLIENT, REQUEST_ID, TRACE
 from proxy.wire.dialect import ParsedRequest
 
 
@@ -22,6 +22,7 @@ def with_headers(request: web.Request, parsed: ParsedRequest) -> ParsedRequest:
         timeout_s=_seconds(timeout) if timeout else None,
         bulk=_is_bulk(request.headers.get(LANE_HEADER, "")),
         request_id=request[REQUEST_ID],
+        trace=request.get(TRACE),
     )
     return replace(parsed, request=complete)
 

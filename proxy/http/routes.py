@@ -10,13 +10,12 @@ from typing import TypeVar
 from aiohttp import web
 
 from proxy import metrics
-from proxy.console.requests import UsageRecord
 from proxy.contract.family import Family
 from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
 from proxy.dialects.jobs import Job, Jobs
 from proxy.edge import body
 from proxy.edge.http_connection import connection_of
-from proxy.edge.middleware import STATIC, SUMMARY, USAGE, Handler
+from proxy.edge.middleware import STATIC
 from proxy.faults import Invalid, invalid
 from proxy.http import openapi, pages, raw_floats
 from proxy.http.batches import files as batch_files
@@ -27,7 +26,9 @@ from proxy.http.request_headers import with_headers
 from proxy.http.responses import load_headers, provenance_headers, send
 from proxy.models.admission import estimate
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
-from proxy.types import EmbedRequest, EmbedResult
+from proxy.telemetry.observe import TIMING, USAGE, Handler
+from proxy.telemetry.requests import UsageRecord
+from proxy.types import FLOAT_BYTES, EmbedRequest, EmbedResult
 from proxy.wire import json_body
 from proxy.wire.dialect import Dialect, ErrorRenderer, Parse, ParsedRequest
 
@@ -36,7 +37,6 @@ JOBS = web.AppKey("jobs", Jobs)
 BODY_MEMORY = web.AppKey("body_memory", MemoryBudget)
 RESPONSE_MEMORY = web.AppKey("response_memory", MemoryBudget)
 BODY_LIMITS = web.AppKey("body_limits", body.BodyLimits)
-FLOAT_BYTES = 4
 
 
 def embed_handler(parse: Parse) -> Handler:
@@ -140,13 +140,13 @@ async def _job_response(request: web.Request, job: Job) -> web.StreamResponse:
 
 
 def _observe(request: web.Request, result: EmbedResult) -> None:
-    request[SUMMARY] = f" {result.task} inputs={result.inputs} tokens={result.tokens}"
+    request[TIMING] = result.timing
     request[USAGE] = UsageRecord(
         task=result.task,
         inputs=result.inputs,
         tokens=result.tokens,
-        wait_s=result.wait_s,
-        compute_s=result.compute_s,
+        wait_s=result.timing.wait_s,
+        compute_s=result.timing.compute_s,
     )
     metrics.INPUTS.labels(result.task).inc(result.inputs)
     metrics.TOKENS.labels(result.task).inc(result.tokens)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from proxy.contract.settings import BackendSettings
 from proxy.errors import BackendError, BackendLoading, BackendLost, BackendUnavailable
 from proxy.llama.batch_lock import BatchLock
+from proxy.llama.connection_fault import connection_fault
 from proxy.llama.unix_http import NeedsFullClient, NotListening, Reply, UnixHttpClient
 from proxy.types import Ids, Matrix, ModelSize
 
@@ -144,8 +145,19 @@ class LlamaClient:
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
             raise self._down(error, BackendLost) from error
 
+    @property
+    def remedy(self) -> str:
+        """What an operator can do if it is down, for the log: clients must not learn the address. Empty if supervised.
+
+        The launcher restarts those on UNIX sockets by itself.
+        """
+        url = urlsplit(self.settings.url)
+        address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+        fix = f"start a llama-server at {address}, or correct [backends.{self.name}] url"
+        return "" if url.scheme == "unix" else fix
+
     def _down(self, error: Exception, kind: type[BackendUnavailable]) -> BackendUnavailable:
-        return kind(f"backend {self.name} is down: {type(error).__name__}", retry_after_s=_RETRY_AFTER_S)
+        return kind(f"backend {self.name} is down: {connection_fault(error)}", retry_after_s=_RETRY_AFTER_S)
 
     async def _raise_for(self, status: int, content: bytes) -> None:
         if status == 200:

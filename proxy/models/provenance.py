@@ -25,6 +25,11 @@ def digest_of(model_file: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
+def engine_name(build: str) -> str:
+    """The engine with its build, as `/props` has it; xllamacpp's says b0-unknown, which is none."""
+    return "llama.cpp" if re.fullmatch(r"(b0)?-?(unknown)?", build) else f"llama.cpp {build}"
+
+
 def space_of(digest: str, family: Family, backend: str, *, lora: str | None = None) -> str:
     """The vector-space id: a digest of the files of model and LoRA, and of how a text becomes tokens and a vector.
 

@@ -53,12 +53,12 @@ class Readiness:
         """Whether a request is served now, or once the model is started for it."""
         return self.state in (State.READY, State.PAUSED)
 
-    def enter(self, state: State, reason: BackendError) -> None:
-        """Change to a state that is not READY, for that reason."""
+    def enter(self, state: State, reason: BackendError, remedy: str = "") -> None:
+        """Change to a state that is not READY, for that reason; the remedy is for the log alone."""
         if self._stopping:
             return
         if reason.message != self.reason.message:
-            log.warning("%s", reason.message)
+            log.warning("%s", f"{reason.message}; {remedy}" if remedy else reason.message)
         self.state, self.reason = state, reason
         (self._settled.set if state is State.DOWN else self._settled.clear)()
 

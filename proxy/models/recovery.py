@@ -5,7 +5,7 @@ import asyncio
 from proxy import metrics
 from proxy.contract.admin import State
 from proxy.contract.family import Family
-from proxy.errors import BackendError, BackendLoading, BackendLost
+from proxy.errors import BackendError, BackendLoading, BackendLost, BackendUnavailable
 from proxy.llama.client import LlamaClient
 from proxy.models.readiness import Readiness
 from proxy.models.verification import VerifiedBackend, verify_backend
@@ -73,13 +73,17 @@ class RecoveryLoop:
                 if isinstance(error, BackendLost):  # it ends without any text of a request
                     self._dispatcher.suspects.ended_without()
                 if self._resumed.is_set():
-                    self._readiness.enter(self._readiness.state, error)
+                    self._readiness.enter(self._readiness.state, error, self._remedy(error))
                 await asyncio.sleep(_POLL_S)
             else:
                 return verified if self._resumed.is_set() else None
             finally:
                 self._verifying = None
         return None
+
+    def _remedy(self, error: BackendError) -> str:
+        down = isinstance(error, BackendUnavailable) and not isinstance(error, BackendLoading)
+        return self._backend.remedy if down else ""
 
     def _open(self, verified: VerifiedBackend) -> None:
         if self.verified is None or self.verified.provenance != verified.provenance:

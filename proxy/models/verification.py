@@ -11,7 +11,7 @@ import numpy as np
 from proxy.contract.family import Family, Words
 from proxy.errors import BackendError, BackendLost, BackendUnavailable, BadVector
 from proxy.llama.client import LlamaClient
-from proxy.models.provenance import UNKNOWN, digest_of, space_of
+from proxy.models.provenance import UNKNOWN, digest_of, engine_name, space_of
 from proxy.models.rounding import RoundingCheck
 from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load_tokenizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
@@ -113,7 +113,7 @@ async def _provenance(backend: LlamaClient, family: Family, properties: Mapping[
         lora=lora,
         pooling=family.weights.pooling,
         quantization=properties.get("model_ftype", UNKNOWN),
-        engine=f"llama.cpp {properties.get('build_info', UNKNOWN)}",
+        engine=engine_name(properties.get("build_info", "")),
         space=space_of(digest, family, backend.name, lora=lora) if known else UNKNOWN,
         size=await backend.size(),
     )
@@ -151,7 +151,9 @@ async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
         await backend.embed([np.array([tokenizer.size - 1], dtype=np.int32)])
     if differing:
         texts = ", ".join(f"{text[:20]!r} …" for text in differing)
-        log.info("%s: the original's tokens are used; the engine's are others for %s", path, texts)
+        log.debug(
+            "%s: the original model's tokens are used, as the family asks; llama.cpp makes others for %s", path, texts
+        )
     return tokenizer
 
 

@@ -76,8 +76,11 @@ class Dispatcher:
             await request.done
         finally:
             self.queue.cancel(request)
+        if request.repeated:
+            await asyncio.to_thread(request.put_repeated)
         if caller.timing:
             caller.timing.note(request.arrived, request.sent_at, loop.time())
+            caller.timing.backend, caller.timing.interactive = self._backend.name, request.interactive
         return Outcome(request.rows, request.failed)
 
     def close(self, reason: Callable[[], ProxyError]) -> None:

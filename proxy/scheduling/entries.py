@@ -2,13 +2,16 @@
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 
 from proxy.errors import ProxyError
+from proxy.telemetry.timing import Timing
 from proxy.types import Matrix, Vector
 
 
@@ -22,34 +25,6 @@ class TokenizedText(NamedTuple):
     tokens: int
     exclusive: bool = False
     quiet_s: float | None = None
-
-
-@dataclass(slots=True)
-class Timing:
-    """When the first text of a request came into a queue, when the first was sent, and when the last was done.
-
-    In the loop's time. What was answered from the cache was never in a queue.
-    """
-
-    arrived: float = math.inf
-    sent: float = math.inf
-    done: float = -math.inf
-
-    def note(self, arrived: float, sent: float | None, done: float) -> None:
-        """One queue is done with its part; `sent` is None for texts that were in flight for others already."""
-        self.arrived = min(self.arrived, arrived)
-        self.sent = min(self.sent, arrived if sent is None else sent)
-        self.done = max(self.done, done)
-
-    @property
-    def wait_s(self) -> float:
-        """How long no text of the request had been sent."""
-        return max(0.0, self.sent - self.arrived) if self.done > self.arrived else 0.0
-
-    @property
-    def compute_s(self) -> float:
-        """How long from the first text that was sent to the last vector."""
-        return max(0.0, self.done - self.sent) if self.done > self.arrived else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +44,7 @@ class Caller:
 
 
 ANYBODY = Caller()
+REPEATED_ROWS = 64  # rows of one text from which they are written in a thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +81,16 @@ class QueuedText:
             request.tokens -= self.tokens
 
     def deliver(self, vector: Vector) -> None:
+        """Give it to all waiting requests. One may have the same text thousands of times: all its rows at once."""
+        for request, waiters in groupby(self.waiters, key=itemgetter(0)):
+            request.deliver([index for _, index in waiters], vector)
+        self.waiters = []
+
+    def fail(self, error: Callable[[int], ProxyError]) -> None:
+        """Fail all inputs with this text; `error` makes one for an index."""
         for request, index in self.waiters:
-            request.deliver(index, vector)
+            request.fail_input(index, error(index))
+        self.waiters = []
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +111,7 @@ class QueuedRequest:
     next: int = 0
     tokens: int = 0  # of the texts that are not taken yet
     rows: Matrix = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+    repeated: list[tuple[Sequence[int], Vector]] = field(default_factory=list)  # not in `rows` yet
     failed: dict[int, ProxyError] = field(default_factory=dict)
     left: int = field(init=False)
     arrived: float = field(init=False)
@@ -143,11 +128,22 @@ class QueuedRequest:
             self.next += 1
         return self.texts[self.next] if self.next < len(self.texts) else None
 
-    def deliver(self, index: int, vector: Vector) -> None:
+    def deliver(self, indices: Sequence[int], vector: Vector) -> None:
+        if len(indices) < REPEATED_ROWS:
+            self._put(indices, vector)
+        else:
+            self.repeated.append((indices, vector.copy()))  # the vector is a row of a batch, which it would keep
+        self._count_down(len(indices))
+
+    def put_repeated(self) -> None:
+        """Write the rows of repeated texts. Blocks for milliseconds: requests for one text are all done at once."""
+        while self.repeated:
+            self._put(*self.repeated.pop())
+
+    def _put(self, indices: Sequence[int], vector: Vector) -> None:
         if not len(self.rows):
             self.rows = np.empty((self.size, len(vector)), dtype=np.float32)
-        self.rows[index] = vector
-        self._count_down()
+        self.rows[indices] = vector
 
     def fail_input(self, index: int, error: ProxyError) -> None:
         """Fail that input; the whole request, unless its caller is partial."""
@@ -155,13 +151,13 @@ class QueuedRequest:
             self.fail(error)
             return
         self.failed[index] = error
-        self._count_down()
+        self._count_down(1)
 
     def fail(self, error: ProxyError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
-    def _count_down(self) -> None:
-        self.left -= 1
+    def _count_down(self, inputs: int) -> None:
+        self.left -= inputs
         if not self.left and not self.done.done():
             self.done.set_result(None)

@@ -1,15 +1,15 @@
 """Bounds the bytes held for clients: of requests that arrive, wait and are computed, and of their answers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy.errors import Crowded
+from proxy.types import MIN_RETRY_AFTER_S
 
 _SMALL = 256  # a request of at most one part in so many of the budget is small
 LARGE_SHARE = 3 / 4  # of the budget, for large ones: a short text finds room beside all bulk
-RETRY_AFTER_S = 2
 
 
 class BodyTransfer(Protocol):
@@ -25,9 +25,13 @@ class BodyTransfer(Protocol):
 
 @dataclass(slots=True)
 class MemoryBudget:
-    """The bytes for all clients together. When they run out, slow transfers lose theirs first."""
+    """The bytes for all clients together. When they run out, slow transfers lose theirs first.
+
+    `retry_after_s` says when what is refused now may find room.
+    """
 
     total: int
+    retry_after_s: Callable[[], int] = lambda: MIN_RETRY_AFTER_S
     held: int = 0
     transfers: dict["Reservation", BodyTransfer] = field(default_factory=dict)
 
@@ -68,7 +72,7 @@ class Reservation:
         if not budget.take(size, within=budget.total if small else budget.total * LARGE_SHARE):
             raise Crowded(
                 f"{budget.held} bytes are held for clients already: send this again later, or fewer at a time",
-                retry_after_s=RETRY_AFTER_S,
+                retry_after_s=budget.retry_after_s(),
             )
         self.size += size
 

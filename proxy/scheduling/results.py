@@ -128,5 +128,4 @@ class ResultHandler:
 
     def _fail(self, text: QueuedText, error: Callable[[int], ProxyError]) -> None:
         self.queue.finish(text)
-        for request, index in text.waiters:
-            request.fail_input(index, error(index))
+        text.fail(error)

@@ -46,6 +46,7 @@ async def test_why_a_backend_is_down_is_told(console: "Watched", demo: Serve) ->
     card = page.locator("article[aria-labelledby=backend-retrieval]")
     await demo.kill("retrieval.sock")
     await card.locator(".reason", has_text=re.compile("retrieval")).wait_for(timeout=LONG_MS)
+    await page.locator("#totals .bad", has_text="2 of 3, retrieval restarting").wait_for(timeout=LONG_MS)
     await card.locator(".badge", has_text="ready").wait_for(timeout=LONG_MS)
     assert re.match(r"1; last: .*retrieval.*; ready for", await console.value("retrieval", "Restarts"))
 

@@ -110,6 +110,8 @@ async def test_who_sends_most_is_told(console: "Watched", demo: Serve) -> None:
     assert len(row) == 1
     assert ("127.0.0.1" in row[0], "100 %" in row[0]) == (True, True)
     assert f"{client['tokens']:,}" in row[0]
+    await console.open("now")
+    await until_text(page.locator("#totals div").filter(has_text="Sends most").locator("dd"), "127.0.0.1, 100 %")
 
 
 async def test_a_log_is_shown_as_it_grows(console: "Watched", demo: Serve) -> None:

@@ -134,11 +134,12 @@ async def test_an_error_is_told_in_the_servers_words(console: "Watched") -> None
 @pytest.mark.parametrize("language", ["curl", "python", "javascript"])
 async def test_the_code_runs_as_it_is_copied(console: "Watched", language: str) -> None:
     page = await console.open("playground")
-    await page.get_by_label("Texts, one a line").fill('it\'s\n"quoted" $HOME \\ text')
+    await page.get_by_label("Texts, one a line").fill('it\'s: true\n"quoted" $HOME \\ text')
     await page.locator("#late-a").check()
     await page.get_by_label("Copy as").select_option(language)
     await page.get_by_role("button", name="Copy", exact=True).click()
     code = await page.locator("#code").inner_text()
+    assert "s: true" in code  # a text is not Python's
     if language == "javascript":
         vectors = await page.evaluate(f"(async () => {{ {code}\nreturn vectors.length; }})()")
         assert vectors == 2

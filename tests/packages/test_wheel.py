@@ -42,7 +42,7 @@ def env(home: Path) -> dict[str, str]:
 def trillama(built: Built, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The command in a bare virtual environment into which pip has installed the wheel."""
     folder = tmp_path_factory.mktemp("bare")
-    subprocess.run((sys.executable, "-m", "venv", str(folder)), check=True, timeout=60)
+    subprocess.run((sys.executable, "-m", "venv", str(folder)), check=True, timeout=INSTALL_TIMEOUT_S)
     python, options = str(folder / "bin" / "python"), ("--quiet", "--no-compile", "--constraint", "constraints.txt")
     pip = (python, "-m", "pip", "install", *options)
     done = subprocess.run(

@@ -168,11 +168,14 @@ async def stack(
 
 @asynccontextmanager
 async def proxy(
-    config: Mapping[str, object], *, wait: bool = True, unready: Collection[str] = ()
+    config: Mapping[str, object], *, wait: bool = True, unready: Collection[str] = (), output: Path | None = None
 ) -> AsyncIterator[str]:
-    """The proxy as a process for the block; yields its URL, if it is to `wait` when all but `unready` are ready."""
+    """The proxy as a process for the block; yields its URL, if it is to `wait` when all but `unready` are ready.
+
+    What it logs is in the file `output`.
+    """
     with tempfile.TemporaryDirectory(prefix="trillama-") as folder:
-        file, output, port = Path(folder, "proxy.toml"), Path(folder, "log"), unused_port()
+        file, output, port = Path(folder, "proxy.toml"), output or Path(folder, "log"), unused_port()
         ProxySettings.model_validate({**config, "port": port})
         file.write_text(tomli_w.dumps({**config, "port": port}), encoding="utf-8")
         argv = (sys.executable, "-P", "-m", "proxy", "--config", str(file))

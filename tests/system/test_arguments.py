@@ -17,13 +17,16 @@ WRONG = {
         embed a --url http://; embed a --dimensions 0; embed a --format xml; embed --file none.txt
         embed a --api-key k\u00e9y; embed -; plan --vram many; plan --ram many; compare; compare a.gguf
         compare no no --backend cobol; bench --task nope; bench --url nope:x; bench --seconds 0
+        embed a --url x --port 9; embed a --port 0; bench --url x --port 9; bench --seconds no; corpus run a --format x
+        corpus verify a --url x --port 9; cluster haproxy --node ftp://x; cluster front --node no:thing
         tune --backend cobol; tune --minutes 0; status --port 0; status --url foo --port 9; status --url x?y=z
         logs cobol; logs -n -1; models; models pull --backend cobol; models pull Q8_0 --multivector
         models remove --backend cobol; engine; engine build --what; service; nope; --what
     """,
     66: "compare no no; models remove Q9_X; models pull Q9_X",
     69: """
-        embed a --url 127.0.0.1:9/v1; bench --url 127.0.0.1:9; status; status --port 9; status --url localhost:9
+        embed a --url 127.0.0.1:9/v1; bench --url 127.0.0.1:9; embed a --port 9; bench --port 9
+        status; status --port 9; status --url localhost:9
         logs --port 9; restart; restart code; reload --url http://127.0.0.1:9/
     """,
     78: """
@@ -34,6 +37,7 @@ WRONG = {
         models remove --config none.toml; embed a --demo --config none.toml
     """,
 }
+PYDANTIC = re.compile("Value error|Input should|unable to parse|ssl:default")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,20 @@ def test_wrong_arguments_end_with_the_code_that_help_names(run: Run, code: int) 
         assert done.code == code, (line, done)
         assert "Traceback" not in done.err + done.out
         assert done.err or "Usage:" in done.out, line
+        assert not PYDANTIC.search(done.err), done.err
+
+
+def test_why_a_server_cannot_be_reached_is_said(run: Run) -> None:
+    for address, words in {
+        "http://nosuchhost.invalid": "cannot be found: no host has that name",
+        "https://nosuchhost.invalid/v1": "cannot be found: no host has that name",
+        "127.0.0.1:9": "does not accept connections",
+    }.items():
+        for command in (("embed", "a"), ("bench",)):
+            done = run(*command, "--url", address)
+            assert (done.code, done.out) == (69, "")
+            assert words in done.err
+            assert address.removesuffix("/v1") in done.err
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from proxy.bulk.runner import RowError
 
 _TOO_LONG = RowError("too_long", f"its line has more than {MAX_RECORD_BYTES // 2**20} MiB")
 _BUFFER = 2**20
-_LOOKED_AT = 100  # rows, for the names of the columns
+_LOOKED_AT = 10_000  # rows, for the names of the columns: not each row need have all of them
 _BOM = b"\xef\xbb\xbf"
 
 

@@ -102,8 +102,8 @@ def chosen_columns(path: Path, format_: InputFormat, given: UsedColumns) -> Used
     names = _names(path, format_)
     text = given.text or next((name for name in TEXT_COLUMNS if name in names), None)
     wanted = [name for name in (given.text, given.id, *given.keep) if name is not None]
-    if format_ is InputFormat.JSONL:  # its rows need not all have the same fields, and without rows it has none
-        wanted = [given.text] if given.text and names else []
+    if not names and format_ is InputFormat.JSONL:  # without rows it has none
+        wanted = []
     missing = [name for name in wanted if name not in names]
     if text is None or missing:
         lack = f"has no column {missing[0]!r}" if missing else "has no column that is named as a text: give --text"

@@ -9,9 +9,12 @@ from aiohttp import web
 from proxy.batches import apis
 from proxy.batches.jobs import BatchJob, linked, made_of
 from proxy.batches.records import ENDED, BatchApi, ResultKind, new_spec
+from proxy.dialects import jina
 from proxy.errors import NotFound
 from proxy.http.batches.shared import in_thread, kept_s_of, limit_of, owner_of, send_files, stored
+from proxy.http.pages import SERVICE
 from proxy.http.responses import send
+from proxy.http.service import EmbeddingService
 from proxy.quoting import quoted
 from proxy.wire.dialect import validated
 
@@ -64,6 +67,7 @@ async def cancel_batch(request: web.Request) -> web.StreamResponse:
 async def submit_batch(request: web.Request, body: object) -> web.StreamResponse:
     """`POST /v1/batch/embeddings`: begin a batch with the given inputs, as Jina's API does."""
     wire, client = validated(apis.BatchEmbeddingsBody, body), owner_of(request)
+    _check_common(request.app[SERVICE], wire)
 
     def create(asked: web.Request) -> BatchJob:
         jobs = stored(asked)[1]
@@ -71,6 +75,13 @@ async def submit_batch(request: web.Request, body: object) -> web.StreamResponse
 
     job = await in_thread(request, create)
     return await send(request, apis.status_answer(job, kept_s_of(request)), status=202)
+
+
+def _check_common(service: EmbeddingService, wire: apis.BatchEmbeddingsBody) -> None:
+    """Refuse at once what would fail each line. Raises what `/v1/embeddings` raises for such a request."""
+    one = jina.parse({"input": "text", **apis.common_fields(wire)}).request
+    service.limits.check(one)
+    service.tasks.route(one.model, one.task, one.role)
 
 
 async def batch_status(request: web.Request) -> web.StreamResponse:

@@ -3,9 +3,9 @@
 from aiohttp import web
 
 from proxy.batches.jobs import BatchJobs
-from proxy.batches.lines import LineRules
-from proxy.batches.owner import BatchOwner
-from proxy.batches.run import RunContext
+from proxy.batches.lines import PART_FLOATS, LineRules
+from proxy.batches.owner import AT_ONCE, BatchOwner
+from proxy.batches.run import PARTS_AT_ONCE, RunContext
 from proxy.batches.storage import BatchLimits, NoStorage, opened_storage
 from proxy.contract.settings import EdgeOptions
 from proxy.edge.body import FORM_BYTES, BodyLimits
@@ -14,6 +14,7 @@ from proxy.http.batches.files import UPLOAD_LIMITS
 from proxy.http.batches.shared import STORED_JOBS
 from proxy.http.routes import BODY_LIMITS
 from proxy.http.service import EmbeddingService
+from proxy.types import FLOAT_BYTES
 
 
 def keep_batches(app: web.Application, config: EdgeOptions) -> None:
@@ -38,6 +39,11 @@ def batch_owner(app: web.Application, config: EdgeOptions, service: EmbeddingSer
     if isinstance(jobs, NoStorage):
         return None
     limits = service.limits
-    rules = LineRules(max_bytes=config.max_body_bytes, items=limits.items, dimensions=limits.dimensions)
+    rules = LineRules(
+        max_bytes=config.max_body_bytes,
+        items=limits.items,
+        dimensions=limits.dimensions,
+        answer_bytes=max(config.max_total_answer_bytes // (AT_ONCE * PARTS_AT_ONCE), PART_FLOATS * FLOAT_BYTES),
+    )
     context = RunContext(embed=service.embed, render_error=render_common_error, storage=jobs.storage, rules=rules)
     return BatchOwner(jobs, context)

@@ -13,9 +13,9 @@ from proxy.batches.jobs import BatchJobs
 from proxy.batches.storage import NoStorage
 from proxy.batches.uploads import UploadedFiles
 from proxy.edge.body import UPLOAD_PIECE_BYTES
-from proxy.edge.middleware import CLIENT
 from proxy.errors import BatchesOff, NotFound, StorageFull
 from proxy.faults import invalid
+from proxy.telemetry.observe import CLIENT
 
 log = logging.getLogger(__name__)
 

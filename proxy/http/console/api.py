@@ -13,17 +13,20 @@ from proxy.console.actions import Verb
 from proxy.console.console import Console
 from proxy.console.watcher import Watcher
 from proxy.edge.admission import ORIGINS
-from proxy.edge.middleware import ADMIN, ADMIN_KEYS, API_KEYS, CLIENT, STOPPING
+from proxy.edge.middleware import ADMIN, ADMIN_KEYS, API_KEYS
 from proxy.edge.origins import host_of
 from proxy.errors import NotAdmin, NotFound
 from proxy.http.pages import SERVICE
 from proxy.http.responses import send
 from proxy.quoting import quoted
+from proxy.telemetry.observe import CLIENT, STOPPING
 from proxy.wire.dialect import Wire, validated
 
 CONSOLE = web.AppKey("console", Console)
 EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")  # what reverse proxies add
+# What the names of headers begin with, in lower case, that reverse proxies add; no client sends them for itself.
+FORWARDED = ("forwarded", "via", "x-forwarded", "x-real-ip", "x-client-ip", "x-original", "true-client-ip", "cf-")
+PAGES = ("Origin", "Referer")  # which page a browser sent it for
 MAX_TEXTS = 64
 
 
@@ -113,11 +116,13 @@ def _may_act(request: web.Request) -> bool:
 def _is_local(request: web.Request) -> bool:
     """Whether a process of this machine sent it for itself, and did not pass it on for somebody else.
 
-    Reverse proxies need not say that they are one: HAProxy and Caddy keep the public Host, nginx speaks HTTP/1.0.
+    Reverse proxies need not say that they are one: HAProxy and Caddy keep the public Host, nginx speaks HTTP/1.0. Of a
+    page that came through one, a browser names the public address.
     """
-    if request.version < HttpVersion11 or any(name in request.headers for name in FORWARDED):
+    if request.version < HttpVersion11 or any(name.lower().startswith(FORWARDED) for name in request.headers):
         return False
-    hosts = (host_of(host) for host in (request.host, request.headers.get("Host", "")))
+    pages = (page.partition("://")[2].partition("/")[0] for name in PAGES if (page := request.headers.get(name)))
+    hosts = (host_of(host) for host in (request.host, request.headers.get("Host", ""), *pages))
     return all(_is_loopback(one or "") for one in (*hosts, (request.remote or "").partition("%")[0]))
 
 

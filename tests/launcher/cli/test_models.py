@@ -50,6 +50,11 @@ def test_list_without_a_hub_shows_what_is_here_and_one_line_that_says_why(place:
     assert done.code == 0
     assert [line.split()[0] for line in done.out.splitlines()[:3]] == list(BACKENDS)
     assert (done.err.count("\n"), "cannot be reached" in done.err) == (1, True)
+    assert "only what is on this machine is listed" in done.err
+    assert "--local" in done.err
+    offline = place.models("list", HF_HUB_OFFLINE="1")
+    assert offline.out.splitlines()[:3] == done.out.splitlines()[:3]
+    assert (offline.err.count("\n"), "HF_HUB_OFFLINE is set" in offline.err) == (1, True)
     place.hub.gated = True
     assert "accept the licence" in place.models("list").err
     assert place.local() == [

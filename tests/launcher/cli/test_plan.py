@@ -49,6 +49,8 @@ async def test_the_demo_models_fit_anywhere(tmp_path: Path) -> None:
     code, output = await plan("--demo", "--tiny", "--ram", "2G", cwd=tmp_path)
     assert code == 0, output
     assert row(output, "code")[2:4] == ["CPU", "4096"]
+    assert "longest text" in output
+    assert "longest text in tokens (llama-server's -ub)" in output
     assert "considered" not in output
 
 

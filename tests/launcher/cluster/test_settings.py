@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from launcher.cluster import head, ray_start
-from launcher.cluster.cluster_cli import cluster_app, head_address, node_urls
+from launcher.cluster.cluster_cli import cluster_app, head_address
+from launcher.cluster.fixed_nodes import node_urls
 from launcher.cluster.haproxy import fronts_configuration, nodes_configuration
 from launcher.cluster.settings import RAY_PORTS, load_cluster
 from launcher.errors import ArgumentError, ConfigError, LauncherError
@@ -135,3 +136,13 @@ def test_the_fronts_of_a_head_keep_batches_in_one_folder(tmp_path: Path, own: st
         kept = {load_front_settings(one.file)[0].batches_dir for one in fronts}
     assert len(fronts) == 2
     assert kept == {tmp_path / own if own else state / "batches"}
+
+
+def test_without_a_file_there_is_one_front_and_arguments_take_precedence(tmp_path: Path) -> None:
+    alone = load_cluster(None, "all-MiniLM-L6-v2", {"host": None, "port": 9000})
+    front = alone.config.front
+    assert (alone.family.name, front.fronts, front.host, front.port) == ("all-MiniLM-L6-v2", 1, "127.0.0.1", 9000)
+    file = tmp_path / "cluster.toml"
+    file.write_text("[front]\nport = 1\nfronts = 3\n", encoding="utf-8")
+    front = load_cluster(file, None, {"host": "0.0.0.0", "port": None}).config.front
+    assert (front.fronts, front.host, front.port) == (3, "0.0.0.0", 1)

@@ -104,6 +104,46 @@ def test_an_unclosed_quote_in_a_csv_is_named_and_swallows_no_row(content: bytes,
         rows_of(file)
 
 
+SWALLOWED = {
+    "by a later row": b'id,text\n1,"open\n2,fine\n3,ends with 5"\n4,last\n',
+    "at once": b'id,text\r\n1,"open\r\n2,a ""word"""\r\n4,last\r\n',
+    "with gaps": b'id,text\n1,"open\n20,fine\n31,good\n44,well\n57,closed"\n60,last\n',
+    "without numbers": b'a,text,b\nx,"open,1\ny,fine,2\nz,good,3\nw,well,4\nv,closed",5\nlast,last,6\n',
+}
+MULTILINE = {
+    "a letter": b'id,text\n1,"Dear Sir,\nhello, you,\n2024 was good"\n4,last\n',
+    "a price": b'id,text\n4,"It costs\n1,000 euros"\n5,last\n',
+    "a number": b'id,text\n1,"n\n' + b"9" * 5000 + b',m"\n2,last\n',
+    "a table": b'id,text\n1,"n,m\nx,y\nz,w"\n4,last\n',
+    "text first": b'text,id\n"1\n2\n3",1\nlast,4\n',
+}
+
+
+@pytest.mark.parametrize("content", SWALLOWED.values(), ids=SWALLOWED)
+def test_a_quote_that_a_later_row_closes_is_an_error_row(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "c.csv"
+    file.write_bytes(content)
+    rows = rows_of(file)
+    assert [row.error and row.error.code for row in rows] == ["unclosed_quote", None]
+    assert rows[-1].text == "last"
+
+
+@pytest.mark.parametrize("content", MULTILINE.values(), ids=MULTILINE)
+def test_a_text_of_several_lines_is_a_text(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "c.csv"
+    file.write_bytes(content)
+    assert [row.error for row in rows_of(file)] == [None, None]
+
+
+@pytest.mark.parametrize("wrong", [UsedColumns(id="idd"), UsedColumns(keep=("year", "yeer"))])
+def test_a_column_that_no_row_of_a_jsonl_has_is_refused_whatever_it_is_for(wrong: UsedColumns, tmp_path: Path) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_bytes(b'{"text":"a","id":1}\n' * 200 + b'{"text":"b","id":2,"year":3}\n')
+    assert chosen_columns(file, InputFormat.JSONL, UsedColumns(id="id", keep=("year",))).keep == ("year",)
+    with pytest.raises(ArgumentError, match=r"has no column '(idd|yeer)'; it has 'text', 'id', 'year'"):
+        chosen_columns(file, InputFormat.JSONL, wrong)
+
+
 def test_a_csv_line_with_surplus_fields_is_an_error_row(tmp_path: Path) -> None:
     file = tmp_path / "c.csv"
     file.write_bytes(b"id,text\n1,a,extra\n2,b,\n3,c\n")

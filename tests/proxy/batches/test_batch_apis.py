@@ -91,6 +91,20 @@ async def test_jinas_batch_is_the_same_job_by_another_name(client: Client) -> No
     assert (await client.ask("GET", path)).status == 404
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"task": "retreival.passage"}, {"model": "gpt-4"}, {"dimensions": 4096}, {"embedding_type": "float16"}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+async def test_what_would_fail_every_line_is_refused_at_once_as_a_direct_request(
+    client: Client, wrong: dict[str, object]
+) -> None:
+    direct = await client.ask("POST", "/v1/embeddings", {"input": "a", **wrong})
+    batch = await client.ask("POST", "/v1/batch/embeddings", {"input": ["a"], **wrong})
+    assert (batch.status, batch.json["error"]) == (direct.status, direct.json["error"])
+    assert batch.status in (400, 422)
+
+
 @pytest.mark.parametrize("field", ["input_url", "input_file", "webhook_url"])
 async def test_no_address_is_fetched_or_called(client: Client, field: str) -> None:
     answer = await client.ask("POST", "/v1/batch/embeddings", {"input": ["a"], field: "http://127.0.0.1/secret"})

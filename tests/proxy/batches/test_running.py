@@ -36,7 +36,7 @@ from tests.support.polling import until
 
 MADE = Provenance(digest="d", quantization="q", engine="e", space="one", pooling="mean")
 LIMITS = BatchLimits(total_bytes=10**9, file_bytes=10**6, lines=1000, kept_s=3600.0)
-RULES = LineRules(max_bytes=10**6, items=2048, dimensions=4)
+RULES = LineRules(max_bytes=10**6, items=2048, dimensions=4, answer_bytes=2**20)
 
 
 @dataclass

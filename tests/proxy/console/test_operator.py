@@ -152,10 +152,13 @@ async def test_without_keys_nobody_acts_through_a_reverse_proxy(tmp_path: Path) 
     async with operated_proxy(tmp_path, allowed_hosts=["public.example"]) as one:
         for headers in (
             *({name: "10.0.0.1"} for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")),
+            *({name: "x"} for name in ("X-Forwarded-Host", "X-Forwarded-Proto", "X-Original-URI", "CF-Connecting-IP")),
+            *({"Referer": page} for page in ("https://public.example/", "http://10.0.0.1:8080/", "http://[::1", "x")),
             *({"Host": host} for host in ("public.example", "trillama:8080", "10.0.0.1", "[fe80::1]:80")),
         ):
             assert (await one.post(RESTART, **headers)).json["code"] == "ADMIN_KEY_REQUIRED", headers
             assert (await one.state(**headers))["admin"] is False
+        assert (await one.post(RESTART, Referer="http://localhost:8080/?task=code")).status == 202
         for host in ("localhost:8080", "127.0.0.2", "[::1]:80", "LOCALHOST."):
             assert (await one.post(RESTART, Host=host)).status == 202, host
         reader, writer = await asyncio.open_connection(*one.stack.url.removeprefix("http://").split(":"))

@@ -2,12 +2,13 @@
 
 import asyncio
 
-from proxy.console.requests import RequestLog
 from proxy.errors import ProxyError
 from proxy.scheduling.batch_queue import BatchQueue
-from proxy.scheduling.entries import Caller, QueuedRequest, Timing, TokenizedText
+from proxy.scheduling.entries import Caller, QueuedRequest, TokenizedText
 from proxy.scheduling.fairness import LaneLoad
 from proxy.scheduling.quarantine import FIRST_S, Suspects, text_digest
+from proxy.telemetry.requests import RequestLog
+from proxy.telemetry.timing import Timing
 
 
 async def test_the_lanes_count_what_waits_until_it_is_sent_or_cancelled() -> None:

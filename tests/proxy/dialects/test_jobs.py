@@ -54,7 +54,7 @@ async def reach(job: Job, *states: JobStatus) -> Job:
     ("text", "state"), [("a", JobStatus.COMPLETED), ("fail", JobStatus.FAILED), ("break", JobStatus.FAILED)]
 )
 async def test_a_job_ends_as_its_request_does(text: str, state: JobStatus) -> None:
-    async with running_jobs(embed) as jobs:
+    async with running_jobs(embed, lambda: 7) as jobs:
         job = await reach(jobs.submit(asked(text), room()), state)
         assert jobs.fetch(job.id) is job
         assert (job.result is not None, job.error is not None) == (
@@ -65,7 +65,7 @@ async def test_a_job_ends_as_its_request_does(text: str, state: JobStatus) -> No
 
 
 async def test_a_few_run_and_the_rest_wait_in_the_queue() -> None:
-    async with running_jobs(embed, Bounds(at_once=1)) as jobs:
+    async with running_jobs(embed, lambda: 7, Bounds(at_once=1)) as jobs:
         first = await reach(jobs.submit(asked("wait"), room()), JobStatus.IN_PROGRESS)
         second = jobs.submit(asked(), room())
         await asyncio.sleep(0)
@@ -76,24 +76,25 @@ async def test_a_few_run_and_the_rest_wait_in_the_queue() -> None:
 
 
 async def test_a_full_queue_refuses_and_a_cancelled_job_makes_room() -> None:
-    async with running_jobs(embed, Bounds(unfinished=2)) as jobs:
+    async with running_jobs(embed, lambda: 7, Bounds(unfinished=2)) as jobs:
         waiting = [jobs.submit(asked("wait"), room()) for _ in range(2)]
-        with pytest.raises(Overloaded, match="2 jobs are unfinished"):
+        with pytest.raises(Overloaded, match="2 jobs are unfinished") as refused:
             jobs.submit(asked(), room())
+        assert refused.value.retry_after_s == 7
         jobs.cancel(waiting[0].id)  # before it ever ran
         await reach(waiting[0], JobStatus.CANCELLED)
         await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
 
 
 async def test_exit_cancels_unfinished_jobs() -> None:
-    async with asyncio.timeout(DEADLINE_S), running_jobs(embed) as jobs:
+    async with asyncio.timeout(DEADLINE_S), running_jobs(embed, lambda: 7) as jobs:
         started = await reach(jobs.submit(asked("wait"), room()), JobStatus.IN_PROGRESS)
         waiting = jobs.submit(asked("wait"), room())
     assert {started.status, waiting.status} == {JobStatus.CANCELLED}
 
 
 async def test_a_cancelled_job_that_has_ended_keeps_its_end() -> None:
-    async with running_jobs(embed) as jobs:
+    async with running_jobs(embed, lambda: 7) as jobs:
         job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
         assert jobs.cancel(job.id).status is JobStatus.COMPLETED
 
@@ -109,7 +110,7 @@ async def gone(jobs: Jobs, job: Job) -> None:
 
 
 async def test_a_job_nobody_fetches_is_dropped_after_a_while() -> None:
-    async with running_jobs(embed, Bounds(kept_s=0.02)) as jobs:
+    async with running_jobs(embed, lambda: 7, Bounds(kept_s=0.02)) as jobs:
         job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
         await asyncio.sleep(0.1)
         with pytest.raises(NotFound):
@@ -117,7 +118,7 @@ async def test_a_job_nobody_fetches_is_dropped_after_a_while() -> None:
 
 
 async def test_a_fetched_job_is_dropped_sooner() -> None:
-    async with running_jobs(embed, Bounds(fetched_s=0.02)) as jobs:
+    async with running_jobs(embed, lambda: 7, Bounds(fetched_s=0.02)) as jobs:
         job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
         jobs.fetch(job.id)
         await gone(jobs, job)
@@ -125,7 +126,7 @@ async def test_a_fetched_job_is_dropped_sooner() -> None:
 
 @pytest.mark.parametrize("bounds", [Bounds(kept=2), Bounds(kept_bytes=2 * 1024)])
 async def test_the_job_that_finished_first_makes_room(bounds: Bounds) -> None:
-    async with running_jobs(embed, bounds) as jobs:
+    async with running_jobs(embed, lambda: 7, bounds) as jobs:
         first, second, third = [await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED) for _ in range(3)]
         with pytest.raises(NotFound):
             jobs.fetch(first.id)
@@ -133,7 +134,7 @@ async def test_the_job_that_finished_first_makes_room(bounds: Bounds) -> None:
 
 
 async def test_the_newest_is_kept_however_large() -> None:
-    async with running_jobs(embed, Bounds(kept_bytes=1)) as jobs:
+    async with running_jobs(embed, lambda: 7, Bounds(kept_bytes=1)) as jobs:
         for _ in range(2):
             job = await reach(jobs.submit(asked(), room()), JobStatus.COMPLETED)
             assert jobs.fetch(job.id) is job
@@ -141,7 +142,7 @@ async def test_the_newest_is_kept_however_large() -> None:
 
 async def test_a_job_holds_the_bytes_of_its_request_until_it_ends() -> None:
     budget = MemoryBudget(1000)
-    async with running_jobs(embed) as jobs:
+    async with running_jobs(embed, lambda: 7) as jobs:
         with budget.room() as own:
             own.grow(300)
             job = jobs.submit(asked("wait"), own)
@@ -153,7 +154,7 @@ async def test_a_job_holds_the_bytes_of_its_request_until_it_ends() -> None:
 
 
 async def test_a_failed_job_does_not_keep_its_texts() -> None:
-    async with running_jobs(embed) as jobs:
+    async with running_jobs(embed, lambda: 7) as jobs:
         texts = Texts(["fail"])
         kept = weakref.ref(texts)
         job = jobs.submit(ParsedRequest(EmbedRequest(inputs=texts), lambda result: result.tokens), room())

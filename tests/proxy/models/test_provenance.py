@@ -4,8 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
+import pytest
+
 from proxy.contract.family import Family
-from proxy.models.provenance import space_of
+from proxy.models.provenance import engine_name, space_of
 from tests.support.families import write_family
 from tests.support.stack import FAMILY_FILE, family_of
 
@@ -39,3 +41,15 @@ def test_whatever_changes_vectors_changes_the_id(tmp_path: Path) -> None:
     ]
     assert len(set(ids)) == len(ids)
     assert space_of("sha256:0", family(tmp_path), "tiny") == ids[0]
+
+
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        ("b6123-0c1e570", "llama.cpp b6123-0c1e570"),
+        ("b0-0c1e570", "llama.cpp b0-0c1e570"),
+        *((build, "llama.cpp") for build in ("b0-unknown", "b0", "unknown", "")),
+    ],
+)
+def test_an_engine_without_a_build_number_has_none(build: str, name: str) -> None:
+    assert engine_name(build) == name

@@ -46,14 +46,15 @@ async def verified(engine: LlamaServer, words: Words, model_file: Path | None) -
 async def test_the_originals_tokens_are_served_where_llama_cpp_makes_others(
     engine: LlamaServer, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG, "proxy")
     backend = await verified(engine, "original", model)
     ids = [list(row) for row in await backend.tokenize(texts())]
     assert ids == original("wordpiece").ids
     assert ids[texts().index(HANGUL)] != await engine.tokenize(HANGUL)
-    (line,) = [record.message for record in caplog.records if "original" in record.message]
-    assert "我们的模型" in line
-    assert "हिन्दी" in line
+    (line,) = [record for record in caplog.records if "original" in record.message]
+    assert line.levelno == logging.DEBUG, "it is as it should be: nobody has to read it at each start"
+    assert "我们的模型" in line.message
+    assert "हिन्दी" in line.message
 
 
 async def test_without_that_the_engine_tokenises_and_the_log_says_which_text_differed(

@@ -13,7 +13,7 @@ from proxy.errors import (
 )
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
-from proxy.scheduling.entries import Caller
+from proxy.scheduling.entries import REPEATED_ROWS, Caller, QueuedRequest, QueuedText
 from tests.support.scripted import BATCH, SLOTS, Engine, called, firsts, serving
 
 
@@ -64,6 +64,24 @@ async def test_identical_texts_are_computed_once_also_while_one_is_in_flight() -
         engine.gate.set()
         assert await second == [8, 9]
     assert engine.calls == [[7, 8], [9]]
+
+
+async def test_a_text_that_a_request_has_many_times_has_all_its_rows() -> None:
+    inputs = [[5] if n % 10 else [n] for n in range(3 * REPEATED_ROWS)]
+    async with serving(Engine()) as dispatcher:
+        once, again = await asyncio.gather(dispatcher.embed(inputs), dispatcher.embed(inputs))
+    assert [row[0] for row in once.rows] == [ids[0] for ids in inputs]
+    assert np.array_equal(once.rows, again.rows)
+
+
+async def test_the_rows_of_a_repeated_text_are_not_written_in_the_loop() -> None:
+    """Requests for one text are all done at once: their rows kept the loop for seconds."""
+    request, text = QueuedRequest(REPEATED_ROWS, asyncio.get_running_loop().create_future()), QueuedText(b"[5]", 1)
+    text.waiters = [(request, index) for index in range(REPEATED_ROWS)]
+    text.deliver(np.array([5, 1], dtype=np.float32))
+    assert (request.done.done(), len(request.rows)) == (True, 0)
+    request.put_repeated()
+    assert request.rows.tolist() == [[5, 1]] * REPEATED_ROWS
 
 
 async def test_a_full_queue_says_how_much_waits_and_when_to_come_back() -> None:

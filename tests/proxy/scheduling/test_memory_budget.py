@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import Crowded
 from proxy.scheduling.memory_budget import MemoryBudget, Reservation
+from proxy.types import ServiceLoad
 
 
 @dataclass(slots=True)
@@ -35,14 +36,19 @@ def test_no_more_is_held_than_there_is_and_what_is_held_is_what_the_rooms_have(
 
 
 def test_a_small_request_finds_room_beside_large_ones() -> None:
-    budget = MemoryBudget(1000)
+    budget = MemoryBudget(1000, lambda: 17)
     large, other, small = Reservation(budget), Reservation(budget), Reservation(budget)
     large.grow(700)
     with pytest.raises(Crowded, match="700 bytes are held") as raised:
         other.grow(100)
-    assert raised.value.retry_after_s
+    assert raised.value.retry_after_s == 17
     small.grow(3)
     assert budget.held == 703
+
+
+@pytest.mark.parametrize(("tokens", "speed", "seconds"), [(0, 0, 2), (100, 1000, 2), (9000, 1000, 5), (10**9, 1, 60)])
+def test_what_finds_no_memory_is_told_when_half_of_the_queue_is_computed(tokens: int, speed: int, seconds: int) -> None:
+    assert ServiceLoad(queue_tokens=tokens, tokens_per_s=speed).retry_after_s == seconds
 
 
 def test_room_is_given_back_with_the_block_unless_it_was_moved() -> None:

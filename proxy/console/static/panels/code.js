@@ -18,7 +18,7 @@ function curl(body, needsKey) {
 function python(body, needsKey) {
   const imports = needsKey ? "import os\nimport requests\n\n" : "import requests\n\n";
   const key = needsKey ? ',\n    headers={"Authorization": f"Bearer {os.environ[\'API_KEY\']}"}' : "";
-  const text = JSON.stringify(body, null, 4).replaceAll("\n", "\n    ").replace(/: true/g, ": True");
+  const text = JSON.stringify(body, null, 4).replaceAll("\n", "\n    ").replace('"late_chunking": true', '"late_chunking": True');
   return `${imports}response = requests.post(\n    "${url()}"${key},\n    json=${text},\n)\nvectors = [row["embedding"] for row in response.json()["data"]]`;
 }
 

@@ -27,14 +27,17 @@ export function now() {
 }
 
 function showTotals(state) {
-  const ready = state.backends.filter((one) => one.state === "ready").length;
+  const shown = state.backends.map((one) => [one.name, ...shownState(one)]);
+  const ready = shown.filter(([, , look]) => look === "good").length;
+  const bad = shown.filter(([, , look]) => look === "bad").map(([name, word]) => `${name} ${word}`);
   const looked = state.cache ? state.cache.hit + state.cache.miss : 0;
   const rows = [
-    ["Backends ready", `${ready} of ${state.backends.length}`],
+    ["Backends ready", [`${ready} of ${state.backends.length}`, ...bad].join(", ")],
     ["Dimensions", count(state.dimensions)],
     ["Longest text", `${count(state.input_tokens)} tokens`],
     ["Tokens computed", count(state.backends.reduce((sum, one) => sum + one.tokens_total, 0))],
     ["Requests", count(state.requests)],
+    ["Sends most", mostOf(state)],
     ["Cache hits", state.cache ? `${count(state.cache.hit)} of ${count(looked)}` : "off"],
     ["Up", ago(state.time - state.started)],
   ];
@@ -42,6 +45,15 @@ function showTotals(state) {
   if (list.children.length !== rows.length)
     list.replaceChildren(...rows.map(([name]) => h("div", {}, h("dt", {}, name), h("dd"))));
   rows.forEach(([, value], index) => say(list.children[index].lastChild, value));
+  list.firstChild.classList.toggle("bad", bad.length > 0);
+}
+
+/** The client with most tokens, and its share; the panel Requests has the others. */
+function mostOf(state) {
+  const [first] = state.clients;
+  if (!state.sees_all) return "for operators";
+  const total = state.clients.reduce((sum, one) => sum + one.tokens, 0);
+  return total ? `${short(first.client, state.needs_key ? 9 : 15)}, ${((first.tokens / total) * 100).toFixed(0)} %` : "nobody yet";
 }
 
 /** A card; returns what updates it. */

@@ -13,7 +13,7 @@ export function requests() {
     const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
     return shown.filter((one) => {
       if ($("failed-only").checked && one.status < 400) return false;
-      const text = [one.route, one.usage?.task, one.client, one.status, one.id, one.error].join(" ").toLowerCase();
+      const text = [one.route, one.usage?.task, one.client, one.status, one.id, one.trace, one.error].join(" ").toLowerCase();
       return words.every((word) => text.includes(word));
     });
   }
@@ -70,7 +70,7 @@ function row(one) {
   const value = (show) => number(usage ? show(usage) : "–");
   const status = one.error ? `${one.status} ${one.error}` : `${one.status}`;
   return h("tr", { className: one.status >= 400 ? "failed" : "" },
-    cell(clock(one.at), { title: one.id }), cell(`${one.method === "POST" ? "" : `${one.method} `}${one.route}`), cell(usage?.task ?? "–"),
+    cell(clock(one.at), { title: one.trace ? `${one.id}, trace ${one.trace}` : one.id }), cell(`${one.method === "POST" ? "" : `${one.method} `}${one.route}`), cell(usage?.task ?? "–"),
     value(({ inputs }) => count(inputs)), value(({ tokens }) => count(tokens)),
     value(({ wait_s }) => duration(wait_s)), value(({ compute_s }) => duration(compute_s)),
     number(duration(one.seconds)), cell(status, { className: "status" }), cell(short(one.client, 20), { title: one.client }));

@@ -56,7 +56,7 @@ function sentences(tables, texts) {
   if (!pairs.length) return ["One text has nothing to be near to: enter two, each in a line."];
   const [a, b] = pairs.reduce((best, pair) => (tables[0][pair[0]][pair[1]] > tables[0][best[0]][best[1]] ? pair : best));
   const nearest = `Nearest are ${a + 1} and ${b + 1}, with a cosine of ${written(tables[0][a][b])}.`;
-  if (tables.length === 1) return [nearest];
+  if (tables.length === 1) return [`${nearest} 1 is the same; what counts as near differs by model and task, so compare with a pair that you know.`];
   const change = ([x, y]) => Math.abs(tables[1][x][y] - tables[0][x][y]);
   const [x, y] = pairs.reduce((best, pair) => (change(pair) > change(best) ? pair : best));
   return [`${nearest} B changes most between ${x + 1} and ${y + 1}: ${written(tables[0][x][y])} becomes ${written(tables[1][x][y])}.`];

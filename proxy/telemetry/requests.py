@@ -1,4 +1,4 @@
-"""The latest requests as the console lists them: never a text, only its size, times and result."""
+"""The latest requests: never a text, only its size, times and result."""
 
 import math
 from collections import deque
@@ -12,7 +12,7 @@ MAX_CLIENTS = 200  # the latest; one more forgets the one that was quiet for lon
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRecord:
-    """What a request for vectors took; the seconds as in EmbedResult."""
+    """What a request for vectors took; the seconds as in Timing."""
 
     task: str
     inputs: int
@@ -25,7 +25,8 @@ class UsageRecord:
 class RequestRecord:
     """One answered request, at a time of the Unix epoch.
 
-    `client` is the digest of its API key; the address where there are no keys. `error` is the code of what went wrong.
+    `client` is the digest of its API key; the address where there are no keys. `error` is the code of what went wrong,
+    `trace` the id of the trace that it is part of.
     """
 
     id: str
@@ -37,6 +38,7 @@ class RequestRecord:
     client: str
     error: str
     usage: UsageRecord | None
+    trace: str = ""
 
 
 @dataclass(slots=True)

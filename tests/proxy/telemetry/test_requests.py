@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.console.requests import KEPT_REQUESTS, MAX_CLIENTS, RequestLog, RequestRecord, UsageRecord
+from proxy.telemetry.requests import KEPT_REQUESTS, MAX_CLIENTS, RequestLog, RequestRecord, UsageRecord
 
 
 def record(
