@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tests.support.dialects import embeddings
+from tests.support.front import front
+from tests.support.media import media_family
 from tests.support.pdfs import filled, pdf
 from tests.support.pictures import noise_image, png, written_image
 from tests.support.polling import until
@@ -174,6 +176,18 @@ async def test_each_page_of_a_pdf_has_the_vector_of_its_image(images: Stack) -> 
     assert [row["index"] for row in answer["data"]] == [0, 1]  # type: ignore[attr-defined]
     counted = await images.post({"input": {"pdf": file}}, "/v1/embeddings/count_tokens")
     assert answer["usage"]["total_tokens"] == counted.json["input_tokens"]  # type: ignore[index]
+
+
+async def test_a_front_passes_a_pdf_on_and_describes_no_images(images: Stack, tmp_path: Path) -> None:
+    file = base64.b64encode(pdf(filled(1, 0, 0), b"")).decode()
+    async with front({"node": images.url}, family=str(media_family(tmp_path))) as one:
+        through = Stack(url=one.url, models={}, engines={})
+        answers = [embeddings(await stack.post({"input": [{"pdf": file}]})) for stack in (through, images)]
+        cohere = (await through.post({"images": [URI]}, "/v2/embed")).json
+    assert len(answers[0]) == 2
+    assert close(answers[0], answers[1])
+    assert "images" not in cohere
+    assert cohere["meta"]["billed_units"]["images"] == 1  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
