@@ -9,6 +9,7 @@ from io import BytesIO
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from proxy.faults import BadImage
 from proxy.images.bicubic import Raster, resized_columns, resized_rows
@@ -21,10 +22,13 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 Image.MAX_IMAGE_PIXELS = None  # `opened` has a bound of its own; Pillow's would only warn
 _BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}  # of a pixel; all others: a byte for each band
 _STRIP = 256  # rows that are converted at a time
+_MAX_TILE = 2**22  # pixels of a TIFF's tile, which libtiff has in memory as a whole however small the image is
+_SCANS = 20  # of a JPEG with the most pixels; each scan of a progressive one goes over all of them again
 _REFUSED = {
     "HEIC": re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL),
     "SVG": re.compile(rb"(\xef\xbb\xbf)?\s*<(\?xml|!--|!DOCTYPE svg|svg)", re.IGNORECASE),
     "PDF": re.compile(rb"\s*%PDF-"),
+    "plain PPM": re.compile(rb"P[123]\s"),  # Pillow takes minutes for one that is full of comments
 }
 
 
@@ -35,11 +39,29 @@ def opened(file: bytes, max_pixels: int) -> Image.Image:
             raise BadImage(f"is {name}, which is not supported: send one of {', '.join(FORMATS)}")
     try:
         image = Image.open(BytesIO(file), formats=FORMATS)
+        tile = _tile_pixels(image)
     except Exception as error:  # Pillow's parsers raise whatever a broken file makes them
         raise BadImage(f"is not an image that can be read: it is none of {', '.join(FORMATS)}, or broken") from error
     if image.width * image.height > max_pixels:
         raise BadImage(f"has more than {max_pixels} pixels, the most that this server takes")
+    if tile > max(_MAX_TILE, image.width * image.height):
+        raise BadImage("is a TIFF whose tiles are much larger than the image")
+    if _scans(file) * image.width * image.height > _SCANS * max_pixels:
+        raise BadImage("is a JPEG with too many scans for its size")
     return image
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """The pixels of a TIFF's tile; 0 if it has none, and for another format."""
+    if not isinstance(image, TiffImageFile):
+        return 0
+    tags = image.tag_v2
+    return int(tags.get(TILEWIDTH, 0)) * int(tags.get(TILELENGTH, 0))
+
+
+def _scans(file: bytes) -> int:
+    """How many scans a JPEG has, at most: no marker occurs within their data; 1 for another format."""
+    return file.count(b"\xff\xda") if file.startswith(b"\xff\xd8") else 1
 
 
 def facts_of(image: Image.Image) -> ImageFacts:

@@ -10,7 +10,7 @@ from proxy.types import ImageSource
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _DATA = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
-_SPACE = re.compile(rb"[ \t\r\n]+")
+_SPACE = b" \t\r\n"
 _MAX_HEAD = 256  # characters of a data URI before its data
 
 
@@ -35,8 +35,9 @@ def file_of(source: ImageSource, max_bytes: int) -> bytes:
     if not head and source.given[:5].lower() == "data:":
         raise BadImage("is a data URI that is not base64: send `data:image/png;base64,…`")
     try:
-        written = source.given[head.end() if head else 0 :].encode("ascii")
-        file = pybase64.b64decode(_SPACE.sub(b"", written), validate=True)
+        written = source.given[head.end() if head else 0 :].encode("ascii").translate(None, _SPACE)
+        check_file_size(len(written) * 3 // 4 - 2, max_bytes)  # up to two characters of padding stand for no byte
+        file = pybase64.b64decode(written, validate=True)
     except ValueError as error:
         raise BadImage("is neither a URL nor a data URI nor valid base64") from error
     if not file:

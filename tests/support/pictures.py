@@ -50,6 +50,20 @@ def png_head(width: int, height: int) -> bytes:
     )
 
 
+def tiled_tiff(side: int) -> bytes:
+    """A TIFF of 100 x 100 pixels whose one tile has that side, and nothing in it."""
+    tags = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: 8}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def many_scans(image: Image.Image, more: int) -> bytes:
+    """A progressive JPEG whose last scan stands in it that many times more."""
+    file = written_image(image, "JPEG", progressive=True)
+    last = file[file.rindex(b"\xff\xc4", 0, file.rindex(b"\xff\xda")) : -2]
+    return file[:-2] + last * more + file[-2:]
+
+
 def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 

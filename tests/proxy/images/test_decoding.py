@@ -13,7 +13,15 @@ from proxy.images import decoding
 from proxy.images.bicubic import resized_columns, resized_rows
 from proxy.images.pictures import bitmap, picture_of
 from proxy.images.sizes import PixelSize, target_size
-from tests.support.pictures import bad_files, noise_image, original_pixels, png_head, written_image
+from tests.support.pictures import (
+    bad_files,
+    many_scans,
+    noise_image,
+    original_pixels,
+    png_head,
+    tiled_tiff,
+    written_image,
+)
 
 MOST = 100_000_000
 Make = Callable[[], bytes]
@@ -96,6 +104,8 @@ def test_equal_pixels_and_no_others_have_equal_digests() -> None:
         (b"\0\0\0\x18ftypheic\0\0\0\0", "is HEIC, which is not supported"),
         (b" <svg xmlns='http://www.w3.org/2000/svg'/>", "is SVG, which is not supported"),
         (b"%PDF-1.7", "is PDF, which is not supported"),
+        (b"P3 9 9 255\n" + b"#\n" * 9, "is plain PPM, which is not supported"),
+        (tiled_tiff(4096), "is a TIFF whose tiles are much larger than the image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image that can be read"),
         (png_head(100_000, 100_000), "has more than 100000000 pixels"),
         (png_head(201, 1), "one side is more than 200 times the other"),
@@ -107,6 +117,14 @@ def test_equal_pixels_and_no_others_have_equal_digests() -> None:
 def test_what_cannot_be_embedded_is_refused_with_its_reason(file: bytes, said: str) -> None:
     with pytest.raises(BadImage, match=said):
         decoded(file)
+
+
+def test_a_jpeg_whose_scans_are_too_many_for_its_size_is_refused_before_it_is_decoded() -> None:
+    image = noise_image(1, 99, 99)
+    assert decoding.opened(many_scans(image, more=5), 99 * 99)
+    assert decoding.opened(many_scans(image, more=50), MOST)
+    with pytest.raises(BadImage, match="too many scans"):
+        decoding.opened(many_scans(image, more=50), 99 * 99)
 
 
 def test_a_hundred_bad_files_are_refused_or_decoded_and_nothing_else() -> None:
