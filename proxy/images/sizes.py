@@ -12,7 +12,7 @@ MAX_ASPECT = 200
 
 
 class PixelSize(NamedTuple):
-    """Raster."""
+    """The sides of an image, in pixels."""
 
     width: int
     height: int

@@ -4,7 +4,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -52,9 +52,19 @@ def png_head(width: int, height: int) -> bytes:
 
 def tiled_tiff(side: int) -> bytes:
     """A TIFF of 100 x 100 pixels whose one tile has that side, and nothing in it."""
-    tags = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: 8}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    return b"II*\0" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    return _tiff({256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: 8}, bytes(8))
+
+
+def tiff_of_tags(count: int, size: int) -> bytes:
+    """A TIFF of 9 x 9 pixels with that many tags more, all of which have the same `size` bytes."""
+    head = {256: 9, 257: 9, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 9, 279: 81}
+    return _tiff(head, bytes(size), [struct.pack("<HHII", 40000 + number, 1, size, 8) for number in range(count)])
+
+
+def _tiff(tags: Mapping[int, int], content: bytes, more: Sequence[bytes] = ()) -> bytes:
+    entries = [*(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()), *more]
+    head = b"II*\0" + struct.pack("<I", 8 + len(content))
+    return head + content + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
 
 
 def many_scans(image: Image.Image, more: int) -> bytes:

@@ -1,6 +1,7 @@
 """An image file becomes the original's pixels, and a broken or hostile one an error that says what it is."""
 
 import io
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 
@@ -19,6 +20,7 @@ from tests.support.pictures import (
     noise_image,
     original_pixels,
     png_head,
+    tiff_of_tags,
     tiled_tiff,
     written_image,
 )
@@ -117,6 +119,17 @@ def test_equal_pixels_and_no_others_have_equal_digests() -> None:
 def test_what_cannot_be_embedded_is_refused_with_its_reason(file: bytes, said: str) -> None:
     with pytest.raises(BadImage, match=said):
         decoded(file)
+
+
+@pytest.mark.filterwarnings("ignore:Tag data:UserWarning")
+def test_the_tags_of_a_tiff_take_no_more_memory_than_the_file() -> None:
+    file = tiff_of_tags(count=100, size=10**5)
+    tracemalloc.start()
+    try:
+        assert decoded(file).shape == (56, 56, 3)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(file)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_jpeg_whose_scans_are_too_many_for_its_size_is_refused_before_it_is_decoded() -> None:
