@@ -25,7 +25,7 @@ _STRIP = 256  # rows that are converted at a time
 _MAX_TILE = 2**22  # pixels of a TIFF's tile, which libtiff has in memory as a whole however small the image is
 _SCANS = 20  # of a JPEG with the most pixels; each scan of a progressive one goes over all of them again
 _REFUSED = {
-    "HEIC": re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL),
+    "HEIC": re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|(mif1|msf1)(?!.{4,64}?avi[fs]))", re.DOTALL),
     "SVG": re.compile(rb"(\xef\xbb\xbf)?\s*<(\?xml|!--|!DOCTYPE svg|svg)", re.IGNORECASE),
     "PDF": re.compile(rb"\s*%PDF-"),
     "plain PPM": re.compile(rb"P[123]\s"),  # Pillow takes minutes for one that is full of comments

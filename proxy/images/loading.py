@@ -49,9 +49,9 @@ class FileBudget:
 
     def spend(self, size: int) -> None:
         """Raises BadImage."""
-        self._left -= size
-        if self._left < 0:
+        if size > self._left:
             raise BadImage(f"is too much: the images of one request may have {self._most} bytes together, as files")
+        self._left -= size
 
 
 class ImageLoader:

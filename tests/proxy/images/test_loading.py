@@ -82,6 +82,11 @@ async def test_a_file_and_the_files_of_a_request_have_limits(as_text: bool) -> N
         assert [await loader.tokens(source, budget) for _ in range(2)] == [6, 6]
         with pytest.raises(BadImage, match=f"have {2 * len(file)} bytes together"):
             await loader.tokens(source, budget)
+    async with image_loading(ImageOptions(max_total_bytes=len(file))) as loader:
+        budget = loader.budget()
+        with pytest.raises(BadImage, match="bytes together"):
+            await loader.tokens(ImageSource(file + bytes(9)), budget)
+        assert await loader.tokens(source, budget) == 6  # what was refused takes nothing from the others
     async with image_loading(ImageOptions(max_bytes=len(file) - 1)) as loader:
         with pytest.raises(BadImage, match=f"more than {len(file) - 1} bytes"):
             await loader.tokens(source, loader.budget())
