@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import answers, front, gateways, infinity, latency, throughput
+from bench import answers, front, gateways, images, infinity, latency, throughput
 from bench.contenders import Host, busy_percent, described
 from bench.environments import REQUIREMENTS
 from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, ModelShape, made
@@ -46,6 +46,7 @@ MEASURES = {
     "gateways": Planned(THIN, gateways.gateways),
     "gateways-small": Planned(SMALL, gateways.gateways),
     "front": Planned(SMALL, front.before_many_nodes),
+    "images": Planned(SMALL, images.beside_the_engine),
     "infinity": Planned(BODY4, infinity.beside_infinity),
 }
 

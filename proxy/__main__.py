@@ -117,6 +117,7 @@ def _console_facts(settings: ProxySettings, family: Family, service: EmbedServic
         notice=service.notice,
         cache=bool(settings.cache_bytes),
         multivector=service.multivector_served,
+        images=service.images_served,
         needs_key=bool(settings.api_keys),
         has_admin_keys=bool(settings.admin_keys),
     )

@@ -28,30 +28,44 @@ class ImageSource:
     """An image as the user named it: the URL of a file, a data URI, or the file's bytes, also as base64.
 
     Whatever a dialect calls it, this is how it passes an image on; see `proxy.images.sources` for what is read.
+    A `pdf` is named in the same ways, and each of its pages is an image; it is the only input of its request.
     """
 
     given: str | bytes
+    pdf: bool = False
 
     @property
-    def text(self) -> str:
-        """As a client writes it in JSON."""
-        return self.given if isinstance(self.given, str) else pybase64.b64encode_as_string(self.given)
+    def item(self) -> dict[str, str]:
+        """As a client writes it in JSON, in Jina's form."""
+        text = self.given if isinstance(self.given, str) else pybase64.b64encode_as_string(self.given)
+        return {"pdf" if self.pdf else "image": text}
 
 
 TextInput = str | Sequence[int]  # a text, or token ids of the vocabulary that `token_ids` in the config names
 Input = TextInput | ImageSource
 
 
+class ImageFacts(NamedTuple):
+    """What a client's image file has: its size in pixels, its format as Pillow calls it, and bits for a pixel."""
+
+    width: int
+    height: int
+    format: str
+    bit_depth: int
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An image as the model gets it: a file with exactly the pixels that the model is to see, as base64.
 
-    It is `tokens` tiles for the model. Images with equal pixels, and only those, have equal digests.
+    It is `tokens` tiles for the model. Images with equal pixels, and only those, have equal digests. `facts` are those
+    of the file that it was made from.
     """
 
     file: bytes
     tokens: int
     digest: bytes
+    facts: ImageFacts
 
 
 def client_of(key: str) -> str:
@@ -189,7 +203,7 @@ class Provenance:
 class Served:
     """The vectors of the inputs that are not in `failed`, (n, n_embd), and how many tokens those have.
 
-    `lengths` and `image_tokens` as in EmbedResult.
+    `lengths`, `image_tokens` and `images` as in EmbedResult.
     """
 
     rows: Matrix
@@ -197,6 +211,7 @@ class Served:
     failed: Mapping[int, ProxyError]
     lengths: tuple[int, ...] | None = None
     image_tokens: int | None = None
+    images: tuple[ImageFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +220,8 @@ class EmbedResult:
 
     The inputs in `failed`, by index, have an error instead of a row. Multi-vectors have a row for each token, and
     `lengths` says how many of the rows each input has. `image_tokens` are those of the tokens that stand for tiles of
-    images; None if no input is an image. `timing` is empty where the cache had them all, and in a Front.
+    images; None if no input is an image. `images` has one for each that was embedded, in order; a Front knows none.
+    `timing` is empty where the cache had them all, and in a Front.
     """
 
     model: str
@@ -217,6 +233,7 @@ class EmbedResult:
     failed: Mapping[int, ProxyError] = field(default_factory=dict)
     lengths: tuple[int, ...] | None = None
     image_tokens: int | None = None
+    images: tuple[ImageFacts, ...] = ()
     timing: Timing = field(default_factory=Timing, compare=False)
 
     @property

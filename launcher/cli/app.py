@@ -90,6 +90,10 @@ def proxy(
 def embed(
     text: Annotated[list[str] | None, typer.Argument(help="The texts; - is standard input, a text per line.")] = None,
     file: Annotated[list[Path] | None, typer.Option("--file", help="A text per line; may be repeated.")] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|URL", help="An image or a PDF; the server fetches URLs. May be repeated."),
+    ] = None,
     task: Annotated[str | None, typer.Option(help="One that the family has [default: the family's].")] = None,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Keep only the first N dimensions.")] = None,
     format: Annotated[Format, typer.Option(help="json: the API's response; npy: a float32 NumPy file.")] = Format.JSON,  # noqa: A002
@@ -100,13 +104,13 @@ def embed(
     port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Embed texts with the running server, or one started for this."""
+    """Embed texts and images with the running server, or one started for this. Images come after the texts."""
     if format is Format.NPY and sys.stdout.isatty():
         raise ArgumentError("--format npy writes binary data, and standard output is a terminal: add > vectors.npy")
     address = given_url(url, port)
-    texts = given_texts(text or [], file or [], sys.stdin)
-    call = oneshot.EmbedCall(texts=texts, task=task, dimensions=dimensions)
-    settings = settings_of(config, demo=demo, tiny=tiny)
+    texts = given_texts(text or [], file or [], sys.stdin) if text or file or not image else ()
+    call = oneshot.EmbedCall(texts=texts, images=tuple(image or ()), task=task, dimensions=dimensions)
+    settings = settings_of(config, demo=demo, tiny=tiny, images=bool(image))
     session = oneshot.run_embed(settings, call, url=address, api_key=api_key, err=stderr)
     answer = asyncio.run(until_signal(session))
     if answer is None:

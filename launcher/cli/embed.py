@@ -1,7 +1,8 @@
 """`trillama embed`: one request to the running server, or to one started for it."""
 
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,11 +15,17 @@ from launcher.fleet.temporary import authorization, served
 from launcher.printable import Terminal
 from launcher.settings.config import Settings
 from launcher.supervision.probes import why_no_answer
+from launcher.terminal.given_images import given_images
+
+_MAX_NAME = 200  # characters; the name of a data URI is its data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedCall:
+    """`images` are files and URLs, embedded after the texts; a PDF is alone."""
+
     texts: tuple[str, ...]
+    images: tuple[str, ...]
     task: str | None
     dimensions: int | None
 
@@ -45,11 +52,14 @@ async def run_embed(
 ) -> EmbedAnswer:
     """Send the call. Raises LauncherError with the server's own message if it is rejected."""
     headers = authorization(settings.host, api_key)
-    return await served(settings, call.task, partial(_ask, headers, call), url=url, err=err)
+    inputs: list[str | dict[str, str]] = [*call.texts, *given_images(call.images, len(call.texts))]
+    return await served(settings, call.task, partial(_ask, headers, call, inputs), url=url, err=err)
 
 
-async def _ask(authorized: Mapping[str, str], call: EmbedCall, url: str) -> EmbedAnswer:
-    request = {"input": call.texts, "task": call.task, "dimensions": call.dimensions}
+async def _ask(
+    authorized: Mapping[str, str], call: EmbedCall, inputs: Sequence[str | dict[str, str]], url: str
+) -> EmbedAnswer:
+    request = {"input": inputs, "task": call.task, "dimensions": call.dimensions}
     headers = {"Content-Type": "application/json", **authorized}
     try:
         async with (
@@ -60,7 +70,7 @@ async def _ask(authorized: Mapping[str, str], call: EmbedCall, url: str) -> Embe
     except aiohttp.ClientError as error:
         raise LauncherError(f"{url} {why_no_answer(error)}") from error
     if response.status != 200:
-        raise _refusal(response.status)(f"{url} refused: {_detail(body)}")
+        raise _refusal(response.status)(f"{url} refused: {_with_names(_detail(body), call)}")
     return EmbedAnswer(body)
 
 
@@ -69,6 +79,16 @@ def _refusal(status: int) -> type[LauncherError]:
     if status in (408, 429, 503, 504):
         return StartError
     return ArgumentError if 400 <= status < 500 else LauncherError
+
+
+def _with_names(detail: str, call: EmbedCall) -> str:
+    """The server's message, in which an image has the name that the user gave it instead of its index."""
+
+    def name(found: re.Match[str]) -> str:
+        at = int(found[1]) - len(call.texts)
+        return f"--image {call.images[at][:_MAX_NAME]}" if 0 <= at < len(call.images) else found[0]
+
+    return re.sub(r"\binput\.(\d+)", name, detail)
 
 
 def _detail(body: bytes) -> str:

@@ -56,7 +56,10 @@ _TEXT: JsonSchemaValue = {"type": "string"}
 BATCH_ITEM: JsonSchemaValue = {
     "anyOf": [
         _TEXT,
-        {"type": "object", "required": ["text"], "properties": {"text": _TEXT, "custom_id": _TEXT}},
+        *(
+            {"type": "object", "required": [name], "properties": {name: _TEXT, "custom_id": _TEXT}}
+            for name in ("text", "image", "pdf")
+        ),
         {"type": "object", "required": ["body"], "properties": {"body": {"type": "object"}, "custom_id": _TEXT}},
     ]
 }
@@ -79,7 +82,7 @@ class BatchEmbeddingsBody(Wire):
     """Jina's: a job whose input is in the request."""
 
     input: Annotated[list[BatchItem], Field(min_length=1), AfterValidator(_not_too_many)] = Field(
-        description='Texts, `{"text": …}`, or `{"custom_id": …, "body": {"input": …}}`.', examples=[["hello"]]
+        description='Texts, `{"text": …}`, images, or `{"custom_id": …, "body": {"input": …}}`.', examples=[["hello"]]
     )
     model: Annotated[ModelName, Field(max_length=MAX_NAME_CHARACTERS)] | None = Field(None, examples=[None])
     task: Annotated[TaskName, Field(max_length=MAX_NAME_CHARACTERS)] | None = None
@@ -127,9 +130,11 @@ def _item(item: object, index: int) -> tuple[str, dict[str, object]]:
             return f"request-{index}", body
         case {"custom_id": str() as custom_id, "input": given} | {"custom_id": str() as custom_id, "text": given}:
             return custom_id, {"input": given}
-        case {"input": given} | ({"text": _} as given) | (str() as given):
+        case {"custom_id": str() as custom_id, **media} if "image" in media or "pdf" in media:
+            return custom_id, {"input": media}
+        case {"input": given} | ({"text": _} | {"image": _} | {"pdf": _} as given) | (str() as given):
             return f"request-{index}", {"input": given}
-    message = 'must be a text, {"text": …} or {"custom_id": …, "body": {"input": …}}'
+    message = 'must be a text, {"text": …}, {"image": …} or {"custom_id": …, "body": {"input": …}}'
     raise Invalid(Fault(field=f"input.{index}", message=message, type="value_error", input=shown(item)))
 
 

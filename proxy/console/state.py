@@ -32,6 +32,7 @@ class ConsoleFacts:
     notice: str
     cache: bool
     multivector: bool
+    images: bool
     needs_key: bool
     has_admin_keys: bool
 
@@ -119,6 +120,7 @@ def _served(facts: ConsoleFacts) -> dict[str, object]:
         "input_tokens": facts.input_tokens,
         "items": facts.items,
         "multivector": facts.multivector,
+        "images": facts.images,
         "needs_key": facts.needs_key,
         "has_admin_keys": facts.has_admin_keys,
         "default_task": facts.table.route(None, None).task,

@@ -9,7 +9,9 @@ from pydantic import AfterValidator, Field
 from proxy.contract.family import Positive, Strict
 from proxy.contract.settings_file import LocalPath
 
-IMAGE_TOKENS = 768  # of the largest image: a tile of 28 by 28 pixels is a token
+IMAGE_TOKENS = 768  # of the largest image: a tile is a token
+TILE_PIXELS = 28 * 28  # of a tile
+PDF_PAGES = 32  # at most; each is an image
 AROUND_IMAGE = 11  # tokens of the original's prompt around an image
 
 

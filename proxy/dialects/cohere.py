@@ -8,10 +8,22 @@ and measurements of Jina's API; Cohere does not say. Distances between two such 
 import uuid
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from proxy.errors import ProxyError
-from proxy.types import EmbedRequest, EmbedResult, Encoding
+from proxy.faults import invalid
+from proxy.types import EmbedRequest, EmbedResult, Encoding, ImageFacts, ImageSource
 from proxy.wire import encodings as encode
 from proxy.wire.answer_models import Floats
 from proxy.wire.dialect import (
@@ -27,30 +39,71 @@ from proxy.wire.dialect import (
     Wire,
     validated,
 )
+from proxy.wire.input_shapes import IMAGE_LIST
+from proxy.wire.schema import with_name
 
 
 def _refused(_: object) -> object:
     raise ValueError("is not supported")
 
 
+_INPUT_NAMES = ("texts", "inputs", "images")
 Unsupported = Annotated[object, AfterValidator(_refused), WithJsonSchema({"type": "null"})]
 
 
-class CohereBody(Wire):
-    """The types `int8` and `uint8` are not supported: they would need the value ranges of a whole collection."""
+def _task_of(value: object) -> object:
+    """Images are what searches find, as documents are."""
+    return "search_document" if value == "image" else value
 
-    inputs: Inputs = Field(validation_alias=AliasChoices("texts", "inputs"), examples=[["first", "second"]])
+
+class CohereBody(Wire):
+    """One of `texts`, `inputs` and `images`.
+
+    The types `int8` and `uint8` are not supported: they would need the value ranges of a whole collection.
+    """
+
+    inputs: Inputs = Field(validation_alias=AliasChoices(*_INPUT_NAMES), examples=[["first", "second"]])
     model: ModelName | None = Field(None, examples=[None])
-    input_type: TaskName | None = None
+    input_type: Annotated[TaskName | None, BeforeValidator(_task_of)] = Field(
+        None, description="A task; `image` is `search_document`."
+    )
     encodings: Encodings = Field((Encoding.FLOAT,), validation_alias="embedding_types")
     truncate: Truncation = Field(True, description="START is not supported.")
     output_dimension: Dimensions | None = None
     max_tokens: Unsupported = Field(None, description="Not supported: refused.")
-    images: Unsupported = Field(None, description="Not supported: refused.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_inputs(cls, fields: object) -> object:
+        """Images as inputs; the one name that a body may have is `inputs` then."""
+        if not isinstance(fields, dict) or (images := fields.get("images")) is None:
+            return fields
+        if names := [name for name in _INPUT_NAMES[:2] if fields.get(name) is not None]:
+            raise invalid("images", f"stands beside {names[0]}: send one of them", kind="unsupported")
+        if not isinstance(images, list) or not all(isinstance(one, str) for one in images):
+            raise invalid("images", "must be a list of strings: data URIs", given=images)
+        return {**fields, "images": None, "inputs": [{"image": one} for one in images]}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return with_name(super().__get_pydantic_json_schema__(core, handler), "images", IMAGE_LIST)
 
 
 class BilledUnits(BaseModel):
+    """`image_tokens` stand for tiles of images; all other tokens are in `input_tokens`."""
+
     input_tokens: int
+    images: int | None = None
+    image_tokens: int | None = None
+
+
+class CohereImage(BaseModel):
+    """An image as it was sent; `bit_depth`: of a pixel."""
+
+    width: int
+    height: int
+    format: str
+    bit_depth: int
 
 
 class ApiVersion(BaseModel):
@@ -75,6 +128,7 @@ class CohereAnswer(BaseModel):
     id: str
     embeddings: Columns
     texts: list[str]
+    images: list[CohereImage] | None = None
     meta: Meta
     response_type: Literal["embeddings_by_type"]
 
@@ -85,6 +139,7 @@ class CohereFloatsAnswer(BaseModel):
     id: str
     embeddings: list[Floats] | Columns
     texts: list[str]
+    images: list[CohereImage] | None = None
     meta: Meta
     response_type: Literal["embeddings_floats", "embeddings_by_type"]
 
@@ -139,8 +194,21 @@ def _common(request: EmbedRequest, result: EmbedResult, version: str) -> dict[st
     return {
         "id": str(uuid.uuid4()),
         "texts": texts if len(texts) == len(request.inputs) else [],
-        "meta": {"api_version": {"version": version}, "billed_units": {"input_tokens": result.tokens}},
+        **({"images": [_described(one) for one in result.images]} if result.images else {}),
+        "meta": {"api_version": {"version": version}, "billed_units": _billed(request, result)},
     }
+
+
+def _described(image: ImageFacts) -> dict[str, object]:
+    return {**image._asdict(), "format": image.format.lower()}
+
+
+def _billed(request: EmbedRequest, result: EmbedResult) -> dict[str, int]:
+    if result.image_tokens is None:
+        return {"input_tokens": result.tokens}
+    images = sum(isinstance(one, ImageSource) for one in request.inputs)
+    tokens = result.image_tokens
+    return {"input_tokens": result.tokens - tokens, "images": images, "image_tokens": tokens}
 
 
 DIALECTS = (

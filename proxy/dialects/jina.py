@@ -1,9 +1,11 @@
 """The embeddings API of Jina, OpenAI, Voyage and NIM: one wire model whose aliases cover the names of all four."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from proxy.faults import Fault, Invalid
 from proxy.types import EmbedRequest, EmbedResult, Encoding
@@ -22,21 +24,28 @@ from proxy.wire.dialect import (
     Wire,
     validated,
 )
-from proxy.wire.inputs import parted
+from proxy.wire.input_shapes import MESSAGES, ModalityField
+from proxy.wire.inputs import input_of_message, parted
+from proxy.wire.schema import with_name
 
+_INPUT_NAMES = ("input", "content", "texts", "messages")
+OutputType = Literal["float", "binary", "ubinary"]
 MAX_INSTRUCTION = 2048  # characters; each text of a request gets it
+
+_INSTRUCTION = {"maxLength": MAX_INSTRUCTION, "allOf": [{"$ref": "#/components/schemas/Instruction"}]}
 
 
 class EmbeddingsBody(Wire):
     """Null means absent, and unknown fields are ignored."""
 
     inputs: Items = Field(
-        validation_alias=AliasChoices("input", "content", "texts"),
+        validation_alias=AliasChoices(*_INPUT_NAMES),
         description='A text, `{"text": …}`, token ids (of cl100k_base, as OpenAI\'s clients send), or a list of these. '
         'A text can come in parts: `{"content": [{"type": "text", "text": …}]}`. Where the server has images: '
-        '`{"image": …}`, a URL, a data URI or base64.',
+        '`{"image": …}`, a URL, a data URI or base64, and `{"pdf": …}`, alone.',
         examples=["hello", ["first", {"text": "second"}]],
     )
+    modality: ModalityField = Field("text", description="Infinity's: with `image`, each string of `input` is an image.")
     model: ModelName | None = Field(
         None, description="The family; a suffix as in `…:retrieval.query` names the task.", examples=[None]
     )
@@ -46,7 +55,7 @@ class EmbeddingsBody(Wire):
         description="What the vectors are for: it chooses the model and the prefix.",
     )
     prompt_name: TaskName | None = Field(None, description="`query` or `passage`, beside a bare `task`.")
-    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION)] | None = Field(
+    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION), WithJsonSchema(_INSTRUCTION)] | None = Field(
         None,
         description="What the texts are embedded for, in words, in place of the task's own: for tasks whose prefix has "
         "an instruction, such as Qwen3-Embedding's queries.",
@@ -57,7 +66,7 @@ class EmbeddingsBody(Wire):
         validation_alias=AliasChoices("embedding_type", "encoding_type", "encoding_format", "embedding_types"),
         description="How a vector is written; several types give an object per row.",
     )
-    output_dtype: Literal["float", "binary", "ubinary"] = Field(
+    output_dtype: OutputType = Field(
         "float", description="Voyage's name for bits; beside `base64` they are an array of int8 or uint8 in base64."
     )
     dimensions: Dimensions | None = Field(
@@ -83,6 +92,24 @@ class EmbeddingsBody(Wire):
         False, description="A vector for each token, including the prefix's, instead of one per text; no `dimensions`."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_input(cls, fields: object) -> object:
+        """vLLM's and Infinity's forms as Jina's; of several names of the input the first counts, as everywhere."""
+        if not isinstance(fields, dict):
+            return fields
+        name = next((one for one in _INPUT_NAMES if fields.get(one) is not None), None)
+        if name == "messages":
+            return {**fields, name: None, "input": input_of_message(fields[name])}
+        if fields.get("modality") == "image" and isinstance(given := fields.get("input"), str | list):
+            items = given if isinstance(given, list) else [given]
+            return {**fields, "input": [{"image": one} if isinstance(one, str) else one for one in items]}
+        return fields
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return with_name(super().__get_pydantic_json_schema__(core, handler), "messages", MESSAGES)
+
     @model_validator(mode="after")
     def _supported(self) -> Self:
         if self.late_chunking and self.return_multivector:
@@ -95,11 +122,16 @@ def parse(body: object) -> ParsedRequest:
     """The request in a body of Jina's or OpenAI's client. Raises Invalid with every fault found."""
     wire = validated(EmbeddingsBody, body)
     request = embed_request(wire)
-    if wire.output_dtype == "float":
-        return ParsedRequest(request, lambda result: render(result, request.encodings))
-    bits = (Encoding(wire.output_dtype),)
-    encoders = encode.BITS_TYPED_BASE64 if Encoding.BASE64 in request.encodings else None
-    return ParsedRequest(request, lambda result: render(result, bits, encoders))
+    return ParsedRequest(request, renderer(request.encodings, wire.output_dtype))
+
+
+def renderer(encodings: tuple[Encoding, ...], output_dtype: OutputType) -> Callable[[EmbedResult], dict[str, object]]:
+    """Renders results with these encodings; `output_dtype` is Voyage's choice of bits."""
+    if output_dtype == "float":
+        return lambda result: render(result, encodings)
+    bits = (Encoding(output_dtype),)
+    encoders = encode.BITS_TYPED_BASE64 if Encoding.BASE64 in encodings else None
+    return lambda result: render(result, bits, encoders)
 
 
 def embed_request(wire: EmbeddingsBody) -> EmbedRequest:

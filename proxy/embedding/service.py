@@ -13,6 +13,7 @@ from proxy.contract.admin import State
 from proxy.contract.family import VectorRules
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.inputs.embedder import InputEmbedder
+from proxy.embedding.inputs.images import with_pages
 from proxy.embedding.inputs.requests import NO_CHUNKS, NO_STATES, NOT_SET_UP, images_in, without_images
 from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
@@ -131,6 +132,7 @@ class EmbedService:
             failed=served.failed,
             lengths=served.lengths,
             image_tokens=served.image_tokens,
+            images=served.images,
             timing=timing,
         )
 
@@ -139,8 +141,11 @@ class EmbedService:
         self.limits.check(request)
         row = self.tasks.route(request.model, request.task, request.role, default=request.default_task)
         route = replace(row, prefix=row.prefix_with(request.instruction))
-        async with self._deadline(request):
-            return await self._embedder(route).count(self._servable(request, route, None))
+        async with (
+            self._deadline(request),
+            with_pages(self._servable(request, route, None), self.images) as counted,
+        ):
+            return await self._embedder(route).count(counted)
 
     @asynccontextmanager
     async def _deadline(self, request: EmbedRequest) -> AsyncIterator[float]:
@@ -156,11 +161,12 @@ class EmbedService:
         self, request: EmbedRequest, route: Route, token_embedder: TokenEmbedder | None, caller: Caller
     ) -> Served:
         request = self._servable(request, route, token_embedder)
-        if token_embedder:
-            return await self._embedder(route).token_vectors(request, token_embedder, caller)
         if request.late:
             return await self._embed_document(request, route, caller)
-        return await self._embedder(route).vectors(request, caller)
+        async with with_pages(request, self.images) as paged:
+            if token_embedder:
+                return await self._embedder(route).token_vectors(paged, token_embedder, caller)
+            return await self._embedder(route).vectors(paged, caller)
 
     def _servable(self, request: EmbedRequest, route: Route, token_embedder: TokenEmbedder | None) -> EmbedRequest:
         """The request, with its images refused where none can be served. Raises Invalid unless it is partial."""

@@ -116,11 +116,11 @@ def piece_body(request: EmbedRequest, task: str, inputs: Sequence[object]) -> by
     return orjson.dumps({name: value for name, value in fields.items() if value is not None})
 
 
-def result_of(answer: NodeAnswer, inputs: int, dimensions: int | None) -> EmbedResult:
-    """The vectors of a piece; `dimensions` is None where the node chooses them. Raises BrokenAnswer."""
+def result_of(answer: NodeAnswer, inputs: int | None, dimensions: int | None) -> EmbedResult:
+    """The vectors of a piece; `inputs` and `dimensions` are None where the node chooses them. Raises BrokenAnswer."""
     try:
         read = _Answer.model_validate(orjson.loads(answer.body))
-        if len(read.data) != inputs:
+        if inputs is not None and len(read.data) != inputs:
             raise BrokenAnswer(f"{len(read.data)} rows for {inputs} inputs")
         rows = [row for row in read.data if row.error is None]
         multi = any(row.embeddings is not None for row in rows)

@@ -36,6 +36,12 @@ class Piece:
     first: int
     inputs: Sequence[object]
     tokens: int
+    pdf: bool = False
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows its answer has; None for a PDF, whose pages the node counts."""
+        return None if self.pdf else len(self.inputs)
 
     def singles(self) -> list["Piece"]:
         """A piece for each input."""
@@ -107,5 +113,6 @@ def _piece(request: EmbedRequest, start: int, end: int) -> Piece:
     if request.refused:
         refused = request.refused
         given = [refused[at].given if at in refused else one for at, one in enumerate(inputs, start)]
-    given = [{"image": one.text} if isinstance(one, ImageSource) else one for one in given]
-    return Piece(first=start, inputs=given, tokens=estimate(inputs))
+    pdf = any(isinstance(one, ImageSource) and one.pdf for one in inputs)
+    given = [one.item if isinstance(one, ImageSource) else one for one in given]
+    return Piece(first=start, inputs=given, tokens=estimate(inputs), pdf=pdf)

@@ -143,7 +143,7 @@ def _read(fleet: NodeFleet, node: Node, order: PieceOrder, piece: Piece, answer:
     """The result in an answer. Raises the error that it is, or BackendError if it cannot be used."""
     _raise_refusal(node, answer)
     try:
-        result = result_of(answer, len(piece.inputs), order.dimensions)
+        result = result_of(answer, piece.rows, order.dimensions)
     except BrokenAnswer as error:
         raise BackendError(f"node {node.name}: {error}", retry_after_s=5) from error
     wanted, made = fleet.pinned.get(order.backend), result.provenance.space

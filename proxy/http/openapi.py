@@ -146,7 +146,7 @@ def _names(served: ServedFacts) -> dict[str, object]:
     model, tasks = served.table.model, list(served.table.tasks)
     more = ", ".join(f"`{name}`" for name in served.table.task_names if name not in tasks)
     described = f"A task. Also accepted: {more}." if more else "A task."
-    usual = served.table.route(None, None).task
+    usual, instructed = served.table.route(None, None).task, any(one.instruction for one in served.table.tasks.values())
     named = [model, *(f"{model}:{task}" for task in tasks)]
     return {
         "TaskName": {"type": "string", "enum": tasks, "examples": [usual], "description": described},
@@ -154,6 +154,7 @@ def _names(served: ServedFacts) -> dict[str, object]:
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
         **media_schemas(served=served.images),
+        "Instruction": {"type": "string"} if instructed else {"not": {}},
         "TokenId": TOKEN_IDS[served.token_ids],
     }
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from proxy import metrics
 from proxy.contract.family import Family
-from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei
+from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei, voyage
 from proxy.dialects.jobs import Job, Jobs
 from proxy.edge import body
 from proxy.edge.http_connection import connection_of
@@ -159,6 +159,7 @@ DIALECTS: Sequence[Dialect] = (
     *tei.DIALECTS,
     *cohere.DIALECTS,
     *gemini.DIALECTS,
+    *voyage.DIALECTS,
 )
 ROUTES: Sequence[web.RouteDef] = (
     *(

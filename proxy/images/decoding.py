@@ -14,10 +14,12 @@ from proxy.faults import BadImage
 from proxy.images.bicubic import Raster, resized_columns, resized_rows
 from proxy.images.sizes import PixelSize
 from proxy.quoting import quoted
+from proxy.types import ImageFacts
 
 # Pillow reads more, with parsers that few files test (EPS, FITS, PSD); these are read, and none is installed beside it.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 Image.MAX_IMAGE_PIXELS = None  # `opened` has a bound of its own; Pillow's would only warn
+_BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}  # of a pixel; all others: a byte for each band
 _STRIP = 256  # rows that are converted at a time
 _REFUSED = {
     "HEIC": re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL),
@@ -38,6 +40,12 @@ def opened(file: bytes, max_pixels: int) -> Image.Image:
     if image.width * image.height > max_pixels:
         raise BadImage(f"has more than {max_pixels} pixels, the most that this server takes")
     return image
+
+
+def facts_of(image: Image.Image) -> ImageFacts:
+    """What the file says of itself."""
+    width, height = image.size
+    return ImageFacts(width, height, image.format or "", _BITS.get(image.mode, 8 * len(image.getbands())))
 
 
 def pixels(image: Image.Image, size: PixelSize) -> Raster:

@@ -14,12 +14,14 @@ from proxy.contract.images import ImageOptions
 from proxy.faults import BadImage
 from proxy.images import decoding
 from proxy.images.fetching import Fetcher, fetching, system_lookup
+from proxy.images.pdf.rendering import rendered_pages
 from proxy.images.pictures import picture_of
 from proxy.images.sizes import PixelSize, target_size
 from proxy.images.sources import file_of, image_url
 from proxy.types import ImageSource, Picture
 
 MAX_PICTURES = 32  # in memory at a time, from their file to their vector: at most 8 MB before, 2.4 MB after
+MAX_DOCUMENTS = 4  # PDFs that are rendered or embedded at a time: at most 58 MB of pages each
 _THREADS = max(2, min(4, os.cpu_count() or 2))
 
 T = TypeVar("T")
@@ -58,6 +60,7 @@ class ImageLoader:
     def __init__(self, options: ImageOptions, fetcher: Fetcher, threads: ThreadPoolExecutor) -> None:
         self._options, self._fetcher, self._threads = options, fetcher, threads
         self._places = asyncio.Semaphore(MAX_PICTURES)
+        self._documents = asyncio.Semaphore(MAX_DOCUMENTS)
         self._decoding = PixelGate(options.max_pixels)
 
     def budget(self) -> FileBudget:
@@ -77,6 +80,14 @@ class ImageLoader:
             image = await self._run(lambda: decoding.opened(file, self._options.max_pixels))
             return target_size(PixelSize(*image.size)).tokens
 
+    @asynccontextmanager
+    async def pages(self, pdf: ImageSource) -> AsyncIterator[list[ImageSource]]:
+        """The pages of a PDF. Until the block ends it is one of MAX_DOCUMENTS. Raises BadImage."""
+        async with self._documents:
+            async with AsyncExitStack() as place:
+                file = await self._file(pdf, self.budget(), place)
+            yield [ImageSource(page) for page in await rendered_pages(file)]
+
     async def _file(self, source: ImageSource, budget: FileBudget, place: AsyncExitStack) -> bytes:
         """The file, once there is a place for it; until then a fetched one counts as being fetched."""
         if url := image_url(source):
@@ -91,10 +102,10 @@ class ImageLoader:
     async def _decoded(self, file: bytes) -> Picture:
         image = await self._run(lambda: decoding.opened(file, self._options.max_pixels))
         given = PixelSize(*image.size)
-        size = target_size(given)
+        size, facts = target_size(given), decoding.facts_of(image)
         await self._decoding.enter(given.pixels)
         return await self._run(
-            lambda: picture_of(decoding.pixels(image, size)), lambda: self._decoding.leave(given.pixels)
+            lambda: picture_of(decoding.pixels(image, size), facts), lambda: self._decoding.leave(given.pixels)
         )
 
     async def _run(self, work: Callable[[], T], done: Callable[[], None] = lambda: None) -> T:

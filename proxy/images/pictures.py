@@ -7,16 +7,24 @@ import pybase64
 
 from proxy.images.bicubic import Raster
 from proxy.images.sizes import PixelSize
-from proxy.types import Picture
+from proxy.types import ImageFacts, Picture
 
 _HEAD = struct.Struct("<2sIHHI IiiHHIIiiII")
 
 
-def picture_of(pixels: Raster) -> Picture:
-    """The picture with these pixels, (height, width, 3); both sides are multiples of TILE."""
+def picture_of(pixels: Raster, facts: ImageFacts | None = None) -> Picture:
+    """The picture with these pixels, (height, width, 3); both sides are multiples of TILE.
+
+    `facts` are those of the file that they are from; without one, those of the file that the engine gets.
+    """
     height, width, _ = pixels.shape
     digest = hashlib.sha256(struct.pack("<II", height, width) + pixels.tobytes()).digest()
-    return Picture(pybase64.b64encode(bitmap(pixels)), PixelSize(width, height).tokens, digest)
+    return Picture(
+        pybase64.b64encode(bitmap(pixels)),
+        PixelSize(width, height).tokens,
+        digest,
+        facts or ImageFacts(width, height, "BMP", 24),
+    )
 
 
 def bitmap(pixels: Raster) -> bytes:

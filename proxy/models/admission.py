@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from proxy.contract.images import AROUND_IMAGE, IMAGE_TOKENS
+from proxy.contract.images import AROUND_IMAGE, IMAGE_TOKENS, PDF_PAGES
 from proxy.scheduling.dispatcher import Dispatcher
 from proxy.types import ImageSource, Input
 
@@ -95,12 +95,12 @@ class Admission:
 def estimate(inputs: Iterable[Input]) -> int:
     """About how many tokens these are, at next to no cost: enough to reject a flood before any work.
 
-    An image has as many as the largest until it is here.
+    An image has as many as the largest until it is here, and a PDF is the longest.
     """
     return sum(map(_estimate, inputs))
 
 
 def _estimate(one: Input) -> int:
     if isinstance(one, ImageSource):
-        return IMAGE_TOKENS + AROUND_IMAGE
+        return (IMAGE_TOKENS + AROUND_IMAGE) * (PDF_PAGES if one.pdf else 1)
     return (len(one) // CHARACTERS_PER_TOKEN if isinstance(one, str) else len(one)) + 1

@@ -18,12 +18,12 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
-from typing_extensions import TypeAliasType, TypedDict
 
 from proxy.errors import ProxyError
 from proxy.faults import Fault, Invalid
 from proxy.quoting import did_you_mean, quoted, shown
 from proxy.types import EmbedRequest, EmbedResult, Encoding, Input, Refused
+from proxy.wire.input_shapes import InputsField, ItemsField
 from proxy.wire.inputs import inputs_of, items_of
 from proxy.wire.schema import as_accepted
 
@@ -174,50 +174,10 @@ def _encodings_of(value: object) -> tuple[Encoding, ...]:
         raise PydanticCustomError("enum", "unknown", {"expected": _ENCODINGS}) from None
 
 
-class TextItem(TypedDict):
-    """A text as an object, in Jina's format."""
-
-    text: str
-
-
-class PromptItem(TypedDict):
-    """A text in llama.cpp's format."""
-
-    prompt_string: str
-
-
-class ImageItem(TypedDict):
-    """An image, in Jina's format: a URL, a data URI or base64; any task, and without a prefix."""
-
-    image: Annotated[str, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/Image"}]})]
-
-
-class TextPart(TypedDict):
-    """A part of a text, in OpenAI's format."""
-
-    type: Literal["text", "input_text"]
-    text: str
-
-
-Parts = Annotated[list[TextPart], Field(min_length=1, description="The parts of one text, joined without a separator.")]
-
-
-class Contents(TypedDict):
-    """A text in parts."""
-
-    content: Parts
-
-
 # What a client may send, as the OpenAPI document describes it. `openapi` defines the names behind each `$ref`, as they
 # depend on the served family.
-TokenId = Annotated[int, WithJsonSchema({"$ref": "#/components/schemas/TokenId"})]
-IdsField = Annotated[list[TokenId], Field(min_length=1, description="One input of token ids.")]
-InputField = str | TextItem | ImageItem | PromptItem | Contents
-OneOrMany = TypeAliasType(
-    "OneOrMany", InputField | IdsField | Annotated[list[InputField | IdsField | Parts], Field(min_length=1)]
-)
-Inputs = Annotated[tuple[Input, ...], PlainValidator(inputs_of, json_schema_input_type=OneOrMany)]
-Items = Annotated[tuple[Input | Refused, ...], PlainValidator(items_of, json_schema_input_type=OneOrMany)]
+Inputs = Annotated[tuple[Input, ...], PlainValidator(inputs_of, json_schema_input_type=InputsField)]
+Items = Annotated[tuple[Input | Refused, ...], PlainValidator(items_of, json_schema_input_type=ItemsField)]
 Encodings = Annotated[
     tuple[Encoding, ...],
     PlainValidator(

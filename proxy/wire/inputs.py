@@ -20,16 +20,44 @@ MAX_REFUSED = 4096  # refused inputs of a partial request; with more the request
 _PART = 2**16  # ids that are checked together: the GIL is held meanwhile
 SHAPES = 'must be a string, {"text": "…"}, {"image": "…"}, {"content": [{"type": "text", "text": "…"}]} or token ids'
 ONE_EACH = "has both a text and an image, for which the model has no prompt: send two inputs"
+ONE_IMAGE = "has several images, and a vector is of one: send an input for each"
+PDF_ALONE = "is a PDF, which must be the only input of its request: each of its pages gets a vector"
+PDF_ELSEWHERE = "is a PDF, which is served at /v1/embeddings only: each of its pages gets a vector"
+# Jina's, OpenAI's (a URL, or an object with one), Voyage's.
+FILE_NAMES = ("image", "image_url", "image_base64", "pdf")
 
 
 def inputs_of(value: object) -> tuple[Input, ...]:
     """The inputs: a string, an object with a text, token ids, or a list mixing these. Raises Invalid."""
-    return _texts(value) or tuple(_all_valid(_items(value), listed=isinstance(value, list)))
+    if texts := _texts(value):
+        return texts
+    items = (_not_pdf(item, PDF_ELSEWHERE) for item in _items(value))
+    return tuple(_all_valid(items, listed=isinstance(value, list)))
 
 
 def items_of(value: object) -> tuple[Input | Refused, ...]:
-    """As `inputs_of`, but a Refused stands in the place of an invalid item, for MAX_REFUSED items at most."""
-    return _texts(value) or tuple(_few_refused(_items(value)))
+    """As `inputs_of`, but a Refused stands in the place of an invalid item, for MAX_REFUSED items at most.
+
+    A PDF may be the only input.
+    """
+    if texts := _texts(value):
+        return texts
+    items = tuple(_few_refused(_items(value)))
+    return items if len(items) == 1 else tuple(_not_pdf(item, PDF_ALONE) for item in items)
+
+
+def input_of_message(messages: object) -> Sequence[object]:
+    """The one input in vLLM's `messages`, as an item of `input`. Raises Invalid."""
+    match messages:
+        case [{"content": str() as text, **other}] if other.get("role", "user") == "user":
+            return [text]
+        case [{"content": [*parts], **other}] if other.get("role", "user") == "user":
+            return [{"content": parts}]
+        case [_, _, *_]:
+            message = "has several messages, and a vector is of one text or one image: send `input`, a list of these"
+            raise invalid("messages", message, kind="unsupported")
+    message = 'must be [{"role": "user", "content": …}]: a text, or a list of parts'
+    raise invalid("messages", message, given=messages)
 
 
 def parted(items: Sequence[Input | Refused]) -> tuple[Sequence[Input], Mapping[int, Refused]]:
@@ -66,6 +94,13 @@ def _few_refused(items: Iterable[Input | Refused]) -> Iterator[Input | Refused]:
             if refused > MAX_REFUSED:
                 raise item.error(f"input.{index}")
         yield item
+
+
+def _not_pdf(item: Input | Refused, reason: str) -> Input | Refused:
+    """The item; if it is a PDF, that it is refused for this reason."""
+    if isinstance(item, ImageSource) and item.pdf:
+        return Refused(reason, "unsupported", item.item)
+    return item
 
 
 def _items(value: object) -> Iterable[Input | Refused]:
@@ -113,8 +148,8 @@ def _item(item: object) -> Input | Refused:
 
 
 def _object(one: dict[str, object]) -> str | ImageSource | Refused:
-    if isinstance(image := one.get("image"), str):
-        return _image(one, image)
+    if source := _source_of(one):
+        return _alone(one, source)
     if media := _media(one):
         verb = "has" if any(isinstance(one.get(name), str) for name in _TEXTS) else "is"
         return _not_text(one, verb, media)
@@ -128,28 +163,54 @@ def _object(one: dict[str, object]) -> str | ImageSource | Refused:
     return Refused(SHAPES, "string_type", one)
 
 
-def _image(one: dict[str, object], image: str) -> ImageSource | Refused:
+def _source_of(one: dict[str, object]) -> ImageSource | None:
+    """The image or PDF that an object or a part is or has."""
+    for name in FILE_NAMES:
+        match one.get(name):
+            case (str() as file) | {"url": str() as file}:
+                return ImageSource(file, pdf=name == "pdf")
+    return None
+
+
+def _alone(one: dict[str, object], source: ImageSource) -> ImageSource | Refused:
+    """The image or PDF, if its object has nothing else."""
     if any(one.get(name) is not None for name in (*_TEXTS, "content")):
-        return Refused(ONE_EACH, "unsupported", one)
-    if others := [name for name in one if name in MEDIA and name != "image" and one[name]]:
-        return Refused(f"has both an image and {others[0]}: send one of them", "value_error", one)
-    return ImageSource(image)
+        return Refused("has both a text and a PDF: send one of them" if source.pdf else ONE_EACH, "unsupported", one)
+    given = [name for name in one if name in MEDIA and one[name]]
+    if len(given) > 1:
+        return Refused(f"has both {given[0]} and {given[1]}: send one of them", "value_error", one)
+    return source
 
 
-def _joined(parts: Sequence[object]) -> str | Refused:
-    """The texts of an input's parts, joined without a separator, as llama.cpp does."""
-    texts = list[str]()
-    for part in parts:
+def _joined(parts: Sequence[object]) -> str | ImageSource | Refused:
+    """The texts of an input's parts, joined without a separator, as llama.cpp does; or the one image that it is."""
+    texts, images = list[str](), list[ImageSource]()
+    for part in map(_part, parts):
         match part:
-            case dict() if media := _media(part):
-                return _not_text(parts, "has", media + " part")
-            case {"type": str() as kind} if kind not in TEXT_TYPES:
-                return Refused(f"has a part of type {quoted(kind)}, and only text is read", "unsupported", parts)
-            case {"text": str() as text}:
-                texts.append(text)
-            case _:
-                return Refused(SHAPES, "string_type", parts)
-    return "".join(texts)
+            case str():
+                texts.append(part)
+            case ImageSource():
+                images.append(part)
+            case Refused():
+                return part._replace(given=parts)
+    if not images:
+        return "".join(texts)
+    if texts or len(images) > 1:
+        return Refused(ONE_EACH if texts else ONE_IMAGE, "unsupported", parts)
+    return images[0]
+
+
+def _part(part: object) -> str | ImageSource | Refused:
+    match part:
+        case dict() if source := _source_of(part):
+            return _alone(part, source)
+        case dict() if media := _media(part):
+            return _not_text(part, "has", media + " part")
+        case {"type": str() as kind} if kind not in TEXT_TYPES:
+            return Refused(f"has a part of type {quoted(kind)}, and only text and images are read", "unsupported", part)
+        case {"text": str() as text}:
+            return text
+    return Refused(SHAPES, "string_type", part)
 
 
 def _media(one: dict[str, object]) -> str | None:

@@ -17,9 +17,14 @@ _ABOUT = ("description", "default", "examples")
 def media_schemas(*, served: bool) -> dict[str, JsonSchemaValue]:
     """The schemas, by name, that fields with media refer to, on a server that takes images or does not."""
     if not served:
-        return {"Image": {"not": {}, "description": "This server takes no images."}}
+        refused: JsonSchemaValue = {"not": {}, "description": "This server takes no images."}
+        return {"Image": refused, "Pdf": refused, "Modality": {"const": "text"}}
     files = "The URL of a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM; a data URI; or base64."
-    return {"Image": {"type": "string", "minLength": 1, "description": files}}
+    return {
+        "Image": {"type": "string", "minLength": 1, "description": files},
+        "Pdf": {"type": "string", "minLength": 1, "description": "A PDF, in the same ways as an image."},
+        "Modality": {"enum": ["text", "image"]},
+    }
 
 
 def as_accepted(schema: JsonSchemaValue, fields: Mapping[str, FieldInfo]) -> JsonSchemaValue:
@@ -45,6 +50,16 @@ def as_accepted(schema: JsonSchemaValue, fields: Mapping[str, FieldInfo]) -> Jso
             demands.append({"anyOf": [{"required": [name], "properties": {name: other}} for name in names]})
     accepted = {**schema, "properties": properties, "required": required, "allOf": demands}
     return {key: value for key, value in accepted.items() if value or key not in {"required", "allOf"}}
+
+
+def with_name(schema: JsonSchemaValue, name: str, own: JsonSchemaValue) -> JsonSchemaValue:
+    """`schema` as from `as_accepted`, where that other name of a required field has a schema of its own."""
+    schema["properties"][name] = _or_null(own)
+    for demand in schema["allOf"]:
+        for choice in demand["anyOf"]:
+            if choice["required"] == [name]:
+                choice["properties"] = {name: own}
+    return schema
 
 
 def example(schema: JsonSchemaValue, schemas: Mapping[str, JsonSchemaValue]) -> object:

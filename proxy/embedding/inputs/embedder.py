@@ -107,6 +107,7 @@ class InputEmbedder:
             failed=failed,
             lengths=tuple(map(len, served)) if request.multivector else None,
             image_tokens=sum(images.tiles.values()) if images_in(request) else None,
+            images=tuple(facts for _, facts in sorted(images.facts.items())),
         )
 
 

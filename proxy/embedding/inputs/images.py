@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 
 from proxy.errors import BackendError, BackendUnavailable, ProxyError
 from proxy.faults import BadImage, PoisonedInput
 from proxy.images.loading import ImageLoader
-from proxy.types import ImageSource, Matrix, Picture
+from proxy.types import EmbedRequest, ImageFacts, ImageSource, Matrix, Picture
 
 MAX_LOADED = 4  # images of one request in memory: while one is computed the next are ready, and others have places
 
@@ -17,11 +18,27 @@ Compute = Callable[[Picture], Awaitable[Matrix]]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedImages:
-    """What was made of each image, by its index in the request, and how many tiles it has; or its error."""
+    """By index in the request: what was made of each image, its tiles, and its file's facts; or its error."""
 
     rows: dict[int, Matrix] = field(default_factory=dict)
     tiles: dict[int, int] = field(default_factory=dict)
+    facts: dict[int, ImageFacts] = field(default_factory=dict)
     failed: dict[int, ProxyError] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def with_pages(request: EmbedRequest, loader: ImageLoader) -> AsyncIterator[EmbedRequest]:
+    """The request for the block, with the pages of its PDF in place of that. Raises Invalid for a bad PDF."""
+    match request.inputs:
+        case [ImageSource(pdf=True) as pdf]:
+            async with AsyncExitStack() as kept:
+                try:
+                    pages = await kept.enter_async_context(loader.pages(pdf))
+                except BadImage as error:
+                    raise error.at(0) from error
+                yield replace(request, inputs=pages)
+        case _:
+            yield request
 
 
 async def embed_images(
@@ -85,6 +102,7 @@ class _Work:
         else:
             self.embedded.rows.update(dict.fromkeys(indices, made))
             self.embedded.tiles.update(dict.fromkeys(indices, picture.tokens))
+            self.embedded.facts.update(dict.fromkeys(indices, picture.facts))
 
     async def _once(self, picture: Picture) -> Matrix:
         if picture.digest not in self._computed:

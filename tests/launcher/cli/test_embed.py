@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from launcher.errors import ArgumentError
+from launcher.terminal.given_images import given_images
 from launcher.terminal.given_texts import given_texts
 from tests.support.trillama import Run, clean, command, commands
 
@@ -103,6 +104,41 @@ def test_a_file_without_texts_is_refused(tmp_path: Path, content: bytes, words: 
         given_texts([], [tmp_path / "f"], None)
     with pytest.raises(ArgumentError, match=words):
         given_texts(["-"], [], io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_images_are_read_here_and_urls_are_the_servers_to_fetch(server: Server, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    done = run("embed", "a text", "--image", str(tmp_path / "a.png"), "--image", "https://x/y.png", "--url", server.at)
+    assert done.code == 0, done.err
+    assert server.asked[0][2]["input"] == ["a text", {"image": "iVBORw=="}, {"image": "https://x/y.png"}]
+
+
+def test_a_pdf_is_sent_alone(server: Server, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "a.pdf"
+    file.write_bytes(b"%PDF-1.7")
+    assert run("embed", "--image", str(file), "--url", server.at).code == 0
+    assert server.asked[0][2]["input"] == [{"pdf": "JVBERi0xLjc="}]
+    for more in (["--image", "https://x/y.png"], ["a text"]):
+        done = run("embed", "--image", str(file), *more, "--url", server.at)
+        assert done.code == 2
+        assert "a.pdf: is a PDF" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("none.png", "No such file"), (".", "Is a directory"), ("empty.png", "is empty")]
+)
+def test_an_image_that_cannot_be_read_is_refused_by_name(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ArgumentError, match=f"--image .*: .*{words}"):
+        given_images([str(tmp_path / name)])
+
+
+def test_the_servers_words_about_an_image_name_its_file(server: Server, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(b"\x89PNG")
+    server.answer = 422, b'{"detail": "input.1: is not an image; input.0: is bad"}'
+    done = run("embed", "a text", "--image", str(tmp_path / "b.png"), "--url", server.at)
+    assert done.code == 2
+    assert "b.png: is not an image; input.0: is bad" in done.err
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, 2), (401, 2), (422, 2), (413, 2), (429, 75), (503, 75), (500, 1)])

@@ -63,7 +63,7 @@ async def test_bad_lines_are_in_the_error_file_and_the_others_are_served(client:
 
 
 async def test_jinas_batch_is_the_same_job_by_another_name(client: Client) -> None:
-    items = ["a", {"text": "b"}, {"custom_id": "mine", "body": {"input": "c"}}, {"image": "x"}]
+    items = ["a", {"text": "b"}, {"custom_id": "mine", "body": {"input": "c"}}, {"picture": "x"}]
     refused = await client.ask("POST", "/v1/batch/embeddings", {"input": items})
     assert refused.status == 422
     assert refused.json["errors"][0]["field"] == "input.3"  # type: ignore[index]

@@ -2,38 +2,24 @@
 
 import asyncio
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from anyio.from_thread import start_blocking_portal
 from PIL import Image
 
 from launcher.images.prompt import golden_pixels
 from tests.launcher.images.sizes import SIZES
-from tests.support.engine import EngineMissing
 from tests.support.front import front
-from tests.support.media import BACKEND, media_family, projector_of, serving_images
+from tests.support.media import BACKEND, media_family, projector_of
 from tests.support.pictures import bad_files, noise_image, png, written_image
 from tests.support.stack import Answer, Stack
 
 TWIN: Mapping[str, npt.NDArray[np.float32]] = np.load(Path(__file__).parents[2] / "launcher" / "images" / "twin.npz")
 SAME = 0.99999
 Vectors = npt.NDArray[np.float32]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A proxy that takes images, and fetches none."""
-    running = serving_images(tmp_path_factory.mktemp("media"), {"images": {"urls": "off"}, "cache_bytes": 2**20})
-    with start_blocking_portal() as portal:
-        try:
-            with portal.wrap_async_context_manager(running) as served:
-                yield served
-        except EngineMissing as missing:
-            pytest.skip(str(missing))
 
 
 def image(file: bytes) -> dict[str, str]:
@@ -128,7 +114,7 @@ async def test_images_have_a_vector_space_of_their_own_beside_the_texts(images: 
         (image(b"\0\0\0\x18ftypheic"), "is HEIC"),
         (image(png(1, 201, 1)), "one side is more than 200 times the other"),
         (image(png()[:3000]), "is a broken or truncated PNG"),
-        ({"pdf": "https://example.com/x.pdf"}, "is a pdf"),
+        ({"pdf": "https://example.com/x.pdf"}, "is a PDF"),
     ],
 )
 async def test_a_bad_image_is_refused_by_its_index_and_fails_no_other(images: Stack, item: object, said: str) -> None:

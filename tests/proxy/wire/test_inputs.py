@@ -37,6 +37,11 @@ def parts(*texts: str) -> list[object]:
         ({"image": "https://x/y.png"}, (ImageSource("https://x/y.png"),)),
         ({"image": "AAAA", "text": None, "type": "image"}, (ImageSource("AAAA"),)),
         (["a", {"image": "AAAA"}, {"text": "b"}], ("a", ImageSource("AAAA"), "b")),
+        (IMAGE, (ImageSource("https://x/y.png"),)),
+        ({"content": [IMAGE]}, (ImageSource("https://x/y.png"),)),
+        ([[IMAGE], "a"], (ImageSource("https://x/y.png"), "a")),
+        ([{"content": [{"type": "image_url", "image_url": "AAAA"}]}], (ImageSource("AAAA"),)),
+        ([{"content": [{"type": "image_base64", "image_base64": "AAAA"}]}], (ImageSource("AAAA"),)),
     ],
 )
 def test_every_shape_of_an_input_is_that_input(value: object, inputs: tuple[Input, ...]) -> None:
@@ -50,15 +55,22 @@ def test_every_shape_of_an_input_is_that_input(value: object, inputs: tuple[Inpu
         ({"text": "a", "image": "https://x/y.png"}, "has both a text and an image"),
         ({"text": "", "image": "https://x/y.png"}, "has both a text and an image"),
         ({"image": "https://x/y.png", "content": parts("a")}, "has both a text and an image"),
-        ({"image": "https://x/y.png", "pdf": "https://x/y.pdf"}, "has both an image and pdf"),
-        ({"pdf": "https://x/y.pdf"}, "is a pdf, and"),
-        ({"text": "a", "pdf": "https://x/y.pdf"}, "has a pdf, and"),
-        (IMAGE, "is an image_url, and"),
+        ({"image": "https://x/y.png", "pdf": "https://x/y.pdf"}, "has both image and pdf"),
+        ({"pdf": "https://x/y.pdf"}, "is a PDF, which"),
+        ({"text": "a", "pdf": "https://x/y.pdf"}, "has both a text and a PDF"),
+        ({"image_url": {"file_id": "x"}}, "is an image_url, and"),
         ({"prompt_string": "a <__media__>", "multimodal_data": ["AAAA"]}, "has a multimodal_data, and"),
-        ({"content": [*parts("a"), IMAGE]}, "has an image_url part, and"),
-        ([*parts("a"), IMAGE], "has an image_url part, and"),
+        ({"content": [*parts("a"), IMAGE]}, "has both a text and an image"),
+        ([*parts("a"), IMAGE], "has both a text and an image"),
+        ([IMAGE, *parts("a")], "has both a text and an image"),
+        ({"content": [{**IMAGE, "text": "a"}]}, "has both a text and an image"),
+        ({"content": [IMAGE, IMAGE]}, "has several images"),
+        ({"content": [{"pdf": "AAAA"}]}, "is a PDF, which"),
         ({"content": [{"type": "input_audio", "input_audio": {}}]}, "has an input_audio part, and"),
-        ({"content": [{"type": "refusal", "text": "a"}]}, "has a part of type 'refusal', and only text is read"),
+        (
+            {"content": [{"type": "refusal", "text": "a"}]},
+            "has a part of type 'refusal', and only text and images are read",
+        ),
         ({"text": "a", "content": parts("b")}, "has both `text` and `content`"),
         ({"content": "a"}, "must be a string"),
         ({"content": []}, "must be a string"),
@@ -105,6 +117,16 @@ async def test_a_partial_request_gets_the_vectors_of_what_is_text(served: Stack,
     assert (whole.status, "input.1: has both a text and an image" in str(whole.json["detail"])) == (422, True)
     raw = await served.post(body, Accept="application/octet-stream")
     assert (raw.status, "input.1: has both a text and an image" in str(raw.json["detail"])) == (422, True)
+
+
+def test_a_pdf_is_the_only_input() -> None:
+    alone = ImageSource("AAAA", pdf=True)
+    assert items_of({"pdf": "AAAA"}) == items_of([{"pdf": "AAAA"}]) == (alone,)
+    first, second = items_of([{"pdf": "AAAA"}, {"pdf": "BBBB"}])
+    assert isinstance(first, Refused)
+    assert isinstance(second, Refused)
+    with pytest.raises(Invalid, match="input: is a PDF, which is served at /v1/embeddings only"):
+        inputs_of({"pdf": "AAAA"})
 
 
 def test_errors_quote_the_value_briefly_as_json() -> None:

@@ -13,11 +13,19 @@ const SAMPLES = {
 
 export function playground() {
   const settings = { a: settingFields("a"), b: settingFields("b") };
-  let served = null;
+  let served = null, pictures = []; // each a name and a data URI
 
   const mode = () => document.querySelector("input[name=mode]:checked").value;
   const twoSettings = () => ($("use-b").checked ? ["a", "b"] : ["a"]);
   const texts = () => $("texts").value.split("\n").map((text) => text.trim()).filter(Boolean);
+
+  const items = () => [...texts(), ...pictures.map(({ uri }) => ({ image: uri }))];
+  const titles = () => [...texts(), ...pictures.map(({ name }) => name)];
+
+  async function readPictures() {
+    pictures = await Promise.all([...$("pictures").files].map(async (file) => ({ name: file.name, uri: await dataUri(file) })));
+    showCode();
+  }
 
   function showMode() {
     const searching = mode() === "search";
@@ -42,9 +50,9 @@ export function playground() {
       ...(one.dimensions.value ? { dimensions: Number(one.dimensions.value) } : {}),
       ...(one.encoding.value === "float" ? {} : { embedding_type: one.encoding.value }),
     };
-    if (!searching) return [{ ...common, task: one.task.value, input: texts(), ...(one.late.checked ? { late_chunking: true } : {}) }];
+    if (!searching) return [{ ...common, task: one.task.value, input: items(), ...(one.late.checked ? { late_chunking: true } : {}) }];
     const [query, passage] = one.task.value.split("+");
-    return [{ ...common, task: query, input: [$("query").value] }, { ...common, task: passage ?? query, input: texts() }];
+    return [{ ...common, task: query, input: [$("query").value] }, { ...common, task: passage ?? query, input: items() }];
   }
 
   async function compute() {
@@ -69,22 +77,23 @@ export function playground() {
 
   function showResults(answers, labels) {
     if (mode() === "search") {
-      const lists = answers.map(([query, passages], index) => ranking(query.vectors[0], passages.vectors, texts(), labels[index]));
+      const lists = answers.map(([query, passages], index) => ranking(query.vectors[0], passages.vectors, titles(), labels[index]));
       $("results").replaceChildren(...lists);
     } else {
-      $("results").replaceChildren(...matrix(answers.map(([one]) => one.vectors), texts(), labels));
+      $("results").replaceChildren(...matrix(answers.map(([one]) => one.vectors), titles(), labels));
     }
   }
 
   async function showPieces() {
-    const [body] = bodies("a").slice(-1);
+    const [body] = bodies("a").slice(-1), input = texts();
+    $("pieces-section").hidden = !input.length;
+    if (!input.length) return;
     try {
-      const shown = await json("console/tokens", { method: "POST", body: { input: body.input, task: body.task } });
+      const shown = await json("console/tokens", { method: "POST", body: { input, task: body.task } });
       $("pieces").replaceChildren(...pieces(shown));
     } catch (error) {
       $("pieces").replaceChildren(h("li", {}, error.message));
     }
-    $("pieces-section").hidden = false;
   }
 
   function label(name) {
@@ -95,7 +104,7 @@ export function playground() {
   }
 
   function showCode() {
-    say($("code"), code($("language").value, bodies("a"), served?.needs_key ?? false));
+    say($("code"), code($("language").value, bodies("a").map(withoutData), served?.needs_key ?? false));
   }
 
   $("play").addEventListener("input", showCode);
@@ -103,6 +112,7 @@ export function playground() {
   $("texts").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) compute(); });
   for (const radio of document.querySelectorAll("input[name=mode]")) radio.addEventListener("change", showMode);
   $("use-b").addEventListener("change", showB);
+  $("pictures").addEventListener("change", readPictures);
   $("copy").addEventListener("click", async () => {
     $("code-section").open = true;
     try {
@@ -118,6 +128,7 @@ export function playground() {
     state(state) {
       if (served?.family === state.family && served.needs_key === state.needs_key) return;
       served = state;
+      $("pictures-field").hidden = !state.images;
       for (const one of Object.values(settings)) {
         one.dimensions.max = state.dimensions;
         one.dimensions.placeholder = state.dimensions;
@@ -129,6 +140,21 @@ export function playground() {
       showCode();
     },
   };
+}
+
+/** The file as a data URI. */
+function dataUri(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+/** The body to be shown: megabytes of base64 are no code to copy. */
+function withoutData(body) {
+  return { ...body, input: body.input.map((one) => (one.image ? { image: `${one.image.slice(0, 60)}…` } : one)) };
 }
 
 /** The controls of one setting. */
