@@ -17,12 +17,12 @@ from proxy.batches.records import ENDED, BatchStatus, ResultKind
 from proxy.batches.uploads import FileRecord
 from proxy.faults import Fault, Invalid
 from proxy.quoting import shown
-from proxy.wire.dialect import Dimensions, ModelName, TaskName, Wire
+from proxy.wire.dialect import Dimensions, Encodings, ModelName, TaskName, Wire
 
 PURPOSE, RESULT_PURPOSE = "batch", "batch_output"
 MAX_METADATA = 16  # of OpenAI's: pairs, with keys of 64 and values of 512 characters
 MAX_BATCH_ITEMS = 10_000  # of a body of Jina's
-MAX_NAME_CHARACTERS, MAX_ENCODINGS = 256, 8  # of a body of Jina's: each of its lines gets a copy
+MAX_NAME_CHARACTERS = 256  # of a body of Jina's: each of its lines gets a copy
 MIN_KEPT_S, MAX_KEPT_S = 3600, 2_592_000  # OpenAI's: an hour to 30 days
 
 
@@ -64,8 +64,6 @@ BATCH_ITEM: JsonSchemaValue = {
     ]
 }
 BatchItem = Annotated[object, WithJsonSchema(BATCH_ITEM)]
-EncodingText = Annotated[str, Field(max_length=MAX_NAME_CHARACTERS)]
-EncodingTexts = Annotated[list[EncodingText], Field(max_length=MAX_ENCODINGS)]
 
 
 class CreateBatchBody(Wire):
@@ -89,7 +87,7 @@ class BatchEmbeddingsBody(Wire):
     dimensions: Dimensions | None = None
     normalized: bool = True
     truncate: bool = False
-    embedding_type: EncodingText | EncodingTexts | None = None
+    embedding_type: Encodings | None = None
     input_url: NoUrl = Field(None, description="Not supported: rejected.")
     input_file: NoUrl = Field(None, description="Not supported: rejected.")
     webhook_url: Annotated[object, AfterValidator(_no_webhook_url), _UNSUPPORTED] = Field(
@@ -117,9 +115,8 @@ def lines_of(body: BatchEmbeddingsBody) -> Iterator[dict[str, object]]:
 
 def common_fields(body: BatchEmbeddingsBody) -> dict[str, object]:
     """What each line gets, unless it has its own."""
-    return body.model_dump(
-        include={"model", "task", "dimensions", "normalized", "truncate", "embedding_type"}, exclude_none=True
-    )
+    fields = {"model", "task", "dimensions", "normalized", "truncate", "embedding_type"}
+    return body.model_dump(mode="json", include=fields, exclude_none=True)
 
 
 def _item(item: object, index: int) -> tuple[str, dict[str, object]]:
