@@ -104,7 +104,7 @@ def embed(
     port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Embed texts and images with the running server, or one started for this. Images come after the texts."""
+    """Embed texts and images with a running server, or start one. Images come after the texts."""
     if format is Format.NPY and sys.stdout.isatty():
         raise ArgumentError("--format npy writes binary data, and standard output is a terminal: add > vectors.npy")
     address = given_url(url, port)

@@ -129,7 +129,7 @@ def test_a_checkpoint_of_another_layout_is_refused_by_what_is_not_there(
     [
         ({"no_ranges": True}, "127.0.0.1 ignores HTTP Range and would send all "),
         ({"lost_bytes": 1}, "start again"),
-        ({"cut_after": 4}, "check the network and start again"),
+        ({"cut_after": 4}, "check the network and try again"),
         ({"gated": True}, f"accept the licence at http://127.0.0.1:PORT/{LAYOUT.repo}, and set HF_TOKEN"),
     ],
 )
