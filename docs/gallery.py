@@ -6,6 +6,7 @@ The vectors are kept in FOLDER/gallery.json: a picture is computed once. Needs P
 import argparse
 import base64
 import json
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -16,8 +17,13 @@ def embedded(url: str, item: str | dict[str, str], task: str) -> list[float]:
     """The vector of one text or image."""
     body = json.dumps({"input": [item], "task": task}).encode()
     request = urllib.request.Request(f"{url}/v1/embeddings", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        vector: list[float] = json.load(answer)["data"][0]["embedding"]
+    try:
+        with urllib.request.urlopen(request) as answer:
+            vector: list[float] = json.load(answer)["data"][0]["embedding"]
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"{url}: {json.load(error).get('detail', error)}") from error
+    except urllib.error.URLError as error:
+        raise SystemExit(f"{url} does not answer ({error.reason}): is `trillama serve --images` running?") from error
     return vector
 
 

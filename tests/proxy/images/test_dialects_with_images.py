@@ -227,6 +227,15 @@ async def test_the_gallery_ranks_pictures_and_computes_each_once(images: Stack, 
     assert [float(line.split()[0]) for line in first] == pytest.approx(sorted(cosines, reverse=True), abs=1e-3)
 
 
+async def test_the_gallery_says_in_a_line_why_it_cannot(images: Stack, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture", encoding="utf-8")
+    for url, words in ((images.url, b"input.0"), ("http://127.0.0.1:9", b"does not answer")):
+        argv = (sys.executable, str(DOCS / "gallery.py"), str(tmp_path), "a llama", "--url", url)
+        process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
+        _, errors = await process.communicate()
+        assert (process.returncode, words in errors, errors.count(b"\n")) == (1, True, 1), errors
+
+
 async def _gallery(folder: Path, url: str) -> list[str]:
     argv = (sys.executable, str(DOCS / "gallery.py"), str(folder), "a llama", "--url", url)
     process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
