@@ -96,7 +96,10 @@ def test_equal_pixels_and_no_others_have_equal_digests() -> None:
         (b"\0\0\0\x18ftypheic\0\0\0\0", "is HEIC, which is not supported"),
         (b" <svg xmlns='http://www.w3.org/2000/svg'/>", "is SVG, which is not supported"),
         (b"%PDF-1.7", "is PDF, which is not supported"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image that can be read"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "is not a readable image: it is damaged, or none of AVIF",
+        ),
         (png_head(100_000, 100_000), "has more than 100000000 pixels"),
         (png_head(201, 1), "one side is more than 200 times the other"),
         (png_head(500, 500), "is a broken or truncated PNG"),
