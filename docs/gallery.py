@@ -6,18 +6,24 @@ The vectors are kept in FOLDER/gallery.json: a picture is computed once. Needs P
 import argparse
 import base64
 import json
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 ENDINGS = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
-def embedded(url: str, item: str | dict[str, str], task: str) -> list[float]:
-    """The vector of one text or image."""
+def embedded(url: str, item: str | dict[str, str], task: str, name: str) -> list[float]:
+    """The vector of one text or image, called `name` if it is refused."""
     body = json.dumps({"input": [item], "task": task}).encode()
     request = urllib.request.Request(f"{url}/v1/embeddings", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        vector: list[float] = json.load(answer)["data"][0]["embedding"]
+    try:
+        with urllib.request.urlopen(request) as answer:
+            vector: list[float] = json.load(answer)["data"][0]["embedding"]
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"{name}: {json.load(error).get('detail', error)}") from error
+    except urllib.error.URLError as error:
+        raise SystemExit(f"{url} does not answer ({error.reason}): is `trillama serve --images` running?") from error
     return vector
 
 
@@ -28,7 +34,7 @@ def gallery(folder: Path, url: str) -> dict[str, list[float]]:
     pictures = {file.name: file for file in sorted(folder.iterdir()) if file.suffix.lower() in ENDINGS}
     for name in pictures.keys() - vectors.keys():
         image = base64.b64encode(pictures[name].read_bytes()).decode()
-        vectors[name] = embedded(url, {"image": image}, "retrieval.passage")
+        vectors[name] = embedded(url, {"image": image}, "retrieval.passage", name)
         kept.write_text(json.dumps(vectors), encoding="utf-8")
     return {name: vectors[name] for name in pictures}
 
@@ -40,7 +46,9 @@ def main() -> None:
     parser.add_argument("query")
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     given = parser.parse_args()
-    query = embedded(given.url, given.query, "retrieval.query")
+    if not given.folder.is_dir():
+        parser.error(f"{given.folder} is not a folder")
+    query = embedded(given.url, given.query, "retrieval.query", "the query")
     found = gallery(given.folder, given.url).items()
     cosines = {name: sum(a * b for a, b in zip(query, vector, strict=True)) for name, vector in found}
     for name in sorted(cosines, key=cosines.__getitem__, reverse=True):

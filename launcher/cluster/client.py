@@ -32,6 +32,7 @@ async def drain_node(base: Path, node: str, *, undo: bool, within_s: float) -> C
     """Drain a node until no Front has a piece there, or let it serve again. Raises LauncherError if a piece stays."""
     view = await ask_cluster(base, "GET", "/status")
     known = [one.report.host for one in view.nodes]
+    node = node.removeprefix("http://").removesuffix("/")  # as `cluster front --node` takes it
     if node not in known:
         raise ArgumentError(f"there is no node {node}; there are {', '.join(known) or 'none'}")
     view = await ask_cluster(base, "DELETE" if undo else "POST", f"/drained/{node}")

@@ -19,6 +19,7 @@ from launcher.cluster.director import ClusterView
 from launcher.cluster.fixed_nodes import check_hosts, node_urls, served_family
 from launcher.cluster.haproxy import nodes_configuration
 from launcher.cluster.head import HeadOptions, run_head, run_join
+from launcher.cluster.nodes import DRAINED, HostVerdict
 from launcher.cluster.ray_start import NodeCommand, RayPlace
 from launcher.cluster.settings import FrontOptions, RayOptions, load_cluster
 from launcher.control.ready_file import served_spaces
@@ -132,7 +133,7 @@ def cluster_status(
 
 @cluster_app.command(epilog=EXIT_CODES)
 def drain(
-    node: Annotated[str, typer.Argument(help="The node's host, as `status` shows it.")],
+    node: Annotated[str, typer.Argument(help="The node, as `status` shows it, or its URL.")],
     undo: Annotated[bool, typer.Option("--undo", help="Let it serve again.")] = False,
 ) -> None:
     """Send a node nothing more, and return when its last texts are computed: then its host can be switched off."""
@@ -151,7 +152,12 @@ def roll() -> None:
 def down() -> None:
     """End the nodes on all hosts, and the head. Ctrl-C on the head leaves the nodes running until it is back."""
     view = asyncio.run(ask_cluster(runtime_base(), "POST", "/down"))
-    stdout.say(f"the cluster at {view.url} ends; `trillama cluster join` on its hosts waits until there is one again")
+    after = (
+        "its nodes run on, as services of their own"
+        if view.ray == "none"
+        else "`trillama cluster join` on its hosts waits until there is one again"
+    )
+    stdout.say(f"the cluster at {view.url} ends; {after}")
 
 
 @cluster_app.command(epilog=EXIT_CODES)
@@ -213,9 +219,7 @@ async def _watch() -> None:
 def _page(view: ClusterView) -> Group:
     nodes = _table("node", "state", "queue", "tokens/s", "restarts")
     for one in view.nodes:
-        state = (
-            Text("serves", style="green") if not one.reason else Text("refused" if one.report.ready else "waits", "red")
-        )
+        state = Text(_state(one), "red" if one.reason else "green")
         speed = f"{one.report.tokens_per_s:,.0f}" if one.report.tokens_per_s else ""
         nodes.add_row(one.report.host, state, str(one.report.queued_tokens), speed, str(one.restarts))
     programs = _table("process", "pid", "restarts", "memory")
@@ -226,8 +230,14 @@ def _page(view: ClusterView) -> Group:
     hosts = "without Ray" if view.ray == "none" else f"Ray {view.ray}, {len(view.hosts)} hosts"
     title = f"trillama cluster at {view.url}, {hosts}{rolling}"
     notes = [f"{name}: vector space {space}" for name, space in view.spaces.items()]
-    notes += [f"{one.report.host}: {one.reason}" for one in view.nodes if one.reason]
+    notes += [f"{one.report.host}: {one.reason}" for one in view.nodes if one.reason not in {"", DRAINED}]
     return Group(Text(title), nodes, *map(Text, filter(None, [*notes, view.message])), programs)
+
+
+def _state(one: HostVerdict) -> str:
+    if one.reason == DRAINED:
+        return DRAINED
+    return "serves" if not one.reason else "refused" if one.report.ready else "waits"
 
 
 def _table(*headings: str) -> Table:

@@ -36,7 +36,7 @@ async def check_hosts(urls: Iterable[str]) -> None:
         try:
             await asyncio.get_running_loop().getaddrinfo(urlsplit(url).hostname, None)
         except (socket.gaierror, UnicodeError) as error:
-            raise StartError(f"{_OPTION} {url}: no host has that name: {_EXAMPLE}") from error
+            raise StartError(f"{_OPTION} {url}: no host has that name: check the address") from error
 
 
 async def served_family(urls: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from proxy.contract.front import NodeReport
 
+DRAINED = "drained"  # the reason of a node that its operator drained
 EXPIRES_S = 15.0  # a node reports once a second
 
 
@@ -170,7 +171,7 @@ def fixed_verdicts(
 def _fixed_verdict(name: str, url: str, seen: NodeReport | None, drained: bool) -> HostVerdict:
     if seen is None:
         unknown = HostReport(host=name, pid=0, url=url, revision=0)
-        return HostVerdict(report=unknown, restarts=0, reason="drained" if drained else "no Front says how it is")
+        return HostVerdict(report=unknown, restarts=0, reason=DRAINED if drained else "no Front says how it is")
     report = HostReport(
         host=name,
         pid=0,
@@ -187,7 +188,7 @@ def _fixed_verdict(name: str, url: str, seen: NodeReport | None, drained: bool) 
 
 def _reason(report: HostReport, pinned: Spaces, drained: Collection[str]) -> str:
     if report.host in drained:
-        return "drained"
+        return DRAINED
     if not report.ready or not report.spaces:
         return report.cause or "it starts"
     for name, space in report.spaces.items():

@@ -15,6 +15,7 @@ from launcher.corpus.job import ERRORS_FOLDER, JobState, done_parts, job_state
 from launcher.corpus.on_hosts.engine import EngineChoice, PartsEngine, parts_runner
 from launcher.corpus.output.error_rows import error_lines
 from launcher.corpus.output.stored import OutputFormat, VectorType
+from launcher.corpus.output.writers import check_packages
 from launcher.corpus.plan import PLAN, CorpusPlan, GivenJob, JobOptions, read_plan, resumed
 from launcher.corpus.rows.records import UsedColumns
 from launcher.corpus.rows.sources import InputFormat, check_folder, given_files
@@ -88,6 +89,8 @@ def corpus_run(
     )
     columns = UsedColumns(text=text, id=id_, keep=tuple(keep.split(",")) if keep else ())
     check_folder(out)
+    if not dry_run:
+        check_packages(format)
     if STDIN in inputs:
         _check_standard_input(out, dry_run=dry_run)
     files = given_files(inputs, from_, columns, out)

@@ -67,6 +67,8 @@ class Figures:
     def summary(self) -> str:
         """How long the run took, and how fast it was."""
         facts = self.facts()
+        if not self.look().texts:  # all was done before, or is an error
+            return "nothing was computed"
         seconds = _duration(float(facts["seconds"] or 0))
         return f"{seconds}, {facts['texts_per_s']:.0f} texts/s, {facts['tokens_per_s']:.0f} tokens/s"
 

@@ -1,6 +1,7 @@
 """The server that embeds, any with Jina's embeddings API, and what its answers mean for a call of a bulk job."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from proxy.contract.admin import LANE_HEADER
 _RAW = "application/octet-stream"
 _TIMEOUT = aiohttp.ClientTimeout(total=900, sock_connect=10)
 _WORDS = 300  # characters of a server's message
+_PLACE_IN_CALL = re.compile(r"^input \d+ has ")  # in trillama's messages: the error row has the row's own number
 
 
 class NotReached(ServerBusy):
@@ -202,7 +204,8 @@ def _json_rows(body: bytes) -> tuple[list[F32 | RowError], int]:
 def _json_row(row: Mapping[str, object]) -> F32 | RowError:
     error, vector = row.get("error"), row.get("embedding")
     if isinstance(error, dict):
-        return RowError(str(error.get("code")), str(error.get("message"))[:_WORDS])
+        message = _PLACE_IN_CALL.sub("it has ", str(error.get("message")))
+        return RowError(str(error.get("code")), message[:_WORDS])
     if isinstance(vector, str):
         return np.frombuffer(pybase64.b64decode(vector), dtype="<f4")
     return np.asarray(vector, dtype=np.float32)

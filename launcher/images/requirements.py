@@ -16,10 +16,10 @@ def check_images(settings: Settings, engine: Engine) -> None:
     if not settings.host.models.images:
         return
     if settings.host.demo:
-        raise ConfigError("[models] images = true: the made-up models take texts only")
+        raise ConfigError("images: the made-up models take texts only")
     mmproj_file(settings.family, settings.host.models)  # the family has one
     if obstacle := engine_obstacle(engine):
-        raise EngineError(f"[models] images = true: {obstacle}: run `{BUILD_COMMAND}`, or leave images out")
+        raise EngineError(f"images: {obstacle}: run `{BUILD_COMMAND}`, or leave images out")
     check_length(settings)
 
 
@@ -34,6 +34,6 @@ def check_length(settings: Settings) -> None:
     """Raises ConfigError if images are on and the longest text is so short that an image does not fit a batch."""
     if settings.host.models.images and settings.max_input_tokens < LEAST_BATCH_TOKENS:
         raise ConfigError(
-            f"[models] images = true: an image has up to {LEAST_BATCH_TOKENS} tokens, and max_input_tokens = "
+            f"images: an image has up to {LEAST_BATCH_TOKENS} tokens, and max_input_tokens = "
             f"{settings.max_input_tokens} bounds a batch: set at least {LEAST_BATCH_TOKENS}, or leave images out"
         )

@@ -26,7 +26,8 @@ def mmproj_file(family: FamilyFile, settings: ModelSettings) -> ModelFile | None
         return ModelFile(backend=MMPROJ, origin=settings.mmproj)
     if place := family.weights.mmproj_on_hub:
         return ModelFile(backend=MMPROJ, origin=place)
-    raise ConfigError(f"[models] images = true: {family.name} takes texts only: leave it out, or set mmproj = PATH")
+    own = ", or set mmproj = PATH under [models]" if family.weights.can_pool_images else ""
+    raise ConfigError(f"images: {family.name} takes texts only: leave images out{own}")
 
 
 def mmproj_bytes(family: FamilyFile, settings: ModelSettings) -> int:

@@ -17,7 +17,7 @@ from launcher.settings.models import ModelSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullPlan:
-    """The files of a pull. `bytes` of models still have to be downloaded; 0 if the hub did not give sizes.
+    """The files of a pull. `bytes` still have to be downloaded; 0 if the hub did not give the sizes of models.
 
     `encoder`: the vision encoder from the hub, if images are on.
     """
@@ -66,7 +66,7 @@ def plan_pull(
         own=own,
         loras=needed_loras,
         encoder=encoder if encoder and not encoder.local else None,
-        bytes=needed,
+        bytes=needed if offers or not missing else 0,
     )
 
 

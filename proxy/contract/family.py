@@ -62,6 +62,11 @@ class VectorRules(BaseModel):
     # `layer_norm`: applied to a vector before it is truncated to fewer `dimensions`, as for nomic-embed-text-v1.5
     sliced_after: Literal["layer_norm"] | None = None
 
+    @property
+    def can_pool_images(self) -> bool:
+        """Whether a llama-server's vector of an image can be right: a mean over tokens that see only those before."""
+        return self.pooling == "mean" and self.causal
+
     @model_validator(mode="after")
     def _sees_the_text(self) -> Self:
         if self.pooling == "cls" and self.causal:

@@ -180,7 +180,7 @@ class ProxySettings(ProxyOptions):
     def check_images(self, family: Family) -> None:
         """Raises ValueError if a backend takes images and the family's vectors are not means over what came before."""
         for name, backend in self.backends.items():
-            if backend.images and not (family.weights.pooling == "mean" and family.weights.causal):
+            if backend.images and not family.weights.can_pool_images:
                 raise ValueError(
                     f"backends.{name}.images: {family.name} has no vectors of images as they are made here"
                 )

@@ -14,7 +14,15 @@ from proxy.contract.family import VectorRules
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.inputs.embedder import InputEmbedder
 from proxy.embedding.inputs.images import with_pages
-from proxy.embedding.inputs.requests import NO_CHUNKS, NO_STATES, NOT_SET_UP, images_in, without_images
+from proxy.embedding.inputs.requests import (
+    NO_CHUNKS,
+    NO_STATES,
+    NOT_SET_UP,
+    TEXTS_ONLY,
+    images_in,
+    refusal,
+    without_images,
+)
 from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
 from proxy.embedding.preparation import PreparationRules, prepare_texts
@@ -173,9 +181,11 @@ class EmbedService:
         if not (images := images_in(request)):
             return request
         if request.late:
-            raise invalid(f"input.{min(images)}", NO_CHUNKS, kind="unsupported")
-        if not self.models[route.backend].takes_images:
-            request = without_images(request, NOT_SET_UP)
+            first = min(images)
+            raise invalid(f"input.{first}", refusal(images[first], NO_CHUNKS), kind="unsupported")
+        model = self.models[route.backend]
+        if not model.takes_images:
+            request = without_images(request, NOT_SET_UP if model.rules.can_pool_images else TEXTS_ONLY)
         elif token_embedder and not token_embedder.takes_images:
             request = without_images(request, NO_STATES)
         self.limits.check(request)

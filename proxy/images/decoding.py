@@ -41,7 +41,7 @@ def opened(file: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(BytesIO(file), formats=FORMATS)
         tile = _tile_pixels(image)
     except Exception as error:  # Pillow's parsers raise whatever a broken file makes them
-        raise BadImage(f"is not an image that can be read: it is none of {', '.join(FORMATS)}, or broken") from error
+        raise BadImage(f"is not a readable image: it is damaged, or none of {', '.join(FORMATS)}") from error
     if image.width * image.height > max_pixels:
         raise BadImage(f"has more than {max_pixels} pixels, the most that this server takes")
     if tile > max(_MAX_TILE, image.width * image.height):

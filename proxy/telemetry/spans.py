@@ -42,7 +42,7 @@ async def tracing(service: str, variables: Mapping[str, str]) -> AsyncIterator[T
 
     Whatever is wrong with them is logged, and the requests are served without.
     """
-    tracer = _tracer(service) if is_wanted(variables) else None
+    tracer = _tracer(service, variables) if is_wanted(variables) else None
     try:
         yield tracer
     finally:
@@ -62,13 +62,14 @@ def is_wanted(variables: Mapping[str, str]) -> bool:
     return protocol == PROTOCOL
 
 
-def _tracer(service: str) -> Tracer | None:
+def _tracer(service: str, variables: Mapping[str, str]) -> Tracer | None:
     try:
         from proxy.telemetry.otel import OtelTracer  # noqa: PLC0415 # an extra, and half a second to import
 
         return OtelTracer(service)
     except ImportError as error:
-        log.warning("no traces are sent: %s: install trillama[otel], or remove the variable OTEL_…_ENDPOINT", error)
+        named = ", ".join(name for name in ENDPOINTS if variables.get(name))
+        log.warning("no traces are sent: %s: pip install 'trillama[otel]', or remove the variable %s", error, named)
     except Exception as error:  # noqa: BLE001 # the SDK refuses its variables in many ways; requests need none of them
         log.warning("no traces are sent: OpenTelemetry refuses its variables (OTEL_…): %s", error)
     return None

@@ -101,7 +101,7 @@ class EmbeddingsStub:
                 content = b"".join(vector_of(text, dimensions).tobytes() for text in texts)
             return web.Response(body=content, content_type="application/octet-stream", headers={**headers, **shape})
         rows = [
-            {"index": index, "error": {"code": "poisoned", "message": "it fails by itself"}}
+            {"index": index, "error": {"code": "poisoned", "message": f"input {index} has fallen ill"}}
             if text in bad
             else {"index": index, "embedding": base64.b64encode(vector_of(text, dimensions).tobytes()).decode()}
             for index, text in enumerate(texts)

@@ -26,12 +26,15 @@ async def test_one_front_serves_the_family_of_its_nodes_and_status_shows_them() 
                 refused = await asyncio.to_thread(cluster.command, "roll")
                 assert (refused.returncode, "restart them there" in refused.stderr) == (1, True)
                 first, second = cluster.nodes()
-                drained = await asyncio.to_thread(cluster.command, "drain", first)
+                drained = await asyncio.to_thread(cluster.command, "drain", f"http://{first}/")  # as --node has it
                 assert drained.returncode == 0, drained.stderr
+                assert f"{first}  drained" in drained.stdout
                 assert cluster.nodes()[first]["reason"] == "drained"
                 await nodes[1].kill()
                 await until(lambda: _is_down(cluster, second))
                 assert (await asyncio.to_thread(cluster.command, "status")).returncode == 1
+                ended = await asyncio.to_thread(cluster.command, "down")
+                assert (ended.returncode, "its nodes run on" in ended.stdout) == (0, True), ended.stderr
             finally:
                 await asyncio.to_thread(end, cluster)
 

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 _DATASET = "vectors.lance"
 
 
+def check_lance() -> None:
+    """Raises ArgumentError with the command that installs what is missing."""
+    pyarrow("the output is Lance")
+    os.environ.setdefault("LANCE_LOG", "error")  # it warns of each fragment before the first version
+    try:
+        import lance  # noqa: F401, PLC0415 # an extra
+    except ImportError as error:
+        raise ArgumentError("--format lance needs pylance: pip install 'trillama[lance]'") from error
+
+
 @dataclass(slots=True, kw_only=True)
 class LanceParts:
     """The ledger's files say which data file of the dataset has a part: these have names of their own."""
@@ -31,12 +41,7 @@ class LanceParts:
     ledger: PartLedger = field(init=False)
 
     def __post_init__(self) -> None:
-        pyarrow("the output is Lance")
-        os.environ.setdefault("LANCE_LOG", "error")  # it warns of each fragment before the first version
-        try:
-            import lance  # noqa: F401, PLC0415 # an extra
-        except ImportError as error:
-            raise ArgumentError("--format lance needs pylance: pip install 'trillama[lance]'") from error
+        check_lance()
         self.ledger = part_ledger(self.folder, OutputFormat.LANCE)
 
     def write(self, part: FinishedPart) -> None:

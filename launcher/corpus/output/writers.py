@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.corpus.output.jsonl_parts import JsonlParts
-from launcher.corpus.output.lance_parts import LanceParts
+from launcher.corpus.output.lance_parts import LanceParts, check_lance
 from launcher.corpus.output.npy_file import NpyFile
 from launcher.corpus.output.parquet_parts import ParquetParts
 from launcher.corpus.output.part_table import PartTable
@@ -13,9 +13,18 @@ from launcher.corpus.output.stored import OutputFormat, PartWriter
 from launcher.corpus.plan import CorpusPlan
 from launcher.corpus.rows.parquet import plain_types
 from launcher.corpus.rows.sources import InputFormat
+from launcher.corpus.rows.with_pyarrow import pyarrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+def check_packages(format_: OutputFormat) -> None:
+    """Raises ArgumentError with the command that installs what this format needs; before a folder is made."""
+    if format_ is OutputFormat.PARQUET:
+        pyarrow("the output is parquet")
+    elif format_ is OutputFormat.LANCE:
+        check_lance()
 
 
 def writer_of(folder: Path, plan: CorpusPlan) -> PartWriter:

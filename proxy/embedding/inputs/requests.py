@@ -6,15 +6,22 @@ from dataclasses import replace
 from proxy.contract.images import AROUND_IMAGE
 from proxy.types import EmbedRequest, ImageSource, Refused
 
+# why an image is refused, after `refusal`'s first words
+TEXTS_ONLY = "this server's model takes only texts"
 NOT_SET_UP = (
-    "is an image, and this server embeds only text: set images = true under [models] in its configuration, with an "
-    "engine that `trillama engine build` made"
+    "this server embeds only text: set images = true under [models] in its configuration, with an engine that "
+    "`trillama engine build` made"
 )
 NO_STATES = (
-    "is an image, and return_multivector is for texts only here: it needs the state of each token of an image, from a "
-    "token-level backend that takes images"
+    "return_multivector is for texts only here: it needs the state of each token of an image, from a token-level "
+    "backend that takes images"
 )
-NO_CHUNKS = "is an image, and late_chunking takes only texts: the chunks are parts of one text"
+NO_CHUNKS = "late_chunking takes only texts: the chunks are parts of one text"
+
+
+def refusal(image: ImageSource, reason: str) -> str:
+    """Why this input is refused, in words that follow its name."""
+    return f"is {'a PDF' if image.pdf else 'an image'}, and {reason}"
 
 
 def images_in(request: EmbedRequest) -> dict[int, ImageSource]:
@@ -26,7 +33,7 @@ def without_images(request: EmbedRequest, reason: str) -> EmbedRequest:
     """The request with each image refused for that reason."""
     images = images_in(request)
     inputs = ["" if index in images else one for index, one in enumerate(request.inputs)]
-    refused = {index: Refused(reason, "unsupported", "") for index in images}
+    refused = {index: Refused(refusal(one, reason), "unsupported", "") for index, one in images.items()}
     return replace(request, inputs=inputs, refused={**request.refused, **refused})
 
 

@@ -41,11 +41,14 @@ def test_a_job_from_run_to_verify(run: Run, stub: EmbeddingsStub, tmp_path: Path
     assert (status.code, json.loads(status.out)["error_rows"]) == (3, 1)
     (error,) = map(json.loads, run("corpus", "errors", out).out.splitlines())
     known = {"input": str(corpus), "row": 9, "id": "d9", "code": "poisoned", "chars": 6}
-    assert error == {**known, "message": "it fails by itself"}
+    assert error == {**known, "message": "it has fallen ill"}
     stub.bad = lambda _: False
     again = run("corpus", "errors", out, "--retry", "--json")
     assert again.code == 0, again.err
     assert json.loads(again.out.splitlines()[-1])["error_rows"] == 0
+    typed_again = run("corpus", "resume", out)
+    assert typed_again.code == 0
+    assert "25 of 25 rows are done; nothing was computed" in typed_again.err
     verified = run("corpus", "verify", out)
     assert verified.code == 0, verified.out
     assert "25 rows, each once; every vector is finite; 25 embedded again, least cosine 1.000000" in verified.out
@@ -93,6 +96,16 @@ def test_what_is_missing_is_said(run: Run, stub: EmbeddingsStub, tmp_path: Path)
     assert (file.code, f"{corpus} is a file, and --out has to be a folder" in file.err) == (2, True)
     wrong = run("corpus", "run", str(corpus), "--text", "nope", "--out", str(tmp_path / "out"), "--url", stub.url)
     assert (wrong.code, "no column 'nope'" in wrong.err, (tmp_path / "out").exists()) == (2, True, False)
+
+
+def test_a_format_without_its_package_leaves_no_folder(stub: EmbeddingsStub, tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text("raise ImportError", encoding="utf-8")  # in front of the real one
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_bytes(jsonl(SOME))
+    with commands({"PYTHONPATH": str(tmp_path)}) as run:
+        refused = run("corpus", "run", str(corpus), "--out", str(tmp_path / "out"), "--url", stub.url)
+    assert (refused.code, "pip install 'trillama[corpus]'" in refused.err) == (2, True), refused.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_first_signal_says_what_it_does(stub: EmbeddingsStub, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.place import BACKENDS, MIB, Place
+from tests.support.place import BACKENDS, MIB, OUT_OF_REACH, Place
 from tests.support.trillama import clean, command, trillama
 
 
@@ -87,6 +87,13 @@ def test_a_quantisation_that_is_not_there_is_answered_with_those_that_are(place:
     assert 'text-retrieval-GGUF has no "Q9_X"; there are Q8_0, Q4_K_M' in online.err
     assert '"Q9_X": jina-embeddings-v4 is offered as F16, Q8_0' in offline.err
     assert "no such model; there are retrieval, code" in place.models("pull", "--backend", "retreival").err
+
+
+def test_a_size_is_said_only_if_all_sizes_are_known(place: Place) -> None:
+    done = place.models("pull", "--images", HF_ENDPOINT=OUT_OF_REACH)
+    assert done.code == 75, done.err
+    assert "to download" not in done.err  # the encoder's size is in the family's file, the models' are not
+    assert "licence of the models: CC BY-NC 4.0" in done.err
 
 
 def test_a_disk_that_cannot_take_all_is_refused_before_the_first_byte(place: Place, big: bytes) -> None:

@@ -112,7 +112,10 @@ def test_equal_pixels_and_no_others_have_equal_digests() -> None:
         (b"%PDF-1.7", "is PDF, which is not supported"),
         (b"P3 9 9 255\n" + b"#\n" * 9, "is plain PPM, which is not supported"),
         (tiled_tiff(4096), "is a TIFF whose tiles are much larger than the image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image that can be read"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "is not a readable image: it is damaged, or none of AVIF",
+        ),
         (png_head(100_000, 100_000), "has more than 100000000 pixels"),
         (png_head(201, 1), "one side is more than 200 times the other"),
         (png_head(500, 500), "is a broken or truncated PNG"),

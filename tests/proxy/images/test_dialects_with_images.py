@@ -70,7 +70,7 @@ async def test_coheres_inputs_are_texts_and_images(images: Stack) -> None:
         ({"inputs": [{"content": [URL_PART, URL_PART]}]}, "input.0: has several images"),
         ({"images": [URI], "texts": ["a"]}, "images: stands beside texts"),
         ({"images": URI}, "images: must be a list of strings"),
-        ({"images": [URI, "data:image/png;base64,AAAA"]}, "input.1: is not an image"),
+        ({"images": [URI, "data:image/png;base64,AAAA"]}, "input.1: is not a readable image"),
         ({"inputs": [{"pdf": CODE}]}, "input.0: is a PDF, which is served at /v1/embeddings only"),
     ],
 )
@@ -225,6 +225,15 @@ async def test_the_gallery_ranks_pictures_and_computes_each_once(images: Stack, 
     cosines = np.array(pictures) @ np.array(query)
     assert [line.split()[1] for line in first] == [f"{number}.png" for number in np.argsort(-cosines)]
     assert [float(line.split()[0]) for line in first] == pytest.approx(sorted(cosines, reverse=True), abs=1e-3)
+
+
+async def test_the_gallery_says_in_a_line_why_it_cannot(images: Stack, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture", encoding="utf-8")
+    for url, words in ((images.url, b"text.png: input.0"), ("http://127.0.0.1:9", b"does not answer")):
+        argv = (sys.executable, str(DOCS / "gallery.py"), str(tmp_path), "a llama", "--url", url)
+        process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
+        _, errors = await process.communicate()
+        assert (process.returncode, words in errors, errors.count(b"\n")) == (1, True, 1), errors
 
 
 async def _gallery(folder: Path, url: str) -> list[str]:

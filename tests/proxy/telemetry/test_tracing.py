@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -115,6 +116,15 @@ async def test_variables_that_the_sdk_refuses_are_logged_and_no_more(
     async with tracing("test", {ENDPOINTS[1]: "http://127.0.0.1:1"}) as tracer:
         assert tracer is None
     assert "no traces are sent: OpenTelemetry refuses its variables" in caplog.text
+
+
+async def test_without_the_extra_the_log_says_what_to_install_and_which_variable_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "proxy.telemetry.otel", None)
+    async with tracing("test", {ENDPOINTS[1]: "http://127.0.0.1:1"}) as tracer:
+        assert tracer is None
+    assert f"pip install 'trillama[otel]', or remove the variable {ENDPOINTS[1]}" in caplog.text
 
 
 def _config(served: Stack) -> dict[str, object]:
