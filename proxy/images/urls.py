@@ -21,7 +21,7 @@ def checked_url(given: str, ports: Collection[int]) -> URL:
         raise BadImage(f"is a URL of more than {MAX_URL} characters")
     try:
         url = URL(given).with_fragment(None)
-        port = url.port
+        port, _ = url.port, url.host  # messages name the host, and not every `xn--…` can be decoded
     except ValueError as error:
         raise BadImage("is not a valid URL") from error
     if url.scheme not in {"http", "https"} or not url.raw_host:

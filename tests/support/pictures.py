@@ -55,6 +55,21 @@ def tiled_tiff(side: int) -> bytes:
     return _tiff({256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: 8}, bytes(8))
 
 
+def hidden_tiles() -> bytes:
+    """That TIFF with tiles of 4096, in a type of tag that libtiff reads and Pillow passes over (SLONG8)."""
+    head = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 273: 8, 277: 1, 278: 100, 279: 8}
+    return _tiff(head, struct.pack("<Q", 4096), [struct.pack("<HHII", tag, 17, 1, 8) for tag in (322, 323)])
+
+
+def overlapping_strips(rows: int) -> bytes:
+    """A TIFF of that many rows of 100 pixels, each a compressed strip, and all of them the same bytes."""
+    strip = zlib.compress(np.random.default_rng(0).bytes(100))
+    offsets, counts = (struct.pack(f"<{rows}I", *[value] * rows) for value in (8, len(strip)))
+    place = 8 + len(strip)
+    parts = [struct.pack("<HHII", tag, 4, rows, at) for tag, at in ((273, place), (279, place + len(offsets)))]
+    return _tiff({256: 100, 257: rows, 258: 8, 259: 8, 262: 1, 277: 1, 278: 1}, strip + offsets + counts, parts)
+
+
 def tiff_of_tags(count: int, size: int) -> bytes:
     """A TIFF of 9 x 9 pixels with that many tags more, all of which have the same `size` bytes."""
     head = {256: 9, 257: 9, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 9, 279: 81}

@@ -16,9 +16,11 @@ from proxy.images.pictures import bitmap, picture_of
 from proxy.images.sizes import PixelSize, target_size
 from tests.support.pictures import (
     bad_files,
+    hidden_tiles,
     many_scans,
     noise_image,
     original_pixels,
+    overlapping_strips,
     png_head,
     tiff_of_tags,
     tiled_tiff,
@@ -70,6 +72,7 @@ MADE: dict[str, Make] = {
     ),
     "grey": lambda: written_image(noise_image(6, 99, 33).convert("L")),
     "black and white": lambda: written_image(noise_image(6, 99, 33).convert("1")),
+    "strips that share bytes": lambda: overlapping_strips(3),
     "CMYK": lambda: written_image(noise_image(7, 300, 40).convert("CMYK"), "JPEG"),
     "32-bit floats": lambda: written_image(noise_image(7, 30, 40).convert("L").convert("F"), "TIFF"),
     "1 pixel": lambda: written_image(noise_image(8, 1, 1)),
@@ -126,6 +129,12 @@ def test_equal_pixels_and_no_others_have_equal_digests() -> None:
 def test_what_cannot_be_embedded_is_refused_with_its_reason(file: bytes, said: str) -> None:
     with pytest.raises(BadImage, match=said):
         decoded(file)
+
+
+@pytest.mark.parametrize("make", [hidden_tiles, partial(overlapping_strips, 500)])
+def test_a_tiff_whose_work_its_tags_hide_is_refused(make: Make) -> None:
+    with pytest.raises(BadImage, match="is a TIFF whose layout is unusual"):
+        decoded(make())
 
 
 @pytest.mark.filterwarnings("ignore:Tag data:UserWarning")

@@ -185,6 +185,7 @@ async def test_no_private_address_is_reached_however_it_is_written(target: Targe
         "http://a b/x.png",
         "http://8.8.8.8:99999/",
         "http://-/x.png",
+        "http://xn--a/x.png",
         "http://\n/x.png",
         "http://" + "a" * 9000,
     ],
@@ -219,6 +220,7 @@ STARTS = {"start.test": ["127.0.0.1"], "other.test": ["127.0.0.1"]}
         "http://user@start.test:{port}/inside",
         "file:///etc/passwd",
         "http://start.test:1/inside",
+        "http://xn--a/inside",
         "http://[",
     ],
 )
