@@ -15,7 +15,7 @@ from proxy.errors import BackendLost, BackendUnavailable
 from proxy.front import node_state
 from proxy.front.choice import NodeLoad, waiting_of_others
 from proxy.front.node_api import NodeAnswer, whole_number
-from proxy.front.node_state import READY, NodeModels
+from proxy.front.node_state import READY, NodeModels, image_space
 from proxy.front.spaces import Space
 from proxy.llama.connection_fault import connection_fault
 
@@ -72,6 +72,9 @@ class Node:
 
     def serves(self, backend: str) -> bool:
         return self.up and not self.leaving and self.state.backends.get(backend) == READY
+
+    def takes_images(self, backend: str) -> bool:
+        return image_space(backend) in self.state.spaces
 
     def why_not(self, backend: str | None = None) -> str:
         """Why it does not serve, with that backend or at all."""

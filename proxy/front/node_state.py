@@ -53,7 +53,7 @@ class _Models(_Body):
 
 @dataclass(frozen=True, slots=True)
 class NodeBackends:
-    """The state and the vector space of each backend; `NAME images` is that of its images, if it takes them."""
+    """The state and the vector space of each backend; under `image_space` that of its images, if it takes them."""
 
     backends: Mapping[str, str]
     spaces: Mapping[str, Space]
@@ -68,6 +68,11 @@ class NodeModels:
     provenance: Mapping[str, Provenance]
 
 
+def image_space(backend: str) -> str:
+    """The name of the space of a backend's images, beside that of its texts."""
+    return f"{backend} images"
+
+
 def read_ready(status: int, body: bytes) -> NodeBackends:
     """Raises BackendUnavailable for anything but a node's answer."""
     try:
@@ -75,7 +80,7 @@ def read_ready(status: int, body: bytes) -> NodeBackends:
     except ValidationError as error:
         raise BackendUnavailable(f"GET /ready: status {status}, and not the answer of a node") from error
     spaces = {name: Space(one.space, one.quantization) for name, one in read.spaces.items()}
-    images = {f"{name} images": Space(one.images) for name, one in read.spaces.items() if one.images}
+    images = {image_space(name): Space(one.images) for name, one in read.spaces.items() if one.images}
     return NodeBackends(read.backends, {**spaces, **images})
 
 

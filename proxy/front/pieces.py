@@ -30,12 +30,14 @@ class MixedSpaces(Exception):
 class Piece:
     """Consecutive inputs of a request, of which `first` is the index of the first. `tokens` is an estimate.
 
-    An input that its dialect refused is there as the client sent it: the node refuses it with the same words.
+    An input that its dialect refused is there as the client sent it: the node refuses it with the same words. `images`:
+    it has an image, or a PDF.
     """
 
     first: int
     inputs: Sequence[object]
     tokens: int
+    images: bool = False
     pdf: bool = False
 
     @property
@@ -46,7 +48,10 @@ class Piece:
     def singles(self) -> list["Piece"]:
         """A piece for each input."""
         share = self.tokens // len(self.inputs)
-        return [Piece(first=self.first + at, inputs=[one], tokens=share) for at, one in enumerate(self.inputs)]
+        return [
+            Piece(first=self.first + at, inputs=[one], tokens=share, images=self.images)
+            for at, one in enumerate(self.inputs)
+        ]
 
 
 def whole(request: EmbedRequest) -> Piece:
@@ -113,6 +118,7 @@ def _piece(request: EmbedRequest, start: int, end: int) -> Piece:
     if request.refused:
         refused = request.refused
         given = [refused[at].given if at in refused else one for at, one in enumerate(inputs, start)]
-    pdf = any(isinstance(one, ImageSource) and one.pdf for one in inputs)
+    images = [one for one in inputs if isinstance(one, ImageSource)]
     given = [one.item if isinstance(one, ImageSource) else one for one in given]
-    return Piece(first=start, inputs=given, tokens=estimate(inputs), pdf=pdf)
+    pdf = any(one.pdf for one in images)
+    return Piece(first=start, inputs=given, tokens=estimate(inputs), images=bool(images), pdf=pdf)

@@ -90,7 +90,7 @@ async def _sent(fleet: NodeFleet, order: PieceOrder, piece: Piece, number: int, 
     body = piece_body(order.request, order.task, piece.inputs)
     attempts = _Attempts()
     while True:
-        nodes = await fleet.until_serving(order.backend)
+        nodes = _able(await fleet.until_serving(order.backend), order.backend, piece)
         node = _next(nodes, attempts, piece)
         if attempts.count:
             metrics.FRONT_RETRIES.labels(order.backend).inc()
@@ -151,6 +151,12 @@ def _read(fleet: NodeFleet, node: Node, order: PieceOrder, piece: Piece, answer:
         node.doubt()  # its `/ready` will say the same
         raise BackendUnavailable(f"node {node.name}: other vector space: {order.backend} {made}", retry_after_s=5)
     return result
+
+
+def _able(nodes: Mapping[str, Node], backend: str, piece: Piece) -> Mapping[str, Node]:
+    """Those nodes that take what the piece has; all of them, which then refuse it by name, if none takes images."""
+    taking = {name: node for name, node in nodes.items() if node.takes_images(backend)} if piece.images else nodes
+    return taking or nodes
 
 
 def _next(nodes: Mapping[str, Node], attempts: _Attempts, piece: Piece) -> Node:

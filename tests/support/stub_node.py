@@ -58,6 +58,7 @@ class StubNode:
     queue_tokens: int = 2**22
     quantization: str = "Q8_0"
     api_key: str = ""
+    images: bool = False  # whether `/ready` says that it takes them
     served: int = 0
     waiting: int = 0
     gpu: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -79,7 +80,14 @@ class StubNode:
         return _digest(f"{self.family.name} {backend} {self.quantization}")
 
     def spaces(self) -> dict[str, dict[str, str]]:
-        return {name: {"space": self.space(name), "quantization": self.quantization} for name in self.backends}
+        return {
+            name: {
+                "space": self.space(name),
+                "quantization": self.quantization,
+                **({"images": self.space(f"{name} images")} if self.images else {}),
+            }
+            for name in self.backends
+        }
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=BODY_BYTES)

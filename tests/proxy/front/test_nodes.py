@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from proxy.errors import BackendUnavailable
-from proxy.types import EmbedRequest
+from proxy.types import EmbedRequest, ImageSource
 from tests.proxy.front.test_front import TEXTS, check, sent
 from tests.support.scripted_node import fronted, scripted_nodes, until
 
@@ -60,3 +60,14 @@ async def test_a_node_that_leaves_the_list_completes_its_pieces() -> None:
         check(await slow, ["hello"])
         assert not nodes["b"].pieces
         await until(lambda: set(service.nodes.reports()) == {"b"})
+
+
+async def test_images_go_only_to_nodes_that_take_them() -> None:
+    async with scripted_nodes("a", "b") as nodes:
+        nodes["b"].stub.images = True
+        async with fronted(nodes) as service:
+            images = [ImageSource(f"image {number}") for number in range(20)]
+            await service.embed(EmbedRequest(inputs=[*TEXTS, *images]))
+        with_images = [name for name, node in nodes.items() if "image" in str(node.pieces)]
+        assert with_images == ["b"]
+        assert sent(nodes["a"])
