@@ -48,4 +48,4 @@ class ImageOptions(Strict):
     fetch_timeout_s: Annotated[float, Field(gt=0)] = 8.0  # for one image, with all its redirects
     max_bytes: Positive = 8 * 10**6  # of one image, as the file that it is
     max_total_bytes: Positive = 64 * 10**6  # of all images of one request, as files
-    max_pixels: Positive = 100_000_000  # of one image; also of all images that are decoded at a time
+    max_pixels: Positive = 100_000_000  # of one image

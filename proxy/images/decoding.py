@@ -3,6 +3,7 @@
 As the original: the first frame, no EXIF rotation, transparency dropped (what is under it shows), then the resize.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from io import BytesIO
@@ -34,6 +35,7 @@ _STRIP = 256  # rows that are converted at a time
 _MAX_TILE = 2**22  # pixels of a TIFF's tile, which libtiff has in memory as a whole however small the image is
 _LAYOUT = (STRIPOFFSETS, STRIPBYTECOUNTS, TILEWIDTH, TILELENGTH, TILEOFFSETS, TILEBYTECOUNTS)
 _OVERLAP = 4  # times a TIFF's bytes may be decoded: strips may share some, but not each of thousands the whole file
+_HEAD_READS = 20_000  # of a file's head: Pillow reads one for each segment, block of comments, or byte of some heads
 _SCANS = 20  # of a JPEG with the most pixels; each scan of a progressive one goes over all of them again
 _REFUSED = {
     "HEIC": re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|(mif1|msf1)(?!.{4,64}?avi[fs]))", re.DOTALL),
@@ -43,13 +45,26 @@ _REFUSED = {
 }
 
 
+class _Head(BytesIO):
+    """A file that raises ValueError after `reads` reads: Pillow's parsers are Python, and a head may keep one busy."""
+
+    reads: float = _HEAD_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads -= 1
+        if self.reads < 0:
+            raise ValueError("its head has too many parts")
+        return super().read(size)
+
+
 def opened(file: bytes, max_pixels: int) -> Image.Image:
     """The image, of which only the head was read. Raises BadImage for another format, or for more than `max_pixels`."""
     for name, beginning in _REFUSED.items():
         if beginning.match(file):
             raise BadImage(f"is {name}, which is not supported: send one of {', '.join(FORMATS)}")
     try:
-        image = Image.open(BytesIO(file), formats=FORMATS)
+        image = Image.open(head := _Head(file), formats=FORMATS)
+        head.reads = math.inf
         tile, parts = _tile_pixels(image), _part_bytes(image)
         hidden = isinstance(image, TiffImageFile) and _hides_layout(file, image)
     except Exception as error:  # Pillow's parsers raise whatever a broken file makes them

@@ -4,11 +4,10 @@ import asyncio
 import logging
 import os
 import warnings
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from proxy.contract.images import ImageOptions
 from proxy.faults import BadImage
@@ -22,9 +21,17 @@ from proxy.types import ImageSource, Picture
 
 MAX_PICTURES = 32  # in memory at a time, from their file to their vector: at most 8 MB before, 2.4 MB after
 MAX_DOCUMENTS = 4  # PDFs that are rendered or embedded at a time: at most 58 MB of pages each
+LARGE = 12_500_000  # pixels; images with more are decoded one after the other, and hold up no smaller one
 _THREADS = max(2, min(4, os.cpu_count() or 2))
 
 T = TypeVar("T")
+
+
+class Threads(NamedTuple):
+    """Where images are decoded: those of up to LARGE pixels, and all larger ones."""
+
+    small: ThreadPoolExecutor
+    large: ThreadPoolExecutor
 
 
 @asynccontextmanager
@@ -32,13 +39,14 @@ async def image_loading(options: ImageOptions) -> AsyncIterator["ImageLoader"]:
     """A loader for the block."""
     warnings.filterwarnings("ignore", module="PIL")  # what Pillow thinks of a client's file is not for the log,
     logging.getLogger("PIL").setLevel(logging.INFO)  # nor what the file says of its maker
-    threads = ThreadPoolExecutor(_THREADS, "images")
+    threads = Threads(ThreadPoolExecutor(_THREADS, "images"), ThreadPoolExecutor(1, "large-images"))
     try:
         with system_lookup() as lookup:
             async with fetching(options, lookup) as fetcher:
                 yield ImageLoader(options, fetcher, threads)
     finally:
-        await asyncio.to_thread(threads.shutdown, cancel_futures=True)
+        for pool in threads:
+            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
 
 class FileBudget:
@@ -57,11 +65,10 @@ class FileBudget:
 class ImageLoader:
     """Loads images. Waiting for a place costs no memory but the request's own."""
 
-    def __init__(self, options: ImageOptions, fetcher: Fetcher, threads: ThreadPoolExecutor) -> None:
-        self._options, self._fetcher, self._threads = options, fetcher, threads
+    def __init__(self, options: ImageOptions, fetcher: Fetcher, threads: Threads) -> None:
+        self._options, self._fetcher, self._threads, self._large = options, fetcher, *threads
         self._places = asyncio.Semaphore(MAX_PICTURES)
         self._documents = asyncio.Semaphore(MAX_DOCUMENTS)
-        self._decoding = PixelGate(options.max_pixels)
 
     def budget(self) -> FileBudget:
         """The bytes for one request."""
@@ -103,44 +110,12 @@ class ImageLoader:
         image = await self._run(lambda: decoding.opened(file, self._options.max_pixels))
         given = PixelSize(*image.size)
         size, facts = target_size(given), decoding.facts_of(image)
-        await self._decoding.enter(given.pixels)
-        return await self._run(
-            lambda: picture_of(decoding.pixels(image, size), facts), lambda: self._decoding.leave(given.pixels)
-        )
+        threads = self._large if given.pixels > LARGE else self._threads
+        return await _run(threads, lambda: picture_of(decoding.pixels(image, size), facts))
 
-    async def _run(self, work: Callable[[], T], done: Callable[[], None] = lambda: None) -> T:
-        """The result of the work in a thread. `done` is called when the thread is, even if the caller left before."""
-        loop, running = asyncio.get_running_loop(), self._threads.submit(work)
-        running.add_done_callback(lambda _: loop.call_soon_threadsafe(done))
-        return await asyncio.wrap_future(running)
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await _run(self._threads, work)
 
 
-class PixelGate:
-    """Lets images in while they have at most `most` pixels together, in the order in which they came."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-        self._waiting = deque[tuple[int, asyncio.Future[None]]]()
-
-    async def enter(self, pixels: int) -> None:
-        """Wait for room; there are never more pixels than `most`."""
-        if not self._waiting and pixels <= self._left:
-            self._left -= pixels
-            return
-        admitted = asyncio.get_running_loop().create_future()
-        self._waiting.append((pixels, admitted))
-        try:
-            await admitted
-        except asyncio.CancelledError:
-            if admitted.done() and not admitted.cancelled():
-                self.leave(pixels)
-            raise
-
-    def leave(self, pixels: int) -> None:
-        """Give the room back."""
-        self._left += pixels
-        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._left):
-            size, admitted = self._waiting.popleft()
-            if not admitted.done():
-                self._left -= size
-                admitted.set_result(None)
+async def _run(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    return await asyncio.wrap_future(threads.submit(work))

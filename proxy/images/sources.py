@@ -9,7 +9,7 @@ from proxy.quoting import quoted
 from proxy.types import ImageSource
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
-_DATA = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+_DATA = re.compile(r"\s*data:[^,]*;base64,", re.IGNORECASE)
 _SPACE = b" \t\r\n"
 _MAX_HEAD = 256  # characters of a data URI before its data
 
@@ -32,7 +32,7 @@ def file_of(source: ImageSource, max_bytes: int) -> bytes:
         check_file_size(len(source.given), max_bytes)
         return source.given
     head = _DATA.match(source.given[:_MAX_HEAD])
-    if not head and source.given[:5].lower() == "data:":
+    if not head and source.given[:_MAX_HEAD].lstrip()[:5].lower() == "data:":
         raise BadImage("is a data URI that is not base64: send `data:image/png;base64,…`")
     try:
         written = source.given[head.end() if head else 0 :].encode("ascii").translate(None, _SPACE)

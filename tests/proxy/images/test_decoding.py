@@ -106,6 +106,9 @@ def test_equal_pixels_and_no_others_have_equal_digests() -> None:
     assert len({first.digest, other.digest, turned.digest}) == 3
 
 
+JPEG, GIF = (written_image(noise_image(1, 9, 9), name) for name in ("JPEG", "GIF"))
+
+
 @pytest.mark.parametrize(
     ("file", "said"),
     [
@@ -119,6 +122,9 @@ def test_equal_pixels_and_no_others_have_equal_digests() -> None:
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
             "is not a readable image: it is damaged, or none of AVIF",
         ),
+        (b"P6\n" + b"#" * 30_000 + b"\n1 1\n255\nabc", "is not a readable image"),
+        (b"\xff\xd8" + b"\xff\xe1\0\x02" * 30_000 + JPEG[2:], "is not a readable image"),
+        (b"GIF89a" + bytes(7) + b"!\xfe\x01a\0" * 30_000 + GIF[13:], "is not a readable image"),
         (png_head(100_000, 100_000), "has more than 100000000 pixels"),
         (png_head(201, 1), "one side is more than 200 times the other"),
         (png_head(500, 500), "is a broken or truncated PNG"),

@@ -6,11 +6,12 @@ from contextlib import AsyncExitStack
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from proxy.contract.images import ImageOptions
 from proxy.embedding.inputs.images import MAX_LOADED, embed_images
 from proxy.faults import BadImage, Invalid, PoisonedInput
-from proxy.images.loading import MAX_PICTURES, PixelGate, image_loading
+from proxy.images.loading import MAX_PICTURES, image_loading
 from proxy.types import ImageSource, Matrix, Picture
 from tests.support.pictures import noise_image, png, written_image
 
@@ -53,24 +54,20 @@ async def test_a_caller_that_leaves_while_its_image_is_decoded_gives_back_the_pi
             assert await load() == 255
 
 
-async def test_pixels_are_let_in_in_order_and_never_too_many() -> None:
-    gate, order = PixelGate(10), list[int]()
+async def test_a_small_image_does_not_wait_for_large_ones() -> None:
+    large = ImageSource(written_image(Image.new("1", (3600, 3600)), "PNG"))
+    async with image_loading(ImageOptions()) as loader:
+        order = list[str]()
 
-    async def one(number: int, pixels: int) -> None:
-        await gate.enter(pixels)
-        order.append(number)
+        async def load(name: str, source: ImageSource) -> None:
+            async with loader.picture(source, loader.budget()):
+                order.append(name)
 
-    async with asyncio.TaskGroup() as tasks:
-        for number, pixels in enumerate((4, 7, 3, 10)):
-            tasks.create_task(one(number, pixels))
-        await asyncio.sleep(0)
-        assert order == [0]  # 3 would fit, and does not pass 7
-        gate.leave(4)
-        await asyncio.sleep(0)
-        assert order == [0, 1, 2]
-        gate.leave(7)
-        gate.leave(3)
-    assert order == [0, 1, 2, 3]
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(4):
+                tasks.create_task(load("large", large))
+            tasks.create_task(load("small", ImageSource(png())))
+        assert order[0] == "small"
 
 
 @pytest.mark.parametrize("as_text", [False, True])

@@ -23,3 +23,10 @@ def test_base64_full_of_spaces_takes_no_more_memory_than_any() -> None:
         assert tracemalloc.get_traced_memory()[1] < 3 * len(written)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "head", ["", " ", "data:image/png;base64,", " DATA:;base64,", "\n data:image/png;name=a;base64,"]
+)
+def test_spaces_around_a_file_are_left_out(head: str) -> None:
+    assert file_of(ImageSource(f"{head} QUJD\n"), 9) == b"ABC"
