@@ -19,8 +19,7 @@ os.setsid()
 fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0)
 os.dup2(int(sys.argv[1]), 2)
 os.close(int(sys.argv[1]))
-if sys.argv[2] == "nohup":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2] == "nohup" else signal.SIG_DFL)
 os.execv(sys.argv[3], sys.argv[3:])
 """
 
