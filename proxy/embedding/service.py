@@ -20,7 +20,7 @@ from proxy.embedding.inputs.requests import (
     NOT_SET_UP,
     TEXTS_ONLY,
     images_in,
-    refusal,
+    why_refused,
     without_images,
 )
 from proxy.embedding.late_chunking import Chunks
@@ -182,7 +182,7 @@ class EmbedService:
             return request
         if request.late:
             first = min(images)
-            raise invalid(f"input.{first}", refusal(images[first], NO_CHUNKS), kind="unsupported")
+            raise invalid(f"input.{first}", why_refused(images[first], NO_CHUNKS), kind="unsupported")
         model = self.models[route.backend]
         if not model.takes_images:
             request = without_images(request, NOT_SET_UP if model.rules.can_pool_images else TEXTS_ONLY)

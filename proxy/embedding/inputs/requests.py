@@ -6,7 +6,7 @@ from dataclasses import replace
 from proxy.contract.images import AROUND_IMAGE
 from proxy.types import EmbedRequest, ImageSource, Refused
 
-# why an image is refused, after `refusal`'s first words
+# why an image is refused, after `why_refused`'s first words
 TEXTS_ONLY = "this server's model takes only texts"
 NOT_SET_UP = (
     "this server embeds only text: set images = true under [models] in its configuration, with an engine that "
@@ -19,7 +19,7 @@ NO_STATES = (
 NO_CHUNKS = "late_chunking takes only texts: the chunks are parts of one text"
 
 
-def refusal(image: ImageSource, reason: str) -> str:
+def why_refused(image: ImageSource, reason: str) -> str:
     """Why this input is refused, in words that follow its name."""
     return f"is {'a PDF' if image.pdf else 'an image'}, and {reason}"
 
@@ -33,7 +33,7 @@ def without_images(request: EmbedRequest, reason: str) -> EmbedRequest:
     """The request with each image refused for that reason."""
     images = images_in(request)
     inputs = ["" if index in images else one for index, one in enumerate(request.inputs)]
-    refused = {index: Refused(refusal(one, reason), "unsupported", "") for index, one in images.items()}
+    refused = {index: Refused(why_refused(one, reason), "unsupported", "") for index, one in images.items()}
     return replace(request, inputs=inputs, refused={**request.refused, **refused})
 
 
