@@ -36,12 +36,14 @@ PLAIN = frozenset({"sse4_2", "avx", "avx2", "bmi2", "f16c", "fma"})  # what llam
 class BuildOptions:
     """What to build, and where.
 
-    `stock`: without LEAN and POOL_MEDIA. `source`: an archive or a folder instead of the package. `architectures`:
-    CUDA's, instead of those of the GPUs in this machine. `out`: a portable folder instead of the cache folder.
+    `stock`: without LEAN and POOL_MEDIA. `without_images`: without POOL_MEDIA. `source`: an archive or a folder instead
+    of the package. `architectures`: CUDA's, instead of those of the GPUs in this machine. `out`: a portable folder
+    instead of the cache folder.
     """
 
     backend: ComputeBackend = ComputeBackend.CPU
     stock: bool = False
+    without_images: bool = False
     source: Path | None = None
     architectures: str = ""
     out: Path | None = None
@@ -83,7 +85,8 @@ async def build(options: BuildOptions, report: ReportProgress) -> Built:
         env = {**os.environ, "PATH": path, **backends.build_environment(order, path)}
         steps = Steps(env=env, log=folder / "log", report=report)
         llama = await source.obtain(options.source, folder, steps)
-        why_stock, why_no_media = ["as requested" if options.stock else apply(one, llama) for one in (LEAN, POOL_MEDIA)]
+        why_stock = "as requested" if options.stock else apply(LEAN, llama)
+        why_no_media = "as requested" if options.stock or options.without_images else apply(POOL_MEDIA, llama)
         why_tiles = apply(TILES, llama)
         compilation = Compilation(source=llama, folder=folder, order=order, shared=options.out is not None)
         made = await compile_engine(compilation, steps)
@@ -112,6 +115,7 @@ def order_here(options: BuildOptions) -> Order:
         source=f"{source.identity(options.source)} {digest(PATCHES)}",
         backend=options.backend,
         stock=options.stock,
+        without_images=options.without_images,
         architectures=options.architectures,
         cmake=cmake,
         instructions=tuple(sorted(here & PLAIN if any(map(NOT_NATIVE.match, cmake)) else here)),

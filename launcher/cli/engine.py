@@ -33,6 +33,7 @@ def engine_build(
         Path | None, typer.Option("--out", help="Into this folder, with its libraries, so that it can be moved.")
     ] = None,
     stock: Annotated[bool, typer.Option("--stock", help="Without --no-logits-for-embeddings.")] = False,
+    no_images: Annotated[bool, typer.Option("--no-images", help="Without --pool-media: for texts alone.")] = False,
     if_needed: Annotated[
         bool, typer.Option("--if-needed", help="Only if none of this source and for this processor is here already.")
     ] = False,
@@ -41,7 +42,14 @@ def engine_build(
     backend = _backend(
         {ComputeBackend.CUDA: cuda or bool(cuda_arch), ComputeBackend.VULKAN: vulkan, ComputeBackend.HIP: hip}
     )
-    options = BuildOptions(backend=backend, stock=stock, source=source, architectures=cuda_arch, out=out)
+    options = BuildOptions(
+        backend=backend,
+        stock=stock,
+        without_images=no_images,
+        source=source,
+        architectures=cuda_arch,
+        out=out,
+    )
     if if_needed and (present := up_to_date(options)):
         stdout.say(f"{present.path} is up to date: {present.note}")
         return

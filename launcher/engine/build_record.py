@@ -33,6 +33,7 @@ class Order(Strict):
     source: str
     backend: ComputeBackend = Field(ComputeBackend.CPU, validation_alias=AliasChoices("backend", "cuda"))
     stock: bool
+    without_images: bool = False
     architectures: str = ""
     cmake: tuple[str, ...] = ()
     instructions: tuple[str, ...]
@@ -48,7 +49,8 @@ class Order(Strict):
         """The command that builds this order."""
         backend = [f"--{self.backend}"] if self.backend is not ComputeBackend.CPU else []
         architectures = [f'--cuda-arch "{self.architectures}"'] if self.architectures else []
-        return " ".join(("trillama engine build", *backend, *architectures, *["--stock"] * self.stock))
+        without = [*["--stock"] * self.stock, *["--no-images"] * self.without_images]
+        return " ".join(("trillama engine build", *backend, *architectures, *without))
 
 
 class Record(Strict):

@@ -24,6 +24,7 @@ _SIZES = ((1, 5), (4, 6), (9, 7))  # height and width in tokens: less than one o
 _TEXTS = ((5, 6, 7), tuple(range(3, 250)), (9,) * 60)
 _AROUND = 5 + 1 + 2  # tokens: `user\n` in bytes, and the three that mark the start of a message and an image
 _SAME, _OTHER = 0.9999, 0.999  # cosines: at least and at most
+_TEXTS_ALONE = "`trillama engine build --no-images`"
 _NORM = 1e-3  # of a vector's length: how much the same vector may differ
 
 
@@ -93,7 +94,7 @@ def _image(height: int, width: int) -> dict[str, object]:
 
 
 def _wrong(what: str) -> EngineBuildError:
-    return EngineBuildError(f"the built engine {what}, with --pool-media; try `trillama engine build --stock`")
+    return EngineBuildError(f"the built engine {what}, with --pool-media; for texts alone: {_TEXTS_ALONE}")
 
 
 def _same(one: F32, other: F32) -> bool:

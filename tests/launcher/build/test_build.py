@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from launcher.build.build import BuildOptions, Built, build, order_here, up_to_date
 from launcher.build.patches.lean import FLAG, LEAN
+from launcher.build.patches.media import MEDIA_FLAG
 from launcher.build.patches.tiles import TILES
 from launcher.build.steps import Progress, parse_progress
 from launcher.engine import build_record
@@ -120,6 +121,21 @@ async def test_stock_has_no_edit_of_ours_but_the_one_against_the_compilers_fault
     assert FLAG not in (tmp_path / "arg.cpp").read_text()
     assert TILES.mark in (tmp_path / "mmq.cpp").read_text()
     assert remains(build_cache) == INSTALLED
+
+
+async def test_an_engine_for_texts_alone_is_lean_and_another_order(build_cache: Path, tmp_path: Path) -> None:
+    package(tmp_path, texts_for(LEAN, TILES))
+    cmake(tmp_path, configuring=f'cp "$2/common/arg.cpp" {tmp_path}; exit 0', compiling=COMPILE)
+    built = await build(BuildOptions(without_images=True), ignore)
+    assert "it takes no images (as requested)" in built.note
+    text = (tmp_path / "arg.cpp").read_text()
+    assert FLAG in text
+    assert MEDIA_FLAG not in text
+    assert up_to_date(BuildOptions(without_images=True)) == built
+    assert up_to_date(BuildOptions()) is None
+    record = build_record.read_record(built.path)
+    assert record is not None
+    assert record.order.command == "trillama engine build --no-images"
 
 
 async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none(
