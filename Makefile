@@ -78,7 +78,8 @@ bench: .venv/installed-bench
 	$(BIN)/python -m bench.report
 
 clean:
-	rm -rf .venv .venv-cluster .venv-torch .venv-release .roots dist
+	rm -rf .venv .venv-cluster .venv-torch .venv-release dist
+	test ! -d .roots || rm -rf --one-file-system .roots # a build that was killed leaves /proc mounted in there
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing trillama and what it needs into .venv (about a minute, once)"
