@@ -7,7 +7,7 @@ upstream's pull request 25964, so an engine that already has the flag is used in
 those of LEAN_ARCHITECTURES; others still compute theirs, and save only the copy to the host. Encoders have none.
 """
 
-from launcher.build.patches.patch import Edit, Patch
+from launcher.build.patches.patch import Edit, Patch, new_flag
 from launcher.engine.argv import LEAN_ARCHITECTURES
 
 FLAG = "--no-logits-for-embeddings"
@@ -31,16 +31,7 @@ _ARGUMENT = f"""
 LEAN = Patch(
     mark=FLAG,
     edits=(
-        Edit(
-            path="common/arg.cpp",
-            text='.set_examples({LLAMA_EXAMPLE_SERVER, LLAMA_EXAMPLE_DEBUG}).set_env("LLAMA_ARG_EMBEDDINGS"));',
-            behind=_ARGUMENT,
-        ),
-        Edit(
-            path="common/common.h",
-            text="bool embedding         = false; // get only sentence embedding",
-            behind="\n    bool no_logits_for_embeddings = false;",
-        ),
+        *new_flag(_ARGUMENT, "no_logits_for_embeddings"),
         Edit(
             path="common/common.cpp",
             text="cparams.embeddings        = params.embedding;",

@@ -7,7 +7,7 @@ of all of the prompt's tokens, or with all of their states in the prompt's order
 nothing, and its vector stays the same to the last bit.
 """
 
-from launcher.build.patches.patch import Edit, Patch
+from launcher.build.patches.patch import Edit, Patch, new_flag
 
 MEDIA_FLAG = "--pool-media"
 
@@ -114,16 +114,7 @@ _ANSWER = """
 POOL_MEDIA = Patch(
     mark=MEDIA_FLAG,
     edits=(
-        Edit(
-            path="common/arg.cpp",
-            text='.set_examples({LLAMA_EXAMPLE_SERVER, LLAMA_EXAMPLE_DEBUG}).set_env("LLAMA_ARG_EMBEDDINGS"));',
-            behind=_ARGUMENT,
-        ),
-        Edit(
-            path="common/common.h",
-            text="bool embedding         = false; // get only sentence embedding",
-            behind="\n    bool pool_media = false;",
-        ),
+        *new_flag(_ARGUMENT, "pool_media"),
         Edit(path=_SERVER, text="struct server_slot {\n", before=_COLLECTED),
         Edit(
             path=_SERVER,

@@ -24,6 +24,22 @@ class Patch:
     edits: tuple[Edit, ...]
 
 
+def new_flag(argument: str, field: str) -> tuple[Edit, Edit]:
+    """The edits that give llama-server a flag: its `argument`, in C++, and the `field` that it sets, at first false."""
+    return (
+        Edit(
+            path="common/arg.cpp",
+            text='.set_examples({LLAMA_EXAMPLE_SERVER, LLAMA_EXAMPLE_DEBUG}).set_env("LLAMA_ARG_EMBEDDINGS"));',
+            behind=argument,
+        ),
+        Edit(
+            path="common/common.h",
+            text="bool embedding         = false; // get only sentence embedding",
+            behind=f"\n    bool {field} = false;",
+        ),
+    )
+
+
 def apply(patch: Patch, source: Path) -> str | None:
     """Apply all of the patch's edits to the llama.cpp in the folder `source`, or none.
 
