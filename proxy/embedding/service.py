@@ -14,22 +14,13 @@ from proxy.contract.family import VectorRules
 from proxy.embedding import chunk_means, late_chunking
 from proxy.embedding.inputs.embedder import InputEmbedder
 from proxy.embedding.inputs.images import with_pages
-from proxy.embedding.inputs.requests import (
-    NO_CHUNKS,
-    NO_STATES,
-    NOT_SET_UP,
-    TEXTS_ONLY,
-    images_in,
-    why_refused,
-    without_images,
-)
+from proxy.embedding.inputs.requests import images_in, servable
 from proxy.embedding.late_chunking import Chunks
 from proxy.embedding.multivector import MultiVectors, TokenEmbedder
 from proxy.embedding.preparation import PreparationRules, prepare_texts
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.embedding.token_states import ModelStates
 from proxy.errors import DeadlineExceeded
-from proxy.faults import invalid
 from proxy.images.loading import ImageLoader
 from proxy.models.admission import estimate
 from proxy.models.served_model import ServedModel
@@ -178,16 +169,9 @@ class EmbedService:
 
     def _servable(self, request: EmbedRequest, route: Route, token_embedder: TokenEmbedder | None) -> EmbedRequest:
         """The request, with its images refused where none can be served. Raises Invalid unless it is partial."""
-        if not (images := images_in(request)):
+        if not images_in(request):
             return request
-        if request.late:
-            first = min(images)
-            raise invalid(f"input.{first}", why_refused(images[first], NO_CHUNKS), kind="unsupported")
-        model = self.models[route.backend]
-        if not model.takes_images:
-            request = without_images(request, NOT_SET_UP if model.rules.can_pool_images else TEXTS_ONLY)
-        elif token_embedder and not token_embedder.takes_images:
-            request = without_images(request, NO_STATES)
+        request = servable(request, self.models[route.backend], token_embedder)
         self.limits.check(request)
         return request
 

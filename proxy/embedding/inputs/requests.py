@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from proxy.contract.images import AROUND_IMAGE
+from proxy.embedding.multivector import TokenEmbedder
+from proxy.faults import invalid
+from proxy.models.served_model import ServedModel
 from proxy.types import EmbedRequest, ImageSource, Refused
 
 # why an image is refused, after `why_refused`'s first words
@@ -35,6 +38,19 @@ def without_images(request: EmbedRequest, reason: str) -> EmbedRequest:
     inputs = ["" if index in images else one for index, one in enumerate(request.inputs)]
     refused = {index: Refused(why_refused(one, reason), "unsupported", "") for index, one in images.items()}
     return replace(request, inputs=inputs, refused={**request.refused, **refused})
+
+
+def servable(request: EmbedRequest, model: ServedModel, token_embedder: TokenEmbedder | None) -> EmbedRequest:
+    """The request, with its images refused if the model cannot serve them. Raises Invalid for images in a document."""
+    if request.late:
+        images = images_in(request)
+        first = min(images)
+        raise invalid(f"input.{first}", why_refused(images[first], NO_CHUNKS), kind="unsupported")
+    if not model.takes_images:
+        return without_images(request, NOT_SET_UP if model.rules.can_pool_images else TEXTS_ONLY)
+    if token_embedder and not token_embedder.takes_images:
+        return without_images(request, NO_STATES)
+    return request
 
 
 def images_tokens(tiles: Mapping[int, int]) -> int:
