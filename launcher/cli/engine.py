@@ -43,12 +43,7 @@ def engine_build(
         {ComputeBackend.CUDA: cuda or bool(cuda_arch), ComputeBackend.VULKAN: vulkan, ComputeBackend.HIP: hip}
     )
     options = BuildOptions(
-        backend=backend,
-        stock=stock,
-        without_images=no_images,
-        source=source,
-        architectures=cuda_arch,
-        out=out,
+        backend=backend, stock=stock, without_images=no_images, source=source, architectures=cuda_arch, out=out
     )
     if if_needed and (present := up_to_date(options)):
         stdout.say(f"{present.path} is up to date: {present.note}")

@@ -54,17 +54,12 @@ def _application(fleet: Fleet, reload: Reload) -> web.Application:
     async def processes(_: web.Request) -> web.Response:
         return web.Response(text=_report(fleet).model_dump_json(), content_type="application/json")
 
-    async def restart(request: web.Request) -> web.Response:
-        await fleet.restart(request.match_info["name"])
-        return await current_status()
+    def of_backend(act: Callable[[str], Awaitable[None]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(request: web.Request) -> web.Response:
+            await act(request.match_info["name"])
+            return await current_status()
 
-    async def pause(request: web.Request) -> web.Response:
-        await fleet.pause(request.match_info["name"])
-        return await current_status()
-
-    async def resume(request: web.Request) -> web.Response:
-        await fleet.resume(request.match_info["name"])
-        return await current_status()
+        return handler
 
     async def reload_(_: web.Request) -> web.Response:
         await reload()
@@ -75,9 +70,9 @@ def _application(fleet: Fleet, reload: Reload) -> web.Application:
         [
             web.get("/status", status),
             web.get("/processes", processes),
-            web.post("/backends/{name}/restart", restart),
-            web.post("/backends/{name}/pause", pause),
-            web.post("/backends/{name}/resume", resume),
+            web.post("/backends/{name}/restart", of_backend(fleet.restart)),
+            web.post("/backends/{name}/pause", of_backend(fleet.pause)),
+            web.post("/backends/{name}/resume", of_backend(fleet.resume)),
             web.post("/reload", reload_),
         ]
     )

@@ -38,12 +38,8 @@ async def prepare(
     address, port = listener.getsockname()[:2]  # systemd's socket unit may differ from our configuration
     asked_port, settings = settings.host.port, settings.with_host(host=address, port=port)
     names = only or tuple(settings.family.weights.models)
-    found = await discovery.find_engine(settings.host.engine.llama_server)
-    argv.check_extra(settings.host.engine.extra_flags, found.flags)
-    requirements.check_images(settings, found)
-    wanted = settings.host.engine
-    devices = await gpu.read_devices(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
-    cpu_fallback.check_devices(wanted, devices, found)
+    found = await _engine(settings)
+    devices = await _devices(settings, found)
     settings = cpu_fallback.adapt_gpu_layers(settings, devices)
     decision = sizing.decide(settings, found, devices, names, ours=ours)
     for note in (*decision.notes, *sizing.save_choices(settings, decision)):
@@ -64,6 +60,22 @@ async def prepare(
         logs=make_folder(LOGS),
         asked_port=asked_port,
     )
+
+
+async def _engine(settings: Settings) -> discovery.Engine:
+    """The engine, which knows the flags of the configuration."""
+    found = await discovery.find_engine(settings.host.engine.llama_server)
+    argv.check_extra(settings.host.engine.extra_flags, found.flags)
+    requirements.check_images(settings, found)
+    return found
+
+
+async def _devices(settings: Settings, found: discovery.Engine) -> gpu.Devices:
+    """The engine's devices, which are those that the configuration requires."""
+    wanted = settings.host.engine
+    devices = await gpu.read_devices(found) if wanted.gpu_layers or wanted.require_gpu is True else gpu.without_gpus()
+    cpu_fallback.check_devices(wanted, devices, found)
+    return devices
 
 
 def _bounded(asked: Settings, planned: Settings, served: "ServedFiles", display: Display) -> Settings:
