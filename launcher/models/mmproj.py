@@ -52,8 +52,8 @@ def check_mmproj(path: Path, family: FamilyFile) -> Header:
         raise ModelError(f"{path}: its projector is {brief(found)}, and images need {PROJECTOR}: {_FIX}")
     if (length := metadata.get("clip.vision.projection_dim")) != family.dimensions:
         raise ModelError(
-            f"{path}: it makes {brief(length)} numbers of a token, and {family.name} has {family.dimensions}: it is another "
-            f"model's; {_FIX}"
+            f"{path}: it makes {brief(length)} numbers of a token, and {family.name} has {family.dimensions}: it is "
+            f"another model's; {_FIX}"
         )
     if missing := [key for key in _REQUIRED if key not in metadata]:
         raise ModelError(f"{path}: its header has no {missing[0]}, and llama-server would not start: {_FIX}")
