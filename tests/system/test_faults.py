@@ -89,7 +89,6 @@ async def stopped(serve: Serve) -> None:
         ("answers NaN", "not finite"),
         ("answers short vectors", "32 dimensions, not 64"),
         ("exits", "exited with 1 while starting: error: out of something"),
-        ("dies of SIGILL", "an instruction that this processor does not have; run `trillama engine build`"),
     ],
 )
 async def test_a_child_that_never_passes_its_check_is_retried_while_the_others_serve(
@@ -143,6 +142,45 @@ async def test_it_gives_up_and_says_why_when_none_ever_passes_its_check(config: 
         assert "gave up: " in serve.output[-2]
         assert "out of something" in serve.output[-2]
         await empty(serve.runtime)
+
+
+ILLEGAL = "killed by signal 4 (SIGILL: it uses an instruction that this processor does not have; run `trillama engine"
+
+
+@pytest.mark.parametrize("fault", ["dies of SIGILL", "dies of SIGILL in a batch"])
+async def test_an_engine_that_this_processor_cannot_run_is_not_started_again_and_again(
+    config: dict[str, object], fault: str
+) -> None:
+    async with trillama_serve(config, ready=False, env={"FAULTY": f"code={fault}"}) as serve:
+        await serve.until("code: failed")
+        assert ILLEGAL in serve.output[-1]
+        await until(serve, "retrieval", 200)
+        await stopped(serve)
+    assert sum("code: starting" in line for line in serve.output) == 1
+    async with trillama_serve(config, ready=False, env={"FAULTY": f"*={fault}"}) as serve:
+        assert await serve.ended() == 69  # which systemd does not start again
+        assert ILLEGAL in serve.output[-2]
+        await empty(serve.runtime)
+
+
+async def test_a_cache_whose_place_is_gone_costs_a_restarted_proxy_its_cache_alone(
+    config: dict[str, object], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache.db"
+    given = {**config, "proxy": {"cache_bytes": 10**6, "cache_file": str(cache)}}
+    async with trillama_serve(given) as serve:
+        for path in tmp_path.glob("cache.db*"):
+            path.unlink()
+        cache.mkdir()
+        await serve.kill("proxy.toml")
+        await serve.until("refused the settings that it had served with")
+        await until(serve, "code", 200)
+        cache.rmdir()
+        await serve.kill("proxy.toml")
+        async with asyncio.timeout(20):
+            while not cache.is_file():
+                await asyncio.sleep(0.05)
+        await stopped(serve)
 
 
 async def test_a_file_cut_off_is_refused_before_anything_starts(config: dict[str, object], tmp_path: Path) -> None:
