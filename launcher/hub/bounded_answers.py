@@ -10,7 +10,7 @@ import httpx2
 from huggingface_hub import constants
 
 from launcher.errors import HubUnreachable
-from launcher.printable import printable
+from proxy.contract.log_lines import printable
 
 MAX_ANSWER_BYTES = 2**25  # the list of a repository of thousands of files has some megabytes
 _BOUNDED = "trillama.bounded"

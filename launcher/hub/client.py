@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 
 from launcher.errors import ConfigError, HubUnreachable, LauncherError, ModelError
 from launcher.hub.bounded_answers import bound_answers
-from launcher.printable import printable
+from proxy.contract.log_lines import printable
 
 SHA256, GIT_SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")

@@ -34,7 +34,7 @@ MAX_TEXT_BYTES = 2**20  # the longest text is a chat template
 MAX_KEPT_BYTES = 2**12  # of a text that is kept without being wanted
 MAX_KEPT_ITEMS = 2**10  # of an array of numbers: a value per layer
 MAX_KEPT = 2**16  # of all arrays of numbers together; those after that are not kept
-MAX_HEADER_BYTES = 2**26  # real models have 20 MB at most, nearly all of it vocabulary and merges
+MAX_GGUF_HEADER_BYTES = 2**26  # real models have 20 MB at most, nearly all of it vocabulary and merges
 
 _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
@@ -100,7 +100,7 @@ class _Reader:
         for _ in range(keys):
             key = self._text(MAX_KEPT_BYTES)
             if key in metadata:
-                raise ValueError(f"the key {key[:80]} is there twice")
+                raise ValueError(f"the key {key[:80]!r} is there twice")
             metadata[key] = self._value(keep=key in self._wanted)
         weights = max(self._tensor_ends(tensors), default=0)
         alignment = _alignment(metadata)
@@ -170,8 +170,8 @@ class _Reader:
         start, self._at = self._at, self._at + length
         if self._at > len(self._content):
             raise ValueError("a value runs past the end of the file")
-        if self._at > MAX_HEADER_BYTES:
-            raise ValueError(f"it has more than {MAX_HEADER_BYTES} bytes")
+        if self._at > MAX_GGUF_HEADER_BYTES:
+            raise ValueError(f"it has more than {MAX_GGUF_HEADER_BYTES} bytes")
         return start
 
 

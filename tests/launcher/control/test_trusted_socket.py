@@ -153,9 +153,7 @@ async def test_another_users_launcher_is_named_and_not_contacted(base: Path) -> 
     folder.chmod(0o755)
     settings = load(None, {"runtime_dir": base})
     async with launcher(folder, view(base)) as asked:
-        with pytest.raises(
-            NotRunning, match=f"{folder} belongs to another user, or lets others in, and was not"
-        ):
+        with pytest.raises(NotRunning, match=f"{folder} belongs to another user, or lets others in, and was not"):
             await find_running(settings, None)
         done = await ask(base, "status")
     assert (done.code, asked) == (69, [])

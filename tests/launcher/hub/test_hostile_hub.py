@@ -18,8 +18,8 @@ from launcher.errors import HubUnreachable, ModelError
 from launcher.hub.client import find
 from launcher.hub.download import fetch
 from launcher.hub.listing import offers
-from launcher.printable import printable
 from launcher.settings.family import HubFile
+from proxy.contract.log_lines import printable
 from tests.support.hub import TOKEN
 from tests.support.place import MIB, WEIGHTS, Place
 
