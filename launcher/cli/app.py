@@ -18,7 +18,7 @@ from launcher.cli.engine import engine_app
 from launcher.cli.families import families_app
 from launcher.cli.service import service_app
 from launcher.cluster.cluster_cli import cluster_app
-from launcher.corpus.commands import corpus_app
+from launcher.corpus.cli.commands import corpus_app
 from launcher.doctor import report
 from launcher.errors import ArgumentError, ConfigError
 from launcher.fleet.address import given_url
