@@ -19,14 +19,14 @@ KeptColumns = Annotated[str | None, typer.Option(help="More columns to keep, wit
 FromFormat = Annotated[InputFormat | None, typer.Option("--from", help="The inputs' format [default: by name].")]
 ToFormat = Annotated[OutputFormat, typer.Option("--format", help="What to write.")]
 NumberType = Annotated[VectorType, typer.Option(help="The type of the vectors' numbers.")]
-TaskName = Annotated[str | None, typer.Option(help="E.g. retrieval.passage [default: the server's].")]
+AskedTask = Annotated[str | None, typer.Option(help="E.g. retrieval.passage [default: the server's].")]
 FirstDimensions = Annotated[int | None, typer.Option("--dimensions", min=1, help="Keep only the first N dimensions.")]
-ModelName = Annotated[str | None, typer.Option(help="The model to ask a server for that has several.")]
+AskedModel = Annotated[str | None, typer.Option(help="The model to ask a server for that has several.")]
 Truncate = Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")]
 PartRows = Annotated[
     int | None, typer.Option(min=1, max=1_000_000, help="Rows of a part [default: 4096, or 16 MiB of float32].")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many rows, tokens, hours, GiB.")]
+OnlyEstimate = Annotated[bool, typer.Option("--dry-run", help="Only say how many rows, tokens, hours, GiB.")]
 
 # Of every command that computes.
 Concurrency = Annotated[
@@ -38,4 +38,4 @@ Json = Annotated[bool, typer.Option("--json", help="For programs: a JSON object 
 # Of the others.
 Retry = Annotated[bool, typer.Option("--retry", help="Compute these rows again.")]
 JsonStatus = Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")]
-Sample = Annotated[int, typer.Option(min=0, help="How many rows to embed again and compare; 0: none.")]
+SampledRows = Annotated[int, typer.Option(min=0, help="How many rows to embed again and compare; 0: none.")]

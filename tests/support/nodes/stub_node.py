@@ -77,13 +77,9 @@ class StubNode:
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=BODY_BYTES)
-        app.add_routes(
-            [
-                web.post("/v1/embeddings", self.embed),
-                web.get("/ready", self.ready),
-                web.get("/v1/models", self.models),
-            ]
-        )
+        app.router.add_post("/v1/embeddings", self.embed)
+        app.router.add_get("/ready", self.ready)
+        app.router.add_get("/v1/models", self.models)
         return app
 
     async def ready(self, _: web.Request) -> web.Response:
