@@ -57,7 +57,7 @@ stopped, and can be resumed; 65 an input is damaged or has changed, or the vecto
 there; else as of `trillama --help`.
 """
 
-corpus_app = typer.Typer(help="Embed files of any size, to files; it survives whatever happens.", no_args_is_help=True)
+corpus_app = typer.Typer(help="Embed files of any size into files, in jobs that can be resumed.", no_args_is_help=True)
 
 
 @corpus_app.command("run", epilog=CORPUS_EPILOG)

@@ -52,7 +52,7 @@ async def test_what_was_computed_is_not_computed_again_and_the_oldest_makes_room
         await cached(cache, "a", [[n] for n in range(100, 110)], model, lambda: True)
         assert model.computed == 100
         await cached(cache, "a", [[n] for n in range(200, 350)], model, lambda: True)
-        await cached(cache, "a", [[n] for n in range(100, 110)], model, lambda: True)  # used of late: still there
+        await cached(cache, "a", [[n] for n in range(100, 110)], model, lambda: True)  # used recently: still there
         assert model.computed == 250
         await cached(cache, "a", [[150]], model, lambda: True)
         assert model.computed == 251

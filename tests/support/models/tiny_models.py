@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from launcher.conversion.gguf_writer import finish_file
 from proxy.contract.family import Pooling
 from tests.support.tokens.tiny_bpe import VOCABULARY, add_tokenizer
 
@@ -72,7 +73,7 @@ def write_model(
     )
     for name, values in tensors:
         _add_tensor(writer, name, values, dtype)
-    _write(writer)
+    finish_file(writer)
     return path
 
 
@@ -85,7 +86,7 @@ def write_lora(path: Path, *, architecture: Architecture = "bert", n_embd: int =
     for name in ("attn_q", "attn_v"):
         _add_tensor(writer, f"blk.0.{name}.weight.lora_a", new.matrix(4, n_embd, 1.0), "F32")
         _add_tensor(writer, f"blk.0.{name}.weight.lora_b", new.matrix(n_embd, 4, 1.0), "F32")
-    _write(writer)
+    finish_file(writer)
     return path
 
 
@@ -181,10 +182,3 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, values: F32, dtype: DType) -
     added = name in {"position_embd.weight", "token_types.weight"}
     kind = gguf.GGMLQuantizationType[dtype if values.ndim == 2 and not added else "F32"]
     writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
-
-
-def _write(writer: gguf.GGUFWriter) -> None:
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()

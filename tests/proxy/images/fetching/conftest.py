@@ -84,7 +84,7 @@ async def target() -> AsyncIterator[Target]:
 async def fetcher(
     target: Target, names: Mapping[str, Sequence[str]] | None = None, **options: object
 ) -> AsyncIterator[Fetcher]:
-    """A fetcher that resolves these names: each time to the next of the addresses, and then to the last for ever."""
+    """A fetcher that resolves these names: each time to the next of the addresses, and then always to the last."""
     asked = dict.fromkeys(names or {}, 0)
 
     async def lookup(host: str, port: int) -> Sequence[str]:
