@@ -28,7 +28,7 @@ COMMANDS = {
     "logs": "launcher.cli.running:running_app",
     "restart": "launcher.cli.running:running_app",
     "reload": "launcher.cli.running:running_app",
-    "corpus": "launcher.corpus.commands:corpus_app",
+    "corpus": "launcher.corpus.cli.commands:corpus_app",
     "models": "launcher.cli.models:models_app",
     "engine": "launcher.cli.engine:engine_app",
     "families": "launcher.cli.families:families_app",

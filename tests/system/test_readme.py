@@ -86,7 +86,7 @@ def test_python_compiles(page: Path) -> None:
 
 
 def test_the_readmes_python_is_what_the_openai_client_is_tested_with() -> None:
-    script = ROOT / "tests" / "clients" / "scripts" / "openai-python.py"
+    script = ROOT / "tests" / "clients" / "scripts" / "openai" / "openai-python.py"
     assert all(block in script.read_text(encoding="utf-8") for block in blocks(README, "python"))
 
 
