@@ -19,7 +19,7 @@ from launcher.models.mmproj import check_mmproj
 from launcher.planning.memory import weights_of
 from launcher.settings.config import load
 from proxy.contract.gguf import Header, Omitted, Value
-from tests.support.hostile_gguf import (
+from tests.support.models.hostile_gguf import (
     ARCHITECTURE,
     ARRAY,
     FLOAT32,
