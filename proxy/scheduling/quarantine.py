@@ -2,8 +2,9 @@
 
 An engine may also end for reasons of its own: the kernel's OOM killer, a GPU that resets, an operator. So a text is
 poison only if the engine was right directly before it, ended with it alone, came back, was verified, lived for a while
-without it, and ended with it alone once more; for a text of a long batch, several times more. If the engine ends without the text meanwhile, the engine itself is at
-fault, and all suspects are cleared. A row that is not finite counts like an end.
+without it, and ended with it alone once more; for a text of a long batch, several times more. If the engine ends
+without the text meanwhile, the engine itself is at fault, and all suspects are cleared. A row that is not finite counts
+like an end.
 """
 
 import hashlib
