@@ -122,7 +122,10 @@ def _contradictions(header: Header, weights: Weights) -> Iterator[str]:
         )
     if (causal := _is_causal(header)) != weights.causal:
         sees = "only those before it" if causal else "the whole text"
-        yield f"its tokens see {sees}: write causal = {str(causal).lower()} under [weights] of the family file"
+        fix = f"write causal = {str(causal).lower()} under [weights] of the family file"
+        if _own(header, "attention.causal") is None:
+            fix += "; or get a newer conversion if it is an encoder, whose header must have attention.causal = false"
+        yield f"its tokens see {sees}: {fix}"
     if fault := _lacking_token(header, weights.adds):
         yield fault
     keys = [key if "." in key else f"{weights.architecture}.{key}" for key in weights.requires]

@@ -34,7 +34,12 @@ def settings_of(folder: Path, **host: object) -> Settings:
         ("bert", {"pooling": "cls"}, {"causal": False}, r"pools by cls .*, this family by mean"),
         ("qwen3", {"pooling": "mean"}, {"pooling": "last"}, r"pools by mean .*, this family by last"),
         ("eurobert", {}, {}, r"its tokens see the whole text: write causal = false under \[weights\]"),
-        ("qwen3", {}, {"causal": False}, r"its tokens see only those before it: write causal = true"),
+        (
+            "qwen3",
+            {},
+            {"causal": False},
+            r"its tokens see only those before it: write causal = true .*; or get a newer conversion if it is an encoder",
+        ),
         (
             "qwen3",
             {},
