@@ -38,7 +38,7 @@ def settings_of(folder: Path, **host: object) -> Settings:
             "qwen3",
             {},
             {"causal": False},
-            r"its tokens see only those before it: write causal = true .*; or get a newer conversion if it is an encoder",
+            r"its tokens see only those before it: write causal = true .*; or get a newer conversion",
         ),
         (
             "qwen3",
