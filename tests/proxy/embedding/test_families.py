@@ -201,7 +201,6 @@ async def test_a_request_gives_its_own_instruction(last: Stack) -> None:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/v1/embed", {"texts": ["a dog"], "input_type": "query"}),
         ("/v2/embed", {"texts": ["a dog"], "input_type": "query"}),
         (
             "/v1/multimodalembeddings",
