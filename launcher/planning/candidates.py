@@ -33,6 +33,7 @@ class PlanRequest:
     on_demand: frozenset[str] = frozenset()
     wanted_tokens: int | None = None
     encoder_bytes: int = 0
+    flash_attention: bool = True
 
     @property
     def least_tokens(self) -> int:
@@ -115,6 +116,7 @@ def needs_of(request: PlanRequest, candidate: Candidate) -> dict[str, Need]:
         gpu_layers=request.gpu_layers,
         logits=request.logits,
         encoder_bytes=request.encoder_bytes,
+        flash_attention=request.flash_attention,
     )
     return {name: need(files[candidate.quantization], flags) for name, files in request.weights.items()}
 
