@@ -19,8 +19,8 @@ from proxy.types import Matrix
 from tests.clients.catalogue import ADDRESS, BATCH_CLIENTS, CLIENTS, OF_ALL, PAGES, SCRIPTS, Client
 from tests.clients.conftest import TEXTS, Found, Truth, addressed, surroundings, unit
 from tests.clients.environments import PythonEnvironment
-from tests.support.engine import llama_server
-from tests.support.stack import BACKENDS, BATCH_TOKENS, FAMILY_FILE, Stack, proxy
+from tests.support.engines.engine import llama_server
+from tests.support.servers.stack import BACKENDS, BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
 # Making an environment takes as long as the network does: it is not the test's time.
 pytestmark = pytest.mark.timeout(120, func_only=True)

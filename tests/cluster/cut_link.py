@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from launcher.processes.child import running
-from tests.support.front import Load, StubProcess, front
+from tests.support.nodes.front import Load, StubProcess, front
 
 CUT_S = 9.0
 NETWORK = "10.77.0."

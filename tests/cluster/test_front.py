@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.support.front import Load, RunningFront, StubProcess, front, stub_nodes
+from tests.support.nodes.front import Load, RunningFront, StubProcess, front, stub_nodes
 
 DIMENSIONS = 2048
 

@@ -12,9 +12,9 @@ import aiohttp
 from launcher.cluster.haproxy import haproxy_program
 from launcher.processes.child import running
 from launcher.supervision.probes import proxy_up
-from tests.support.cluster import Load, LocalCluster, client, end, post, start
-from tests.support.front import stub_nodes
-from tests.support.stack import unused_port
+from tests.support.nodes.cluster import Load, LocalCluster, client, end, post, start
+from tests.support.nodes.front import stub_nodes
+from tests.support.servers.stack import unused_port
 
 SHORT = ["x" * 400] * 32  # 14 kB: fits the buffer, so HAProxy sends it again
 

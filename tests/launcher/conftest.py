@@ -14,12 +14,12 @@ import pytest
 import tomli_w
 
 from tests.launcher.models.test_sources import write_gguf
-from tests.support.hub import running_hub
-from tests.support.machine import have
-from tests.support.place import BACKENDS, Place, home_env
-from tests.support.stack import FAMILY_FILE
-from tests.support.toolchain import COMPILE, cmake, package, quick_check, script
-from tests.support.trillama import commands
+from tests.support.host.machine import have
+from tests.support.servers.stack import FAMILY_FILE
+from tests.support.servers.trillama import commands
+from tests.support.sources.hub import running_hub
+from tests.support.sources.place import BACKENDS, Place, home_env
+from tests.support.sources.toolchain import COMPILE, cmake, package, quick_check, script
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.trillama import commands
+from tests.support.servers.trillama import commands
 
 
 def test_no_command_s_description_is_cut(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from launcher.errors import NotRunning
 from launcher.fleet.address import target
 from launcher.settings.config import load
 from launcher.supervision.backend import BackendState
-from tests.support.trillama import Done, trillama
+from tests.support.servers.trillama import Done, trillama
 
 STRANGER = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")

@@ -15,7 +15,7 @@ from launcher.corpus.plan import JobOptions
 from launcher.corpus.rows.records import UsedColumns
 from launcher.errors import ArgumentError, CorpusError, DiskError, LauncherError, NotRunning, SpaceChanged, StartError
 from proxy.bulk.ledger import RowRange
-from tests.support.corpus import (
+from tests.support.requests.corpus import (
     SOME,
     every_output,
     resume_corpus,
@@ -23,7 +23,7 @@ from tests.support.corpus import (
     vectors_by_id,
     verified,
 )
-from tests.support.embeddings_stub import EmbeddingsStub, refused, vector_of
+from tests.support.servers.embeddings_stub import EmbeddingsStub, refused, vector_of
 
 IDS = UsedColumns(id="doc", keep=("year",))
 TEN = JobOptions(part_rows=10)

@@ -12,9 +12,9 @@ from launcher.settings.config import Settings, load
 from launcher.settings.family import FamilyFile
 from proxy.contract.gguf import read_header
 from proxy.contract.settings_file import read_toml, validated_settings
-from tests.support.families import write_family
-from tests.support.tiny_models import Architecture, write_model
-from tests.support.vocabularies import original, write_vocabulary
+from tests.support.models.families import write_family
+from tests.support.models.tiny_models import Architecture, write_model
+from tests.support.tokens.vocabularies import original, write_vocabulary
 
 
 def family(folder: Path, architecture: str, **weights: object) -> FamilyFile:

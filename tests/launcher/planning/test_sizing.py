@@ -14,8 +14,8 @@ from launcher.planning.memory import GIB
 from launcher.planning.request import request_of
 from launcher.planning.sizing import Decision, decide, plan_for, save_choices
 from launcher.settings.config import Settings, load
-from tests.support.stack import BACKENDS
-from tests.support.tiny_models import write_lora, write_model
+from tests.support.models.tiny_models import write_lora, write_model
+from tests.support.servers.stack import BACKENDS
 
 
 def host(quantization: str | None = None, **host: object) -> Settings:

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.polling import until
-from tests.support.stack import BACKENDS, FAMILY_FILE, Answer, Stack, proxy
+from tests.support.servers.stack import BACKENDS, FAMILY_FILE, Answer, Stack, proxy
 
 KEYS = ("mine", "yours")
 MAX_FILE_BYTES = 2**20

@@ -15,11 +15,11 @@ import pytest_asyncio
 from launcher.multivector import projector
 from proxy.tokens.gguf_tokenizer import load_tokenizer
 from proxy.types import Matrix
-from tests.support.client import embed
-from tests.support.engine import LlamaServer
-from tests.support.families import write_family
-from tests.support.stack import Stack, proxy, stack
-from tests.support.tiny_models import write_model
+from tests.support.engines.engine import LlamaServer
+from tests.support.models.families import write_family
+from tests.support.models.tiny_models import write_model
+from tests.support.requests.client import embed
+from tests.support.servers.stack import Stack, proxy, stack
 
 LIMIT = 64
 TEXTS = ["the quick brown fox", "", "über die Brücke 我们的模型", "a query of the passage " * 5]

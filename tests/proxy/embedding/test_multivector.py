@@ -24,8 +24,8 @@ from proxy.faults import Invalid, PoisonedInput, invalid
 from proxy.scheduling.entries import ANYBODY, Caller
 from proxy.types import EmbedResult, Encoding, Ids, Matrix, Picture, Provenance
 from proxy.wire import encodings as encode
-from tests.support.stack import BACKENDS, FAMILY_FILE, READY_TIMEOUT_S, Stack, family_of, proxy
-from tests.support.tokenwise import Served, random_projector, serving_tokenwise, task_prefixes
+from tests.support.servers.stack import BACKENDS, FAMILY_FILE, READY_TIMEOUT_S, Stack, family_of, proxy
+from tests.support.servers.tokenwise import Served, random_projector, serving_tokenwise, task_prefixes
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
 

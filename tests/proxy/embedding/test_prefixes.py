@@ -2,9 +2,9 @@
 
 import orjson
 
-from tests.support.engine import LlamaServer
-from tests.support.recording import recorded
-from tests.support.stack import FAMILY_FILE, Stack, family_of
+from tests.support.engines.engine import LlamaServer
+from tests.support.engines.recording import recorded
+from tests.support.servers.stack import FAMILY_FILE, Stack, family_of
 
 FAMILY = family_of(FAMILY_FILE)
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from proxy.types import Encoding
-from tests.support.client import embed, vectors_of
-from tests.support.reference import Reference
-from tests.support.stack import BATCH_TOKENS, FAMILY_FILE, Stack, family_of, small_family, stack
+from tests.support.models.reference import Reference
+from tests.support.requests.client import embed, vectors_of
+from tests.support.servers.stack import BATCH_TOKENS, FAMILY_FILE, Stack, family_of, small_family, stack
 
 FAMILY = family_of(FAMILY_FILE)
 TEXT = "What do I do if my lightsaber overheats? Die Brücke, 我们的模型 🎉"

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from tests.support.engine import LlamaServer
-from tests.support.stack import (
+from tests.support.engines.engine import LlamaServer
+from tests.support.servers.stack import (
     BACKENDS,
     BATCH_TOKENS,
     FAMILY_FILE,

@@ -15,7 +15,7 @@ from proxy.images.addresses import is_public
 from proxy.images.fetching import FETCHES, FETCHES_PER_HOST, Fetcher, fetching, system_lookup
 from proxy.images.loading import image_loading
 from proxy.types import ImageSource
-from tests.support.pictures import png
+from tests.support.requests.pictures import png
 
 PICTURE = png()
 

@@ -21,7 +21,7 @@ from proxy.models.cache import cached as cached_by_key
 from proxy.models.vector_store import DAMAGED_ROWS, OVERHEAD_BYTES
 from proxy.scheduling.entries import Outcome
 from proxy.types import Ids, Matrix
-from tests.support.stack import Stack, small_family, stack
+from tests.support.servers.stack import Stack, small_family, stack
 
 DIMENSIONS = 4
 RAW = {"Content-Type": "application/json", "Accept": "application/octet-stream"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.scheduling.batch_queue import AGEING_S, BATCH_S, MIN_BULK_SHARE
 from proxy.scheduling.entries import Caller, QueuedRequest, TokenizedText
-from tests.support.queued_requests import (
+from tests.support.engines.queued_requests import (
     BATCH,
     CLOSED_LOOP,
     LENGTHS,

@@ -18,9 +18,9 @@ from proxy.errors import BackendUnavailable
 from proxy.llama.client import LlamaClient, connect
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
-from tests.support.recording import Recorded, recorded
-from tests.support.stack import BATCH_TOKENS, FAMILY_FILE, Answer, Stack, family_of
-from tests.support.tiny_models import add_tokenizer
+from tests.support.engines.recording import Recorded, recorded
+from tests.support.models.tiny_models import add_tokenizer
+from tests.support.servers.stack import BATCH_TOKENS, FAMILY_FILE, Answer, Stack, family_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # of aiohttp: here they are
 
