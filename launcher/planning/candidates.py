@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from launcher.engine.argv import physical_batch
 from launcher.planning.memory import Flags, ModelWeights, Need, need
 from launcher.planning.packing import Shares, pack, split
 from proxy.contract.images import AROUND_IMAGE, IMAGE_TOKENS
@@ -111,7 +112,7 @@ def _lengths(request: PlanRequest) -> tuple[int, ...]:
 def needs_of(request: PlanRequest, candidate: Candidate) -> dict[str, Need]:
     """The memory that each backend needs."""
     flags = Flags(
-        batch_tokens=candidate.tokens,
+        batch_tokens=physical_batch(candidate.tokens, request.slots),
         slots=request.slots,
         gpu_layers=request.gpu_layers,
         logits=request.logits,
