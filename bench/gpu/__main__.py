@@ -15,7 +15,7 @@ from bench.gpu.phases import build, faults, memory, speed, truth
 from bench.gpu.results import goals
 from bench.gpu.results.found import Recorder, begin
 from bench.gpu.scale import GPU, REHEARSAL
-from bench.servers.contenders import described
+from bench.servers.machine import described
 
 _Phase = Callable[[BenchMachine, Recorder], Awaitable[None]]
 PHASES: dict[str, _Phase] = {

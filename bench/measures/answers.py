@@ -12,8 +12,10 @@ import numpy as np
 from numpy.random import Generator
 
 from bench.rows import Found, Row, ratio
-from bench.servers.contenders import Contender, Host, direct, resident_mib, same_vectors, trillama
+from bench.servers.contenders import Contender, Host, same_vectors
 from bench.servers.hops import undressed
+from bench.servers.machine import resident_mib
+from bench.servers.setups import direct, trillama
 from launcher.measure.loadgen import WORDS, RequestFailed, closed_loop, cut, summary, texts
 
 _PAIRS, _TEXTS = 8, 256

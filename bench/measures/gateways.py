@@ -12,8 +12,9 @@ import numpy as np
 import orjson
 
 from bench.rows import Found, Row
-from bench.servers.contenders import Contender, Host, Program, defaults, direct, router, trillama, up
+from bench.servers.contenders import Contender, Host, Program, up
 from bench.servers.environments import virtual_environment
+from bench.servers.setups import defaults, direct, router, trillama
 from launcher.measure.loadgen import Summary, closed_loop, cut, summary, texts
 from tests.support.servers.stack import unused_port
 

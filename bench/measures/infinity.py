@@ -11,8 +11,9 @@ import orjson
 from bench.measures.throughput import RoundLoad, figures_of, rounds
 from bench.rows import Found, Row, ratio
 from bench.servers import contenders
-from bench.servers.contenders import BATCH_TOKENS, SLOTS, Contender, Host, Program, direct, trillama, up
+from bench.servers.contenders import BATCH_TOKENS, SLOTS, Contender, Host, Program, up
 from bench.servers.environments import virtual_environment
+from bench.servers.setups import direct, trillama
 from launcher.measure.loadgen import WORDS
 from tests.support.servers.stack import unused_port
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from bench.open_loop import arrivals, open_loop
 from bench.rows import Found, Row, ratio
-from bench.servers.contenders import Contender, Host, direct, same_vectors, trillama
+from bench.servers.contenders import Contender, Host, same_vectors
 from bench.servers.hops import bare, undressed
+from bench.servers.setups import direct, trillama
 from launcher.measure.loadgen import Sample, closed_loop, cut, percentile, summary, texts
 
 _PAIRS = 300

@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 
 from bench.rows import Found, Row, ratio
-from bench.servers.contenders import BATCH_TOKENS, SLOTS, Contender, Host, Start, direct, same_vectors, trillama
+from bench.servers.contenders import BATCH_TOKENS, SLOTS, Contender, Host, Start, same_vectors
+from bench.servers.setups import direct, trillama
 from launcher.measure.loadgen import Summary, closed_loop, cut, summary, texts
 
 _ROUNDS, ROUND_TEXTS, _CLIENTS = 3, 48, 24

@@ -1,4 +1,4 @@
-"""What is measured: trillama as a user runs it, llama-server in several setups, and other gateways in front of it.
+"""What is measured: a contender as it runs, how a program becomes one, and that all give the same vectors.
 
 All listen on local TCP and get OpenAI's request for base64 unless said otherwise, each over its own kept-alive
 connections. Each is up for its block; one that gets no requests uses no processor.
@@ -6,7 +6,6 @@ connections. Each is up for its block; one that gets no requests uses no process
 
 import asyncio
 import base64
-import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,12 +20,9 @@ import psutil
 
 from bench.made import Made
 from launcher.arrays import F32
-from launcher.engine import argv as command
 from launcher.engine.discovery import Engine
 from launcher.measure.loadgen import Ask, RequestFailed, texts
 from launcher.processes.child import last_lines, running
-from tests.support.servers.serve import trillama_serve
-from tests.support.servers.stack import unused_port
 
 SLOTS, BATCH_TOKENS = 16, 2048
 PREFIX = "Passage: "  # trillama prepends it to a text of retrieval.passage; for the others it is part of the text
@@ -122,90 +118,15 @@ Start = Callable[[Host], AbstractAsyncContextManager[Contender]]
 
 
 @asynccontextmanager
-async def trillama(host: Host) -> AsyncIterator[Contender]:
-    """The whole service, without loading the two models that are not used."""
-    names = ("retrieval", "code", "text-matching")
-    config: dict[str, object] = {
-        "family": str(host.made.family),
-        "max_input_tokens": host.batch_tokens,
-        "models": {"files": dict.fromkeys(names, str(host.made.model))},
-        "engine": {
-            "gpu_layers": host.gpu_layers,
-            "slots": host.slots,
-            "threads": host.threads,
-            **({"llama_server": host.engine.argv[0]} if len(host.engine.argv) == 1 else {}),
-        },
-        "backends": {name: {"mode": "on-demand"} for name in names[1:]},
-        "proxy": {"log_level": "warning"},
-    }
-    async with trillama_serve(config) as served, _session() as session:
-        pid, engine = served.child("proxy").pid, served.child("--model").pid
-        yield Contender(
-            name="trillama",
-            url=served.url,
-            session=session,
-            pid=pid,
-            prefix="",
-            body={"task": "retrieval.passage"},
-            computing=(pid, engine),
-            engine=next(served.runtime.glob(f"trillama-*/{names[0]}.sock")),
-        )
-
-
-@asynccontextmanager
-async def direct(host: Host) -> AsyncIterator[Contender]:
-    """llama-server with the same flags that trillama gives it."""
-    placement = command.ServerSpec(
-        name="direct",
-        model=host.made.model,
-        socket=Path("127.0.0.1"),
-        slots=host.slots,
-        batch_tokens=host.batch_tokens,
-        gpu_layers=host.gpu_layers,
-        threads=host.threads,
-    )
-    argv = (*command.argv(host.stock, placement), "--port", str(port := unused_port()))
-    async with up(Program(name="llama-server, same flags", argv=argv, port=port, env=host.stock.env)) as contender:
-        yield contender
-
-
-@asynccontextmanager
-async def defaults(host: Host) -> AsyncIterator[Contender]:
-    """llama-server as its documentation says: a model and `--embedding`. It rejects texts over 512 tokens."""
-    argv = (*host.stock.argv, "--model", str(host.made.model), "--embedding", "--pooling", "mean", "--offline")
-    port = unused_port()
-    argv = (*argv, "--host", "127.0.0.1", "--port", str(port), "--threads", str(host.threads))
-    async with up(Program(name="llama-server, defaults", argv=argv, port=port, env=host.stock.env)) as contender:
-        yield contender
-
-
-@asynccontextmanager
-async def router(host: Host) -> AsyncIterator[Contender]:
-    """llama-server's own router in front of one child with our flags."""
-    with tempfile.TemporaryDirectory() as folder:
-        preset = Path(folder, "models.ini")
-        preset.write_text(
-            f"[bench]\nmodel = {host.made.model}\nembedding = true\npooling = mean\nkv-unified = true\n"
-            f"parallel = {SLOTS}\nbatch-size = {BATCH_TOKENS}\nubatch-size = {BATCH_TOKENS}\n"
-            f"ctx-size = {2 * BATCH_TOKENS}\ncache-ram = 1\nthreads = {host.threads}\nthreads-http = 64\n"
-            "slot-prompt-similarity = 0\nfit = off\nverbosity = 1\n"
-        )
-        port = unused_port()
-        argv = (*host.stock.argv, "--models-preset", str(preset), "--host", "127.0.0.1", "--port", str(port))
-        argv = (*argv, "--threads-http", "64", "--offline", "--verbosity", "1")
-        body = {"model": "bench"}
-        program = Program(name="llama-server's router", argv=argv, port=port, env=host.stock.env, body=body)
-        async with up(program) as contender:
-            yield contender
-
-
-@asynccontextmanager
-async def up(program: "Program") -> AsyncIterator[Contender]:
+async def up(program: Program) -> AsyncIterator[Contender]:
     """A program that answers 200 at `health`. Fails with its output if it does not."""
     url = f"http://127.0.0.1:{program.port}"
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "log")
-        async with running(program.argv, env=program.env, grace_s=5.0, output=output) as process, _session() as session:
+        async with (
+            running(program.argv, env=program.env, grace_s=5.0, output=output) as process,
+            client_session() as session,
+        ):
             async with asyncio.timeout(UP_S):
                 while not await _answers(session, url + program.health):
                     assert process.returncode is None, f"{program.name} ended: {last_lines(output, 20)}"
@@ -220,7 +141,7 @@ async def up(program: "Program") -> AsyncIterator[Contender]:
             )
 
 
-def _session() -> aiohttp.ClientSession:
+def client_session() -> aiohttp.ClientSession:
     # Closed before llama-server does it, after 5 s, whatever is in flight.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=600))
@@ -247,20 +168,3 @@ async def same_vectors(contenders: Sequence[Contender]) -> None:
     for one, found in zip(contenders[1:], others, strict=True):
         cosines = np.einsum("ij,ij->i", first, found)
         assert cosines.min() > 0.9999, f"{one.name} has other vectors than {contenders[0].name}: {cosines}"
-
-
-def resident_mib(pid: int) -> float:
-    """The resident bytes of a process."""
-    return float(psutil.Process(pid).memory_info().rss / 2**20)
-
-
-def busy_percent() -> float:
-    """The part of all cores that other programs use now, while nothing of ours runs."""
-    return psutil.cpu_percent(interval=1.0)
-
-
-def described() -> str:
-    """The machine in one line."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "unknown processor")
-    return f"{model}, {os.cpu_count()} cores"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tomli_w
 
+from launcher.conversion.gguf_writer import finish_file
 from tests.launcher.models.test_sources import write_gguf
 from tests.support.host.machine import have
 from tests.support.servers.stack import FAMILY_FILE
@@ -63,10 +64,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         "token_embd.weight",
         np.random.default_rng(0).integers(0, 15360, (204_800, 64)).astype(np.int16).view(np.float16),
     )
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return path.read_bytes()
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from bench.gpu.machine import BenchMachine
 from bench.gpu.results.found import Recorder
 from bench.gpu.served import cosines
-from bench.servers.contenders import Contender, direct
+from bench.servers.contenders import Contender
+from bench.servers.setups import direct
 from launcher.measure.loadgen import closed_loop, summary, texts
 from proxy.embedding.chunk_means import F64
 

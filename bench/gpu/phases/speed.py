@@ -18,7 +18,8 @@ from bench.gpu.phases import in_flight
 from bench.gpu.results.found import Recorder
 from bench.gpu.served import cosines
 from bench.measures import latency
-from bench.servers.contenders import Contender, direct, trillama
+from bench.servers.contenders import Contender
+from bench.servers.setups import direct, trillama
 from launcher.measure.loadgen import closed_loop, cut, summary, texts
 
 _QUANTIZATIONS = ("Q8_0", "F16")

@@ -20,7 +20,7 @@ from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.errors import NotRunning
 from launcher.fleet.address import target
 from launcher.settings.config import load
-from launcher.supervision.backend import BackendState
+from launcher.supervision.states import BackendState
 from tests.support.servers.trillama import Done, trillama
 
 STRANGER = 12345

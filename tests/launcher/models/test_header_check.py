@@ -6,6 +6,7 @@ import gguf
 import numpy as np
 import pytest
 
+from launcher.conversion.gguf_writer import finish_file
 from launcher.errors import ConfigError, ModelError
 from launcher.models import header_check
 from launcher.settings.config import Settings, load
@@ -142,8 +143,5 @@ def _adapter(path: Path, keys: dict[str, str] | dict[str, int]) -> Path:
         elif name != "general.architecture":
             writer.add_string(name, value)
     writer.add_tensor("x", np.zeros(32, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return path

@@ -149,7 +149,7 @@ def test_models_that_the_user_lets_take_turns_need_one_place() -> None:
     assert decision.notes == ()
     longer = decided(host("Q8_0", max_input_tokens=8192, **turns), devices((12, 12)))
     assert longer.plan
-    assert longer.plan.on_demand == BACKENDS  # one more than he said, and it is said
+    assert longer.plan.on_demand == BACKENDS  # one more than was asked for, and the plan says so
     assert "take turns" in longer.notes[0]
 
 

@@ -1,6 +1,5 @@
 """What reaches the engines: a way through to real llama-servers that keeps the token ids it saw."""
 
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import orjson
 from aiohttp import web
 
 from tests.support.engines.engine import LlamaServer
+from tests.support.engines.forwarding import forwarding
 from tests.support.servers.stack import BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
 
@@ -47,23 +47,13 @@ async def recorded(served: Stack, model_files: Mapping[str, Path], **settings: o
 @asynccontextmanager
 async def recording(engine: LlamaServer, inputs: list[list[int]]) -> AsyncIterator[str]:
     """A way through to `engine` that adds to `inputs` the token ids of each text to embed; yields its URL."""
-    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(engine.socket))) as session:
 
-        async def forward(request: web.Request) -> web.Response:
-            body = await request.read()
-            if request.path == "/v1/embeddings":
-                inputs.extend(orjson.loads(body)["input"])
-            async with session.request(request.method, f"http://engine{request.path}", data=body) as answer:
-                return web.Response(body=await answer.read(), status=answer.status)
+    async def record(request: web.Request, session: aiohttp.ClientSession) -> web.Response:
+        body = await request.read()
+        if request.path == "/v1/embeddings":
+            inputs.extend(orjson.loads(body)["input"])
+        async with session.request(request.method, f"http://engine{request.path}", data=body) as answer:
+            return web.Response(body=await answer.read(), status=answer.status)
 
-        app = web.Application(client_max_size=100 * 2**20)
-        app.router.add_route("*", "/{path:.*}", forward)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        with tempfile.TemporaryDirectory(prefix="trillama-") as folder:
-            socket = Path(folder, "r.sock")
-            await web.UnixSite(runner, str(socket)).start()
-            try:
-                yield f"unix://{socket}"
-            finally:
-                await runner.cleanup()
+    async with forwarding(engine, record) as url:
+        yield url

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import orjson
 from aiohttp import web
 
 from tests.support.engines.engine import LlamaServer, llama_server
+from tests.support.engines.forwarding import forwarding
 from tests.support.servers.stack import BACKENDS, BATCH_TOKENS, Stack, proxy, small_family
 
 Fault = Enum("Fault", "DIE NAN COARSE")  # COARSE: as if 1/n had been rounded to 10 bits
@@ -94,24 +94,11 @@ async def stand_in(engine: LlamaServer) -> AsyncIterator[StandIn]:
     """One before that engine, which answers everything until it is told otherwise."""
     one = StandIn()
     one.gate.set()
-    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(engine.socket))) as session:
-
-        async def forward(request: web.Request) -> web.Response:
-            return await one.answer(request, session)
-
-        app = web.Application(client_max_size=100 * 2**20)
-        app.router.add_route("*", "/{path:.*}", forward)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        with tempfile.TemporaryDirectory(prefix="trillama-") as folder:
-            socket = Path(folder, "r.sock")
-            await web.UnixSite(runner, str(socket)).start()
-            one.url = f"unix://{socket}"
-            try:
-                yield one
-            finally:
-                one.gate.set()
-                await runner.cleanup()
+    async with forwarding(engine, one.answer) as one.url:
+        try:
+            yield one
+        finally:
+            one.gate.set()
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from launcher.conversion.gguf_writer import finish_file
 from proxy.contract.family import Pooling
 from tests.support.models.reference import F64, rotated
 from tests.support.tokens.vocabularies import Original, add_vocabulary
@@ -97,10 +98,7 @@ def write_tiny_encoder(
     model = TinyEncoder(kind, dict(_tensors(kind, len(vocabulary.tokens), context, np.random.default_rng(3))))
     for name, values in model.tensors.items():
         writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return model
 
 
@@ -119,10 +117,7 @@ def write_encoder_lora(path: Path, model: TinyEncoder) -> TinyEncoder:
         first, second = (b, a.T.copy()) if name.startswith("token_embd") else (a, b)
         writer.add_tensor(f"{name}.lora_a", first)
         writer.add_tensor(f"{name}.lora_b", second)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return TinyEncoder(model.kind, merged)
 
 

@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from launcher.conversion.gguf_writer import finish_file
 from tests.support.models.reference import F64, rotated
 from tests.support.tokens.vocabularies import add_vocabulary, original
 
@@ -90,10 +91,7 @@ def write_tiny_gemma(path: Path, *, context: int) -> TinyGemma:
     model = TinyGemma(dict(_tensors(len(vocabulary.tokens), np.random.default_rng(5))))
     for name, values in model.tensors.items():
         writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return model
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from launcher.conversion.gguf_writer import finish_file
+
 
 def write_mmproj(
     path: Path,
@@ -26,8 +28,5 @@ def write_mmproj(
     if windows:
         writer.add_vision_n_wa_pattern(2)
     writer.add_tensor("v.post_ln.weight", np.ones(64, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return path

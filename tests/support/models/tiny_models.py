@@ -1,45 +1,26 @@
 """Random-weight GGUF files that real llama.cpp loads in milliseconds.
 
 The weights are scaled so that a mean-pooled vector depends strongly on the words and on their order: a batch that
-is cut, mixed up or truncated shows in the cosine. The tokenizer is a real byte-level BPE of Qwen2's kind, trained on
-a few lines of many scripts.
+is cut, mixed up or truncated shows in the cosine. The tokenizer is a real one: see `tests.support.tokens.tiny_bpe`.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import gguf
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from launcher.conversion.gguf_writer import finish_file
 from proxy.contract.family import Pooling
+from tests.support.tokens.tiny_bpe import VOCABULARY, add_tokenizer
 
 DType = Literal["F32", "F16", "Q8_0"]
 Architecture = Literal["qwen2vl", "qwen2", "qwen3", "eurobert", "bert"]
 ENCODERS = frozenset({"eurobert", "bert"})
 F32 = npt.NDArray[np.float32]
-
-CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-USER_DEFINED = ("<tool_call>", "</tool_call>")
-UNREACHED = ("</s>",)  # as in Qwen's: an ordinary token that no merge leads to, which llama.cpp takes for a special one
-VOCABULARY = 640
-
-# Repeated words and letters make merges: inside words, across the leading space, in digits-free CJK and in emoji bytes.
-_CORPUS = """\
-the quick brown fox jumps over the lazy dog and the other dogs that sleep in the sun; it's theirs, they'll say we've won
-The passage says that retrieval of a passage needs a query. Query: what is the passage? Passage: this is the answer.
-über den Fluß führt eine schöne Brücke, die Straße ist naß und die Züge fahren pünktlich über die Brücke
-def embed(self, text: str) -> list[float]:\n    return self.model.encode(text)\n\n\n    # the end\n\treturn None\r\n
-我们的模型可以把文本变成向量 我们的文本 我们的模型 日本語のテキスト 日本の言葉 한국어 문장입니다 한국어 모델
-Привет, мир! Привет всем, кто читает этот текст. Это просто текст.
-مرحبا بالعالم هذا نص قصير هذا نص हिन्दी में लिखा पाठ हिन्दी
-👩‍👩‍👧‍👦 👍🏽 🎉🎉 ❤️ 👩‍💻 👩‍🔬 🇩🇪 naïve café e\u0301 o\u0308 ... --- === (()) {{}} [[]] "quoted" 'quoted' !!! ???
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +63,7 @@ def write_model(
     shape = _Shape(layers=layers, n_embd=n_embd, heads=heads, kv_heads=kv_heads, n_ff=n_ff)
     writer = gguf.GGUFWriter(path, architecture)
     _add_hyperparameters(writer, shape, context, vocabulary)
-    if pooling:
-        writer.add_pooling_type(gguf.PoolingType[pooling.upper()])
-    if architecture in ENCODERS:
-        writer.add_causal_attention(False)
-    if architecture == "bert":
-        writer.add_layer_norm_eps(1e-6)
-        writer.add_token_type_count(2)
-    if architecture == "qwen2vl":
-        # As in Qwen2-VL (16, 24, 24 of a half head of 64), scaled to this half head.
-        writer.add_rope_dimension_sections([shape.head_dim // 8, *[shape.head_dim * 3 // 16] * 2, 0])
+    _add_kind(writer, architecture, shape, pooling)
     add_tokenizer(writer, pre=pre, add_bos=add_bos, add_eos=add_eos, vocabulary=vocabulary)
     rng = np.random.default_rng(seed)
     tensors = (
@@ -101,10 +73,7 @@ def write_model(
     )
     for name, values in tensors:
         _add_tensor(writer, name, values, dtype)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return path
 
 
@@ -117,57 +86,8 @@ def write_lora(path: Path, *, architecture: Architecture = "bert", n_embd: int =
     for name in ("attn_q", "attn_v"):
         _add_tensor(writer, f"blk.0.{name}.weight.lora_a", new.matrix(4, n_embd, 1.0), "F32")
         _add_tensor(writer, f"blk.0.{name}.weight.lora_b", new.matrix(n_embd, 4, 1.0), "F32")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return path
-
-
-def add_tokenizer(
-    writer: gguf.GGUFWriter,
-    *,
-    model: str = "gpt2",
-    pre: str = "qwen2",
-    add_bos: bool | None = False,
-    add_eos: bool | None = None,
-    vocabulary: int = VOCABULARY,
-) -> None:
-    """Add the vocabulary in Qwen's own order: bytes, merges, UNREACHED, USER_DEFINED, CONTROL, UNUSED padding."""
-    learned, merges = _trained()
-    texts = [*learned, *UNREACHED, *USER_DEFINED, *CONTROL]
-    padding = vocabulary - len(texts)
-    writer.add_tokenizer_model(model)
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list([*texts, *(f"[PAD{len(texts) + i}]" for i in range(padding))])
-    kinds = gguf.TokenType
-    counts = (len(learned) + len(UNREACHED), len(USER_DEFINED), len(CONTROL), padding)
-    types = np.repeat([kinds.NORMAL, kinds.USER_DEFINED, kinds.CONTROL, kinds.UNUSED], counts)
-    writer.add_token_types(types.tolist())
-    writer.add_token_merges(list(merges))
-    writer.add_bos_token_id(texts.index("<|endoftext|>"))
-    writer.add_eos_token_id(texts.index("<|im_end|>"))
-    writer.add_pad_token_id(texts.index("<|endoftext|>"))
-    if add_bos is not None:
-        writer.add_add_bos_token(add_bos)
-    if add_eos is not None:
-        writer.add_add_eos_token(add_eos)
-
-
-@cache
-def _trained() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The learned pieces in order of their id, and the merges as "left right"."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(USER_DEFINED) - len(CONTROL) - 8,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([_CORPUS], trainer)
-    vocabulary = tokenizer.get_vocab()
-    merges: list[list[str]] = json.loads(tokenizer.to_str())["model"]["merges"]
-    return tuple(sorted(vocabulary, key=vocabulary.__getitem__)), tuple(map(" ".join, merges))
 
 
 def _add_hyperparameters(writer: gguf.GGUFWriter, shape: _Shape, context: int, vocabulary: int) -> None:
@@ -181,6 +101,20 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, shape: _Shape, context: int, v
     writer.add_rope_freq_base(1_000_000.0)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_vocab_size(vocabulary)
+
+
+def _add_kind(writer: gguf.GGUFWriter, architecture: Architecture, shape: _Shape, pooling: Pooling | None) -> None:
+    """What only some models have in their header."""
+    if pooling:
+        writer.add_pooling_type(gguf.PoolingType[pooling.upper()])
+    if architecture in ENCODERS:
+        writer.add_causal_attention(False)
+    if architecture == "bert":
+        writer.add_layer_norm_eps(1e-6)
+        writer.add_token_type_count(2)
+    if architecture == "qwen2vl":
+        # As in Qwen2-VL (16, 24, 24 of a half head of 64), scaled to this half head.
+        writer.add_rope_dimension_sections([shape.head_dim // 8, *[shape.head_dim * 3 // 16] * 2, 0])
 
 
 class _Random:

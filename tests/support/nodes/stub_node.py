@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -29,24 +28,11 @@ from proxy.contract.family import Family
 from proxy.contract.settings_file import read_toml, validated_settings
 from proxy.embedding.tasks import Route, TaskTable
 from proxy.types import Matrix
+from tests.support.nodes.stub_refusals import Refusal, all_refused, fault_of, refused
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 FAMILY_FILE = CONFIGS / "families" / "jina-embeddings-v4.toml"
 BODY_BYTES = 64 * 2**20
-ADVICE = "; at most 8192 tokens are served (prefix included); shorten it or set truncate: true"
-
-
-class Refusal(NamedTuple):
-    """Why an input is refused, in the words of a real node."""
-
-    status: int
-    code: str
-    message: str
-    field: str = ""
-
-    @property
-    def whole(self) -> str:
-        return f"{self.field}: {self.message}" if self.field else f"{self.message}{ADVICE}"
 
 
 @dataclass(slots=True)
@@ -91,13 +77,9 @@ class StubNode:
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=BODY_BYTES)
-        app.add_routes(
-            [
-                web.post("/v1/embeddings", self.embed),
-                web.get("/ready", self.ready),
-                web.get("/v1/models", self.models),
-            ]
-        )
+        app.router.add_post("/v1/embeddings", self.embed)
+        app.router.add_get("/ready", self.ready)
+        app.router.add_get("/v1/models", self.models)
         return app
 
     async def ready(self, _: web.Request) -> web.Response:
@@ -112,15 +94,15 @@ class StubNode:
 
     async def embed(self, request: web.Request) -> web.Response:
         if self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
-            return _refused(401, "AUTH_INVALID_API_KEY", "the API key is not one of those that this server accepts")
+            return refused(401, "AUTH_INVALID_API_KEY", "the API key is not one of those that this server accepts")
         body = orjson.loads(await request.read())
         texts = [one if isinstance(one, str) else json.dumps(one) for one in body["input"]]
-        failed = {index: fault for index, text in enumerate(texts) if (fault := _fault(index, text))}
+        failed = {index: fault for index, text in enumerate(texts) if (fault := fault_of(index, text))}
         if failed and (len(failed) == len(texts) or body.get("on_error") != "partial"):
-            return _all_refused(list(failed.values()), listed=body.get("on_error") != "partial")
+            return all_refused(list(failed.values()), listed=body.get("on_error") != "partial")
         tokens = sum(tokens_of(text) for index, text in enumerate(texts) if index not in failed)
         if self.waiting and self.waiting + tokens > self.queue_tokens:
-            refusal = _refused(429, "QUEUE_FULL", f"{self.waiting} tokens are waiting")
+            refusal = refused(429, "QUEUE_FULL", f"{self.waiting} tokens are waiting")
             refusal.headers.update({"Retry-After": "3", **self.load_headers})
             return refusal
         await self._compute(len(texts), tokens)
@@ -215,36 +197,6 @@ def _digest(text: str) -> str:
 
 def tokens_of(text: str) -> int:
     return len(text) // 4 + 3
-
-
-def _fault(index: int, text: str) -> Refusal | None:
-    if text.startswith("LONG"):
-        return Refusal(400, "INPUT_TOKEN_LIMIT_EXCEEDED", f"input {index} has {len(text) + 8192} tokens")
-    if text.startswith("POISON"):
-        message = "the model cannot compute this input: it crashes the engine or has no finite vector; leave it out"
-        return Refusal(422, "INPUT_POISONED", message, f"input.{index}")
-    return None
-
-
-def _all_refused(faults: Sequence[Refusal], *, listed: bool) -> web.Response:
-    """The error of the first; of texts that are too long it names all, if `listed`."""
-    first = faults[0]
-    if first.field:
-        return _refused(first.status, first.code, first.whole, first)
-    named = [one.message for one in faults if not one.field] if listed else [first.message]
-    return _refused(first.status, first.code, ", ".join(named) + ADVICE)
-
-
-def _refused(status: int, code: str, message: str, fault: Refusal | None = None) -> web.Response:
-    body: dict[str, object] = {
-        "detail": message,
-        "code": code,
-        "request_id": "stub",
-        "error": {"message": message, "type": "invalid_request_error", "param": "input", "code": code},
-    }
-    if fault:
-        body["errors"] = [{"field": fault.field, "message": fault.message, "type": "poisoned", "input": ""}]
-    return web.json_response(body, status=status)
 
 
 async def serve(node: StubNode, listener: socket.socket, ready_file: Path | None) -> None:

@@ -95,8 +95,7 @@ async def trillama_serve(
 ) -> AsyncIterator[Serve]:
     """`trillama serve` with that config on a free port and in a folder of its own, ready unless told otherwise.
 
-    `arguments` are added to the command. `through` is a command that runs it, given `pass_fds`: what systemd does
-    before ours begins.
+    `arguments` are added to the command. `through` is a command that runs it and is given `pass_fds`, as by systemd.
     """
     with tempfile.TemporaryDirectory(prefix="t-") as folder:
         runtime, file, port = Path(folder, "run"), Path(folder, "host.toml"), unused_port()

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -145,36 +146,22 @@ async def stack(
     The models in `by_token` are served a second time, by an engine that gives the state of every token. The backends in
     `unready` never become ready. With `mmproj` all of them take images.
     """
+    start = partial(llama_server, engine=engine, batch_tokens=batch_tokens, mmproj=mmproj)
+    pooling = family_of(family).weights.pooling
+    images = {"images": {"marker": media_marker(), "mmproj_file": str(mmproj)}} if mmproj else {}
     async with AsyncExitStack() as exits:
-        engines = {
-            name: await exits.enter_async_context(
-                llama_server(
-                    model,
-                    engine=engine,
-                    batch_tokens=batch_tokens,
-                    pooling=family_of(family).weights.pooling,
-                    mmproj=mmproj,
-                )
-            )
-            for name, model in models.items()
-        }
+        enter = exits.enter_async_context
+        engines = {name: await enter(start(model, pooling=pooling)) for name, model in models.items()}
+        second = {name: await enter(start(models[name], slots=1, pooling="none")) for name in by_token}
         backends: dict[str, dict[str, object]] = {
-            name: {"url": one.url, "slots": 16, "batch_tokens": batch_tokens, "model_file": str(models[name])}
+            name: {"url": one.url, "slots": 16, "batch_tokens": batch_tokens, "model_file": str(models[name]), **images}
             for name, one in engines.items()
         }
-        if mmproj:
-            for backend in backends.values():
-                backend["images"] = {"marker": media_marker(), "mmproj_file": str(mmproj)}
-        second, twice = dict[str, LlamaServer](), {}
-        for name in by_token:
-            server = llama_server(
-                models[name], engine=engine, slots=1, batch_tokens=batch_tokens, pooling="none", mmproj=mmproj
-            )
-            second[name] = await exits.enter_async_context(server)
-            twice[name] = {**backends[name], "url": second[name].url, "slots": 1}
         config = {"family": str(family), "max_input_tokens": batch_tokens, "backends": backends, **settings}
-        if twice:
-            config["token_backends"] = twice
+        if second:
+            config["token_backends"] = {
+                name: {**backends[name], "url": one.url, "slots": 1} for name, one in second.items()
+            }
         url = await exits.enter_async_context(proxy(config, unready=unready))
         yield Stack(url=url, models=models, engines=engines, by_token=second)
 

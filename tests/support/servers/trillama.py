@@ -14,9 +14,11 @@ TIMEOUT_S = 60
 
 # Forks itself for each command that it reads: all but the loading of Python, which takes half a second each.
 FORKING = """
-import gc, json, os, sys
+import gc, importlib, json, os, sys
 from launcher import __main__
 from launcher.cli import app
+for place in app.COMMANDS.values():
+    importlib.import_module(place.partition(":")[0])
 gc.freeze()
 for line in sys.stdin:
     out, err, *arguments = json.loads(line)

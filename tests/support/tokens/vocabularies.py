@@ -16,6 +16,8 @@ import pybase64
 import tokenizers
 from pydantic import BaseModel, ConfigDict
 
+from launcher.conversion.gguf_writer import finish_file
+
 FOLDER = Path(__file__).parent / "originals"
 CONTROL, USER_DEFINED = 3, 4
 SPACE = "▁"
@@ -89,10 +91,7 @@ def write_encoder(path: Path, vocabulary: Original, *, n_embd: int = 32, context
     random = np.random.default_rng(0)
     for name, shape in shapes.items():
         writer.add_tensor(name, random.standard_normal(shape, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Trouble with the machine under an unattended launcher: one part is affected, the rest keeps serving."""
+"""Faults of the machine under an unattended launcher: one part is affected, the rest keeps serving."""
 
 import asyncio
 import json

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 import tomli_w
 
+from launcher.conversion.gguf_writer import finish_file
 from launcher.errors import ModelError
 from launcher.models import header_check
 from launcher.settings.config import read_family, shipped_families
@@ -190,10 +191,7 @@ def bad_gemma(path: Path) -> None:
     writer.add_pooling_type(gguf.PoolingType.MEAN)
     add_vocabulary(writer, original("spm"), add_bos_token=True, add_eos_token=True)
     writer.add_tensor("token_embd.weight", np.zeros(32, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
 
 
 def other_pooling(path: Path) -> None:

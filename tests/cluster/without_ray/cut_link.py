@@ -1,7 +1,7 @@
 """A Front and three nodes, each in a network namespace of its own, and the link of one that is cut for a while.
 
-Its packets are neither refused nor reset. Run as `unshare --net python -m tests.cluster.cut_link`: the namespace of
-this process is the Front's, and everything is gone when it ends. Prints what happened as JSON.
+Its packets are neither refused nor reset. Run as `unshare --net python -m tests.cluster.without_ray.cut_link`: the
+namespace of this process is the Front's, and everything is gone when it ends. Prints what happened as JSON.
 """
 
 import asyncio

@@ -62,7 +62,7 @@ async def test_no_request_is_lost_when_nodes_are_killed(
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(not _may_unshare(), reason="needs root, and `unshare`, `nsenter` and `ip`: it cuts a link")
 async def test_no_request_is_lost_when_a_link_is_cut() -> None:
-    argv = ("unshare", "--net", sys.executable, "-m", "tests.cluster.cut_link", "4000")
+    argv = ("unshare", "--net", sys.executable, "-m", "tests.cluster.without_ray.cut_link", "4000")
     process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
     assert process.returncode == 0
