@@ -45,10 +45,9 @@ class Layer:
 class Shape:
     """The sizes that determine memory. `window` is how many tokens a layer with a sliding window sees, 0 without.
 
-    `heads` are a layer's query heads.
-
-    `lean`: an engine that can leave out the logits of embeddings does not compute this model's. `gated`: the
-    feed-forward network has a third matrix, and three steps of its width at once instead of one.
+    `heads`: the query heads of a layer. `lean`: an engine that can leave out the logits of embeddings does not compute
+    this model's. `gated`: the feed-forward network has a third matrix, and three steps of its width at once instead of
+    one.
     """
 
     layers: tuple[Layer, ...]
