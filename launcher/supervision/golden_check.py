@@ -31,7 +31,7 @@ TEXTS = (
 )
 # Other quantisations of a model stay above it, and so do other engines and devices; a wrong or broken model does not.
 FLOOR = 0.98
-LONGEST_NAME = 200  # bytes; a file system takes 255, and an unfinished file's name is longer
+_LONGEST_NAME = 200  # bytes; a file system takes 255, and an unfinished file's name is longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def golden_path(
     parts += [_identity(mmproj)] if mmproj else []
     parts += [f"{scaling.type}-{scaling.freq_scale:g}"] if scaling else []
     name = "-".join(parts)
-    if len(name.encode()) > LONGEST_NAME:
+    if len(name.encode()) > _LONGEST_NAME:
         name = hashlib.sha256(name.encode()).hexdigest()
     return folder / f"{name}.npy"
 

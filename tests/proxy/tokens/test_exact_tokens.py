@@ -108,7 +108,9 @@ async def test_what_is_counted_and_sent_are_the_engines_tokens(
 
 
 @pytest.mark.parametrize("kind", ["words", "one letter", "spaces", "emoji", "one word"])
-async def test_a_text_of_a_quarter_megabyte_is_refused_or_cut_exactly(through: Recorded, served: Stack, kind: str) -> None:
+async def test_a_text_of_a_quarter_megabyte_is_refused_or_cut_exactly(
+    through: Recorded, served: Stack, kind: str
+) -> None:
     """Of a text that is so long that nothing needs to be counted, the least that it must have is named."""
     text = long_text(kind)
     expected = await tokens(served, text, "code.passage")
