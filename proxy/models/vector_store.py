@@ -32,8 +32,7 @@ BUSY_S = 0.1  # for a lock that another process holds
 KEYS_PER_QUERY = 1000  # of SQLite's 32766 variables
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 REFUSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
-# What Python raises for a damaged file: a message that is no UTF-8, a column of another type, a number past 64 bits.
-MISREAD = (TypeError, ValueError, OverflowError)
+MISREAD = (TypeError, ValueError, OverflowError)  # raised for a damaged file's text, type of a column, number
 TRANSIENT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
@@ -140,7 +139,6 @@ class VectorStore:
             log.warning("the cache cannot be %s: %s: vectors are computed without it", what, error)
             self._failing.add(what)
         if _code(error) in DAMAGED or isinstance(error, MISREAD):
-            self.close()
             try:
                 self._open_new(str(error))
             except (sqlite3.Error, OSError) as second:
