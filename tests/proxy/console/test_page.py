@@ -2,6 +2,8 @@
 
 import orjson
 
+from proxy.dialects.jina import MAX_INSTRUCTION
+from proxy.http.console.api import MAX_CHARACTERS
 from tests.support.operated import first_events, rows_of
 from tests.support.stack import BACKENDS, Stack
 
@@ -95,5 +97,7 @@ async def test_the_pieces_of_a_text_are_its_tokens(served: Stack) -> None:
     assert "".join(one["text"] for one in pieces if one["kind"] == "prefix").strip() == "Query:"
     assert empty["tokens"] == len(empty_pieces := empty["pieces"] if isinstance(empty["pieces"], list) else [])
     assert "text" not in {one["kind"] for one in empty_pieces}
-    wrong = await served.post({"input": []}, "/console/tokens")
-    assert wrong.status == 422
+    long = {"input": ["a" * (MAX_CHARACTERS + 1)]}, {"input": ["a"], "instruction": "a" * (MAX_INSTRUCTION + 1)}
+    for wrong in ({"input": []}, {"input": [1] * 10_000}, *long):
+        refused = await served.post(wrong, "/console/tokens")
+        assert (refused.status, len(refused.body) < 2000) == (422, True)
