@@ -28,7 +28,9 @@ class FormReader:
     def __init__(self, content_type: str, write: Callable[[bytes], object]) -> None:
         boundary = parse_options_header(content_type)[1].get("boundary", "")
         try:
-            self._parser = PushMultipartParser(boundary, max_segment_count=FORM_FIELDS + 1)
+            self._parser = PushMultipartParser(
+                boundary.encode(errors="surrogateescape"), max_segment_count=FORM_FIELDS + 1
+            )
         except MultipartError as error:
             raise BadForm(str(error)) from error
         self._write = write

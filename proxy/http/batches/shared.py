@@ -97,7 +97,7 @@ async def send_files(request: web.Request, paths: Sequence[Path]) -> web.StreamR
     response = web.StreamResponse(headers={"Content-Type": JSONL, "Content-Length": str(size)})
     with _sending(response):
         await response.prepare(request)
-        for path in paths:
+        for path in paths if request.method != "HEAD" else ():
             with path.open("rb") as file:
                 while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
                     await response.write(piece)

@@ -56,6 +56,8 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=EVENTS)
         with suppress(ConnectionError):  # the page was closed
             await response.prepare(request)
+            if request.method == "HEAD":
+                return response
             await response.write(first)
             async for event in events:
                 await response.write(event)

@@ -6,6 +6,7 @@ import pytest
 
 from proxy.http.batches.files import MAX_NAME
 from tests.proxy.batches.conftest import KEYS, MAX_FILE_BYTES, Client, parsed_lines, request_line
+from tests.support.raw import head, said
 
 ENGINE_KINDS = ("embedded",)
 TASK = "retrieval.passage"
@@ -153,6 +154,11 @@ async def test_files_are_listed_read_and_deleted(waiting: Client) -> None:
     rest = (await waiting.ask("GET", f"/v1/files?purpose=batch&after={ids[1]}")).json
     assert rest["data"][0]["id"] == ids[2]  # type: ignore[index]
     assert await waiting.lines(ids[0]) == [line]
+    key = f"Authorization: Bearer {KEYS[0]}"
+    asked = head(key, "Connection: close", method="HEAD", path=f"/v1/files/{ids[0]}/content")
+    answer = await said(waiting.stack.url, asked)
+    assert f"Content-Length: {len(orjson.dumps(line))}\r\n".encode() in answer.data
+    assert answer.data.endswith(b"\r\n\r\n")
     deleted = await waiting.ask("DELETE", f"/v1/files/{ids[0]}")
     assert deleted.json == {"id": ids[0], "object": "file", "deleted": True}
     assert (await waiting.ask("GET", f"/v1/files/{ids[0]}")).status == 404

@@ -34,6 +34,11 @@ def test_a_form_is_its_fields_and_its_file(piece: int) -> None:
     assert read(whole, piece=piece) == (Form({"purpose": "batch", "note": "\ufffd"}, "a.jsonl"), lines)
 
 
+def test_a_boundary_need_not_be_text() -> None:
+    body = form(field("a")).replace(b"--X", b"--\xff")
+    assert read(body, kind='multipart/form-data; boundary="\udcff"')[0].fields == {"a": "v"}
+
+
 def test_a_form_may_have_no_file_and_no_field() -> None:
     assert read(b"--X--") == (Form({}, None), b"")
     assert read(form(b'Content-Disposition: form-data; name="file"\r\n\r\nx')) == (Form({}, "file"), b"x")

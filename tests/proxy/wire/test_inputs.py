@@ -130,7 +130,7 @@ def test_a_pdf_is_the_only_input() -> None:
 
 
 def test_of_too_many_invalid_inputs_the_first_is_named() -> None:
-    with pytest.raises(Invalid, match="^input.1: must be a string"):
+    with pytest.raises(Invalid, match=r"^input\.1: must be a string"):
         items_of(["a", *[{}] * (MAX_REFUSED + 1)])
 
 
