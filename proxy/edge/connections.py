@@ -15,6 +15,7 @@ from proxy.process.open_files import SPARE
 BATCH = 16  # when full, one in so many connections is closed at once: each search scans all of them
 RETRY_SEARCH_S = 0.05  # after a search that found none to close
 _GRACE_S = 1.0  # a connection is not closed so early in a phase: its data may be under way
+_SHORT_GRACE_S = 0.2  # the same where there is no room for a request
 SWEEP_S = 1.0
 
 
@@ -110,13 +111,20 @@ class ConnectionGroup:
         """Whether there is no room even for an error response."""
         return self.excess > SPARE
 
+    @property
+    def busy(self) -> bool:
+        """Whether too many members have requests."""
+        return bool(self.excess) and sum(one.phase is Phase.BUSY for one in self.members) > self.limit
+
     def to_close(self, now: float, *, for_request: bool) -> list[Connection]:
-        """Connections to close if there are too many, so that one more may stay, or its request be served."""
+        """Connections to close if there are too many."""
         if not self.excess or (now < self.search_after and not for_request):
             return []
         some = max(self.excess, len(self.members) // BATCH)
         found = first_to_close(self.members, some, now - _GRACE_S)
         if not found and (for_request or self.overfull):
+            found = first_to_close(self.members, self.excess, now - _SHORT_GRACE_S)
+        if not found and self.overfull:
             found = first_to_close(without_request(self.members), self.excess, now)
         if not found:
             self.search_after = now + RETRY_SEARCH_S
@@ -142,10 +150,10 @@ class Connections:
             asyncio.get_running_loop().call_later(0, self._make_room, connection)
 
     def admits(self, connection: Connection) -> bool:
-        """Whether its request is within the limits, if need be after closing others that have none."""
+        """Whether its request is within the limits: no others are closed for it but those that have none."""
         if connection in self._all.members:
             self._close_excess(connection, for_request=True)
-        return not any(group.excess for group in self._groups_of(connection))
+        return not any(group.busy for group in self._groups_of(connection))
 
     def _make_room(self, connection: Connection) -> None:
         if connection in self._all.members:

@@ -49,9 +49,16 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         response = await _error_response(_translated(error, request), request)
         response.headers.update({name: value for name, value in error.headers.items() if name == "Allow"})
         return response
-    except Exception:  # the last resort: a broken request must not leak a traceback, nor affect other requests
+    except Exception as error:  # the last resort: a broken request must not leak a traceback, nor affect other requests
+        if isinstance(error, ConnectionError) and _has_left(request):
+            raise  # nobody reads an answer
         log.exception("%s: unexpected error", request[REQUEST_ID])
         return await _error_response(ProxyError("internal error; the log has it under this request id"), request)
+
+
+def _has_left(request: web.Request) -> bool:
+    """Whether the client has disconnected."""
+    return request.transport is None or request.transport.is_closing()
 
 
 @web.middleware

@@ -96,13 +96,15 @@ async def test_a_request_that_arrived_while_the_loop_was_busy_is_kept() -> None:
     assert (older.end, new.end) == ("", "")
 
 
-async def test_a_request_is_worth_more_than_a_connection_without_one_however_new() -> None:
+async def test_a_request_is_served_unless_all_places_have_requests() -> None:
     connections, now = Connections(2, 2, DEADLINES), asyncio.get_running_loop().time()
-    silent, newer, asking = Fake(since=now), Fake(since=now + 1), Fake(Phase.BUSY, now)
-    for one in (newer, silent, asking):
+    new, newer, asking = Fake(since=now), Fake(Phase.BODY, since=now), Fake(Phase.BUSY, now)
+    for one in (new, newer, asking):
         connections.add(one)
     assert connections.admits(asking)
-    assert (silent.end, newer.end, asking.end) == ("given up", "", "")
+    newer.since -= 0.5
+    assert connections.admits(asking)
+    assert (new.end, newer.end, asking.end) == ("", "given up", "")
 
 
 async def test_when_all_are_busy_some_get_an_error_and_the_rest_are_closed() -> None:
