@@ -131,7 +131,12 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 # may contain what was sent
     ) -> web.StreamResponse:
-        """The response to bytes that are not a request; not logged, as anybody may send them."""
+        """The response to bytes that are not a request; not logged, as anybody may send them.
+
+        Raises ConnectionError if the client has left.
+        """
+        if isinstance(exc, ConnectionError) and (self.transport is None or self.transport.is_closing()):
+            raise exc
         if not isinstance(exc, HttpProcessingError):
             self.logger.error("an error outside the handlers", exc_info=exc)
         if request.writer.output_size > 0:
