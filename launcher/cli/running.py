@@ -23,7 +23,8 @@ from launcher.fleet.address import Target, target
 from launcher.printable import stderr, stdout
 from launcher.settings.config import Settings, load
 from launcher.settings.folders import log_dir, runtime_base
-from launcher.supervision.backend import BackendState
+from launcher.supervision.states import BackendState
+from launcher.terminal.options import EXIT_CODES
 from launcher.terminal.signals import until_signal
 from proxy.contract.log_follower import Follower
 
@@ -37,11 +38,14 @@ COLOURS = {
     BackendState.FAILED: "red",
 }
 
+running_app = typer.Typer()
+
 RunningConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
 LocalUrl = Annotated[str | None, typer.Option(help="The one at that address on this machine, e.g. localhost:8081.")]
 LocalPort = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
 
 
+@running_app.command("status", epilog=EXIT_CODES)
 def status(
     config: RunningConfigFile = None,
     url: LocalUrl = None,
@@ -63,6 +67,7 @@ def status(
         raise typer.Exit(1)
 
 
+@running_app.command("restart", epilog=EXIT_CODES)
 def restart(
     backend: Annotated[list[str] | None, typer.Argument(help="Which, e.g. code [default: all, one by one].")] = None,
     config: RunningConfigFile = None,
@@ -73,11 +78,13 @@ def restart(
     _run(_restart(load(config), target(url, port), backend or []))
 
 
+@running_app.command("reload", epilog=EXIT_CODES)
 def reload(config: RunningConfigFile = None, url: LocalUrl = None, port: LocalPort = None) -> None:
     """Read the configuration again. Only what it changes is restarted; SIGHUP does the same."""
     _run(_reload(load(config), target(url, port)))
 
 
+@running_app.command("logs", epilog=EXIT_CODES)
 def logs(
     backend: Annotated[str | None, typer.Argument(help="Which, e.g. code [default: all].")] = None,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 20,

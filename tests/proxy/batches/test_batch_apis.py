@@ -6,7 +6,7 @@ import pytest
 
 from proxy.http.batches.files import MAX_NAME
 from tests.proxy.batches.conftest import KEYS, MAX_FILE_BYTES, Client, parsed_lines, request_line
-from tests.support.raw import head, said
+from tests.support.requests.raw import head, said
 
 ENGINE_KINDS = ("embedded",)
 TASK = "retrieval.passage"

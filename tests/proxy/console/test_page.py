@@ -4,9 +4,9 @@ import orjson
 
 from proxy.dialects.jina import MAX_INSTRUCTION
 from proxy.http.console.api import MAX_CHARACTERS
-from tests.support.operated import first_events, rows_of
-from tests.support.raw import head, said
-from tests.support.stack import BACKENDS, Stack
+from tests.support.requests.raw import head, said
+from tests.support.servers.operated import first_events, rows_of
+from tests.support.servers.stack import BACKENDS, Stack
 
 ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"  # a browser's
