@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 SPARE = 64  # connections beyond the limit: they get an error response, and probes are still answered
 OWN = 128  # files that are not clients' connections: llama-servers, the cache, logs
-BACKLOG = 1024  # connections that wait in the kernel to be accepted
+BACKLOG = 4096  # connections that wait in the kernel, which resets some when there are more; most systems allow no more
 MAX_ACCEPTS = 128  # at once: a few milliseconds of the loop
 STEPS = 6  # of the loop from a connection's acceptance to its end, if it is closed at once to make room
 MIN_CONNECTIONS = 16
