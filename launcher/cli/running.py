@@ -22,6 +22,7 @@ from launcher.errors import ArgumentError, NotRunning
 from launcher.fleet.address import Target, target
 from launcher.printable import stderr, stdout
 from launcher.settings.config import Settings, load
+from launcher.settings.family import BY_TOKEN
 from launcher.settings.folders import log_dir, runtime_base
 from launcher.supervision.backend import BackendState
 from launcher.terminal.signals import until_signal
@@ -137,7 +138,8 @@ def _run(asking: Coroutine[None, None, View]) -> None:
 async def _restart(settings: Settings, chosen: Target | None, backends: Sequence[str]) -> View:
     running = await _found(settings, chosen)
     view, there = running.view, [one.name for one in running.view.backends]
-    for name in [_known(name, there) for name in backends or settings.family.weights.models]:
+    every = [name for name in there if not name.endswith(BY_TOKEN)]
+    for name in [_known(name, there) for name in backends or every]:
         view = await running.tell(f"/backends/{name}/restart")
     return view
 

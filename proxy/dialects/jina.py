@@ -47,7 +47,7 @@ class EmbeddingsBody(Wire):
     )
     modality: ModalityField = Field("text", description="Infinity's: with `image`, each string of `input` is an image.")
     model: ModelName | None = Field(
-        None, description="The family; a suffix as in `…:retrieval.query` names the task.", examples=[None]
+        None, description="The family; a suffix, `…:TASK`, names the task.", examples=[None]
     )
     task: TaskName | None = Field(
         None,
