@@ -225,17 +225,13 @@ def _again(folder: Path, plan: CorpusPlan, json: bool, concurrency: int) -> RunR
 
 def _run(server: ServerChoice, request: RunRequest) -> NoReturn:
     """Run the job, say how it ended, and exit with its code."""
-    ended = asyncio.run(until_second_signal(partial(run_job, server, request), _say_stopping))
+    ended = asyncio.run(until_second_signal(partial(run_job, server, request), request.display.say_stopping))
     state = job_state(request.folder) if ended else None
     if ended is None or state is None or not state.complete:
         raise stopped(request.folder)
     if not request.display.as_json:
         stderr.say(f"{_sentence(request.folder, state)}; {ended}")
     raise typer.Exit(_code(state))
-
-
-def _say_stopping() -> None:
-    stderr.say("stopping: the parts in work are finished first; a second Ctrl-C ends it at once")
 
 
 def _sentence(folder: Path, state: JobState) -> str:

@@ -126,6 +126,7 @@ def progress_of(job: CorpusJob, endpoint: EmbeddingEndpoint, runner: BulkRunner[
         busy=runner.counts.busy,
         failed=runner.counts.failed,
         trouble=runner.counts.last_trouble,
+        rows_in_work=max(0, job.rows_begun - endpoint.texts),
     )
 
 

@@ -115,8 +115,9 @@ def _faults(model: type[BaseModel], given: Mapping[str, object], error: Validati
 
 def _messages(model: type[BaseModel], fault: ErrorDetails) -> tuple[str, ...]:
     raised: object = fault.get("ctx", {}).get("error")
-    several = isinstance(raised, ValueError) and len(raised.args) > 1
-    return tuple(map(str, raised.args)) if several else (_message(model, fault),)
+    if isinstance(raised, ValueError) and len(raised.args) > 1:
+        return tuple(map(str, raised.args))
+    return (_message(model, fault),)
 
 
 def _place(fault: ErrorDetails, given: object) -> tuple[str | int, ...]:
