@@ -65,7 +65,9 @@ def status(
 
 
 def restart(
-    backend: Annotated[list[str] | None, typer.Argument(help="Which, e.g. code [default: all, one by one].")] = None,
+    backend: Annotated[
+        list[str] | None, typer.Argument(help="As `trillama status` names it [default: all, one by one].")
+    ] = None,
     config: RunningConfigFile = None,
     url: LocalUrl = None,
     port: LocalPort = None,
@@ -80,7 +82,7 @@ def reload(config: RunningConfigFile = None, url: LocalUrl = None, port: LocalPo
 
 
 def logs(
-    backend: Annotated[str | None, typer.Argument(help="Which, e.g. code [default: all].")] = None,
+    backend: Annotated[str | None, typer.Argument(help="As `trillama status` names it [default: all].")] = None,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 20,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue until Ctrl-C.")] = False,
     earlier: Annotated[int, typer.Option(min=0, help="N: the N-th run before this one.")] = 0,

@@ -16,7 +16,7 @@ from launcher.corpus.on_hosts.engine import EngineChoice, PartsEngine, parts_run
 from launcher.corpus.output.error_rows import error_lines
 from launcher.corpus.output.stored import OutputFormat, VectorType
 from launcher.corpus.output.writers import check_packages
-from launcher.corpus.plan import PLAN, CorpusPlan, GivenJob, JobOptions, read_plan, resumed
+from launcher.corpus.plan import PLAN, CorpusPlan, GivenJob, GivenServer, JobOptions, corpus_command, read_plan, resumed
 from launcher.corpus.rows.records import UsedColumns
 from launcher.corpus.rows.sources import InputFormat, check_folder, given_files
 from launcher.corpus.session import RunRequest, ServerChoice, run_job, stopped
@@ -55,7 +55,7 @@ def corpus_run(
     from_: Annotated[InputFormat | None, typer.Option("--from", help="The inputs' format [default: by name].")] = None,
     format: Annotated[OutputFormat, typer.Option(help="What to write.")] = OutputFormat.PARQUET,  # noqa: A002
     dtype: Annotated[VectorType, typer.Option(help="The type of the vectors' numbers.")] = VectorType.FLOAT32,
-    task: Annotated[str | None, typer.Option(help="E.g. retrieval.passage [default: the server's].")] = None,
+    task: Annotated[str | None, typer.Option(help="One that the family has [default: the server's].")] = None,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Keep only the first N dimensions.")] = None,
     model: Annotated[str | None, typer.Option(help="The model to ask a server for that has several.")] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
@@ -94,14 +94,16 @@ def corpus_run(
     if STDIN in inputs:
         _check_standard_input(out, dry_run=dry_run)
     files = given_files(inputs, from_, columns, out)
-    server, run_parts = parts_runner(engine, _server(config, demo, tiny, given_url(url, port), api_key), format)
+    given = _given(config, demo, tiny, given_url(url, port))
+    server, run_parts = parts_runner(engine, _server(given, api_key), format)
     if dry_run:
         asyncio.run(until_signal(show_estimate(server, files, options, stdout)))
         return
+    asked = given.model_copy(update={"url": server.url})  # Ray's own, if it was not given
     request = RunRequest(
         folder=out,
         options=options,
-        plan=GivenJob(folder=out, files=files, options=options, url=server.url).plan,
+        plan=GivenJob(folder=out, files=files, options=options, server=asked).plan,
         display=JobDisplay(stderr, json),
         concurrency=concurrency,
         dedupe=dedupe,
@@ -113,7 +115,7 @@ def corpus_run(
 def _check_standard_input(out: Path, *, dry_run: bool) -> None:
     """Raises ArgumentError if it would have to be read twice."""
     if dry_run or (out / PLAN).exists():
-        advice = "--dry-run needs a file" if dry_run else f"there is a job in {out}: `trillama corpus resume {out}`"
+        advice = "--dry-run needs a file" if dry_run else f"there is a job in {out}: {corpus_command('resume', out)}"
         raise ArgumentError(f"standard input can be read only once, and {advice}")
 
 
@@ -133,8 +135,8 @@ def corpus_resume(
 ) -> None:
     """Continue a job that was stopped or killed. Only what is not done is computed."""
     plan = read_plan(folder)
-    given = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
-    server, run_parts = parts_runner(engine, given, plan.options.format)
+    given = plan.server(_given(config, demo, tiny, given_url(url, port)))
+    server, run_parts = parts_runner(engine, _server(given, api_key), plan.options.format)
     _run(server, replace(_again(folder, plan, json, concurrency), dedupe=dedupe, run_parts=run_parts))
 
 
@@ -154,7 +156,7 @@ def corpus_errors(
     """Show the rows without a vector, or retry them. A JSON object each."""
     plan = read_plan(folder)
     if retry:
-        server = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
+        server = _server(plan.server(_given(config, demo, tiny, given_url(url, port))), api_key)
         _run(server, replace(_again(folder, plan, json, concurrency), retry=True))
     for line in error_lines(folder / ERRORS_FOLDER, done_parts(folder, plan)):
         sys.stdout.buffer.write(json_line({"input": str(plan.inputs[line.part.source].path), **line.facts}))
@@ -191,7 +193,7 @@ def corpus_verify(
     the exit code is 1.
     """
     plan = read_plan(folder)
-    server = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
+    server = _server(plan.server(_given(config, demo, tiny, given_url(url, port))), api_key)
     found = asyncio.run(until_signal(verify_job(folder, plan, server, sample)))
     if found is None:
         raise typer.Exit(130)
@@ -203,13 +205,13 @@ def corpus_verify(
     stdout.say(f"{found.rows} rows, each once; every vector is finite{compared}")
 
 
-def _server(config: Path | None, demo: bool, tiny: bool, url: str | None, api_key: str | None) -> ServerChoice:
-    return ServerChoice(settings=settings_of(config, demo=demo, tiny=tiny), url=url, api_key=api_key, err=stderr)
+def _given(config: Path | None, demo: bool, tiny: bool, url: str | None) -> GivenServer:
+    return GivenServer(url=url, config=config and config.absolute(), demo=demo, tiny=tiny)
 
 
-def _at_plans_url(server: ServerChoice, url: str | None) -> ServerChoice:
-    """The server that the job was begun with, unless another is given."""
-    return server if server.url is not None else replace(server, url=url)
+def _server(given: GivenServer, api_key: str | None) -> ServerChoice:
+    settings = settings_of(given.config, demo=given.demo, tiny=given.tiny)
+    return ServerChoice(settings=settings, url=given.url, api_key=api_key, err=stderr)
 
 
 def _again(folder: Path, plan: CorpusPlan, json: bool, concurrency: int) -> RunRequest:
@@ -235,8 +237,10 @@ def _run(server: ServerChoice, request: RunRequest) -> NoReturn:
 
 
 def _sentence(folder: Path, state: JobState) -> str:
-    left = "" if state.complete else f"; continue with `trillama corpus resume {folder}`"
-    errors = f", {state.error_rows} without a vector: see `trillama corpus errors {folder}`" if state.error_rows else ""
+    left = "" if state.complete else f"; continue with {corpus_command('resume', folder)}"
+    errors = (
+        f", {state.error_rows} without a vector: see {corpus_command('errors', folder)}" if state.error_rows else ""
+    )
     return f"{state.rows_done} of {state.rows} rows are done{errors}{left}"
 
 

@@ -16,6 +16,7 @@ from proxy.wire.dialect import (
     Dimensions,
     Encodings,
     Items,
+    LateChunkingField,
     ModelName,
     MultiVectorField,
     ParsedRequest,
@@ -83,7 +84,7 @@ class EmbeddingsBody(Wire):
     on_error: Literal["fail", "partial"] = Field(
         "fail", description="`partial`: an input that fails by itself has an `error` in its row, the others are served."
     )
-    late_chunking: bool = Field(
+    late_chunking: LateChunkingField = Field(
         False,
         description="The inputs are one document: joined without a separator and computed in one context; each vector "
         "is the mean over that input's own tokens. `truncate` drops the document's tail.",

@@ -190,4 +190,5 @@ TaskName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/TaskName
 ModelName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/ModelName"})]
 # `allOf`, as pydantic would try to resolve a bare `$ref` that has a default beside it.
 MultiVectorField = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/MultiVector"}]})]
+LateChunkingField = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/LateChunking"}]})]
 Dimensions = Annotated[Count, WithJsonSchema({"$ref": "#/components/schemas/Dimensions"})]
