@@ -12,11 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import answers, front, gateways, images, infinity, latency, throughput
-from bench.contenders import Host, busy_percent, described
-from bench.environments import REQUIREMENTS
 from bench.made import BODY4, MID4, PROPORTIONS, SMALL, THIN, ModelShape, made
+from bench.measures import answers, front, gateways, images, infinity, latency, throughput
 from bench.rows import Circumstances, Found, save_results
+from bench.servers.contenders import Host
+from bench.servers.environments import REQUIREMENTS
+from bench.servers.machine import busy_percent, described
 from launcher.engine import argv, discovery
 from launcher.engine.discovery import Engine, Origin
 from launcher.settings.folders import cache_dir

@@ -8,9 +8,11 @@ import asyncio
 import sys
 import tomllib
 
-from tests.support.cluster import HOSTS, Load, LocalCluster, client, local_cluster, start
+from tests.support.nodes.cluster import HOSTS, Load, LocalCluster, client, local_cluster, start
 
-STUB_ARGUMENTS = [f"--node-argv={word}" for word in (sys.executable, "-m", "tests.support.stub_node", "--gpu-ms", "20")]
+STUB_ARGUMENTS = [
+    f"--node-argv={word}" for word in (sys.executable, "-m", "tests.support.nodes.stub_node", "--gpu-ms", "20")
+]
 SCALE = {"scale": {"min_nodes": 1, "max_nodes": 2, "queued_s": 2, "idle_s": 5}}
 MANY, FEW = (8, ["x" * 400] * 32), (1, ["x"])  # clients, and the texts of each of their requests
 

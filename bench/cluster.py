@@ -12,10 +12,10 @@ import time
 
 import aiohttp
 
-from tests.support.cluster import HOSTS, LocalCluster, local_cluster, post
+from tests.support.nodes.cluster import HOSTS, LocalCluster, local_cluster, post
 
 _ROUNDS = 400
-STUB = ("--node-argv", sys.executable, "--node-argv=-m", "--node-argv", "tests.support.stub_node")
+STUB = ("--node-argv", sys.executable, "--node-argv=-m", "--node-argv", "tests.support.nodes.stub_node")
 
 
 def main() -> None:

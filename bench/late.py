@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from proxy.types import Matrix
-from tests.support.client import embed
-from tests.support.engine import KINDS
-from tests.support.families import only
-from tests.support.stack import FAMILY_FILE, Stack, stack
-from tests.support.tiny_models import write_model
+from tests.support.engines.engine import KINDS
+from tests.support.models.families import only
+from tests.support.models.tiny_models import write_model
+from tests.support.requests.client import embed
+from tests.support.servers.stack import FAMILY_FILE, Stack, stack
 
 _WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "passages", "answer", "queries"]
 TOKENS_PER_WORD = 2.25  # of the tiny vocabulary, chosen to give too few tokens rather than too many

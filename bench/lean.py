@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher.build.patches.lean import FLAG
-from tests.support.engine import LlamaServer, found_engine, llama_server
-from tests.support.tiny_models import write_model
+from tests.support.engines.engine import LlamaServer, found_engine, llama_server
+from tests.support.models.tiny_models import write_model
 
 _VOCABULARY = 151_936  # Qwen's own
 _LAYERS, REAL_LAYERS = 4, 36

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tomli_w
 
-from tests.support.stack import FAMILY_FILE
-from tests.support.tiny_models import DType, write_model
+from tests.support.models.tiny_models import DType, write_model
+from tests.support.servers.stack import FAMILY_FILE
 
 QWEN_VOCABULARY = 151_936
 

@@ -1,14 +1,12 @@
 """The only place where the launcher exits: an error becomes one line on stderr and the exit code of its class."""
 
-import os
 import resource
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from io import TextIOWrapper
 
 import trillama
+from launcher.loading import interruptible
 
 
 def main() -> None:
@@ -36,21 +34,9 @@ def _raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the process at once, as nothing runs yet: a KeyboardInterrupt inside pydantic's code is lost."""
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is signal.default_int_handler:  # else it is ignored, as in the background of a script
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-
-
 def _run() -> None:
     # Imported here, so that Ctrl-C while Python is still loading is as quiet as later.
-    with _interruptible():
+    with interruptible():
         from launcher.errors import LauncherError  # noqa: PLC0415
         from launcher.printable import stderr  # noqa: PLC0415
         from launcher.settings import environment  # noqa: PLC0415
@@ -58,7 +44,7 @@ def _run() -> None:
 
     try:
         environment.check_environment()
-        with _interruptible():
+        with interruptible():
             from launcher.cli.app import app  # noqa: PLC0415
 
         app()

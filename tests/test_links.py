@@ -26,3 +26,9 @@ def test_each_link_leads_somewhere() -> None:
     own = [(page, link) for page, link in links if not link.startswith("http")]
     assert len(own) > 50
     assert [(str(page.relative_to(ROOT)), link) for page, link in own if not leads(page, link)] == []
+
+
+def test_the_index_of_the_documentation_names_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = set(re.findall(r"\]\(([^)\s]+)\)", index.read_text(encoding="utf-8")))
+    assert {page.name for page in index.parent.glob("*.md") if page != index} <= linked

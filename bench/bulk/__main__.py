@@ -28,7 +28,7 @@ from pyarrow import parquet
 from launcher.corpus.job import job_state
 from launcher.corpus.pending import CALL_TEXTS
 from launcher.corpus.plan import PLAN
-from tests.support.stack import unused_port
+from tests.support.servers.stack import unused_port
 
 SECONDS_PER_TEXT = 0.001
 SATURATED_S = 15.0
@@ -88,7 +88,7 @@ async def shares(corpus: Path, out: Path, url: str, options: argparse.Namespace)
 async def stub_server() -> AsyncIterator[str]:
     """The stub in a process of its own, for the block."""
     port = unused_port()
-    argv = (sys.executable, "-m", "tests.support.embeddings_stub", str(port), str(SECONDS_PER_TEXT))
+    argv = (sys.executable, "-m", "tests.support.servers.embeddings_stub", str(port), str(SECONDS_PER_TEXT))
     process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
     assert process.stdout
     try:

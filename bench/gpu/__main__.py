@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import gettempdir
 
-from bench.contenders import described
 from bench.gpu import card, engine
 from bench.gpu.machine import BenchMachine
 from bench.gpu.phases import build, faults, memory, speed, truth
 from bench.gpu.results import goals
 from bench.gpu.results.found import Recorder, begin
 from bench.gpu.scale import GPU, REHEARSAL
+from bench.servers.machine import described
 
 _Phase = Callable[[BenchMachine, Recorder], Awaitable[None]]
 PHASES: dict[str, _Phase] = {

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import tomli_w
 
-from bench.contenders import SLOTS, Host
 from bench.gpu import models
 from bench.gpu.models import Sizes
 from bench.gpu.scale import Scale
 from bench.made import Made, ModelShape
+from bench.servers.contenders import SLOTS, Host
 from launcher.engine.discovery import Engine
 from launcher.host.cores import usable_cores
 from launcher.settings.config import SupervisionSettings
 from launcher.settings.folders import runtime_base
 from launcher.supervision.standalone import Standalone
-from tests.support.stack import FAMILY_FILE
+from tests.support.servers.stack import FAMILY_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

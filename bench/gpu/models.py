@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType as Kind
 
 from launcher.arrays import F32
 from launcher.build.checks.models import Data, random_matrix
-from tests.support.tiny_models import add_tokenizer
+from tests.support.tokens.tiny_bpe import add_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

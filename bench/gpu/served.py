@@ -9,13 +9,13 @@ import aiohttp
 import numpy as np
 import numpy.typing as npt
 
-from bench.contenders import Contender
 from bench.gpu.machine import BenchMachine
 from bench.gpu.models import Sizes
+from bench.servers.contenders import Contender
 from proxy.embedding.chunk_means import F64
-from tests.support.engine import LlamaServer
-from tests.support.serve import Serve, trillama_serve
-from tests.support.stack import BACKENDS
+from tests.support.engines.engine import LlamaServer
+from tests.support.servers.serve import Serve, trillama_serve
+from tests.support.servers.stack import BACKENDS
 
 TASKS: Mapping[str, tuple[str, str]] = {  # task → backend, prefix; written down again, so that a wrong table shows
     "retrieval.query": ("retrieval", "Query: "),

@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated
 
+import typer
 from rich.table import Table
 
 from launcher.engine import devices as gpu
@@ -25,9 +27,10 @@ from launcher.planning.placement import Plan, place
 from launcher.planning.request import request_of
 from launcher.planning.shortage import missing_bytes, readable_size
 from launcher.planning.sizing import fix_length, room_of, unified_note
-from launcher.printable import Terminal
+from launcher.printable import Terminal, stdout
 from launcher.settings.config import Settings
 from launcher.settings.folders import cache_dir
+from launcher.terminal.options import EXIT_CODES, ConfigFile, Demo, Images, Tiny, settings_of
 
 _UNITS = {"G": GIB, "M": MIB}
 
@@ -44,6 +47,27 @@ class GivenMemory:
 
 
 REAL = GivenMemory(vram=None, ram=None)
+
+
+plan_app = typer.Typer()
+
+
+@plan_app.command("plan", epilog=EXIT_CODES)
+def plan(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    tiny: Tiny = False,
+    images: Images = False,
+    vram: Annotated[
+        str | None, typer.Option(help="Plan for these GPUs, e.g. 8G,24G, or none [default: this machine's].")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Plan for this much memory, e.g. 16G [default: what is free].")
+    ] = None,
+) -> None:
+    """Show what fits into the memory, and why. That is quantisation, devices, longest text."""
+    memory = given_memory(vram, ram)
+    show_plan(settings_of(config, demo=demo, tiny=tiny, images=images), memory, stdout)
 
 
 def given_memory(vram: str | None, ram: str | None) -> GivenMemory:

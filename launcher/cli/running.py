@@ -24,7 +24,8 @@ from launcher.printable import stderr, stdout
 from launcher.settings.config import Settings, load
 from launcher.settings.family import BY_TOKEN
 from launcher.settings.folders import log_dir, runtime_base
-from launcher.supervision.backend import BackendState
+from launcher.supervision.states import BackendState
+from launcher.terminal.options import EXIT_CODES
 from launcher.terminal.signals import until_signal
 from proxy.contract.log_follower import Follower
 
@@ -38,11 +39,14 @@ COLOURS = {
     BackendState.FAILED: "red",
 }
 
+running_app = typer.Typer()
+
 RunningConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration that it runs with.")]
 LocalUrl = Annotated[str | None, typer.Option(help="The one at that address on this machine, e.g. localhost:8081.")]
 LocalPort = Annotated[int | None, typer.Option(min=1, max=65535, help="The one on that port.")]
 
 
+@running_app.command("status", epilog=EXIT_CODES)
 def status(
     config: RunningConfigFile = None,
     url: LocalUrl = None,
@@ -64,6 +68,7 @@ def status(
         raise typer.Exit(1)
 
 
+@running_app.command("restart", epilog=EXIT_CODES)
 def restart(
     backend: Annotated[
         list[str] | None, typer.Argument(help="As `trillama status` names it [default: all, one by one].")
@@ -76,11 +81,13 @@ def restart(
     _run(_restart(load(config), target(url, port), backend or []))
 
 
+@running_app.command("reload", epilog=EXIT_CODES)
 def reload(config: RunningConfigFile = None, url: LocalUrl = None, port: LocalPort = None) -> None:
     """Read the configuration again. Only what it changes is restarted; SIGHUP does the same."""
     _run(_reload(load(config), target(url, port)))
 
 
+@running_app.command("logs", epilog=EXIT_CODES)
 def logs(
     backend: Annotated[str | None, typer.Argument(help="As `trillama status` names it [default: all].")] = None,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 20,

@@ -6,8 +6,10 @@ import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import orjson
+import typer
 
 from launcher import __version__
 from launcher.control import server
@@ -17,13 +19,14 @@ from launcher.fleet import fleet as supervisor
 from launcher.fleet.fleet import Fleet
 from launcher.fleet.listener import listen
 from launcher.fleet.prepare import available_settings, prepare
-from launcher.printable import Terminal
+from launcher.printable import Terminal, stderr, stdout
 from launcher.settings.config import LOOPBACK, Settings
 from launcher.supervision import probes
-from launcher.supervision.backend import Status
 from launcher.supervision.deployment import Deployment
+from launcher.supervision.states import Status
 from launcher.systemd import notify
 from launcher.terminal.log_format import use_log_format
+from launcher.terminal.options import EXIT_CODES, ConfigFile, Demo, Images, Tiny, settings_of
 from launcher.terminal.progress import Display
 from launcher.terminal.signals import until_signal
 from launcher.terminal.streams import losing
@@ -40,6 +43,29 @@ _COSINES = (
     'import json,sys; a,*b=[r["embedding"] for r in json.load(sys.stdin)["data"]]; '
     'print(*(f"{sum(x*y for x,y in zip(a,c)):.2f}" for c in b))'
 )
+
+
+serve_app = typer.Typer()
+
+
+@serve_app.command("serve", epilog=EXIT_CODES)
+def serve_(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    tiny: Tiny = False,
+    images: Images = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8080].")
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Written as JSON (url, port, pid, spaces) when it serves; removed at its end.")
+    ] = None,
+) -> None:
+    """Start the llama-servers and the proxy, and serve until Ctrl-C."""
+    overrides = {"host": host, "port": port}
+    read = partial(settings_of, config, demo=demo, tiny=tiny, images=images, overrides=overrides)
+    asyncio.run(run_serve(read, out=stdout, err=stderr, ready_path=ready_file))
 
 
 async def run_serve(

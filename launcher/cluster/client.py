@@ -1,18 +1,47 @@
-"""Client of a running head's control socket."""
+"""The status document of a cluster's head, and the client of the control socket that tells it."""
 
 import asyncio
 import time
 from pathlib import Path
 
 import aiohttp
+from pydantic import BaseModel
 
-from launcher.cluster.director import CONTROL, ClusterView
+from launcher.cluster.nodes import HostVerdict
+from launcher.cluster.ray_start import RayAccess
 from launcher.control.client import SYSTEM_FOLDER
 from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.errors import ArgumentError, LauncherError, NotRunning
 
+CONTROL = "cluster.sock"
 _TIMEOUT = aiohttp.ClientTimeout(total=120)
 _POLL_S = 0.2
+
+
+class ProgramView(BaseModel):
+    """One of the head's own processes, or the tree below it."""
+
+    name: str
+    pid: int | None
+    restarts: int
+    resident_bytes: int
+
+
+class ClusterView(BaseModel):
+    """The status of the cluster. `fronts` is each Front's view of the nodes, as `GET /nodes` has it."""
+
+    url: str
+    pid: int
+    ray: str
+    access: RayAccess | None
+    message: str
+    revision: int
+    rolling: bool
+    spaces: dict[str, str]
+    hosts: tuple[str, ...]
+    nodes: tuple[HostVerdict, ...]
+    fronts: tuple[dict[str, dict[str, object]], ...]
+    programs: tuple[ProgramView, ...]
 
 
 async def ask_cluster(base: Path, method: str, path: str) -> ClusterView:

@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.cluster import ray_start
-from launcher.cluster.client import ask_cluster, drain_node
-from launcher.cluster.director import ClusterView
+from launcher.cluster.client import ClusterView, ask_cluster, drain_node
 from launcher.cluster.fixed_nodes import check_hosts, node_urls, served_family
 from launcher.cluster.haproxy import nodes_configuration
 from launcher.cluster.head import HeadOptions, run_head, run_join

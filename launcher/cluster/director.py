@@ -17,13 +17,13 @@ import aiohttp
 import orjson
 import psutil
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from launcher.cluster.client import CONTROL, ClusterView, ProgramView
 from launcher.cluster.nodes import (
     ABSENT,
     SEEN,
     WANTED,
-    HostVerdict,
     Remembered,
     Seen,
     Wanted,
@@ -40,7 +40,6 @@ from proxy.bulk.durable import write_durably
 
 log = logging.getLogger(__name__)
 
-CONTROL = "cluster.sock"
 _ROUND_S = 0.5
 AWAY_S = 10.0  # without news Ray counts as away
 ENDING_S = 60.0
@@ -54,32 +53,6 @@ class NodeWish:
     spaces: Mapping[str, str]
     urls: Mapping[str, str]
     access: RayAccess | None
-
-
-class ProgramView(BaseModel):
-    """One of the head's own processes, or the tree below it."""
-
-    name: str
-    pid: int | None
-    restarts: int
-    resident_bytes: int
-
-
-class ClusterView(BaseModel):
-    """The status of the cluster. `fronts` is each Front's view of the nodes, as `GET /nodes` has it."""
-
-    url: str
-    pid: int
-    ray: str
-    access: RayAccess | None
-    message: str
-    revision: int
-    rolling: bool
-    spaces: dict[str, str]
-    hosts: tuple[str, ...]
-    nodes: tuple[HostVerdict, ...]
-    fronts: tuple[dict[str, dict[str, object]], ...]
-    programs: tuple[ProgramView, ...]
 
 
 class Director:

@@ -8,8 +8,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from launcher import __version__
-from launcher.control.server import EXIT_CODE
-from launcher.control.status import View
+from launcher.control.status import EXIT_CODE, View
 from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.errors import Declined, LauncherError, NotRunning
 from launcher.fleet.address import Target

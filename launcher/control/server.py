@@ -10,14 +10,12 @@ import psutil
 from aiohttp import web
 
 from launcher import __version__
-from launcher.control.status import BackendView, EngineView, View
+from launcher.control.status import EXIT_CODE, BackendView, EngineView, View
 from launcher.errors import LauncherError
 from launcher.fleet.fleet import Fleet
 from launcher.processes.runtime_folder import CONTROL_SOCKET
 from launcher.proxies.admin import QueueState
 from proxy.contract.admin import BackendProcess, LauncherReport
-
-EXIT_CODE = "X-Trillama-Exit-Code"  # header of a refusal: what the command that was told it exits with
 
 Reload = Callable[[], Awaitable[None]]
 

@@ -2,8 +2,10 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from launcher.supervision.backend import BackendState
+from launcher.supervision.states import BackendState
 from proxy.contract.admin import BackendProcess
+
+EXIT_CODE = "X-Trillama-Exit-Code"  # header of a refusal: what the command that was told it exits with
 
 
 class BackendView(BackendProcess):

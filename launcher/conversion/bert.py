@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from launcher.arrays import F32
 from launcher.conversion import safetensors
+from launcher.conversion.gguf_writer import finish_file
 from launcher.conversion.safetensors import InMemoryFile
 from launcher.errors import ModelError
 
@@ -81,10 +82,7 @@ def write_bert(files: Mapping[str, bytes], path: Path, *, name: str, quantizatio
     for target, values in _tensors(InMemoryFile(_WEIGHTS, files[_WEIGHTS]), config.num_hidden_layers):
         stored = kind if values.ndim == 2 and target not in _SMALL else GGMLQuantizationType.F32
         writer.add_tensor(target, gguf.quants.quantize(values, stored), raw_dtype=stored)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
 
 
 def _parsed(model: type[T], files: Mapping[str, bytes], name: str) -> T:

@@ -2,16 +2,36 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
+from typing import Annotated
 
 import orjson
+import typer
 from rich.text import Text
 
 from launcher.doctor.checks import CheckLine, examine
 from launcher.doctor.finding import Level
-from launcher.printable import Terminal
+from launcher.printable import Terminal, stdout
 from launcher.settings.config import Settings
+from launcher.terminal.options import EXIT_CODES, ConfigFile, Demo, Tiny, settings_of
 
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+
+
+doctor_app = typer.Typer()
+
+
+@doctor_app.command("doctor", epilog=EXIT_CODES)
+def doctor(
+    config: ConfigFile = None,
+    demo: Demo = False,
+    tiny: Tiny = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every model file completely, for its SHA-256.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
+) -> None:
+    """Check all that serving needs. Each line is ok, warn or fail with its fix. Exits with 1 if a check fails."""
+    fine = show_findings(partial(settings_of, config, demo=demo, tiny=tiny), stdout, deep=deep, as_json=as_json)
+    raise typer.Exit(0 if fine else 1)
 
 
 def show_findings(load: Callable[[], Settings], out: Terminal, *, deep: bool, as_json: bool) -> bool:

@@ -14,8 +14,9 @@ from launcher.proxies.admin import ProxyAdmins
 from launcher.proxies.handover import ProxyHandover
 from launcher.settings.folders import runtime_base
 from launcher.supervision import probes
-from launcher.supervision.backend import Backend, BackendState, ReportStatus, Status
+from launcher.supervision.backend import Backend
 from launcher.supervision.deployment import Deployment
+from launcher.supervision.states import BackendState, ReportStatus, Status
 
 _POLL_S = 0.05
 HANGS_S = 1.0  # /health is answered within milliseconds beside the largest batch

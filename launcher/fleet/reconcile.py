@@ -7,8 +7,9 @@ from typing import Protocol
 from launcher.fleet.eviction import Eviction, Resident, plan_eviction
 from launcher.proxies.admin import ProxyAdmins, QueueState
 from launcher.settings.config import BackendOptions
-from launcher.supervision.backend import Backend, BackendState
+from launcher.supervision.backend import Backend
 from launcher.supervision.deployment import Deployment
+from launcher.supervision.states import BackendState
 
 _POLL_S = 0.25
 Act = Callable[[str], Coroutine[None, None, None]]

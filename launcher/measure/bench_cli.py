@@ -24,7 +24,10 @@ model file is missing or wrong; 69 no usable llama-server, or nothing answers at
 configuration; 130 stopped before it was done.
 """
 
+bench_app = typer.Typer()
 
+
+@bench_app.command("bench", epilog=BENCH_EPILOG)
 def bench(
     config: ConfigFile = None,
     demo: Demo = False,

@@ -40,7 +40,10 @@ MODEL = "A .gguf file, or a quantisation of the family, e.g. Q8_0."
 # the mean of many texts hides.
 MEAN, WORST, OVERLAP = 0.98, 0.90, 0.80
 
+compare_app = typer.Typer()
 
+
+@compare_app.command("compare", epilog=COMPARE_EPILOG)
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help=f"The present model. {MODEL}")],
     b: Annotated[str, typer.Argument(metavar="B", help=f"Its replacement. {MODEL}")],

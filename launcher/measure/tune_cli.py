@@ -50,6 +50,10 @@ class Tuned:
     smaller: tuple[Measured, ...]
 
 
+tune_app = typer.Typer()
+
+
+@tune_app.command("tune", epilog=TUNE_EPILOG)
 def tune(
     config: ConfigFile = None,
     demo: Demo = False,

@@ -22,6 +22,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, TokenType
 
 from launcher.arrays import F32
+from launcher.conversion.gguf_writer import finish_file
 from launcher.host import disk
 
 _VERSION = 1  # part of the file names: raise it with any change to the content
@@ -66,10 +67,7 @@ def _write(path: Path, seed: int) -> None:
     for name, values in _tensors(np.random.default_rng(seed)):
         kind = GGMLQuantizationType.Q8_0 if values.ndim == 2 else GGMLQuantizationType.F32
         writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
 
 
 def _describe(writer: gguf.GGUFWriter) -> None:

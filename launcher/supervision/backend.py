@@ -5,45 +5,16 @@ A backend on demand begins SLEEPING, and sleeps again when it is told to.
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import NoReturn
 
 from launcher.engine import devices
 from launcher.errors import ChildError, EngineError, StartError
 from launcher.processes.child_log import ChildLog
 from launcher.settings.config import SupervisionSettings
-from launcher.supervision.scope import Scope
 from launcher.supervision.server_run import RunSpec, run_server
-
-
-class BackendState(StrEnum):
-    SLEEPING = "sleeping"
-    STARTING = "starting"
-    READY = "ready"
-    BACKOFF = "backoff"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """The present state. `loaded` is the part of the model that is in memory, 0 to 1; `cause` says why it last failed.
-
-    `since` is when the state began, in seconds of the Unix epoch.
-    """
-
-    name: str
-    state: BackendState = BackendState.STOPPED
-    since: float = 0.0
-    pid: int | None = None
-    loaded: float = 0.0
-    restarts: int = 0
-    cause: str = ""
-
-
-ReportStatus = Callable[[Status], None]  # called at each change of state, and repeatedly while a model is loading
+from launcher.supervision.states import BackendState, ReportStatus, Status
 
 
 def restart_delay(policy: SupervisionSettings, failures: int, *, was_ready: bool) -> float | None:
@@ -71,7 +42,7 @@ class Backend:
         self._changed = time.monotonic()
         self._awake = asyncio.Event()
         self._settled = asyncio.Event()
-        self._scope = Scope()
+        self._scope = _Scope()
         if not spec.on_demand:
             self._awake.set()
 
@@ -166,3 +137,32 @@ class Backend:
         self._report(self.status)
         if state is not BackendState.STARTING:
             self._settled.set()
+
+
+class _Scope:
+    """Work that another task can end: it is cancelled and cleans up, and the task that ran it continues.
+
+    One piece of work at a time.
+    """
+
+    def __init__(self) -> None:
+        self._timeout: asyncio.Timeout | None = None
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Return when the work is done or was ended by `end`. Raises what the work raises."""
+        try:
+            async with asyncio.timeout(None) as timeout:
+                self._timeout = timeout
+                await work()
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+        finally:
+            self._timeout = None
+
+    def end(self) -> bool:
+        """End the work; False if there was none."""
+        if self._timeout is None or self._timeout.expired():
+            return False
+        self._timeout.reschedule(0)
+        return True

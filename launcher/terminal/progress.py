@@ -15,7 +15,7 @@ from rich.progress import (
 
 from launcher.host.disk import amount
 from launcher.printable import Terminal
-from launcher.supervision.backend import BackendState, Status
+from launcher.supervision.states import BackendState, Status
 
 
 class Display:

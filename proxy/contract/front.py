@@ -14,21 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from proxy.contract.family import Family, Positive
 from proxy.contract.settings import EdgeOptions
 from proxy.contract.settings_file import BadSettings, LocalPath, read_toml, validated_settings
 
-NodeName = Annotated[str, Field(pattern=r"^[\w.:-]{1,128}$")]
+# The length apart: pydantic compiles \w{1,128} to 128 tables of Unicode's letters, in a quarter of a second.
+NodeName = Annotated[str, Field(pattern=r"^[\w.:-]+$", max_length=128)]
 NodeUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")]
 NODE_LIST: TypeAdapter[dict[str, str]] = TypeAdapter(dict[NodeName, NodeUrl])
 
 
 class FrontSettings(EdgeOptions):
     """The whole file of a Front."""
-
-    model_config = ConfigDict(defer_build=True)  # a tenth of a second, which each command of the launcher would take
 
     family: LocalPath  # the family file, relative to this file; the nodes serve the same family
     nodes: dict[NodeName, NodeUrl] = Field(default_factory=dict)  # the nodes' base URLs, by name

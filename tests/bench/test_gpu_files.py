@@ -12,7 +12,7 @@ from bench.gpu.scale import GPU, REHEARSAL
 from launcher.planning.memory import weights_of
 from launcher.settings.config import load
 from proxy.contract.gguf import read_header
-from tests.support.reference import Reference
+from tests.support.models.reference import Reference
 
 
 @pytest.mark.parametrize("quantization", MIXTURES)

@@ -8,8 +8,8 @@ import pytest_asyncio
 
 from launcher.settings.config import configs_dir
 from proxy.contract.settings_file import read_toml
-from tests.support.serve import Serve, quick_engine, trillama_serve
-from tests.support.watched_page import CHROMIUM_FLAGS, Watched, chromium, watched
+from tests.support.host.watched_page import CHROMIUM_FLAGS, Watched, chromium, watched
+from tests.support.servers.serve import Serve, quick_engine, trillama_serve
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser

@@ -8,8 +8,8 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from launcher.settings.config import configs_dir
 from proxy.contract.settings_file import read_toml
-from tests.support.serve import trillama_serve
-from tests.support.watched_page import CHROMIUM_FLAGS, chromium, watched
+from tests.support.host.watched_page import CHROMIUM_FLAGS, chromium, watched
+from tests.support.servers.serve import trillama_serve
 
 FOLDER = Path(__file__).parents[2] / "docs" / "console"
 KEYS = ("of the search page", "of the nightly index", "of the chat")

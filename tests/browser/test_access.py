@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.serve import Serve
-from tests.support.watched_page import DESKTOP, PANELS, PHONE, watched
+from tests.support.host.watched_page import DESKTOP, PANELS, PHONE, watched
+from tests.support.servers.serve import Serve
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
-    from tests.support.watched_page import Watched
+    from tests.support.host.watched_page import Watched
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}

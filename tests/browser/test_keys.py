@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from tests.support.operated import Operated, operated_proxy
-from tests.support.stack import Stack, small_family, stack, unused_port
-from tests.support.watched_page import watched
+from tests.support.host.watched_page import watched
+from tests.support.servers.operated import Operated, operated_proxy
+from tests.support.servers.stack import Stack, small_family, stack, unused_port
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.serve import Serve
-from tests.support.stack import Stack
+from tests.support.servers.serve import Serve
+from tests.support.servers.stack import Stack
 
 if TYPE_CHECKING:
-    from tests.support.watched_page import Watched
+    from tests.support.host.watched_page import Watched
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 LONG_MS = 60_000

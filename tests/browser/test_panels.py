@@ -9,14 +9,14 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.support.operated import rows_of
-from tests.support.serve import Serve
-from tests.support.stack import BACKENDS, Stack
+from tests.support.servers.operated import rows_of
+from tests.support.servers.serve import Serve
+from tests.support.servers.stack import BACKENDS, Stack
 
 if TYPE_CHECKING:
     from playwright.async_api import Locator
 
-    from tests.support.watched_page import Watched
+    from tests.support.host.watched_page import Watched
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 MIB = 2**20

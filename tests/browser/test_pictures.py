@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from tests.support.dialects import embeddings
-from tests.support.engine import EngineMissing
-from tests.support.media import serving_images
-from tests.support.pictures import png
-from tests.support.stack import Stack
-from tests.support.watched_page import watched
+from tests.support.engines.engine import EngineMissing
+from tests.support.host.watched_page import watched
+from tests.support.requests.dialects import embeddings
+from tests.support.requests.pictures import png
+from tests.support.servers.media import serving_images
+from tests.support.servers.stack import Stack
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
-    from tests.support.watched_page import Watched
+    from tests.support.host.watched_page import Watched
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from proxy.types import Matrix
-from tests.support.client import embed
-from tests.support.serve import Serve
-from tests.support.stack import Stack
+from tests.support.requests.client import embed
+from tests.support.servers.serve import Serve
+from tests.support.servers.stack import Stack
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
 
-    from tests.support.watched_page import Watched
+    from tests.support.host.watched_page import Watched
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 TEXTS = ["overheating lightsaber", "What do I do if my lightsaber overheats?", "good espresso beans"]

@@ -26,7 +26,8 @@ class Client:
 
     @property
     def script(self) -> Path:
-        return SCRIPTS / f"{self.name}.{self.suffix}"
+        (found,) = SCRIPTS.rglob(f"{self.name}.{self.suffix}")
+        return found
 
     @property
     def page(self) -> Path:

@@ -17,8 +17,8 @@ from anyio.from_thread import start_blocking_portal
 from proxy.types import Matrix
 from tests.clients.catalogue import ADDRESS, PAGE_TEXTS, QUESTION, Client
 from tests.clients.environments import CL100K, Environment, NodeEnvironment, vocabulary
-from tests.support.engine import LlamaServer
-from tests.support.stack import Stack, stack, write_models
+from tests.support.engines.engine import LlamaServer
+from tests.support.servers.stack import Stack, stack, write_models
 
 TEXTS = (
     "the quick brown fox",

@@ -19,8 +19,8 @@ from proxy.types import Matrix
 from tests.clients.catalogue import ADDRESS, BATCH_CLIENTS, CLIENTS, OF_ALL, PAGES, SCRIPTS, Client
 from tests.clients.conftest import TEXTS, Found, Truth, addressed, surroundings, unit
 from tests.clients.environments import PythonEnvironment
-from tests.support.engine import llama_server
-from tests.support.stack import BACKENDS, BATCH_TOKENS, FAMILY_FILE, Stack, proxy
+from tests.support.engines.engine import llama_server
+from tests.support.servers.stack import BACKENDS, BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
 # Making an environment takes as long as the network does: it is not the test's time.
 pytestmark = pytest.mark.timeout(120, func_only=True)
@@ -61,7 +61,7 @@ async def test_a_client_waits_while_the_models_load(
         backend = {"url": f"unix://{socket}", "batch_tokens": BATCH_TOKENS, "model_file": str(model)}
         config = {"family": str(FAMILY_FILE), "backends": dict.fromkeys(BACKENDS, backend)}
         url = await exits.enter_async_context(proxy(config, wait=False))
-        argv = client.environment.argv(addressed(SCRIPTS / "openai-waits.py", url, tmp_path))
+        argv = client.environment.argv(addressed(SCRIPTS / "openai" / "openai-waits.py", url, tmp_path))
         output = tmp_path / "output"
         script = await exits.enter_async_context(running(argv, env=surroundings(tmp_path), grace_s=1, output=output))
         async with asyncio.timeout(30):

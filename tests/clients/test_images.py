@@ -13,11 +13,11 @@ from anyio.from_thread import start_blocking_portal
 
 from tests.clients.conftest import addressed, surroundings
 from tests.clients.environments import PythonEnvironment
-from tests.support.client import vectors_of
-from tests.support.engine import EngineMissing
-from tests.support.media import serving_images
-from tests.support.pictures import png
-from tests.support.stack import Stack
+from tests.support.engines.engine import EngineMissing
+from tests.support.requests.client import vectors_of
+from tests.support.requests.pictures import png
+from tests.support.servers.media import serving_images
+from tests.support.servers.stack import Stack
 
 SCRIPTS = Path(__file__).parent / "scripts"
 

@@ -16,8 +16,8 @@ import pytest
 
 from launcher.processes.child import running
 from tests.clients.environments import DebianPackage
-from tests.support.serve import quick_engine, trillama_serve
-from tests.support.stack import unused_port
+from tests.support.servers.serve import quick_engine, trillama_serve
+from tests.support.servers.stack import unused_port
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RULES, SETTINGS = (CONFIGS / "prometheus" / name for name in ("alerts.yml", "prometheus.yml"))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import LocalCluster, local_cluster
+from tests.support.nodes.cluster import LocalCluster, local_cluster
 
 QUANTIZATION = "quantization"
 # Reads its quantisation from a file when it starts, as a real node reads the host's configuration.
-STUB = f'exec {sys.executable} -m tests.support.stub_node --quantization "$(cat "$0")" --gpu-ms 2 "$@"'
+STUB = f'exec {sys.executable} -m tests.support.nodes.stub_node --quantization "$(cat "$0")" --gpu-ms 2 "$@"'
 
 if importlib.util.find_spec("ray") is None:
     collect_ignore = [

@@ -9,7 +9,7 @@ import orjson
 import psutil
 from pyarrow import parquet
 
-from tests.support.cluster import HOSTS, TRILLAMA, LocalCluster, children, environment
+from tests.support.nodes.cluster import HOSTS, TRILLAMA, LocalCluster, children, environment
 
 ROWS = 3000
 SHAPE = ("--part-rows", "128", "--dimensions", "64")

@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 import pytest
 
-from tests.support.cluster import LocalCluster, local_cluster, post
+from tests.support.nodes.cluster import LocalCluster, local_cluster, post
 
 HOST = "127.0.0.2"
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from tests.support.cluster import HOSTS, Load, LocalCluster, client
+from tests.support.nodes.cluster import HOSTS, Load, LocalCluster, client
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.support.cluster import HOSTS, LocalCluster, post
+from tests.support.nodes.cluster import HOSTS, LocalCluster, post
 
 log = logging.getLogger(__name__)
 

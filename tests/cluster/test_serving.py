@@ -10,7 +10,7 @@ import pytest
 from launcher.cluster.client import drain_node
 from launcher.cluster.ray_start import ports
 from launcher.errors import ArgumentError
-from tests.support.cluster import HOSTS, LocalCluster, post
+from tests.support.nodes.cluster import HOSTS, LocalCluster, post
 
 TEXTS = [f"text {number}" for number in range(200)]
 

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import tomli_w
 
+from launcher.conversion.gguf_writer import finish_file
 from tests.launcher.models.test_sources import write_gguf
-from tests.support.hub import running_hub
-from tests.support.machine import have
-from tests.support.place import BACKENDS, Place, home_env
-from tests.support.stack import FAMILY_FILE
-from tests.support.toolchain import COMPILE, cmake, package, quick_check, script
-from tests.support.trillama import commands
+from tests.support.host.machine import have
+from tests.support.servers.stack import FAMILY_FILE
+from tests.support.servers.trillama import commands
+from tests.support.sources.hub import running_hub
+from tests.support.sources.place import BACKENDS, Place, home_env
+from tests.support.sources.toolchain import COMPILE, cmake, package, quick_check, script
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +64,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         "token_embd.weight",
         np.random.default_rng(0).integers(0, 15360, (204_800, 64)).astype(np.int16).view(np.float16),
     )
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return path.read_bytes()
 
 

@@ -20,12 +20,12 @@ class Losing:
                 pass
 
 sys.meta_path.insert(0, Losing())
-sys.argv[1:] = ["--version"]
+sys.argv[1:] = ["status", "--help"]
 main()
 """
 
 
-@pytest.mark.parametrize("module", ["launcher.settings", "launcher.cli.app"])
+@pytest.mark.parametrize("module", ["launcher.settings", "launcher.cli.app", "launcher.cli.running"])
 def test_ctrl_c_while_loading_is_never_lost(module: str) -> None:
     program = LOSING.replace("MODULE", repr(module))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

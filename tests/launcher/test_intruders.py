@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.trillama import clean
+from tests.support.servers.trillama import clean
 
 ROOT = Path(__file__).parents[2]
 VERSION = "trillama 0.1.0"

@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 
 from tests.packages.conftest import ROOT
-from tests.support.booted import Booted, booted_system
+from tests.support.host.booted import Booted, booted_system
 
 RELEASES = {"bookworm": 12, "trixie": 13}
 KEY = "a-key-of-the-tests-own"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.packages.debian import KEY, RELEASES, deb, debian, ready, shell, start
-from tests.support.booted import Booted
+from tests.support.host.booted import Booted
 
 ASK = (
     "curl --silent --fail http://127.0.0.1:8080/v1/embeddings --header 'Content-Type: application/json' "

@@ -8,7 +8,7 @@ import pytest
 
 from tests.packages.conftest import ROOT
 from tests.packages.debian import KEY, RELEASES, deb, debian, shell, start
-from tests.support.booted import Booted
+from tests.support.host.booted import Booted
 
 PAGE = ROOT / "docs" / "security.md"
 NAME = "embeddings.example.com"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.support.stack import Stack, stack, write_models
+from tests.support.servers.stack import Stack, stack, write_models
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import small_family, stack
+from tests.support.servers.stack import small_family, stack
 
 KEY = "right"
 TIMEOUT_S = 300  # some thousand requests: a minute on a quiet machine

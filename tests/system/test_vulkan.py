@@ -17,11 +17,11 @@ import pytest
 
 from launcher.engine.devices import read_devices
 from launcher.engine.discovery import Origin, probe
-from tests.support import serve as serving
-from tests.support.serve import Serve, trillama_serve
-from tests.support.stack import small_family
-from tests.system.test_faults import TASKS, stopped
-from tests.system.test_on_demand import states
+from tests.support.servers import serve as serving
+from tests.support.servers.serve import Serve, trillama_serve
+from tests.support.servers.stack import small_family
+from tests.system.faults.test_faults import TASKS, stopped
+from tests.system.faults.test_on_demand import states
 
 ENGINE = os.environ.get("TRILLAMA_VULKAN_ENGINE", "")
 DRIVER = Path("/usr/share/vulkan/icd.d/lvp_icd.x86_64.json")

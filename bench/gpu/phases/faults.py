@@ -18,7 +18,7 @@ from bench.gpu.served import Serving, cosines, three, trillama_serving
 from launcher.measure.loadgen import RequestFailed, text
 from launcher.planning.memory import GIB
 from proxy.embedding.chunk_means import F64
-from tests.support.serve import trillama_serve
+from tests.support.servers.serve import trillama_serve
 
 _TASK = "retrieval.query"
 _CLIENTS, LOADED_S, RECOVER_S, POLL_S = 8, 3, 60, 0.1

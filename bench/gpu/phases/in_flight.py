@@ -7,10 +7,11 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from bench.contenders import Contender, direct
 from bench.gpu.machine import BenchMachine
 from bench.gpu.results.found import Recorder
 from bench.gpu.served import cosines
+from bench.servers.contenders import Contender
+from bench.servers.setups import direct
 from launcher.measure.loadgen import closed_loop, summary, texts
 from proxy.embedding.chunk_means import F64
 

@@ -18,8 +18,8 @@ from launcher.multivector.projector import save_projector
 from launcher.settings.config import FlashAttention
 from launcher.supervision.standalone import standalone
 from proxy.embedding.chunk_means import F64
-from tests.support.stack import family_of
-from tests.support.tokenwise import random_projector
+from tests.support.servers.stack import family_of
+from tests.support.servers.tokenwise import random_projector
 
 _TASK, PREFIX_TOKENS = "retrieval.passage", 2
 # Tokens of a document without the prefix, and its number of chunks; too long ones are left out.

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from bench.contenders import SLOTS
 from bench.gpu import card
 from bench.gpu.machine import BenchMachine
 from bench.gpu.models import MIXTURES
 from bench.gpu.results.found import Recorder
 from bench.gpu.served import TASKS, Serving, three, trillama_serving
+from bench.servers.contenders import SLOTS
 from launcher.build.patches.lean import FLAG
 from launcher.engine.device_list import MIB
 from launcher.measure.loadgen import text

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from bench import latency, rows
-from bench.contenders import Contender, direct, trillama
+from bench import rows
 from bench.gpu import card, twin
 from bench.gpu.machine import BenchMachine
 from bench.gpu.phases import in_flight
 from bench.gpu.results.found import Recorder
 from bench.gpu.served import cosines
+from bench.measures import latency
+from bench.servers.contenders import Contender
+from bench.servers.setups import direct, trillama
 from launcher.measure.loadgen import closed_loop, cut, summary, texts
 
 _QUANTIZATIONS = ("Q8_0", "F16")

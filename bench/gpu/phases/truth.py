@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.contenders import Contender
 from bench.gpu import twin
 from bench.gpu.machine import BenchMachine
 from bench.gpu.models import MIXTURES
@@ -16,6 +15,7 @@ from bench.gpu.phases import late
 from bench.gpu.results.found import Recorder
 from bench.gpu.served import TASKS, Serving, cosines, three, trillama_serving
 from bench.gpu.twin import TokenSpan, TwinJob
+from bench.servers.contenders import Contender
 from launcher.measure.loadgen import RequestFailed, text
 from proxy.embedding.chunk_means import F64
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from launcher.arrays import F32
 from launcher.build.checks import models
+from launcher.conversion.gguf_writer import finish_file
 
 _CONTROL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 _BLOCKS, _WIDTH, _UNITS, _HEADS = 4, 64, 160, 2
@@ -34,7 +35,7 @@ def write_media_model(folder: Path) -> MediaFiles:
     _describe(writer)
     for name, values in _tensors(np.random.default_rng(3)):
         writer.add_tensor(name, values)
-    models.finish_file(writer)
+    finish_file(writer)
     return files
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Kind
 
+from launcher.conversion.gguf_writer import finish_file
 from launcher.models.demo import add_tokenizer
 
 Data = npt.NDArray[np.float32 | np.float16 | np.uint8]
@@ -69,14 +70,6 @@ def write_plain_model(path: Path, *control: str) -> None:
     for name, _, data in _tensors((Kind.F32,), np.random.default_rng(2), _VOCABULARY + len(control)):
         writer.add_tensor(name, data)
     finish_file(writer)
-
-
-def finish_file(writer: gguf.GGUFWriter) -> None:
-    """Write what was added to the file."""
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def _writer(path: Path, *control: str) -> gguf.GGUFWriter:

@@ -10,7 +10,7 @@ from launcher.build import backends
 from launcher.build.compilation import Compilation
 from launcher.engine.build_record import ComputeBackend, Order
 from launcher.errors import EngineBuildError
-from tests.support.toolchain import script
+from tests.support.sources.toolchain import script
 
 CXX = shutil.which("c++")
 

@@ -19,8 +19,9 @@ from launcher.engine import build_record
 from launcher.engine.build_record import ComputeBackend, Record
 from launcher.engine.discovery import Origin, find_engine
 from launcher.errors import EngineBuildError
-from tests.support.machine import have
-from tests.support.toolchain import (
+from tests.support.host.machine import have
+from tests.support.servers.trillama import trillama
+from tests.support.sources.toolchain import (
     COMPILE,
     DIES,
     INSTALLED,
@@ -32,7 +33,6 @@ from tests.support.toolchain import (
     script,
     texts_for,
 )
-from tests.support.trillama import trillama
 
 
 async def test_what_is_built_is_the_engine_that_is_found_next(build_cache: Path) -> None:

@@ -14,9 +14,9 @@ from launcher.build.checks.vectors import check_engine
 from launcher.build.patches.lean import FLAG
 from launcher.engine.discovery import Engine
 from launcher.errors import EngineBuildError, Miscompiled
-from tests.support.engine import found_engine
-from tests.support.programs import program
-from tests.support.toolchain import quick_check
+from tests.support.engines.engine import found_engine
+from tests.support.host.programs import program
+from tests.support.sources.toolchain import quick_check
 
 
 @pytest.fixture(autouse=True)

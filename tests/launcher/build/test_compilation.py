@@ -9,7 +9,7 @@ from launcher.build.compilation import Compilation, Compiled, compile_engine
 from launcher.build.steps import Progress, Steps
 from launcher.engine.build_record import ComputeBackend, Order
 from launcher.errors import EngineBuildError
-from tests.support.toolchain import DIES, faulty_cmake, quick_check
+from tests.support.sources.toolchain import DIES, faulty_cmake, quick_check
 
 FAULTS = [
     (DIES.format("--version"), "the built engine dies of SIGILL on --version"),

@@ -12,8 +12,8 @@ from launcher.build.patches.media import MEDIA_FLAG, POOL_MEDIA
 from launcher.build.patches.patch import Edit, Patch, apply, digest
 from launcher.build.patches.tiles import TILES
 from launcher.engine.argv import LEAN_ARCHITECTURES
-from tests.support.engine import EngineMissing, EngineRefused, LlamaServer, found_engine, llama_server
-from tests.support.tiny_models import Architecture, write_model
+from tests.support.engines.engine import EngineMissing, EngineRefused, LlamaServer, found_engine, llama_server
+from tests.support.models.tiny_models import Architecture, write_model
 
 ONE = Edit(path="src/a.cpp", text="int a;\n", behind="int b;\n")
 TWO = Edit(path="src/a.cpp", text="int b;\n", before="int y;\n", behind="// marked\n")

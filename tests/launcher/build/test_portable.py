@@ -10,7 +10,7 @@ from launcher.build.build import BuildOptions, build, up_to_date
 from launcher.engine import build_record
 from launcher.engine.build_record import Order, Record
 from launcher.errors import EngineBuildError
-from tests.support.toolchain import COMPILE, cmake, ignore, remains
+from tests.support.sources.toolchain import COMPILE, cmake, ignore, remains
 
 RECORD = Record(order=Order(source="s", stock=False, instructions=()), processor="p", note="n")
 

@@ -16,8 +16,8 @@ from launcher.build.build import BuildOptions, build, order_here
 from launcher.build.source import LLAMA
 from launcher.build.steps import Steps
 from launcher.errors import EngineBuildError
-from tests.support.toolchain import INSTALLED, ignore, remains
-from tests.support.trillama import trillama
+from tests.support.servers.trillama import trillama
+from tests.support.sources.toolchain import INSTALLED, ignore, remains
 
 
 def llama(folder: Path) -> Path:

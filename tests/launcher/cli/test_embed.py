@@ -17,7 +17,7 @@ import pytest
 from launcher.errors import ArgumentError
 from launcher.terminal.given_images import given_images
 from launcher.terminal.given_texts import given_texts
-from tests.support.trillama import Run, clean, command, commands
+from tests.support.servers.trillama import Run, clean, command, commands
 
 
 class Server(ThreadingHTTPServer):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.families import write_family
-from tests.support.tiny_models import write_model
-from tests.support.trillama import Run, commands
+from tests.support.models.families import write_family
+from tests.support.models.tiny_models import write_model
+from tests.support.servers.trillama import Run, commands
 
 PAGE = Path(__file__).parents[3] / "docs" / "families.md"
 # Of one file at Q8_0, as others have downloaded it.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from launcher.hub.cache import quantization_in
 from tests.launcher.models.test_sources import write_gguf
-from tests.support.place import BACKENDS, MIB, OUT_OF_REACH, WEIGHTS, Place
+from tests.support.sources.place import BACKENDS, MIB, OUT_OF_REACH, WEIGHTS, Place
 
 
 @given(st.text("ABCIQFKMSXL0123456789_", min_size=1), st.sampled_from(BACKENDS))

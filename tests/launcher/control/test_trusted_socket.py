@@ -20,8 +20,8 @@ from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
 from launcher.errors import NotRunning
 from launcher.fleet.address import target
 from launcher.settings.config import load
-from launcher.supervision.backend import BackendState
-from tests.support.trillama import Done, trillama
+from launcher.supervision.states import BackendState
+from tests.support.servers.trillama import Done, trillama
 
 STRANGER = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.conversion.archive import read_checked_files
 from launcher.errors import DamagedFile
-from tests.support.package_index import archive, sums
+from tests.support.sources.package_index import archive, sums
 
 FILES = {"weights": b"w" * 1000, "words": b"a b c"}
 

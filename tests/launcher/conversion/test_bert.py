@@ -10,8 +10,8 @@ from launcher.conversion import bert
 from launcher.errors import ModelError
 from launcher.models.gguf_file import model_header
 from launcher.planning.memory import weights_of
-from tests.support.engine import llama_server
-from tests.support.tiny_bert import CONFIG, HEADS, POSITIONS, TOKENIZER, WIDTH, WORD_PIECE, tiny_bert
+from tests.support.engines.engine import llama_server
+from tests.support.models.tiny_bert import CONFIG, HEADS, POSITIONS, TOKENIZER, WIDTH, WORD_PIECE, tiny_bert
 
 TEXTS = ("the laser sword is too hot.", "Overheating LIGHTSABERS, the?", "sword", "", "unknown words, hot", "hot " * 50)
 

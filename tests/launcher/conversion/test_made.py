@@ -15,8 +15,8 @@ from launcher.conversion import made
 from launcher.conversion.made import Recipe
 from launcher.errors import NotWritten, PackageUnavailable
 from launcher.settings.package import PackageSource
-from tests.support.package_index import PackageIndex, only, package_index, sums
-from tests.support.tiny_bert import tiny_bert
+from tests.support.models.tiny_bert import tiny_bert
+from tests.support.sources.package_index import PackageIndex, only, package_index, sums
 
 FILES = tiny_bert().files()
 

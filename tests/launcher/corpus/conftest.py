@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.corpus import SOME, jsonl
-from tests.support.embeddings_stub import EmbeddingsStub, embeddings_stub
+from tests.support.requests.corpus import SOME, jsonl
+from tests.support.servers.embeddings_stub import EmbeddingsStub, embeddings_stub
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from launcher.corpus.plan import JobOptions
 from launcher.corpus.rows import inputs
 from launcher.corpus.rows.records import UsedColumns
 from launcher.errors import CorpusError
-from tests.support.corpus import resume_corpus, run_corpus
-from tests.support.embeddings_stub import EmbeddingsStub
+from tests.support.requests.corpus import resume_corpus, run_corpus
+from tests.support.servers.embeddings_stub import EmbeddingsStub
 
 IDS = UsedColumns(id="doc", keep=("year",))
 TEN = JobOptions(part_rows=10)

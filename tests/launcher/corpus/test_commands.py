@@ -10,9 +10,9 @@ from threading import Event
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.support.corpus import SOME, jsonl
-from tests.support.embeddings_stub import EmbeddingsStub, embeddings_stub
-from tests.support.trillama import Run, clean, command, commands
+from tests.support.requests.corpus import SOME, jsonl
+from tests.support.servers.embeddings_stub import EmbeddingsStub, embeddings_stub
+from tests.support.servers.trillama import Run, clean, command, commands
 
 
 @pytest.fixture(scope="module")

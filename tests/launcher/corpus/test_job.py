@@ -15,7 +15,7 @@ from launcher.corpus.plan import JobOptions
 from launcher.corpus.rows.records import UsedColumns
 from launcher.errors import ArgumentError, CorpusError, DiskError, LauncherError, NotRunning, SpaceChanged, StartError
 from proxy.bulk.ledger import RowRange
-from tests.support.corpus import (
+from tests.support.requests.corpus import (
     SOME,
     every_output,
     resume_corpus,
@@ -23,7 +23,7 @@ from tests.support.corpus import (
     vectors_by_id,
     verified,
 )
-from tests.support.embeddings_stub import EmbeddingsStub, refused, vector_of
+from tests.support.servers.embeddings_stub import EmbeddingsStub, refused, vector_of
 
 IDS = UsedColumns(id="doc", keep=("year",))
 TEN = JobOptions(part_rows=10)
@@ -131,10 +131,10 @@ async def test_a_killed_job_leaves_nothing_half_written(stub: EmbeddingsStub, co
 
 
 async def test_a_server_in_trouble_costs_no_row(stub: EmbeddingsStub, corpus: Path, tmp_path: Path) -> None:
-    troubles = iter([429, 503, 502, 504, 503, 429, 502, 500])
+    statuses = iter([429, 503, 502, 504, 503, 429, 502, 500])
 
     def fault(texts: Sequence[str]) -> web.Response | None:
-        status = None if "trillama corpus" in texts else next(troubles, None)
+        status = None if "trillama corpus" in texts else next(statuses, None)
         return None if status is None else refused(status, **{"Retry-After": "0"} if status in (429, 503) else {})
 
     stub.fault = fault

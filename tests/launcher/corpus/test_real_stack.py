@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from launcher.corpus.plan import JobOptions
-from tests.support.client import embed
-from tests.support.corpus import run_corpus, vectors_by_id, verified
-from tests.support.embeddings_stub import EmbeddingsStub
-from tests.support.standin import front, tiny_engine
+from tests.support.engines.standin import front, tiny_engine
+from tests.support.requests.client import embed
+from tests.support.requests.corpus import run_corpus, vectors_by_id, verified
+from tests.support.servers.embeddings_stub import EmbeddingsStub
 
 
 async def test_the_vectors_are_those_of_the_api(tmp_path: Path) -> None:

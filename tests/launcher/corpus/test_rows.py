@@ -15,7 +15,7 @@ from launcher.corpus.rows.records import MAX_PART_BYTES, MAX_RECORD_BYTES, Corpu
 from launcher.corpus.rows.sources import InputFormat, chosen_columns, format_of, given_files, reader_of
 from launcher.errors import ArgumentError, CorpusError
 from proxy.bulk.ledger import RowRange
-from tests.support.corpus import CORPORA, SOME, jsonl
+from tests.support.requests.corpus import CORPORA, SOME, jsonl
 
 
 def rows_of(path: Path, columns: UsedColumns | None = None) -> list[CorpusRow]:

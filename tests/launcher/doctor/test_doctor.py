@@ -20,8 +20,8 @@ from launcher.models.demo import demo_models
 from launcher.processes.runtime_folder import private_folder
 from launcher.settings.config import Settings, load
 from launcher.settings.folders import LONGEST_BASE
-from tests.support.serve import trillama_serve
-from tests.support.stack import unused_port
+from tests.support.servers.serve import trillama_serve
+from tests.support.servers.stack import unused_port
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from launcher.engine.devices import Devices, host_memory
 from launcher.engine.discovery import Engine, Origin, built_path
 from launcher.images.requirements import FLAGS
 from launcher.settings.config import Settings, load
-from tests.support.machine import have
+from tests.support.host.machine import have
 
 CARD = Device(name="CUDA0", description="a card", total_bytes=8 << 30, free_bytes=7 << 30)
 

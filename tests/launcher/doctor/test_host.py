@@ -7,7 +7,7 @@ import pytest
 
 from launcher.doctor import host
 from launcher.doctor.finding import Level
-from tests.support.programs import program
+from tests.support.host.programs import program
 
 
 @pytest.mark.parametrize(

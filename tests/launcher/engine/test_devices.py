@@ -16,8 +16,8 @@ from launcher.engine.discovery import Engine, Origin
 from launcher.engine.libgomp import openmp_environment
 from launcher.errors import EngineError
 from launcher.settings.folders import cache_dir
-from tests.support.engine import EngineMissing, native_binary
-from tests.support.programs import program
+from tests.support.engines.engine import EngineMissing, native_binary
+from tests.support.host.programs import program
 
 LISTS = REQUIRED_FLAGS | {"--list-devices"}
 

@@ -11,7 +11,7 @@ from launcher.engine.build_record import ComputeBackend, Order, Record
 from launcher.engine.discovery import Origin, built_path, find_engine, parse_flags, parse_version
 from launcher.errors import EngineError
 from launcher.host import processor
-from tests.support.machine import have
+from tests.support.host.machine import have
 
 GOOD_HELP = "\n".join(f"{flag:<40}what it does" for flag in sorted(REQUIRED_FLAGS))
 

@@ -21,8 +21,8 @@ from launcher.engine.argv import ServerSpec
 from launcher.engine.discovery import Engine, Origin, probe
 from launcher.processes.child import running
 from launcher.supervision.probes import backend_up
-from tests.support.engine import EngineMissing, LlamaServer, native_binary
-from tests.support.tiny_models import write_model
+from tests.support.engines.engine import EngineMissing, LlamaServer, native_binary
+from tests.support.models.tiny_models import write_model
 
 DEADLINE_S = 30.0
 EMBEDDED = (sys.executable, "-P", "-m", "launcher.engine.embedded")

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.host import processor
 from launcher.host.processor import parse_instructions
-from tests.support.machine import have
+from tests.support.host.machine import have
 
 XEON = "fpu vme tsc_known_freq sse sse4_2 ssse3 pni fma avx2 avx512_vnni avx512f amx_tile amx_int8 hypervisor ibpb umip"
 

@@ -16,8 +16,8 @@ from launcher.errors import ConfigError, HubUnreachable, LauncherError, ModelErr
 from launcher.hub.client import PROXIES, HubRequest, translate, translate_errors
 from launcher.hub.listing import offers
 from launcher.settings.family import HubFile
-from tests.support.hub import Hub, running_hub
-from tests.support.socks import socks_proxy
+from tests.support.sources.hub import Hub, running_hub
+from tests.support.sources.socks import socks_proxy
 
 HUB_REQUEST = HubRequest(repo="owner/models", object="m.gguf", verb="fetch")
 SOURCE = HubFile("owner/models", "m-{quantization}.gguf")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.place import MIB, OUT_OF_REACH, WEIGHTS, Place
-from tests.support.trillama import Done, clean, commands, trillama
+from tests.support.servers.trillama import Done, clean, commands, trillama
+from tests.support.sources.place import MIB, OUT_OF_REACH, WEIGHTS, Place
 
 PULL = ("pull", "--backend", "code")
 UNSHARE = shutil.which("unshare")

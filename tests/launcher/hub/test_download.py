@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.hub import TOKEN, Hub, running_hub
+from tests.support.sources.hub import TOKEN, Hub, running_hub
 
 REPO, FILE = "owner/models", "model-Q4_K_M.gguf"
 MIB = 2**20

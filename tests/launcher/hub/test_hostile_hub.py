@@ -17,8 +17,8 @@ from launcher.hub.client import find
 from launcher.hub.listing import offers
 from launcher.printable import printable
 from launcher.settings.family import HubFile
-from tests.support.hub import TOKEN
-from tests.support.place import MIB, WEIGHTS, Place
+from tests.support.sources.hub import TOKEN
+from tests.support.sources.place import MIB, WEIGHTS, Place
 
 OUTSIDE = "/var/tmp/trillama-outside"  # noqa: S108 # that it is not made is the point
 PULL = ("pull", "--backend", "code")

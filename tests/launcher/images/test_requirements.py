@@ -9,7 +9,7 @@ from launcher.engine.discovery import Engine, Origin
 from launcher.errors import ConfigError, EngineError
 from launcher.images.requirements import FLAGS, check_images, engine_obstacle
 from launcher.settings.config import Settings, load
-from tests.support.engine import found_engine
+from tests.support.engines.engine import found_engine
 
 
 def engine(*flags: str) -> Engine:

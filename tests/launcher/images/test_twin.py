@@ -15,8 +15,8 @@ from launcher.errors import EngineBuildError, WrongAnswer
 from launcher.images.prompt import BEFORE, golden_pixels, image_input, media_marker
 from launcher.supervision.golden_check import GoldenCheck, GoldenImage
 from tests.launcher.images.sizes import SIZES
-from tests.support.engine import EngineMissing, EngineRefused, found_engine, llama_server
-from tests.support.programs import program
+from tests.support.engines.engine import EngineMissing, EngineRefused, found_engine, llama_server
+from tests.support.host.programs import program
 
 EXPECTED: Mapping[str, npt.NDArray[np.float32]] = np.load(Path(__file__).with_name("twin.npz"))
 QUICK = tuple(size for size in SIZES if size not in {(644, 476), (588, 1008)})  # of these two seconds: 0.9999998 too

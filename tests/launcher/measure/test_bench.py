@@ -14,8 +14,8 @@ from launcher.errors import ArgumentError, LauncherError
 from launcher.measure import bench
 from launcher.measure.bench import Load, measure
 from launcher.measure.loadgen import LENGTHS
-from tests.support.stack import small_host
-from tests.support.trillama import commands
+from tests.support.servers.stack import small_host
+from tests.support.servers.trillama import commands
 
 QUICK = Load(seconds=0.05, seed=1)
 

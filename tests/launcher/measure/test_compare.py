@@ -18,10 +18,10 @@ from launcher.errors import CorpusError, ModelError
 from launcher.measure.compare import as_trained, batch_tokens, batches, check_pair, prefixes
 from launcher.measure.sample_texts import SampleText, SampleTexts, built_in, read_sample_texts
 from launcher.settings.config import load
-from tests.support.hub import Hub, running_hub
-from tests.support.serve import empty, gone
-from tests.support.tiny_models import write_model
-from tests.support.trillama import Done, Run, clean, command, commands
+from tests.support.models.tiny_models import write_model
+from tests.support.servers.serve import empty, gone
+from tests.support.servers.trillama import Done, Run, clean, command, commands
+from tests.support.sources.hub import Hub, running_hub
 
 FAMILY = load(None).family
 CONFIG = {"max_input_tokens": 256, "engine": {"gpu_layers": 0, "threads": 2}}

@@ -22,11 +22,11 @@ from launcher.measure.loadgen import LENGTHS
 from launcher.measure.tune import Bench, Measured, Setting, axes, gain, search, smaller_batches
 from launcher.settings.config import EngineSettings, load
 from launcher.supervision.standalone import Standalone
-from tests.support.engine import found_engine
-from tests.support.serve import trillama_serve
-from tests.support.stack import BATCH_TOKENS, small_host
-from tests.support.tiny_models import write_model
-from tests.support.trillama import commands
+from tests.support.engines.engine import found_engine
+from tests.support.models.tiny_models import write_model
+from tests.support.servers.serve import trillama_serve
+from tests.support.servers.stack import BATCH_TOKENS, small_host
+from tests.support.servers.trillama import commands
 
 FIRST = Setting(slots=16, batch_tokens=1024, threads=None, flash_attention="auto")
 WAYS = axes(FIRST, physical=4, usable=8)

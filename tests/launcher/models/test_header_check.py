@@ -6,14 +6,15 @@ import gguf
 import numpy as np
 import pytest
 
+from launcher.conversion.gguf_writer import finish_file
 from launcher.errors import ConfigError, ModelError
 from launcher.models import header_check
 from launcher.settings.config import Settings, load
 from launcher.settings.family import FamilyFile
 from proxy.contract.gguf import read_header
 from proxy.contract.settings_file import read_toml, validated_settings
-from tests.support.families import write_family
-from tests.support.tiny_models import Architecture, write_model
+from tests.support.models.families import write_family
+from tests.support.models.tiny_models import Architecture, write_model
 
 
 def family(folder: Path, architecture: str, **weights: object) -> FamilyFile:
@@ -129,8 +130,5 @@ def _adapter(path: Path, keys: dict[str, str] | dict[str, int]) -> Path:
         elif name != "general.architecture":
             writer.add_string(name, value)
     writer.add_tensor("x", np.zeros(32, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return path

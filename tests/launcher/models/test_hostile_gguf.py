@@ -15,7 +15,7 @@ from launcher.measure.compare import _shape  # how `compare` reads a file that n
 from launcher.models.gguf_file import model_header
 from launcher.planning.memory import weights_of
 from proxy.contract.gguf import Header, Omitted, Value
-from tests.support.hostile_gguf import (
+from tests.support.models.hostile_gguf import (
     ARCHITECTURE,
     FLOAT32,
     INT32,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tomli_w
 
-from tests.support.place import Place
-from tests.support.tiny_models import write_lora
+from tests.support.models.tiny_models import write_lora
+from tests.support.sources.place import Place
 
 
 def test_a_lora_is_pulled_with_its_model(place: Place, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from launcher.models.mmproj import check_mmproj, doubt, mmproj_bytes, mmproj_fil
 from launcher.settings.config import load, read_family, shipped_families
 from launcher.settings.family import HubFile
 from launcher.settings.models import ModelSettings
-from tests.support.place import Place
-from tests.support.tiny_mmproj import write_mmproj
+from tests.support.models.tiny_mmproj import write_mmproj
+from tests.support.sources.place import Place
 
 FAMILY = load(None).family
 SMALL = FAMILY.model_copy(update={"dimensions": 64})

@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from tests.support.place import BACKENDS, MIB, OUT_OF_REACH, Place
-from tests.support.trillama import clean, command, trillama
+from tests.support.servers.trillama import clean, command, trillama
+from tests.support.sources.place import BACKENDS, MIB, OUT_OF_REACH, Place
 
 
 def test_pull_fetches_what_the_configuration_wants_says_the_licence_once_and_nothing_twice(place: Place) -> None:

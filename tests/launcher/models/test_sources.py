@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.conversion.gguf_writer import finish_file
 from launcher.errors import ModelError
 from launcher.models.header_check import check_model
 from launcher.models.sources import ModelFile, locate, model_files
@@ -27,10 +28,7 @@ def write_gguf(path: Path, *, architecture: str = "qwen2vl", length: int = 64) -
     writer.add_embedding_length(length)
     writer.add_token_list(["a", "b"])
     writer.add_tensor("token_embd.weight", np.zeros((32, length), dtype=np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish_file(writer)
     return path
 
 

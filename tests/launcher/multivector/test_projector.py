@@ -14,10 +14,10 @@ from launcher.conversion.safetensors import as_float32
 from launcher.errors import ModelError
 from launcher.multivector.lora import LoraConfig, config_of, merged
 from launcher.settings.family import MultiVectorSource
-from tests.support.checkpoint import ALPHA, RANK, SHARDS, Checkpoint, checkpoint
-from tests.support.hub import COMMIT, TOKEN
-from tests.support.place import BACKENDS, Place
-from tests.support.stack import FAMILY_FILE
+from tests.support.servers.stack import FAMILY_FILE
+from tests.support.sources.checkpoint import ALPHA, RANK, SHARDS, Checkpoint, checkpoint
+from tests.support.sources.hub import COMMIT, TOKEN
+from tests.support.sources.place import BACKENDS, Place
 
 LAYOUT = MultiVectorSource.model_validate(tomllib.loads(FAMILY_FILE.read_text(encoding="utf-8"))["multivector"])
 WIDTH = 64

@@ -6,8 +6,8 @@ from pathlib import Path
 import tomli_w
 
 from launcher.planning.quality import by_size
-from tests.support.place import Place
-from tests.support.stack import FAMILY_FILE
+from tests.support.servers.stack import FAMILY_FILE
+from tests.support.sources.place import Place
 
 
 def test_files_of_eight_bits_are_as_good_as_larger_ones_and_the_others_are_not() -> None:

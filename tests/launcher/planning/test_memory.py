@@ -22,8 +22,8 @@ from launcher.planning.memory import (
     weights_of,
 )
 from proxy.contract.gguf import Header, Omitted
-from tests.support.engine import EngineMissing, found_engine, llama_server
-from tests.support.tiny_models import write_model
+from tests.support.engines.engine import EngineMissing, found_engine, llama_server
+from tests.support.models.tiny_models import write_model
 
 JINA = Shape(layers=(Layer(256),) * 36, embedding_length=2048, feed_forward_length=11008, vocabulary=151_936)
 

@@ -14,8 +14,8 @@ from launcher.planning.memory import GIB
 from launcher.planning.request import request_of
 from launcher.planning.sizing import Decision, decide, plan_for, save_choices
 from launcher.settings.config import Settings, load
-from tests.support.stack import BACKENDS
-from tests.support.tiny_models import write_lora, write_model
+from tests.support.models.tiny_models import write_lora, write_model
+from tests.support.servers.stack import BACKENDS
 
 
 def host(quantization: str | None = None, **host: object) -> Settings:
@@ -149,7 +149,7 @@ def test_models_that_the_user_lets_take_turns_need_one_place() -> None:
     assert decision.notes == ()
     longer = decided(host("Q8_0", max_input_tokens=8192, **turns), devices((12, 12)))
     assert longer.plan
-    assert longer.plan.on_demand == BACKENDS  # one more than he said, and it is said
+    assert longer.plan.on_demand == BACKENDS  # one more than was asked for, and the plan says so
     assert "take turns" in longer.notes[0]
 
 

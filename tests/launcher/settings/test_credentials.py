@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from launcher.errors import ConfigError
 from launcher.settings.config import load
 from launcher.settings.credentials import api_keys, keys_in
-from tests.support.serve import quick_engine, trillama_serve
-from tests.support.stack import small_family
+from tests.support.servers.serve import quick_engine, trillama_serve
+from tests.support.servers.stack import small_family
 
 
 async def test_systemds_keys_are_asked_for_and_none_is_said_to_be_missing(tmp_path: Path) -> None:

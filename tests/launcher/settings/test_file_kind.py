@@ -3,7 +3,7 @@
 from itertools import product
 from pathlib import Path
 
-from tests.support.trillama import Run, commands
+from tests.support.servers.trillama import Run, commands
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 KINDS = {

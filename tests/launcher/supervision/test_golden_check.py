@@ -11,8 +11,8 @@ from launcher.engine.argv import CHECK_TOKENS
 from launcher.errors import WrongAnswer
 from launcher.supervision.golden_check import TEXTS, GoldenCheck, golden_path
 from proxy.contract.family import RopeScaling, VectorRules
-from tests.support.engine import LlamaServer, llama_server
-from tests.support.tiny_models import write_model
+from tests.support.engines.engine import LlamaServer, llama_server
+from tests.support.models.tiny_models import write_model
 
 
 def canary_of(server: LlamaServer, folder: Path) -> GoldenCheck:

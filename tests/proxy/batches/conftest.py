@@ -1,16 +1,19 @@
-"""Clients of the batch APIs: of the server that all tests share, and of one that has keys and no models."""
+"""Clients of the batch APIs, of the server that all tests share and of one without models; and a folder with jobs."""
 
 import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 import orjson
 import pytest
 import pytest_asyncio
 
+from proxy.batches import owner
+from tests.proxy.batches.job_folder import Kept, opened
 from tests.support.polling import until
-from tests.support.stack import BACKENDS, FAMILY_FILE, Answer, Stack, proxy
+from tests.support.servers.stack import BACKENDS, FAMILY_FILE, Answer, Stack, proxy
 
 KEYS = ("mine", "yours")
 MAX_FILE_BYTES = 2**20
@@ -95,3 +98,10 @@ def client(served: Stack) -> Client:
 def waiting(no_models: Stack) -> Client:
     """Somebody whose jobs do not run."""
     return Client(no_models)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    """A folder with jobs, whose owner looks for new ones often."""
+    monkeypatch.setattr(owner, "OWNER_POLL_S", 0.05)
+    return opened(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from proxy.console.console import MAX_OF_ONE_CLIENT
-from tests.support.operated import ADMIN, CLIENT, TIMEOUT_S, Operated, first_events, operated_proxy, rows_of
+from tests.support.servers.operated import ADMIN, CLIENT, TIMEOUT_S, Operated, first_events, operated_proxy, rows_of
 
 HTML = {"Accept": "text/html"}
 MANY = {"Authorization": "Bearer many"}  # of a key that no other test watches with

@@ -2,8 +2,8 @@
 
 import orjson
 
-from tests.support.operated import first_events, rows_of
-from tests.support.stack import BACKENDS, Stack
+from tests.support.servers.operated import first_events, rows_of
+from tests.support.servers.stack import BACKENDS, Stack
 
 ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"  # a browser's

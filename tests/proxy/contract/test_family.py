@@ -6,7 +6,7 @@ import pytest
 
 from launcher.errors import ConfigError
 from launcher.settings.config import load
-from tests.support.families import write_family
+from tests.support.models.families import write_family
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from proxy.http.routes import DIALECTS, RENDERERS_BY_PATH, ROUTES
-from tests.support.dialects import embeddings, expected, same
-from tests.support.stack import BATCH_TOKENS, FAMILY_FILE, Stack, proxy
+from tests.support.requests.dialects import embeddings, expected, same
+from tests.support.servers.stack import BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
 ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 

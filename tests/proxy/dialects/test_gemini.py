@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.dialects import expected, same
-from tests.support.stack import BATCH_TOKENS, Stack
+from tests.support.requests.dialects import expected, same
+from tests.support.servers.stack import BATCH_TOKENS, Stack
 
 ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from tests.support.dialects import expected, same
-from tests.support.stack import BATCH_TOKENS, Stack
+from tests.support.requests.dialects import expected, same
+from tests.support.servers.stack import BATCH_TOKENS, Stack
 
 ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 

@@ -6,8 +6,8 @@ import base64
 import numpy as np
 import pytest
 
-from tests.support.dialects import expected, same
-from tests.support.stack import BACKENDS, FAMILY_FILE, Answer, Stack, proxy, unused_port
+from tests.support.requests.dialects import expected, same
+from tests.support.servers.stack import BACKENDS, FAMILY_FILE, Answer, Stack, proxy, unused_port
 
 ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.raw import Said, connected, dripping, head, post, said
-from tests.support.stack import BACKENDS, FAMILY_FILE, proxy
+from tests.support.requests.raw import Said, connected, dripping, head, post, said
+from tests.support.servers.stack import BACKENDS, FAMILY_FILE, proxy
 
 LIMIT = 2**20
 NOTHING = b'{"input": []}'

@@ -12,12 +12,12 @@ import pytest
 import pytest_asyncio
 
 from proxy.tokens.gguf_tokenizer import load_tokenizer
-from tests.support.client import embed, vectors_of
-from tests.support.families import only
-from tests.support.reference import Reference
-from tests.support.stack import BATCH_TOKENS, FAMILY_FILE, Stack, family_of, small_family, stack
-from tests.support.standin import Fault, front, stand_in
-from tests.support.tiny_models import write_model
+from tests.support.engines.standin import Fault, front, stand_in
+from tests.support.models.families import only
+from tests.support.models.reference import Reference
+from tests.support.models.tiny_models import write_model
+from tests.support.requests.client import embed, vectors_of
+from tests.support.servers.stack import BATCH_TOKENS, FAMILY_FILE, Stack, family_of, small_family, stack
 
 ENGINE_KINDS = ("embedded",)
 LIMIT = 768

@@ -7,7 +7,7 @@ import pytest
 from proxy.embedding.tasks import TaskTable
 from proxy.errors import ModelNotFound
 from proxy.faults import Invalid
-from tests.support.stack import family_of
+from tests.support.servers.stack import family_of
 
 FAMILY = family_of(Path(__file__).parents[3] / "configs" / "families" / "jina-embeddings-v4.toml")
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.support.dialects import embeddings, expected, same
-from tests.support.front import RunningFront, front
-from tests.support.stack import Answer, Stack
+from tests.support.nodes.front import RunningFront, front
+from tests.support.requests.dialects import embeddings, expected, same
+from tests.support.servers.stack import Answer, Stack
 
 ENGINE_KINDS = ("embedded",)
 OWN = {"Date", "Server", "X-Queue-Tokens", "X-Tokens-Per-Second", "Content-Length"}

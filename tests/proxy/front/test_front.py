@@ -8,7 +8,7 @@ from proxy.errors import BackendError, DeadlineExceeded, InputTooLong, Overloade
 from proxy.faults import PoisonedInput
 from proxy.telemetry.trace_context import TraceContext
 from proxy.types import EmbedRequest, EmbedResult, Matrix, client_of
-from tests.support.scripted_node import (
+from tests.support.nodes.scripted_node import (
     FAMILY,
     Fault,
     ScriptedNode,
@@ -19,7 +19,7 @@ from tests.support.scripted_node import (
     scripted_nodes,
     status,
 )
-from tests.support.stub_node import tokens_of, vector_of
+from tests.support.nodes.stub_node import tokens_of, vector_of
 
 TEXTS = [f"text number {at}" for at in range(100)]
 

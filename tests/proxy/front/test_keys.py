@@ -1,8 +1,8 @@
 """A Front with keys of its own, as a process before a node that is scripted."""
 
-from tests.support.front import front
-from tests.support.scripted_node import body, fronted, hangs, scripted_nodes
-from tests.support.stack import FAMILY_FILE, Stack, family_of
+from tests.support.nodes.front import front
+from tests.support.nodes.scripted_node import body, fronted, hangs, scripted_nodes
+from tests.support.servers.stack import FAMILY_FILE, Stack, family_of
 
 COUNT = "/v1/embeddings/count_tokens"
 

@@ -7,7 +7,7 @@ import pytest
 from proxy.errors import BackendUnavailable
 from proxy.types import EmbedRequest, ImageSource
 from tests.proxy.front.test_front import TEXTS, check, sent
-from tests.support.scripted_node import fronted, scripted_nodes, until
+from tests.support.nodes.scripted_node import fronted, scripted_nodes, until
 
 
 async def test_a_node_of_another_space_is_not_used_and_says_why() -> None:

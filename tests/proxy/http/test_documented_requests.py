@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import Stack
+from tests.support.servers.stack import Stack
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
 

@@ -14,8 +14,8 @@ from proxy.embedding.tasks import TaskTable
 from proxy.http.batches.described import without_patterns
 from proxy.http.openapi import ServedFacts, openapi_document
 from proxy.http.routes import DIALECTS, ROUTES
-from tests.support.families import write_family
-from tests.support.stack import Stack, family_of, small_family, stack
+from tests.support.models.families import write_family
+from tests.support.servers.stack import Stack, family_of, small_family, stack
 
 KEY = {"Authorization": "Bearer right"}
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from proxy.wire.json_slices import LARGE_FLOATS, SLICE_FLOATS, json_parts
-from tests.support.stack import Stack
+from tests.support.servers.stack import Stack
 
 # Of a vector each, of bits, of base64, or of many vectors each: in all up to three times what is written at once.
 embeddings = st.sampled_from(

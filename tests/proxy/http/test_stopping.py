@@ -10,7 +10,7 @@ import tomli_w
 
 from launcher.processes.child import running
 from launcher.supervision.probes import proxy_up
-from tests.support.stack import BACKENDS, FAMILY_FILE, unused_port
+from tests.support.servers.stack import BACKENDS, FAMILY_FILE, unused_port
 
 REQUEST = b'POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"input":["a"]}'
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.support.engine import EngineMissing
-from tests.support.media import serving_images
-from tests.support.stack import Stack
+from tests.support.engines.engine import EngineMissing
+from tests.support.servers.media import serving_images
+from tests.support.servers.stack import Stack
 
 
 @pytest.fixture(scope="session")

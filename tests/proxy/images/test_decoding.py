@@ -14,7 +14,7 @@ from proxy.images import decoding
 from proxy.images.bicubic import resized_columns, resized_rows
 from proxy.images.pictures import bitmap, picture_of
 from proxy.images.sizes import PixelSize, target_size
-from tests.support.pictures import (
+from tests.support.requests.pictures import (
     bad_files,
     hidden_tiles,
     many_scans,

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.dialects import embeddings
-from tests.support.front import front
-from tests.support.media import media_family
-from tests.support.pdfs import filled, pdf
-from tests.support.pictures import noise_image, png, written_image
+from tests.support.nodes.front import front
 from tests.support.polling import until
-from tests.support.stack import Stack
+from tests.support.requests.dialects import embeddings
+from tests.support.requests.pdfs import filled, pdf
+from tests.support.requests.pictures import noise_image, png, written_image
+from tests.support.servers.media import media_family
+from tests.support.servers.stack import Stack
 
 DOCS = Path(__file__).parents[3] / "docs"
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (DOCS / "images.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)

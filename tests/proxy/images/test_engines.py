@@ -12,9 +12,9 @@ from proxy.contract.settings_file import BadSettings
 from proxy.errors import BackendError
 from proxy.llama.client import LlamaClient, connect
 from proxy.models.verification import verify_backend
-from tests.support.engine import EngineMissing, llama_server
-from tests.support.media import BACKEND, media_family
-from tests.support.stack import family_of
+from tests.support.engines.engine import EngineMissing, llama_server
+from tests.support.servers.media import BACKEND, media_family
+from tests.support.servers.stack import family_of
 
 
 async def test_an_engine_that_pools_what_stands_behind_an_image_is_refused(tmp_path: Path) -> None:

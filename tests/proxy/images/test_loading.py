@@ -13,7 +13,7 @@ from proxy.embedding.inputs.images import MAX_LOADED, embed_images
 from proxy.faults import BadImage, Invalid, PoisonedInput
 from proxy.images.loading import MAX_PICTURES, image_loading
 from proxy.types import ImageSource, Matrix, Picture
-from tests.support.pictures import noise_image, png, written_image
+from tests.support.requests.pictures import noise_image, png, written_image
 
 SMALL = ImageSource(png())
 

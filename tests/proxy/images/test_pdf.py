@@ -12,7 +12,7 @@ from proxy.contract.images import PDF_PAGES
 from proxy.faults import BadImage
 from proxy.images.pdf.rendering import rendered_pages
 from proxy.images.sizes import MAX_PIXELS
-from tests.support.pdfs import ENCRYPTED, bomb, filled, pdf, slow
+from tests.support.requests.pdfs import ENCRYPTED, bomb, filled, pdf, slow
 
 
 async def test_pages_have_the_pixels_that_the_model_sees_whatever_their_size_on_paper() -> None:

@@ -12,10 +12,10 @@ from PIL import Image
 
 from launcher.images.prompt import golden_pixels
 from tests.launcher.images.sizes import SIZES
-from tests.support.front import front
-from tests.support.media import BACKEND, media_family, projector_of
-from tests.support.pictures import bad_files, noise_image, png, written_image
-from tests.support.stack import Answer, Stack
+from tests.support.nodes.front import front
+from tests.support.requests.pictures import bad_files, noise_image, png, written_image
+from tests.support.servers.media import BACKEND, media_family, projector_of
+from tests.support.servers.stack import Answer, Stack
 
 TWIN: Mapping[str, npt.NDArray[np.float32]] = np.load(Path(__file__).parents[2] / "launcher" / "images" / "twin.npz")
 SAME = 0.99999

@@ -11,7 +11,7 @@ from proxy.llama.client import LlamaClient, connect
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
 from tests.support.polling import until
-from tests.support.stack import FAMILY_FILE, family_of, unused_port
+from tests.support.servers.stack import FAMILY_FILE, family_of, unused_port
 
 
 async def test_why_a_backend_is_not_reached_is_said_in_words_and_without_its_address() -> None:

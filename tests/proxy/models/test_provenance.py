@@ -8,8 +8,8 @@ import pytest
 
 from proxy.contract.family import Family
 from proxy.models.provenance import engine_name, space_of
-from tests.support.families import write_family
-from tests.support.stack import FAMILY_FILE, family_of
+from tests.support.models.families import write_family
+from tests.support.servers.stack import FAMILY_FILE, family_of
 
 QUERY = {"prefix": "Instruct: {instruction}\nQuery:", "instruction": "find passages"}
 

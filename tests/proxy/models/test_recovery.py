@@ -17,9 +17,9 @@ from proxy.llama.client import LlamaClient, connect
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
 from proxy.models.verification import KNOWN_TEXT
-from tests.support.engine import LlamaServer, llama_server
-from tests.support.stack import BATCH_TOKENS, Answer, Stack, family_of
-from tests.support.standin import Fault, StandIn, Tiny, front, stand_in, tiny_engine
+from tests.support.engines.engine import LlamaServer, llama_server
+from tests.support.engines.standin import Fault, StandIn, Tiny, front, stand_in, tiny_engine
+from tests.support.servers.stack import BATCH_TOKENS, Answer, Stack, family_of
 
 POISON = "xyzzy plugh"
 

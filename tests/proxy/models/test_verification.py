@@ -13,9 +13,9 @@ from proxy.errors import BackendError
 from proxy.llama.client import LlamaClient, connect
 from proxy.models.verification import NoTokenizer, VerifiedBackend, verify_backend
 from proxy.tokens.gguf_tokenizer import Tokenizer
-from tests.support.engine import LlamaServer, llama_server
-from tests.support.stack import FAMILY_FILE, family_of
-from tests.support.vocabularies import original, texts, write_encoder, write_vocabulary
+from tests.support.engines.engine import LlamaServer, llama_server
+from tests.support.servers.stack import FAMILY_FILE, family_of
+from tests.support.tokens.vocabularies import original, texts, write_encoder, write_vocabulary
 
 DIMENSIONS = 32
 HANGUL = "한국어 문장입니다. 안녕하세요 각힣"

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from proxy.errors import DeadlineExceeded
 from proxy.scheduling.entries import QueuedRequest, QueuedText, TokenizedText
-from tests.support.queued_requests import (
+from tests.support.engines.queued_requests import (
     BATCH,
     CLOSED_LOOP,
     LENGTHS,

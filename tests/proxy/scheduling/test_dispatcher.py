@@ -14,7 +14,7 @@ from proxy.errors import (
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.dispatcher import Dispatcher, SharedSlot
 from proxy.scheduling.entries import REPEATED_ROWS, Caller, QueuedRequest, QueuedText
-from tests.support.scripted import BATCH, SLOTS, Engine, called, firsts, serving
+from tests.support.engines.scripted import BATCH, SLOTS, Engine, called, firsts, serving
 
 
 async def test_rows_come_back_in_the_order_of_the_inputs() -> None:

@@ -8,8 +8,8 @@ from proxy.errors import BackendError
 from proxy.scheduling.batch_queue import TINY_IMAGE, BatchQueue
 from proxy.scheduling.entries import ANYBODY, Caller, TokenizedText
 from proxy.scheduling.throughput import IMAGE_COST, MAX_IMAGE_COST, ImageCost
-from tests.support.queued_requests import join
-from tests.support.scripted import Engine, serving
+from tests.support.engines.queued_requests import join
+from tests.support.engines.scripted import Engine, serving
 
 PICTURE = b'[5, "an image in its prompt"]'
 

@@ -11,7 +11,7 @@ import pytest
 from proxy.scheduling.batch_queue import BatchQueue
 from proxy.scheduling.entries import QueuedRequest, QueuedText, TokenizedText
 from proxy.scheduling.quarantine import FIRST_S, KEPT, LONGEST_QUARANTINE_S, LONGEST_QUIET_S, QUIET_S, Suspects, Verdict
-from tests.support.queued_requests import join, owners, queue
+from tests.support.engines.queued_requests import join, owners, queue
 
 BATCH_S, RESTART_S = 0.1, 1.0
 

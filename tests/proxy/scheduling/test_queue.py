@@ -14,8 +14,8 @@ from proxy.llama.client import LlamaClient, connect
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
 from proxy.tokens.gguf_tokenizer import Tokenizer, load_tokenizer
-from tests.support.stack import BATCH_TOKENS, Stack, family_of
-from tests.support.standin import StandIn, Tiny, front, stand_in, tiny_engine
+from tests.support.engines.standin import StandIn, Tiny, front, stand_in, tiny_engine
+from tests.support.servers.stack import BATCH_TOKENS, Stack, family_of
 
 TASK = "text-matching"
 SLOTS, SMALL_TOKENS = 16, BATCH_TOKENS // 4

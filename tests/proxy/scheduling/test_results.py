@@ -9,7 +9,7 @@ from proxy.faults import PoisonedInput
 from proxy.scheduling.entries import Caller
 from proxy.scheduling.quarantine import MAX_FAILURES
 from proxy.scheduling.results import GIVEN_UP_S
-from tests.support.scripted import KNOWN, Engine, called, firsts, serving
+from tests.support.engines.scripted import KNOWN, Engine, called, firsts, serving
 
 
 async def test_only_the_guilty_request_of_a_shared_batch_fails() -> None:

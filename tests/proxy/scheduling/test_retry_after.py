@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from proxy.errors import Overloaded
 from proxy.models.admission import Admission, estimate
 from proxy.scheduling.throughput import GUESS, LONGEST_RETRY_S, RetrySchedule, Throughput
-from tests.support.scripted import Engine, called, serving
+from tests.support.engines.scripted import Engine, called, serving
 
 
 def refused_again(told: Sequence[int], sizes: Sequence[int], *, room: int, per_s: float) -> int:

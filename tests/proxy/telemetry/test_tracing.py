@@ -13,9 +13,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from proxy.telemetry.requests import RequestRecord, UsageRecord
 from proxy.telemetry.spans import ENDPOINTS, is_wanted, tracing
 from proxy.telemetry.timing import Timing
-from tests.support.front import front
-from tests.support.otlp import PATIENCE_S, Receiver, attributes_of, otlp_receiver
-from tests.support.stack import BATCH_TOKENS, FAMILY_FILE, Answer, Stack, proxy
+from tests.support.nodes.front import front
+from tests.support.servers.otlp import PATIENCE_S, Receiver, attributes_of, otlp_receiver
+from tests.support.servers.stack import BATCH_TOKENS, FAMILY_FILE, Answer, Stack, proxy
 
 ENGINE_KINDS = ("embedded",)
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

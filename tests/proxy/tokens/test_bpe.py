@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from proxy.tokens.gguf_tokenizer import PINNED_TEXTS, Tokenizer, load_tokenizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
-from tests.support.engine import LlamaServer, llama_server
-from tests.support.reference import Reference
-from tests.support.tiny_models import add_tokenizer, write_model
+from tests.support.engines.engine import LlamaServer, llama_server
+from tests.support.models.reference import Reference
+from tests.support.models.tiny_models import write_model
+from tests.support.tokens.tiny_bpe import add_tokenizer
 
 # Characters on which llama.cpp's hand-written matcher could part from the regular expression it stands for.
 ODD = [

@@ -18,9 +18,9 @@ from proxy.errors import BackendUnavailable
 from proxy.llama.client import LlamaClient, connect
 from proxy.models.readiness import WaitLimits
 from proxy.models.served_model import ServedModel
-from tests.support.recording import Recorded, recorded
-from tests.support.stack import BATCH_TOKENS, FAMILY_FILE, Answer, Stack, family_of
-from tests.support.tiny_models import add_tokenizer
+from tests.support.engines.recording import Recorded, recorded
+from tests.support.servers.stack import BATCH_TOKENS, FAMILY_FILE, Answer, Stack, family_of
+from tests.support.tokens.tiny_bpe import add_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # of aiohttp: here they are
 
@@ -74,7 +74,7 @@ def used(answer: Answer) -> int:
     return int(usage["prompt_tokens"])
 
 
-def megabyte(kind: str) -> str:
+def long_text(kind: str) -> str:
     generator = random.Random(5)
     words = {
         "words": [
@@ -94,8 +94,8 @@ def megabyte(kind: str) -> str:
         "emoji": ["👩‍👩‍👧‍👦", "🎉"],
         "one word": list("thequickbrownsagerüß"),
     }[kind]
-    text = "".join(generator.choices(words, k=2**20 // 3))
-    return text.encode()[: 2**20].decode(errors="ignore")
+    text = "".join(generator.choices(words, k=2**18 // 3))
+    return text.encode()[: 2**18].decode(errors="ignore")
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -108,9 +108,11 @@ async def test_what_is_counted_and_sent_are_the_engines_tokens(
 
 
 @pytest.mark.parametrize("kind", ["words", "one letter", "spaces", "emoji", "one word"])
-async def test_a_megabyte_is_refused_or_cut_exactly(through: Recorded, served: Stack, kind: str) -> None:
+async def test_a_text_of_a_quarter_megabyte_is_refused_or_cut_exactly(
+    through: Recorded, served: Stack, kind: str
+) -> None:
     """Of a text that is so long that nothing needs to be counted, the least that it must have is named."""
-    text = megabyte(kind)
+    text = long_text(kind)
     expected = await tokens(served, text, "code.passage")
     through.clear()
     refused = await through.stack.post({"input": text, "task": "code.passage"})

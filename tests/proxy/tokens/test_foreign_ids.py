@@ -10,8 +10,8 @@ from tiktoken import Encoding
 from tiktoken.load import load_tiktoken_bpe
 
 from proxy.tokens import foreign_ids
-from tests.support.client import embed
-from tests.support.stack import BATCH_TOKENS, FAMILY_FILE, Stack, proxy
+from tests.support.requests.client import embed
+from tests.support.servers.stack import BATCH_TOKENS, FAMILY_FILE, Stack, proxy
 
 ENGINE_KINDS = ("embedded",)  # what is asked here does not depend on the engine
 

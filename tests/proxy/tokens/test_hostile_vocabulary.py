@@ -15,7 +15,7 @@ from proxy.contract.gguf import BadGGUF, Omitted, read_header
 from proxy.tokens.gguf_tokenizer import load_tokenizer
 from proxy.tokens.kinds.charsmap import charsmap_normalizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
-from tests.support.hostile_gguf import (
+from tests.support.models.hostile_gguf import (
     ARRAY,
     FLOAT32,
     INT32,
@@ -31,7 +31,7 @@ from tests.support.hostile_gguf import (
     texts,
     write,
 )
-from tests.support.vocabularies import charsmap
+from tests.support.tokens.vocabularies import charsmap
 
 MOST_BYTES = 8 * 2**20
 

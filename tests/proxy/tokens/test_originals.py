@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from proxy.tokens.gguf_tokenizer import Tokenizer, load_tokenizer
 from proxy.tokens.kinds.vocabulary import UnsupportedTokenizer
-from tests.support.vocabularies import SPACE, USER_DEFINED, Original, hugging_face, original, texts, write_vocabulary
+from tests.support.tokens.vocabularies import (
+    SPACE,
+    USER_DEFINED,
+    Original,
+    hugging_face,
+    original,
+    texts,
+    write_vocabulary,
+)
 
 NAMES = ("wordpiece", "unigram", "spm")
 GEMMAS_OWN = ("\n", "\n\n", "  ", "   ", "\t", "\t\t", "</div>")

@@ -6,8 +6,8 @@ from proxy.faults import Invalid
 from proxy.quoting import did_you_mean, quoted, shown
 from proxy.types import ImageSource, Input, Refused
 from proxy.wire.inputs import inputs_of, items_of
-from tests.support.dialects import embeddings
-from tests.support.stack import Stack
+from tests.support.requests.dialects import embeddings
+from tests.support.servers.stack import Stack
 
 ENGINE_KINDS = ("embedded",)  # these tests do not depend on the engine
 

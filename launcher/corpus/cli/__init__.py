@@ -1,0 +1,1 @@
+"""`trillama corpus`: its commands and their options."""
