@@ -18,7 +18,7 @@ import typer
 
 from launcher.errors import ArgumentError, LauncherError
 from launcher.fleet.address import given_url
-from launcher.fleet.temporary import authorization, refusal, refusal_reason, served
+from launcher.fleet.temporary import authorization, refusal_class, refusal_reason, served
 from launcher.printable import Terminal, stderr, stdout
 from launcher.settings.config import Settings
 from launcher.supervision.probes import why_no_answer
@@ -125,7 +125,7 @@ async def _ask(
     except aiohttp.ClientError as error:
         raise LauncherError(f"{url} {why_no_answer(error)}") from error
     if response.status != 200:
-        raise refusal(response.status)(f"{url} refused: {_with_names(refusal_reason(body), call)}")
+        raise refusal_class(response.status)(f"{url} refused: {_with_names(refusal_reason(body), call)}")
     return EmbedAnswer(body)
 
 

@@ -83,7 +83,7 @@ def authorization(host: HostConfig, api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def refusal(status: int) -> type[LauncherError]:
+def refusal_class(status: int) -> type[LauncherError]:
     """The error for an HTTP answer with that status: the user's arguments are wrong, or the server has no room now."""
     if status in (408, 429, 503, 504):
         return StartError

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from launcher.arrays import F32
-from launcher.fleet.temporary import refusal, refusal_reason
+from launcher.fleet.temporary import refusal_class, refusal_reason
 from launcher.measure.loadgen import LENGTHS, RequestFailed, Summary, Texts, closed_loop, cut, summary, text, texts
 
 CONCURRENCY = (1, 8, 32)
@@ -104,7 +104,7 @@ async def measure(client: BenchClient, load: Load, report: Callable[[str], None]
     try:
         load = replace(load, tokens_per_word=await _tokens_per_word(client))
     except RequestFailed as error:
-        raise refusal(error.status)(f"the server cannot be measured: {error}") from error
+        raise refusal_class(error.status)(f"the server cannot be measured: {error}") from error
     cells: list[Cell] = []
     for kind in LENGTHS:
         speed = 0.0
