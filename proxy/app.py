@@ -143,6 +143,7 @@ def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs
         dimensions=served.family.dimensions,
         token_ids=config.token_ids,
         multivector=served.service.multivector_served,
+        late_chunking=served.family.weights.pooling == "mean",
         images=served.service.images_served,
         needs_key=bool(config.api_keys),
         console=served.console is not None,

@@ -123,6 +123,15 @@ def check_extra(flags: Sequence[str], known: frozenset[str]) -> None:
             raise ConfigError(f"[engine] extra_flags: this llama-server has no {flag}; `llama-server --help` lists all")
 
 
+def physical_batch(batch_tokens: int, slots: int) -> int:
+    """The `--ubatch-size` for batches of `batch_tokens`: the next multiple of the slots.
+
+    llama-server sizes its buffers for as many texts of one length as there are slots. Where it pools by the mean, it
+    aborts at its start if that does not come out even.
+    """
+    return -(-batch_tokens // slots) * slots
+
+
 def context_tokens(batch_tokens: int) -> int:
     """The tokens that the KV cache must hold (T2).
 
@@ -177,7 +186,7 @@ def _chosen(spec: ServerSpec) -> Iterator[str]:
 
 
 def _guards(spec: ServerSpec) -> Iterator[str]:
-    tokens = spec.batch_tokens
+    tokens = physical_batch(spec.batch_tokens, spec.slots)
     yield from ("--embedding", "--pooling", spec.pooling)
     yield "--kv-unified"  # T1: else texts of mixed lengths in one batch get wrong vectors, with status 200
     yield from ("--cache-ram", "1")  # T2: 1 MiB holds no text, so nothing is cached, yet used slots are still cleared

@@ -4,7 +4,7 @@ Sources: llama-model.cpp (`load_hparams`), llama-vocab.cpp (`impl::load`, `impl:
 (`llama_init_from_model`) of llama.cpp.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from launcher.errors import ConfigError, ModelError
@@ -122,20 +122,36 @@ def _contradictions(header: Header, weights: Weights) -> Iterator[str]:
         )
     if (causal := _is_causal(header)) != weights.causal:
         sees = "only those before it" if causal else "the whole text"
-        yield f"its tokens see {sees}: write causal = {str(causal).lower()} under [weights] of the family file"
-    if "sep" in weights.adds and not _is_word_piece(header):
-        yield (
-            'only a WordPiece file adds SEP to a text, and its tokenizer is of another kind: write "eos" in its place '
-            "in `adds` under [weights] of the family file if its texts end with such a token, else leave it out"
-        )
-    elif lacking := [token for token in weights.adds if token not in _added(header)]:
-        yield (
-            f"its tokenizer adds no {lacking[0].upper()} to a text, and without that the vectors are wrong: get a "
-            f"newer conversion of the model, whose header has {_said(lacking[0])}"
-        )
+        fix = f"write causal = {str(causal).lower()} under [weights] of the family file"
+        if _own(header, "attention.causal") is None:
+            fix += "; or get a newer conversion if it is an encoder, whose header must have attention.causal = false"
+        yield f"its tokens see {sees}: {fix}"
+    if fault := _lacking_token(header, weights.adds):
+        yield fault
     keys = [key if "." in key else f"{weights.architecture}.{key}" for key in weights.requires]
     if missing := [key for key in keys if key not in header.metadata]:
         yield f"its header has no {missing[0]}, and without that the vectors are wrong: get a newer conversion"
+
+
+def _lacking_token(header: Header, adds: Sequence[str]) -> str | None:
+    """What is wrong if the file's tokenizer does not add these special tokens to a text."""
+    lacking = [token for token in adds if token not in _added(header)]
+    if "sep" in lacking:
+        return (
+            'only a WordPiece file adds SEP to a text, and its tokenizer is of another kind: write "eos" in its place '
+            "in `adds` under [weights] of the family file if its texts end with such a token, else leave it out"
+        )
+    if "eos" in lacking and _is_word_piece(header):
+        return (
+            'its tokenizer is WordPiece, which ends a text with SEP and never with EOS: write "sep" in place of "eos" '
+            "in `adds` under [weights] of the family file"
+        )
+    if lacking:
+        return (
+            f"its tokenizer adds no {lacking[0].upper()} to a text, and without that the vectors are wrong: get a "
+            f"newer conversion of the model, whose header has {_said(lacking[0])}"
+        )
+    return None
 
 
 def _is_causal(header: Header) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from launcher.engine.argv import physical_batch
 from launcher.planning.memory import Flags, ModelWeights, Need, need
 from launcher.planning.packing import Shares, pack, split
 from proxy.contract.images import AROUND_IMAGE, IMAGE_TOKENS
@@ -33,6 +34,7 @@ class PlanRequest:
     on_demand: frozenset[str] = frozenset()
     wanted_tokens: int | None = None
     encoder_bytes: int = 0
+    flash_attention: bool = True
 
     @property
     def least_tokens(self) -> int:
@@ -110,11 +112,12 @@ def _lengths(request: PlanRequest) -> tuple[int, ...]:
 def needs_of(request: PlanRequest, candidate: Candidate) -> dict[str, Need]:
     """The memory that each backend needs."""
     flags = Flags(
-        batch_tokens=candidate.tokens,
+        batch_tokens=physical_batch(candidate.tokens, request.slots),
         slots=request.slots,
         gpu_layers=request.gpu_layers,
         logits=request.logits,
         encoder_bytes=request.encoder_bytes,
+        flash_attention=request.flash_attention,
     )
     return {name: need(files[candidate.quantization], flags) for name, files in request.weights.items()}
 

@@ -45,14 +45,16 @@ class Layer:
 class Shape:
     """The sizes that determine memory. `window` is how many tokens a layer with a sliding window sees, 0 without.
 
-    `lean`: an engine that can leave out the logits of embeddings does not compute this model's. `gated`: the
-    feed-forward network has a third matrix, and three steps of its width at once instead of one.
+    `heads`: the query heads of a layer. `lean`: an engine that can leave out the logits of embeddings does not compute
+    this model's. `gated`: the feed-forward network has a third matrix, and three steps of its width at once instead of
+    one.
     """
 
     layers: tuple[Layer, ...]
     embedding_length: int
     feed_forward_length: int
     vocabulary: int
+    heads: int
     encoder: bool = False
     lean: bool = True
     gated: bool = True
@@ -86,6 +88,7 @@ class Flags:
     gpu_layers: int
     logits: bool
     encoder_bytes: int = 0
+    flash_attention: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +131,7 @@ def _shape(metadata: Mapping[str, Value]) -> Shape:
         embedding_length=width,
         feed_forward_length=_positive(max(_per_layer(own["feed_forward_length"], count))),
         vocabulary=_length(metadata["tokenizer.ggml.tokens"]),
+        heads=max(heads),
         encoder=architecture in ENCODERS,
         lean=architecture in LEAN_ARCHITECTURES,
         gated=architecture not in UNGATED,
@@ -204,17 +208,18 @@ def kv_bytes(shape: Shape, flags: Flags) -> int:
 
 
 def compute_bytes(shape: Shape, flags: Flags, *, on_gpu: bool, context: int | None = None) -> int:
-    """The compute buffer with flash attention: the widest step of the graph, and the tensors alive beside it.
+    """The compute buffer: the widest step of the graph, and the tensors alive beside it.
 
-    The widest step is the output head if logits are computed, else the feed-forward network. `context` overrides our
-    --ctx-size.
+    The widest step is the output head if logits are computed, else the feed-forward network, or without flash attention
+    the scores of each token with each other. `context` overrides our --ctx-size.
     """
     logits = not shape.encoder and (flags.logits or not shape.lean)
-    widest = max(shape.vocabulary if logits else 0, (3 if shape.gated else 1) * shape.feed_forward_length)
-    beside = (2 if on_gpu else 5) * shape.embedding_length
     seen = flags.batch_tokens if shape.encoder else context or context_tokens(flags.batch_tokens)
+    scores, mask = (0, HALF) if flags.flash_attention else (shape.heads * seen, FLOAT)
+    widest = max(shape.vocabulary if logits else 0, (3 if shape.gated else 1) * shape.feed_forward_length, scores)
+    beside = (2 if on_gpu else 5) * shape.embedding_length
     windows = _window_cells(shape, flags) if shape.window else 0  # a second mask
-    return flags.batch_tokens * (FLOAT * (widest + beside) + HALF * (seen + windows))
+    return flags.batch_tokens * (FLOAT * (widest + beside) + mask * (seen + windows))
 
 
 def output_bytes(shape: Shape, flags: Flags) -> int:

@@ -22,6 +22,7 @@ AUTO = "auto"
 UNQUANTIZED = frozenset({"F32", "F16", "FP16", "BF16"})
 # Of a weight, in a whole file: those of mixed types have some of more bits. v4's published sizes agree within 5 %.
 BITS = {"F32": 32, "BF16": 16, "F16": 16, "FP16": 16, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.8, "Q4_K_M": 5.0}
+SMALLEST_HEAD = 64  # numbers of a head where the family file does not say; few models have smaller ones
 BYTES_OF_A_TOKEN = 40  # in the header: its text, its type, and its merge or score
 
 WeightsByBackend = Mapping[str, Mapping[str, ModelWeights]]  # of each backend, by quantisation
@@ -62,6 +63,7 @@ def request_of(settings: Settings, flags: Collection[str], names: Sequence[str])
         logits="--no-logits-for-embeddings" not in flags,
         on_demand=frozenset(name for name in names if settings.backend(name).mode is Mode.ON_DEMAND),
         encoder_bytes=mmproj_bytes(family, host.models),
+        flash_attention=host.engine.flash_attention != "off",
     )
 
 
@@ -162,6 +164,7 @@ def _given_shape(family: FamilyFile) -> Shape | None:
         embedding_length=given.embedding_length,
         feed_forward_length=given.feed_forward_length,
         vocabulary=given.vocabulary,
+        heads=given.embedding_length // SMALLEST_HEAD,
         encoder=family.weights.architecture in ENCODERS,
         lean=family.weights.architecture in LEAN_ARCHITECTURES,
         gated=family.weights.architecture not in UNGATED,

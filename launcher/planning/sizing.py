@@ -118,7 +118,7 @@ def _models_of(request: PlanRequest, quantization: str | None) -> str:
     """Everything in a request that limits the length of texts, in words."""
     turns = f", {' and '.join(sorted(request.on_demand))} on demand" if request.on_demand else ""
     how = f"{'with logits' if request.logits else 'lean'}, {request.gpu_layers} layers on a GPU"
-    how += ", images" if request.encoder_bytes else ""
+    how += (", images" if request.encoder_bytes else "") + ("" if request.flash_attention else ", no flash attention")
     return f"{', '.join(request.weights)} at {quantization}{turns}, up to {request.tokens} tokens; {how}"
 
 

@@ -4,6 +4,7 @@ One that takes images is verified on an image too. The vectors of a model file's
 starts are compared with them.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ TEXTS = (
 )
 # Other quantisations of a model stay above it, and so do other engines and devices; a wrong or broken model does not.
 FLOOR = 0.98
+_LONGEST_NAME = 200  # bytes; a file system takes 255, and an unfinished file's name is longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,10 @@ def golden_path(
     parts = [_identity(model)] + [rules.pooling] * (rules.pooling != "mean") + ([_identity(lora)] if lora else [])
     parts += [_identity(mmproj)] if mmproj else []
     parts += [f"{scaling.type}-{scaling.freq_scale:g}"] if scaling else []
-    return folder / f"{'-'.join(parts)}.npy"
+    name = "-".join(parts)
+    if len(name.encode()) > _LONGEST_NAME:
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return folder / f"{name}.npy"
 
 
 def _identity(file: Path) -> str:

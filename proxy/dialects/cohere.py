@@ -31,6 +31,7 @@ from proxy.wire.dialect import (
     Dimensions,
     Encodings,
     Inputs,
+    Instruction,
     ModelName,
     ParsedRequest,
     RenderedError,
@@ -67,6 +68,7 @@ class CohereBody(Wire):
     input_type: Annotated[TaskName | None, BeforeValidator(_task_of)] = Field(
         None, description="A task; `image` is `search_document`."
     )
+    instruction: Instruction = None
     encodings: Encodings = Field((Encoding.FLOAT,), validation_alias="embedding_types")
     truncate: Truncation = Field(True, description="START is not supported.")
     output_dimension: Dimensions | None = None
@@ -177,6 +179,7 @@ def _request_of(wire: CohereBody) -> EmbedRequest:
         inputs=wire.inputs,
         model=wire.model,
         task=wire.input_type,
+        instruction=wire.instruction,
         dimensions=wire.output_dimension,
         truncate=wire.truncate,
         encodings=wire.encodings,

@@ -13,7 +13,16 @@ from proxy.errors import ModelNotFound, ProxyError
 from proxy.faults import Invalid, invalid
 from proxy.types import EmbedRequest, EmbedResult
 from proxy.wire.answer_models import Floats
-from proxy.wire.dialect import Dialect, Dimensions, ParsedRequest, RenderedError, TaskName, Wire, validated
+from proxy.wire.dialect import (
+    Dialect,
+    Dimensions,
+    Instruction,
+    ParsedRequest,
+    RenderedError,
+    TaskName,
+    Wire,
+    validated,
+)
 
 CONFIG = ("embedContentConfig", "embed_content_config")
 _DOCUMENT = ("RETRIEVAL_DOCUMENT", "retrieval.passage")
@@ -63,6 +72,7 @@ class GeminiBody(Wire):
     task: Annotated[TaskName | None, BeforeValidator(_task_of)] = Field(
         None, validation_alias=AliasChoices("taskType", "task_type"), description="A task, also by Gemini's names."
     )
+    instruction: Instruction = None
     title: str | None = Field(
         None, description="With `RETRIEVAL_DOCUMENT` only: becomes the first line of the text.", examples=[None]
     )
@@ -92,7 +102,7 @@ class GeminiBody(Wire):
     @property
     def settings(self) -> tuple[object, ...]:
         """What must be equal for all texts of a batch."""
-        return self.task, self.dimensions, self.truncate
+        return self.task, self.instruction, self.dimensions, self.truncate
 
 
 class GeminiBatchBody(Wire):
@@ -146,7 +156,8 @@ def parse_batch(body: object) -> ParsedRequest:
     for index, wire in enumerate(wires):
         if wire.settings != wires[0].settings:
             message = (
-                "must have the first one's taskType, outputDimensionality and autoTruncate: a batch has one of each"
+                "must have the first one's taskType, instruction, outputDimensionality and autoTruncate: "
+                "a batch has one of each"
             )
             raise invalid(f"requests.{index}", message, kind="unsupported")
     return ParsedRequest(
@@ -169,7 +180,11 @@ def _request_of(wires: list[GeminiBody], title: str) -> EmbedRequest:
         if wire.title and first.task not in _DOCUMENT:
             raise invalid(title.format(index), "is for the taskType RETRIEVAL_DOCUMENT only", given=wire.title)
     return EmbedRequest(
-        inputs=[wire.text for wire in wires], task=first.task, dimensions=first.dimensions, truncate=first.truncate
+        inputs=[wire.text for wire in wires],
+        task=first.task,
+        instruction=first.instruction,
+        dimensions=first.dimensions,
+        truncate=first.truncate,
     )
 
 

@@ -1,9 +1,9 @@
 """The embeddings API of Jina, OpenAI, Voyage and NIM: one wire model whose aliases cover the names of all four."""
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
+from pydantic import AliasChoices, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -15,7 +15,9 @@ from proxy.wire.dialect import (
     Dialect,
     Dimensions,
     Encodings,
+    Instruction,
     Items,
+    LateChunkingField,
     ModelName,
     MultiVectorField,
     ParsedRequest,
@@ -30,9 +32,6 @@ from proxy.wire.schema import with_name
 
 _INPUT_NAMES = ("input", "content", "texts", "messages")
 OutputType = Literal["float", "binary", "ubinary"]
-MAX_INSTRUCTION = 2048  # characters; each text of a request gets it
-
-_INSTRUCTION = {"maxLength": MAX_INSTRUCTION, "allOf": [{"$ref": "#/components/schemas/Instruction"}]}
 
 
 class EmbeddingsBody(Wire):
@@ -47,7 +46,7 @@ class EmbeddingsBody(Wire):
     )
     modality: ModalityField = Field("text", description="Infinity's: with `image`, each string of `input` is an image.")
     model: ModelName | None = Field(
-        None, description="The family; a suffix as in `…:retrieval.query` names the task.", examples=[None]
+        None, description="The family; a suffix, `…:TASK`, names the task.", examples=[None]
     )
     task: TaskName | None = Field(
         None,
@@ -55,12 +54,7 @@ class EmbeddingsBody(Wire):
         description="What the vectors are for: it chooses the model and the prefix.",
     )
     prompt_name: TaskName | None = Field(None, description="`query` or `passage`, beside a bare `task`.")
-    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION), WithJsonSchema(_INSTRUCTION)] | None = Field(
-        None,
-        description="What the texts are embedded for, in words, in place of the task's own: for tasks whose prefix has "
-        "an instruction, such as Qwen3-Embedding's queries.",
-        examples=[None],
-    )
+    instruction: Instruction = None
     encodings: Encodings = Field(
         (Encoding.FLOAT,),
         validation_alias=AliasChoices("embedding_type", "encoding_type", "encoding_format", "embedding_types"),
@@ -83,7 +77,7 @@ class EmbeddingsBody(Wire):
     on_error: Literal["fail", "partial"] = Field(
         "fail", description="`partial`: an input that fails by itself has an `error` in its row, the others are served."
     )
-    late_chunking: bool = Field(
+    late_chunking: LateChunkingField = Field(
         False,
         description="The inputs are one document: joined without a separator and computed in one context; each vector "
         "is the mean over that input's own tokens. `truncate` drops the document's tail.",

@@ -20,7 +20,17 @@ from proxy.faults import invalid
 from proxy.models.provenance import UNKNOWN
 from proxy.types import EmbedRequest, EmbedResult, Provenance
 from proxy.wire.answer_models import Floats
-from proxy.wire.dialect import Dialect, Dimensions, Inputs, ModelName, ParsedRequest, RenderedError, Wire, validated
+from proxy.wire.dialect import (
+    Dialect,
+    Dimensions,
+    Inputs,
+    Instruction,
+    ModelName,
+    ParsedRequest,
+    RenderedError,
+    Wire,
+    validated,
+)
 
 LATEST = ":latest"
 API_VERSION = "0.13.0"  # the version of Ollama whose API this is; clients check it for features
@@ -35,6 +45,7 @@ class OllamaBody(Wire):
     inputs: Inputs = Field(validation_alias="input", examples=["hello", ["first", "second"]])
     model: str | None = Field(None, description="With or without `:latest`; another tag names the task.")
     truncate: bool = Field(True, description="Drop the tail of a text that is too long; false: reject it.")
+    instruction: Instruction = None
     dimensions: Dimensions | None = None
 
 
@@ -43,6 +54,7 @@ class OllamaPromptBody(Wire):
 
     inputs: Annotated[Inputs, WithJsonSchema({"type": "string"})] = Field(validation_alias="prompt", examples=["hello"])
     model: str | None = None
+    instruction: Instruction = None
 
 
 class OllamaShowBody(Wire):
@@ -79,7 +91,11 @@ def parse(body: object) -> ParsedRequest:
     """`/api/embed`. Raises Invalid with every fault found."""
     wire, started = validated(OllamaBody, body), time.perf_counter_ns()
     request = EmbedRequest(
-        inputs=wire.inputs, model=name_of(wire.model), truncate=wire.truncate, dimensions=wire.dimensions
+        inputs=wire.inputs,
+        model=name_of(wire.model),
+        instruction=wire.instruction,
+        truncate=wire.truncate,
+        dimensions=wire.dimensions,
     )
 
     def render(result: EmbedResult) -> object:
@@ -99,7 +115,7 @@ def parse_prompt(body: object) -> ParsedRequest:
     wire = validated(OllamaPromptBody, body)
     if len(wire.inputs) != 1:
         raise invalid("prompt", "must be one text: /api/embed takes several")
-    request = EmbedRequest(inputs=wire.inputs, model=name_of(wire.model), truncate=True)
+    request = EmbedRequest(inputs=wire.inputs, model=name_of(wire.model), instruction=wire.instruction, truncate=True)
     return ParsedRequest(request, lambda result: {"embedding": result.vectors[0]})
 
 

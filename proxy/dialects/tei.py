@@ -12,7 +12,17 @@ from proxy.errors import InputTooLong, ProxyError
 from proxy.faults import invalid
 from proxy.types import EmbedRequest, Provenance
 from proxy.wire.answer_models import Floats
-from proxy.wire.dialect import Dialect, Dimensions, Inputs, ParsedRequest, RenderedError, TaskName, Wire, validated
+from proxy.wire.dialect import (
+    Dialect,
+    Dimensions,
+    Inputs,
+    Instruction,
+    ParsedRequest,
+    RenderedError,
+    TaskName,
+    Wire,
+    validated,
+)
 
 ErrorType = Literal["Validation", "Overloaded", "Unhealthy", "Backend"]
 
@@ -36,6 +46,7 @@ class TeiBody(Wire):
     truncate: bool = False
     truncation_direction: Direction = Field("right", description="`left` with `truncate` is not supported.")
     prompt_name: TaskName | None = Field(None, description="A task by any of its names.")
+    instruction: Instruction = None
     dimensions: Dimensions | None = None
 
     @model_validator(mode="after")
@@ -60,6 +71,7 @@ def parse(body: object) -> ParsedRequest:
     request = EmbedRequest(
         inputs=wire.inputs,
         role=wire.prompt_name,
+        instruction=wire.instruction,
         dimensions=wire.dimensions,
         normalized=wire.normalize,
         truncate=wire.truncate,

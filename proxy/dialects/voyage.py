@@ -17,6 +17,7 @@ from proxy.wire.dialect import (
     Dimensions,
     Encodings,
     Inputs,
+    Instruction,
     ModelName,
     ParsedRequest,
     TaskName,
@@ -32,6 +33,7 @@ class VoyageBody(Wire):
     inputs: Inputs = Field(examples=[[{"content": [{"type": "text", "text": "hello"}]}]])
     model: ModelName | None = Field(None, examples=[None])
     input_type: TaskName | None = None
+    instruction: Instruction = None
     truncation: Truncation = True
     encodings: Encodings = Field((Encoding.FLOAT,), validation_alias="encoding_format")
     output_dtype: jina.OutputType = "float"
@@ -63,6 +65,7 @@ def parse(body: object) -> ParsedRequest:
         inputs=wire.inputs,
         model=wire.model,
         task=wire.input_type,
+        instruction=wire.instruction,
         dimensions=wire.output_dimension,
         truncate=wire.truncation,
         encodings=wire.encodings,

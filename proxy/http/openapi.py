@@ -86,6 +86,7 @@ class ServedFacts:
     dimensions: int
     token_ids: TokenIds
     multivector: bool
+    late_chunking: bool
     images: bool
     needs_key: bool
     console: bool = True
@@ -152,6 +153,7 @@ def _names(served: ServedFacts) -> dict[str, object]:
         "ModelName": {"type": "string", "enum": named, "examples": [model], "description": MODEL_NAMES},
         "Dimensions": {"type": "integer", "minimum": 1, "maximum": served.dimensions},
         "MultiVector": {"type": "boolean"} if served.multivector else {"const": False},
+        "LateChunking": {"type": "boolean"} if served.late_chunking else {"const": False},
         **media_schemas(served=served.images),
         "Instruction": {"type": "string"} if instructed else {"not": {}},
         "TokenId": TOKEN_IDS[served.token_ids],

@@ -162,9 +162,10 @@ async def _compared(backend: LlamaClient, words: Words) -> Tokenizer:
     tokenizer = await asyncio.to_thread(load_tokenizer, path)
     pinned = zip(PINNED_TEXTS, tokenizer.encode(PINNED_TEXTS), strict=True)
     differing = [text for text, ids in pinned if ids != (await backend.tokenize(text)).tolist()]
-    for text in differing:
-        if words == "engine" or text.isascii():
-            raise UnsupportedTokenizer(f"our tokens differ from the engine's for {text[:60]!r}")
+    plain = [text for text in differing if text.isascii()]
+    if wrong := plain or (differing if words == "engine" else []):
+        hint = "" if plain else ' ([tokenizer] words = "original" in the family file serves the original\'s)'
+        raise UnsupportedTokenizer(f"our tokens differ from the engine's for {wrong[0][:60]!r}{hint}")
     if words == "original":
         await backend.embed([np.array([tokenizer.size - 1], dtype=np.int32)])
     if differing:

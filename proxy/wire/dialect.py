@@ -197,4 +197,15 @@ TaskName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/TaskName
 ModelName = Annotated[str, WithJsonSchema({"$ref": "#/components/schemas/ModelName"})]
 # `allOf`, as pydantic would try to resolve a bare `$ref` that has a default beside it.
 MultiVectorField = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/MultiVector"}]})]
+LateChunkingField = Annotated[bool, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/LateChunking"}]})]
 Dimensions = Annotated[Count, WithJsonSchema({"$ref": "#/components/schemas/Dimensions"})]
+MAX_INSTRUCTION = 2048  # characters; each text of a request gets it
+_INSTRUCTION = {"maxLength": MAX_INSTRUCTION, "allOf": [{"$ref": "#/components/schemas/Instruction"}]}
+Instruction = Annotated[
+    Annotated[str, Field(max_length=MAX_INSTRUCTION), WithJsonSchema(_INSTRUCTION)] | None,
+    Field(
+        description="What the texts are embedded for, in words, in place of the task's own: for tasks whose prefix has "
+        "an instruction, such as Qwen3-Embedding's queries.",
+        examples=[None],
+    ),
+]

@@ -1,12 +1,14 @@
 """Byte-level BPE (`gpt2`), computed as llama.cpp computes it: equality with its /tokenize is the measure.
 
-Where llama.cpp and the original Hugging Face tokenizer differ, this follows llama.cpp, except for the last point:
+Where llama.cpp and the original Hugging Face tokenizer differ, this follows llama.cpp, except for the last two points:
 - Qwen2's original normalises to NFC first, llama.cpp does not. "e" + U+0301 is one token there and two here.
   Callers that want the original's tokens for such texts normalise them first.
 - The original matches `'s` case-insensitively by Unicode's rules, so U+017F (long s) too; llama.cpp: `'s` and `'S`.
 - In Qwen2's vocabulary `</s>` is an ordinary token, 128247, that no merge produces: as HTML it is three tokens.
   llama.cpp of 2026 treats a token of that name as special in any model, and `</s>` in a text as 128247. This follows
   the file, as the original does; llama.cpp uses the ids that we send as they are.
+- The originals of RoBERTa and ModernBERT find their mask token together with the spaces before it; llama.cpp does so
+  for other models only.
 """
 
 from collections.abc import Mapping
@@ -45,7 +47,10 @@ class _PreTokenizer:
 
 _PRE_TOKENIZERS = {
     "gpt-2": _PreTokenizer(words=_GPT2),
-    **dict.fromkeys(("jina-v2-de", "jina-v2-es", "jina-v2-code"), _PreTokenizer(words=_GPT2, mask="<mask>")),
+    **dict.fromkeys(
+        ("jina-v2-de", "jina-v2-es", "jina-v2-code", "roberta-bpe"), _PreTokenizer(words=_GPT2, mask="<mask>")
+    ),
+    "modern-bert": _PreTokenizer(words=_GPT2, mask="[MASK]"),
     "qwen2": _PreTokenizer(words=_QWEN2),
     "deepseek-r1-qwen": _PreTokenizer(words=_QWEN2),
     **dict.fromkeys(

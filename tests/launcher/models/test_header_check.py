@@ -15,6 +15,7 @@ from proxy.contract.gguf import read_header
 from proxy.contract.settings_file import read_toml, validated_settings
 from tests.support.models.families import write_family
 from tests.support.models.tiny_models import Architecture, write_model
+from tests.support.tokens.vocabularies import original, write_vocabulary
 
 
 def family(folder: Path, architecture: str, **weights: object) -> FamilyFile:
@@ -34,7 +35,12 @@ def settings_of(folder: Path, **host: object) -> Settings:
         ("bert", {"pooling": "cls"}, {"causal": False}, r"pools by cls .*, this family by mean"),
         ("qwen3", {"pooling": "mean"}, {"pooling": "last"}, r"pools by mean .*, this family by last"),
         ("eurobert", {}, {}, r"its tokens see the whole text: write causal = false under \[weights\]"),
-        ("qwen3", {}, {"causal": False}, r"its tokens see only those before it: write causal = true"),
+        (
+            "qwen3",
+            {},
+            {"causal": False},
+            r"its tokens see only those before it: write causal = true .*; or get a newer conversion",
+        ),
         (
             "qwen3",
             {},
@@ -54,6 +60,13 @@ def test_a_contradiction_is_refused(
     model = write_model(tmp_path / "m.gguf", architecture=architecture, kv_heads=4, context=64, **header)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=rf"m\.gguf: .*{reason}"):
         header_check.check_model(model, family(tmp_path, architecture, **weights))
+
+
+def test_a_word_piece_file_never_adds_eos(tmp_path: Path) -> None:
+    """No conversion of it would: the family file is wrong."""
+    path = write_vocabulary(tmp_path / "m.gguf", original("wordpiece"), add_eos_token=True)
+    with pytest.raises(ModelError, match='ends a text with SEP and never with EOS: write "sep" in place of "eos"'):
+        header_check.check_rules(path, read_header(path), family(tmp_path, "bert", adds=["eos"]).weights)
 
 
 @pytest.mark.parametrize(

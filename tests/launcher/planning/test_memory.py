@@ -25,7 +25,7 @@ from proxy.contract.gguf import Header, Omitted
 from tests.support.engines.engine import EngineMissing, found_engine, llama_server
 from tests.support.models.tiny_models import write_model
 
-JINA = Shape(layers=(Layer(256),) * 36, embedding_length=2048, feed_forward_length=11008, vocabulary=151_936)
+JINA = Shape(layers=(Layer(256),) * 36, embedding_length=2048, feed_forward_length=11008, vocabulary=151_936, heads=16)
 
 
 WINDOW = {"attention__sliding_window": 512}
@@ -192,6 +192,12 @@ async def test_a_real_encoder_takes_what_is_said(tmp_path: Path, engine: str, lo
     await taken_is_said(model, engine, tokens, logits=logits, least=0.7)
 
 
+async def test_without_flash_attention_the_scores_are_counted(tmp_path: Path) -> None:
+    """Of each head, one for each pair of tokens: 4 GiB for 16 heads and 8192 tokens."""
+    model = write_model(tmp_path / "long.gguf", architecture="eurobert", heads=4)
+    await taken_is_said(model, "embedded", 4096, logits=True, least=0.7, flash_attention=False)
+
+
 @pytest.mark.parametrize(("engine", "n_ff", "logits"), [("embedded", 128, True), ("native", 16384, False)])
 async def test_a_real_process_takes_what_is_said(tmp_path: Path, engine: str, n_ff: int, logits: bool) -> None:
     """After one full batch the widest step is nearly all that there is: the logits, or the feed-forward network."""
@@ -200,13 +206,15 @@ async def test_a_real_process_takes_what_is_said(tmp_path: Path, engine: str, n_
     weights = weights_of(model_header(model))
     assert weights is not None
     assert weights.shape == Shape(
-        layers=(Layer(32), Layer(32)), embedding_length=64, feed_forward_length=n_ff, vocabulary=80_000
+        layers=(Layer(32), Layer(32)), embedding_length=64, feed_forward_length=n_ff, vocabulary=80_000, heads=4
     )
     # With AMX, F16 is multiplied without a copy of the widest step's input.
     await taken_is_said(model, engine, tokens, logits=logits, least=0.88)
 
 
-async def taken_is_said(model: Path, engine: str, tokens: int, *, logits: bool, least: float) -> None:
+async def taken_is_said(
+    model: Path, engine: str, tokens: int, *, logits: bool, least: float, flash_attention: bool = True
+) -> None:
     """What that engine takes after a full batch is at most what is said, and not much less."""
     try:
         if logits is (FLAG in (await found_engine(engine)).flags):
@@ -215,9 +223,10 @@ async def taken_is_said(model: Path, engine: str, tokens: int, *, logits: bool, 
         pytest.skip(str(missing))
     weights = weights_of(model_header(model))
     assert weights is not None
-    async with llama_server(model, engine=engine, batch_tokens=tokens) as server:
+    extra = () if flash_attention else ("--flash-attn", "off")
+    async with llama_server(model, engine=engine, batch_tokens=tokens, extra_flags=extra) as server:
         await server.embed([[5] * tokens])
         taken = psutil.Process(server.pid).memory_info().rss
-    said = need(weights, flags(tokens, gpu_layers=0, logits=logits))
+    said = need(weights, replace(flags(tokens, gpu_layers=0, logits=logits), flash_attention=flash_attention))
     assert said == Need(ram=said.ram)
     assert least * said.ram < taken <= said.ram

@@ -77,3 +77,16 @@ async def test_the_states_of_tokens_are_pooled_as_the_vectors_are(tmp_path: Path
 def test_the_texts_of_the_checks_have_their_room_in_the_context_beside_a_batch() -> None:
     """Also where a token is a byte; the proxy's own is the other text."""
     assert sum(len(text.encode()) for text in (*TEXTS, "Query: trillama")) <= CHECK_TOKENS
+
+
+def test_files_with_long_names_have_golden_vectors_too(tmp_path: Path) -> None:
+    """A file's name may have 255 bytes, and two of them are in the golden vectors' name."""
+    model, lora = (tmp_path / (name * 125 + ".gguf") for name in ("é", "ö"))
+    paths = set[Path]()
+    for of in (None, lora):
+        for file in (model, lora):
+            file.write_bytes(b"a model")
+        golden = golden_path(tmp_path, model, VectorRules(), of)
+        np.save(golden.with_name(golden.name + ".unfinished.npy"), np.zeros(1))
+        paths.add(golden)
+    assert len(paths) == 2

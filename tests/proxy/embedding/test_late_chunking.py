@@ -11,6 +11,9 @@ import numpy.typing as npt
 import pytest
 import pytest_asyncio
 
+from proxy.contract.family import VectorRules
+from proxy.embedding import late_chunking
+from proxy.faults import Invalid
 from proxy.tokens.gguf_tokenizer import load_tokenizer
 from tests.support.engines.standin import Fault, front, stand_in
 from tests.support.models.families import only
@@ -203,3 +206,17 @@ async def test_an_empty_chunk_has_no_mean_and_is_named(small: Stack, chunks: lis
     assert f"input.{index}: is empty" in str(answer.json["detail"])
     rows = (await small.post({"input": chunks, "late_chunking": True, "on_error": "partial"})).json["data"]
     assert ["error" in row for row in rows] == [not chunk for chunk in chunks]  # type: ignore[attr-defined] # a list
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        (VectorRules(causal=False), "needs the state of each token, .*: set token_level = true under .late_chunking."),
+        (VectorRules(causal=False, pooling="cls"), "the state of the first token, not the mean"),
+        (VectorRules(pooling="last"), "the state of the last token, not the mean"),
+    ],
+)
+async def test_a_model_whose_chunks_have_no_exact_vector_refuses(rules: VectorRules, reason: str) -> None:
+    """Where a token sees what comes after it, a prefix of the document gives it another state."""
+    with pytest.raises(Invalid, match=reason):
+        late_chunking.check_possible(rules, has_states=False)

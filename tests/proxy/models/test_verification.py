@@ -65,7 +65,7 @@ async def test_without_that_the_engine_tokenises_and_the_log_says_which_text_dif
     assert "the engine tokenises, because our tokens differ" in backend.tokenizer.reason
     (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert "한국어" in warning
-    assert "the engine tokenises" in warning
+    assert '[tokenizer] words = "original" in the family file serves the original\'s): the engine tokenises' in warning
 
 
 async def test_the_originals_tokens_are_refused_by_name_where_they_cannot_be_right(

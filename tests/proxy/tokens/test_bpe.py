@@ -84,7 +84,10 @@ async def test_odd_characters_split_as_in_the_engine(ours: Tokenizer, engine: Ll
         assert ids == await engine.tokenize(text), ascii(text)
 
 
-@pytest.mark.parametrize("pre", ["gpt-2", "jina-v2-code", "llama-bpe", "deepseek-r1-qwen", "jina-v5-nano"])
+@pytest.mark.parametrize(
+    "pre",
+    ["gpt-2", "jina-v2-code", "roberta-bpe", "modern-bert", "llama-bpe", "deepseek-r1-qwen", "jina-v5-nano"],
+)
 async def test_other_pre_tokenizers_have_the_engines_tokens(tmp_path: Path, engine_kind: str, pre: str) -> None:
     model = write_model(tmp_path / "model.gguf", pre=pre)
     async with llama_server(model, engine=engine_kind) as engine:

@@ -5,8 +5,9 @@ numpy, and files that are known to be bad are refused by name.
 import tomllib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast, get_args
 
 import gguf
 import numpy as np
@@ -20,6 +21,7 @@ from launcher.models import header_check
 from launcher.settings.config import read_family, shipped_families
 from launcher.settings.family import FamilyFile
 from proxy.contract.family import Pooling
+from proxy.contract.gguf import Header, Value
 from tests.support.engines.engine import llama_server
 from tests.support.models.families import only
 from tests.support.models.reference import F64, Reference
@@ -130,6 +132,46 @@ async def test_a_lora_is_applied_to_every_matrix_of_jina_embeddings_v3(tmp_path:
     vectors, truth, without = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (vectors, truth, without))
     assert np.einsum("ij,ij->i", vectors, truth).min() >= 0.9999
     assert np.einsum("ij,ij->i", vectors, without).max() < 0.99
+
+
+def right_header(name: str, folder: Path) -> tuple[Header, FamilyFile]:
+    """The header of a random model of that family's kind, which agrees with the family."""
+    path, family = folder / f"{name}.gguf", read_family(shrink(name, folder))
+    weights, architecture = family.weights, family.weights.architecture
+    if architecture == "gemma-embedding":
+        write_tiny_gemma(path, context=LIMIT + 1)
+    elif architecture in get_args(Kind):
+        words = original("wordpiece" if "sep" in weights.adds else "unigram")
+        write_tiny_encoder(path, cast("Kind", architecture), words, pooling=weights.pooling)
+    else:
+        added = {f"add_{token}": True for token in weights.adds}
+        write_model(path, architecture=architecture, pooling=weights.pooling, **added)  # type: ignore[arg-type]
+    return header_check.check_model(path, family), family
+
+
+@pytest.mark.parametrize("name", shipped_families())
+async def test_each_rule_of_each_family_is_compared_with_the_header(tmp_path: Path, name: str) -> None:
+    header, family = right_header(name, tmp_path)
+    weights, own = family.weights, f"{family.weights.architecture}."
+
+    def refused(key: str, value: Value | None) -> str:
+        """What is wrong with the file if that key has another value, or with None is missing."""
+        metadata = {name: one for name, one in header.metadata.items() if name != key}
+        changed = replace(header, metadata=metadata if value is None else {**metadata, key: value})
+        return "; ".join(header_check.contradictions(changed, family))
+
+    other = {"mean": (2, "cls"), "cls": (3, "last"), "last": (1, "mean")}[weights.pooling]
+    assert f"it pools by {other[1]} " in refused(own + "pooling_type", other[0])
+    assert "it is a reranker" in refused(own + "pooling_type", 4)
+    assert "its architecture is llama" in refused("general.architecture", "llama")
+    assert "its vectors have 128 dimensions" in refused(own + "embedding_length_out", 128)
+    if weights.architecture not in header_check.NEVER_CAUSAL:
+        assert "its tokens see" in refused(own + "attention.causal", not weights.causal)
+    for token in () if "sep" in weights.adds else weights.adds:  # a WordPiece file always adds its own
+        reason = refused(f"tokenizer.ggml.add_{token}_token", False)
+        assert f"its tokenizer adds no {token.upper()} to a text" in reason
+    for key in weights.requires:
+        assert f"its header has no {own}{key}" in refused(own + key, None)
 
 
 def bad_unigram(path: Path) -> None:

@@ -25,6 +25,7 @@ LIMIT = 64
 TEXTS = ["the quick brown fox", "", "über die Brücke 我们的模型", "a query of the passage " * 5]
 LONG = "the quick brown fox jumps over the lazy dog and the other dogs " * 20
 CHUNKS = ["My birthday is in May. ", "We went to a restaurant", " by the river; ", "it was lovely 🎉."]
+TEXT_PART = {"type": "text", "text": "a dog"}
 QUERY = {"prefix": "Instruct: {instruction}\nQuery:", "instruction": "find passages"}
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -195,6 +196,32 @@ async def test_a_request_gives_its_own_instruction(last: Stack) -> None:
     assert answer.headers["X-Trillama-Prefix"] == '"Instruct: find passages\\nQuery:"'
     assert own.headers["X-Trillama-Prefix"] == '"Instruct: {instruction}\\nQuery:"'
     assert own.headers["X-Trillama-Vector-Space"] == answer.headers["X-Trillama-Vector-Space"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/embed", {"texts": ["a dog"], "input_type": "query"}),
+        (
+            "/v1/multimodalembeddings",
+            {"inputs": [{"content": [{"type": "text", "text": "a dog"}]}], "input_type": "query"},
+        ),
+        ("/embed", {"inputs": ["a dog"], "prompt_name": "query"}),
+        ("/api/embed", {"input": ["a dog"], "model": "tiny:query"}),
+        ("/api/embeddings", {"prompt": "a dog", "model": "tiny:query"}),
+        ("/v1beta/models/tiny:embedContent", {"content": {"parts": [TEXT_PART]}, "taskType": "query"}),
+        ("/v1beta/models/tiny:batchEmbedContents", {"content": {"parts": [TEXT_PART]}, "taskType": "query"}),
+        ("/runsync", {"input": ["a dog"], "task": "query"}),
+    ],
+)
+async def test_every_dialect_takes_an_instruction(last: Stack, path: str, body: dict[str, object]) -> None:
+    """Ignoring it would be a wrong vector with HTTP 200."""
+    whole: dict[str, object] = {**body, "instruction": "find code"}
+    whole = {"requests": [whole]} if "batch" in path else {"input": whole} if path == "/runsync" else whole
+    (truth,) = await engine_vectors(last.engines["tiny"], ["Instruct: find code\nQuery:a dog"])
+    answer = await last.post(whole, path, Accept="application/octet-stream")
+    assert answer.status == 200, answer.body
+    assert cosines(np.frombuffer(answer.body, dtype="<f4")[None], truth[None]) >= 0.9999
 
 
 @pytest.mark.parametrize(
