@@ -12,7 +12,6 @@ from proxy.console import pieces, stream
 from proxy.console.actions import Verb
 from proxy.console.console import Console
 from proxy.console.watcher import Watcher
-from proxy.dialects.jina import MAX_INSTRUCTION
 from proxy.edge.admission import ORIGINS
 from proxy.edge.middleware import ADMIN, ADMIN_KEYS, API_KEYS
 from proxy.edge.origins import host_of
@@ -21,7 +20,7 @@ from proxy.http.pages import SERVICE
 from proxy.http.responses import send
 from proxy.quoting import quoted
 from proxy.telemetry.observe import CLIENT, STOPPING
-from proxy.wire.dialect import Wire
+from proxy.wire.dialect import MAX_INSTRUCTION, Wire
 
 CONSOLE = web.AppKey("console", Console)
 EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}

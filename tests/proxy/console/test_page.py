@@ -2,8 +2,8 @@
 
 import orjson
 
-from proxy.dialects.jina import MAX_INSTRUCTION
 from proxy.http.console.api import MAX_CHARACTERS
+from proxy.wire.dialect import MAX_INSTRUCTION
 from tests.support.requests.raw import head, said
 from tests.support.servers.operated import first_events, rows_of
 from tests.support.servers.stack import BACKENDS, Stack
