@@ -33,7 +33,7 @@ from launcher.corpus.cli.options import (
     Truncate,
 )
 from launcher.corpus.cli.runs import continued_run, exit_code_of, how_far, new_run, run_and_exit
-from launcher.corpus.estimate import show_estimate
+from launcher.corpus.estimate import estimated
 from launcher.corpus.job import ERRORS_FOLDER, done_parts, job_state
 from launcher.corpus.on_hosts.engine import EngineChoice, PartsEngine, parts_runner
 from launcher.corpus.output.error_rows import error_lines
@@ -216,5 +216,8 @@ def _server(given: GivenServer, api_key: str | None) -> ServerChoice:
 
 def _estimate(server: ServerChoice, files: Sequence[GivenFile], options: JobOptions) -> NoReturn:
     """Say what embedding these files would take, and exit."""
-    asyncio.run(until_signal(show_estimate(server, files, options, stdout)))
+    found = asyncio.run(until_signal(estimated(server, files, options)))
+    if found is None:
+        raise typer.Exit(130)
+    stdout.say(found)
     raise typer.Exit

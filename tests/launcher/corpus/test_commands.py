@@ -140,3 +140,17 @@ def test_the_first_signal_says_what_it_does(stub: EmbeddingsStub, tmp_path: Path
         assert job.stderr
         assert "a second Ctrl-C ends it at once" in job.stderr.readline()
         assert job.poll() is None
+
+
+def test_an_interrupted_dry_run_is_not_done(stub: EmbeddingsStub, tmp_path: Path) -> None:
+    corpus, sent = tmp_path / "c.jsonl", Event()
+    corpus.write_bytes(jsonl(SOME))
+    stub.fault = lambda _: sent.set()
+    stub.seconds_per_text = 1
+    argv = command("corpus", "run", str(corpus), "--out", str(tmp_path / "out"), "--url", stub.url, "--dry-run")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=clean({}), text=True) as job:
+        assert sent.wait(30)
+        job.send_signal(signal.SIGINT)
+        assert job.stdout
+        assert job.stdout.read() == ""
+    assert job.returncode == 130
