@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import orjson
 from aiohttp import web
 
 from proxy.console.console import Console
@@ -142,11 +143,12 @@ def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs
         dimensions=served.family.dimensions,
         token_ids=config.token_ids,
         multivector=served.service.multivector_served,
+        late_chunking=served.family.weights.pooling == "mean",
         images=served.service.images_served,
         needs_key=bool(config.api_keys),
         console=served.console is not None,
     )
-    app[openapi.DOCUMENT] = openapi.openapi_document(routes.ROUTES, routes.DIALECTS, facts)
+    app[openapi.DOCUMENT] = orjson.dumps(openapi.openapi_document(routes.ROUTES, routes.DIALECTS, facts))
     app.add_routes(routes.ROUTES)
     if served.console:
         app[CONSOLE] = served.console

@@ -16,9 +16,9 @@ import numpy as np
 import orjson
 import typer
 
-from launcher.errors import ArgumentError, LauncherError, StartError
+from launcher.errors import ArgumentError, LauncherError
 from launcher.fleet.address import given_url
-from launcher.fleet.temporary import authorization, served
+from launcher.fleet.temporary import authorization, refusal_class, refusal_reason, served
 from launcher.printable import Terminal, stderr, stdout
 from launcher.settings.config import Settings
 from launcher.supervision.probes import why_no_answer
@@ -125,15 +125,8 @@ async def _ask(
     except aiohttp.ClientError as error:
         raise LauncherError(f"{url} {why_no_answer(error)}") from error
     if response.status != 200:
-        raise _refusal(response.status)(f"{url} refused: {_with_names(_detail(body), call)}")
+        raise refusal_class(response.status)(f"{url} refused: {_with_names(refusal_reason(body), call)}")
     return EmbedAnswer(body)
-
-
-def _refusal(status: int) -> type[LauncherError]:
-    """The error class: the user's arguments are wrong, or the server has no room now."""
-    if status in (408, 429, 503, 504):
-        return StartError
-    return ArgumentError if 400 <= status < 500 else LauncherError
 
 
 def _with_names(detail: str, call: EmbedCall) -> str:
@@ -144,10 +137,3 @@ def _with_names(detail: str, call: EmbedCall) -> str:
         return f"--image {call.images[at][:_MAX_NAME]}" if 0 <= at < len(call.images) else found[0]
 
     return re.sub(r"\binput\.(\d+)", name, detail)
-
-
-def _detail(body: bytes) -> str:
-    try:
-        return str(orjson.loads(body)["detail"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return body[:200].decode(errors="replace")

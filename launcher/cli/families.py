@@ -1,6 +1,7 @@
 """`trillama families`: the families that are shipped, and what is wrong with a family file."""
 
 import asyncio
+import difflib
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from gguf import MODEL_ARCH_NAMES
 
 from launcher.cli.plan import longest_fit
 from launcher.engine import devices as gpu
 from launcher.engine import discovery
 from launcher.engine.cpu_fallback import adapt_gpu_layers
 from launcher.engine.devices import Devices
-from launcher.errors import ConfigError, EngineError, ModelError, StartError
+from launcher.errors import ArgumentError, ConfigError, EngineError, ModelError, StartError
 from launcher.host.disk import amount
 from launcher.models import header_check, sources
 from launcher.planning.candidates import PlanRequest
@@ -81,17 +83,20 @@ def check(
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="A .gguf file to compare it with.")] = None,
 ) -> None:
     """Say what is wrong with a family file. Each fault with its line, and whether a model file is of that family."""
+    if file.suffix == ".gguf":
+        raise ArgumentError(f"{file} is a model file: name the family file first, and the model after it")
     given = read_file(file)
     if faults := settings_faults(FamilyFile, given) or tuple(_implausible(FamilyFile.model_validate(given))):
         text = file.read_text(encoding="utf-8-sig")
         if mistaken := mistaken_file(given, file, FileKind.FAMILY):
             raise ConfigError(mistaken)
-        for fault in faults:
-            line = line_of(text, fault)
+        for line, fault in sorted((line_of(text, fault) or 0, fault) for fault in faults):
             stdout.say(f"fail  {file}{f':{line}' if line else ''}: {fault}")
         raise typer.Exit(ConfigError.exit_code)
     family = FamilyFile.model_validate(given)
     stdout.say(f"ok    {file}: {', '.join(_described(family))}")
+    if doubt := _unknown_architecture(family.weights.architecture):
+        stdout.say(f"note  {file}:{line_of(file.read_text(encoding='utf-8-sig'), doubt)}: {doubt}")
     if model:
         _check_model(model, family)
 
@@ -119,8 +124,19 @@ def _implausible(family: FamilyFile) -> Iterator[str]:
         yield f"weights.causal: {weights.architecture} sees a whole text at once: write causal = false"
     if family.dimensions not in family.trained_dimensions:
         yield f"trained_dimensions: the whole size, {family.dimensions}, is missing"
+    if list(family.trained_dimensions) != sorted(set(family.trained_dimensions)):
+        yield "trained_dimensions: name each size once, the smallest first"
     for name in weights.models.keys() - {row.backend for row in family.tasks.values()}:
         yield f"weights.models.{name}: no task uses it"
+
+
+def _unknown_architecture(name: str) -> str | None:
+    """A doubt about an architecture that llama.cpp did not have when this trillama was made; None for any other."""
+    known = MODEL_ARCH_NAMES.values()
+    if name in known:
+        return None
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"weights.architecture: {name} is not known here{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def _described(family: FamilyFile) -> Iterator[str]:

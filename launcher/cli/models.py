@@ -15,7 +15,7 @@ from launcher.host.disk import amount, free_bytes
 from launcher.hub import cache
 from launcher.hub.cache import MMPROJ
 from launcher.hub.listing import Offer, offered
-from launcher.models import inventory, pull, sources
+from launcher.models import inventory, mmproj, pull, sources
 from launcher.models.inventory import InventoryRow
 from launcher.models.verification import check_files
 from launcher.multivector import projector
@@ -36,18 +36,22 @@ models_app = typer.Typer(help="The model files: here and on the hub.", no_args_i
 
 Quantization = Annotated[str | None, typer.Argument(help="E.g. Q8_0 [default: the config's].")]
 Backends = Annotated[list[str] | None, typer.Option("--backend", help="Only this model; may be repeated.")]
+Encoder = Annotated[bool, typer.Option("--images", help="The vision encoder too, as with `images = true`.")]
 
 
 @models_app.command("list", epilog=MODELS_EPILOG)
 def list_(
     config: ConfigFile = None,
     remote: Annotated[bool, typer.Option("--remote/--local", help="Ask the hub too, or look only here.")] = True,
+    images: Encoder = False,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Show the files that are here and those that the hub offers. Also their use, and how much the disk can take."""
     settings = _settings(config)
     family = settings.family
-    rows = inventory.rows(family, settings.host.models, sources.files_here(family), cache.stopped_downloads(family))
+    wanted = _with_images(settings.host.models, images=images)
+    encoder_bytes = mmproj.mmproj_bytes(family, wanted)
+    rows = inventory.rows(family, wanted, sources.files_here(family), cache.stopped_downloads(family))
     offers, reasons = offered(family, family.weights.models) if remote else ((), ())
     if json:
         facts = {
@@ -65,6 +69,8 @@ def list_(
         name = f"{row.backend} LoRA" if row.lora else row.backend
         line = f"{name:<14} {row.quantization or '-':<8} {size:>9}  {row.use:<12}  {row.path or ''}"
         stdout.say(line.rstrip())  # not a table: a path must stay whole to be copied
+    if any(row.backend == MMPROJ and not row.path for row in rows):
+        stdout.say(f"{MMPROJ} for images: {amount(encoder_bytes)}, with `trillama models pull --images`")
     if offers:
         stdout.print(_matrix(tuple(family.weights.models), offers, rows))
     stdout.say(f"{amount(free_bytes(hub_cache()))} free in {hub_cache()}")
@@ -82,7 +88,7 @@ def pull_(
     multivector: Annotated[
         bool, typer.Option("--multivector", help="Not a model, but the few tensors that multi-vectors need (2 MB).")
     ] = False,
-    images: Annotated[bool, typer.Option("--images", help="The vision encoder too, as with `images = true`.")] = False,
+    images: Encoder = False,
 ) -> None:
     """Download the models, or continue a stopped download. Each is checked against the hub's SHA-256."""
     settings = _settings(config)
@@ -90,7 +96,7 @@ def pull_(
         _pull_projector(settings, only=not (quantization or backend or images))
         return
     backends = _chosen(settings, backend)
-    wanted = settings.host.models.model_copy(update={"images": images or settings.host.models.images})
+    wanted = _with_images(settings.host.models, images=images)
     plan = pull.plan_pull(settings.family, wanted, quantization, backends)
     for file in plan.own:
         stdout.say(f"{file.backend}: {file.local} is your own file: nothing to download")
@@ -158,6 +164,10 @@ def _settings(config: Path | None) -> Settings:
         raise ConfigError("demo models are made when needed and not kept here: leave out the demo's --config")
     sources.model_files(settings.family, ModelSettings(files=settings.host.models.files))  # checks their names
     return settings
+
+
+def _with_images(models: ModelSettings, *, images: bool) -> ModelSettings:
+    return models.model_copy(update={"images": images or models.images})
 
 
 def _pull_projector(settings: Settings, *, only: bool) -> None:

@@ -22,6 +22,7 @@ from launcher.errors import ArgumentError, NotRunning
 from launcher.fleet.address import Target, target
 from launcher.printable import stderr, stdout
 from launcher.settings.config import Settings, load
+from launcher.settings.family import BY_TOKEN
 from launcher.settings.folders import log_dir, runtime_base
 from launcher.supervision.states import BackendState
 from launcher.terminal.options import EXIT_CODES
@@ -69,7 +70,9 @@ def status(
 
 @running_app.command("restart", epilog=EXIT_CODES)
 def restart(
-    backend: Annotated[list[str] | None, typer.Argument(help="Which, e.g. code [default: all, one by one].")] = None,
+    backend: Annotated[
+        list[str] | None, typer.Argument(help="As `trillama status` names it [default: all, one by one].")
+    ] = None,
     config: RunningConfigFile = None,
     url: LocalUrl = None,
     port: LocalPort = None,
@@ -86,7 +89,7 @@ def reload(config: RunningConfigFile = None, url: LocalUrl = None, port: LocalPo
 
 @running_app.command("logs", epilog=EXIT_CODES)
 def logs(
-    backend: Annotated[str | None, typer.Argument(help="Which, e.g. code [default: all].")] = None,
+    backend: Annotated[str | None, typer.Argument(help="As `trillama status` names it [default: all].")] = None,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 20,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue until Ctrl-C.")] = False,
     earlier: Annotated[int, typer.Option(min=0, help="N: the N-th run before this one.")] = 0,
@@ -144,7 +147,8 @@ def _run(asking: Coroutine[None, None, View]) -> None:
 async def _restart(settings: Settings, chosen: Target | None, backends: Sequence[str]) -> View:
     running = await _found(settings, chosen)
     view, there = running.view, [one.name for one in running.view.backends]
-    for name in [_known(name, there) for name in backends or settings.family.weights.models]:
+    every = [name for name in there if not name.endswith(BY_TOKEN)]
+    for name in [_known(name, there) for name in backends or every]:
         view = await running.tell(f"/backends/{name}/restart")
     return view
 

@@ -9,7 +9,7 @@ import aiohttp
 import orjson
 from pydantic import ValidationError
 
-from launcher.errors import ArgumentError, NotRunning, StartError
+from launcher.errors import ArgumentError, NotRunning
 from launcher.fleet.address import server_url
 from launcher.settings.config import shipped_families
 from launcher.supervision.probes import why_unready
@@ -31,12 +31,12 @@ def node_urls(given: Sequence[str]) -> dict[str, str]:
 
 
 async def check_hosts(urls: Iterable[str]) -> None:
-    """Raises StartError for a host that has no address: a mistyped name would never be served."""
+    """Raises NotRunning for a host that has no address: a mistyped name would never be served."""
     for url in urls:
         try:
             await asyncio.get_running_loop().getaddrinfo(urlsplit(url).hostname, None)
         except (socket.gaierror, UnicodeError) as error:
-            raise StartError(f"{_OPTION} {url}: no host has that name: check the address") from error
+            raise NotRunning(f"{_OPTION} {url}: no host has that name: check the address") from error
 
 
 async def served_family(urls: Mapping[str, str]) -> str:

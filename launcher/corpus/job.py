@@ -52,6 +52,7 @@ class CorpusJob:
     share: PartShare | None = None
     rows_done: int = field(init=False)
     error_rows: int = field(init=False)
+    rows_begun: int = field(default=0, init=False)  # in this run
     halted: bool = field(default=False, init=False)
     _writing: Lock = field(default_factory=Lock, init=False)  # one part at a time: each takes its size in memory twice
 
@@ -73,6 +74,7 @@ class CorpusJob:
         sources = self.share.sources() if self.share else range(len(self.plan.inputs))
         for rows, read in parts_of(self.plan, self._is_done, sources, lambda: self.halted):
             part = PendingPart(rows, read, None if self.failed is None else self.failed[rows], self.known)
+            self.rows_begun += rows.rows if part.only is None else len(part.only)
             yield part, part.calls()
 
     async def commit(self, part: PendingPart, results: Sequence[F32 | RowError]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
+from shlex import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -54,15 +55,30 @@ class SpaceFound(_Frozen):
     dimensions: int
 
 
-class CorpusPlan(_Frozen):
-    """`url` is what was given, if any: the next command asks there too."""
+class GivenServer(_Frozen):
+    """The options that say which server embeds: the next command of a job asks the same one, unless it has its own."""
+
+    url: str | None = None
+    config: Path | None = None
+    demo: bool = False
+    tiny: bool = False
+
+
+class CorpusPlan(GivenServer):
+    """A job, as it was begun."""
 
     version: int = 1
     created: datetime
-    url: str | None
     options: JobOptions
     space: SpaceFound
     inputs: tuple[InputFile, ...]
+
+    def server(self, given: GivenServer) -> GivenServer:
+        """The server for a command with these options: they count, and what they leave open is as at the beginning."""
+        if given.url:
+            return given
+        chosen = given if given.config or given.demo else self
+        return GivenServer(url=self.url, config=chosen.config, demo=chosen.demo, tiny=chosen.tiny)
 
     @property
     def rows(self) -> int:
@@ -91,7 +107,7 @@ class GivenJob:
     folder: Path
     files: Sequence[GivenFile]
     options: JobOptions
-    url: str | None
+    server: GivenServer
 
     def plan(self, space: SpaceFound, stop: Stop) -> CorpusPlan:
         """The plan of the job in the folder, if it is this one; else a new one, written.
@@ -103,7 +119,9 @@ class GivenJob:
             check_same(plan, self.files, self.options)
             return resumed(plan, space, stop)
         inputs = tuple(counted(fingerprint(*file), stop) for file in self.files)
-        plan = CorpusPlan(created=datetime.now(UTC), url=self.url, options=self.options, space=space, inputs=inputs)
+        begun = datetime.now(UTC)
+        given = self.server.model_dump()
+        plan = CorpusPlan(created=begun, options=self.options, space=space, inputs=inputs, **given)
         write_plan(self.folder, plan)
         return plan
 
@@ -113,6 +131,11 @@ def resumed(plan: CorpusPlan, space: SpaceFound, _: Stop) -> CorpusPlan:
     check_unchanged(plan.inputs)
     check_space(plan, space)
     return plan
+
+
+def corpus_command(name: str, folder: Path) -> str:
+    """A command for the job in that folder, as a message shows it; it asks the server that the job was begun with."""
+    return f"`trillama corpus {name} {quote(str(folder))}`"
 
 
 def read_plan(folder: Path) -> CorpusPlan:

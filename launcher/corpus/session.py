@@ -11,7 +11,7 @@ from launcher.arrays import F32
 from launcher.corpus.display import Figures, JobDisplay, JobProgress
 from launcher.corpus.endpoint import EmbeddingEndpoint, NotReached, embedding_endpoint
 from launcher.corpus.job import CorpusJob, job_state, open_job, owned
-from launcher.corpus.plan import PLAN, CorpusPlan, JobOptions, SpaceFound
+from launcher.corpus.plan import PLAN, CorpusPlan, JobOptions, SpaceFound, corpus_command
 from launcher.errors import ArgumentError, DiskError, JobStopped, LauncherError, NotRunning, StartError
 from launcher.fleet.address import server_url
 from launcher.fleet.temporary import authorization, served
@@ -126,6 +126,7 @@ def progress_of(job: CorpusJob, endpoint: EmbeddingEndpoint, runner: BulkRunner[
         busy=runner.counts.busy,
         failed=runner.counts.failed,
         trouble=runner.counts.last_trouble,
+        rows_in_work=max(0, job.rows_begun - endpoint.texts),
     )
 
 
@@ -161,7 +162,7 @@ def explained(group: ExceptionGroup[Exception], folder: Path) -> Exception:
     if not isinstance(error, OSError):
         return error
     where = error.filename or folder
-    return DiskError(f"{where}: {error.strerror or error}; what is done stays: `trillama corpus resume {folder}`")
+    return DiskError(f"{where}: {error.strerror or error}; what is done stays: {corpus_command('resume', folder)}")
 
 
 def stopped(folder: Path) -> JobStopped:
@@ -170,5 +171,5 @@ def stopped(folder: Path) -> JobStopped:
         return JobStopped("stopped, with nothing done yet")
     state = job_state(folder)
     return JobStopped(
-        f"stopped: {state.rows_done} of {state.rows} rows are done; continue with `trillama corpus resume {folder}`"
+        f"stopped: {state.rows_done} of {state.rows} rows are done; continue with {corpus_command('resume', folder)}"
     )

@@ -4,7 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from launcher.errors import ArgumentError, ConfigError, NotRunning
+import orjson
+
+from launcher.errors import ArgumentError, ConfigError, LauncherError, NotRunning, StartError
 from launcher.fleet import fleet as supervisor
 from launcher.fleet.address import server_url
 from launcher.fleet.fleet import Fleet
@@ -79,3 +81,18 @@ def authorization(host: HostConfig, api_key: str | None) -> dict[str, str]:
     if key and not (key.isascii() and key.isprintable()):
         raise ArgumentError("the API key has characters that no header may have: check --api-key and TRILLAMA_API_KEY")
     return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def refusal_class(status: int) -> type[LauncherError]:
+    """The error for an HTTP answer with that status: the user's arguments are wrong, or the server has no room now."""
+    if status in (408, 429, 503, 504):
+        return StartError
+    return ArgumentError if 400 <= status < 500 else LauncherError
+
+
+def refusal_reason(body: bytes) -> str:
+    """The server's own sentence in the body of an error, or its beginning if it has none."""
+    try:
+        return str(orjson.loads(body)["detail"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return body[:200].decode(errors="replace")

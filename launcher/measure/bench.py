@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from launcher.arrays import F32
-from launcher.errors import LauncherError
+from launcher.fleet.temporary import refusal_class, refusal_reason
 from launcher.measure.loadgen import LENGTHS, RequestFailed, Summary, Texts, closed_loop, cut, summary, text, texts
 
 CONCURRENCY = (1, 8, 32)
@@ -72,7 +72,7 @@ class BenchClient:
         except aiohttp.ClientError as error:
             raise RequestFailed(f"{self.url} broke off: {error}") from error
         if response.status != 200:
-            raise RequestFailed(f"status {response.status}: {content[:200].decode(errors='replace')}")
+            raise RequestFailed(f"status {response.status}: {refusal_reason(content)}", response.status)
         answer = orjson.loads(content)
         for one, row in zip(sent, answer["data"], strict=True):
             self._check(one, np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4"))
@@ -104,7 +104,7 @@ async def measure(client: BenchClient, load: Load, report: Callable[[str], None]
     try:
         load = replace(load, tokens_per_word=await _tokens_per_word(client))
     except RequestFailed as error:
-        raise LauncherError(f"the server cannot be measured: {error}") from error
+        raise refusal_class(error.status)(f"the server cannot be measured: {error}") from error
     cells: list[Cell] = []
     for kind in LENGTHS:
         speed = 0.0

@@ -34,7 +34,7 @@ def bench(
     url: Url = None,
     port: Port = None,
     api_key: ApiKey = None,
-    task: Annotated[str | None, typer.Option(help="E.g. retrieval.passage: it chooses the model.")] = None,
+    task: Annotated[str | None, typer.Option(help="One that the family has: it chooses the model.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="For each of the twelve measurements.")] = 3.0,
     seed: Annotated[int, typer.Option(help="The same seed sends the same texts.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,

@@ -26,7 +26,11 @@ Ask = Callable[[Texts], Awaitable[int]]  # sends one request, returns the tokens
 
 
 class RequestFailed(Exception):
-    """A request that was rejected, broken off or answered wrongly. `args[0]` says how."""
+    """A request that was rejected, broken off or answered wrongly. `args[0]` says how; `status` is HTTP's, if any."""
+
+    def __init__(self, how: str, status: int = 0) -> None:
+        super().__init__(how)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import re
 import string
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -91,8 +92,11 @@ class ModelSource(Strict):
 
     @model_validator(mode="after")
     def _from_one_place(self) -> Self:
-        if (self.repo is None) != (self.file is None) or (self.package is None) == (self.on_hub is None):
-            raise ValueError("both repo and file, or package must be given")
+        missing = [name for name, value in (("repo", self.repo), ("file", self.file)) if value is None]
+        if self.package and len(missing) < 2:
+            raise ValueError("has a package, and a repo or file: leave one of both out")
+        if missing and not self.package:
+            raise ValueError(f"has no {' and no '.join(missing)}: a model needs a repo and a file, or a package")
         return self
 
     @property
@@ -137,12 +141,13 @@ class Published(Strict):
 
     @model_validator(mode="after")
     def _one_figure_per_benchmark(self) -> Self:
-        for name, figures in self.quantizations.items():
-            if len(figures.ndcg_at_5) != len(self.benchmarks):
-                raise ValueError(
-                    f"quantizations.{name}.ndcg_at_5 has {len(figures.ndcg_at_5)} figures for "
-                    f"{len(self.benchmarks)} benchmarks"
-                )
+        faults = [
+            f"quantizations.{name}.ndcg_at_5 has {len(figures.ndcg_at_5)} figures for {len(self.benchmarks)} benchmarks"
+            for name, figures in self.quantizations.items()
+            if len(figures.ndcg_at_5) != len(self.benchmarks)
+        ]
+        if faults:
+            raise ValueError(*faults)
         return self
 
 
@@ -151,7 +156,7 @@ class Weights(proxy_family.VectorRules):
 
     model_config = ConfigDict(extra="forbid")
 
-    architecture: str  # as the GGUF files say it
+    architecture: Annotated[str, Field(min_length=1)]  # as the GGUF files say it
     # special tokens that a file's tokenizer must add to each text: a file that lacks one gives other vectors
     adds: tuple[Literal["bos", "eos", "sep"], ...] = ()
     # keys that a file's header must have; those without a dot are the architecture's own
@@ -166,19 +171,20 @@ class Weights(proxy_family.VectorRules):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
+        if faults := tuple(self._faults()):
+            raise ValueError(*faults)
+        return self
+
+    def _faults(self) -> Iterator[str]:
+        """Every name that contradicts another."""
         if self.quantization not in self.quantizations:
-            raise ValueError(f"quantization = {self.quantization!r} is none of {', '.join(self.quantizations)}")
+            yield f"quantization = {self.quantization!r} is none of {', '.join(self.quantizations)}"
         for backend, source in self.models.items():
             if backend.endswith(BY_TOKEN):
-                raise ValueError(
-                    f"models.{backend}: a name must not end in {BY_TOKEN}, which is for token-level backends"
-                )
+                yield f"models.{backend}: a name must not end in {BY_TOKEN}, which is for token-level backends"
             place = source.on_hub
             if place and len(self.quantizations) > 1 and not _placeholders(place.file, "quantization"):
-                raise ValueError(
-                    f"models.{backend}.file = {place.file!r} has no {{quantization}}, but there are several"
-                )
-        return self
+                yield f"models.{backend}.file = {place.file!r} has no {{quantization}}, but there are several"
 
     @property
     def on_hub(self) -> dict[str, HubFile]:
@@ -231,10 +237,9 @@ class FamilyFile(proxy_family.Family):
     # where the original keeps its projector of multi-vectors, which no GGUF file has
     multivector: MultiVectorSource | None = None
 
-    @model_validator(mode="after")
-    def _every_task_has_a_backend(self) -> Self:
-        self.check_backends(self.weights.models.keys())
-        return self
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        yield from self._backend_faults(self.weights.models.keys())
 
     def backend_of(self, task: str) -> str:
         """The backend for a task or an alias of one. Raises ConfigError listing the known tasks."""

@@ -3,9 +3,9 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from proxy.contract.family import Positive, Strict
+from proxy.contract.family import Positive, Strict, check_no_table
 
 
 def _requirement(text: str) -> str:
@@ -21,7 +21,7 @@ def _sha256(text: str) -> str:
 
 
 _Requirement = Annotated[str, AfterValidator(_requirement)]
-_Sha256 = Annotated[str, AfterValidator(_sha256)]
+_Sha256 = Annotated[str, BeforeValidator(check_no_table), AfterValidator(_sha256)]
 
 
 class PackageSource(Strict):

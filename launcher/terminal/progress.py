@@ -13,6 +13,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from launcher.host.disk import amount
 from launcher.printable import Terminal
 from launcher.supervision.states import BackendState, Status
 
@@ -50,7 +51,7 @@ class Display:
     def downloading(self, model: str, done: int, total: int | None) -> None:
         """Show that `done` of `total` bytes are downloaded."""
         if model not in self._lines:
-            self.say(f"{model}: downloading" + (f" {total / 2**30:.2f} GiB" if total else ""))
+            self.say(f"{model}: downloading" + (f" {amount(total)}" if total else ""))
         self._progress.update(self._line(model), description="downloading", completed=done, total=total)
 
     def status(self, status: Status) -> None:

@@ -18,7 +18,7 @@ cat /etc/resolv.conf > "$root/etc/resolv.conf"
 cp "$wheel" constraints.txt "$root/opt/"
 inside python3 -m venv $venv
 inside $venv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --constraint /opt/constraints.txt \
-    "/opt/$(basename "$wheel")"
+    "/opt/$(basename "$wheel")[otel,pdf]"
 inside $venv/bin/pip check
 rm "$root/opt/$(basename "$wheel")" "$root/opt/constraints.txt"
 

@@ -1,12 +1,28 @@
 """The proxy's part of a family file, read once, frozen; `launcher.settings.family` adds the launcher's part."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
+
+def _whole_number(given: object) -> object:
+    """Raises ValueError for what pydantic takes for a number: text, and `true` for 1."""
+    if not isinstance(given, bool | str):
+        return given
+    raise ValueError("must be a whole number")
+
+
+def check_no_table(given: object) -> object:
+    """Raises ValueError for a table where a text is expected: TOML takes a name with a dot for the name of a table."""
+    if not isinstance(given, Mapping):
+        return given
+    raise ValueError(f"has {next(iter(given), 'nothing')} in it: a name with a dot must be in quotes")
+
+
+Positive = Annotated[int, Field(gt=0), BeforeValidator(_whole_number)]
+AliasOf = Annotated[str, BeforeValidator(check_no_table)]
 UnicodeForm = Literal["NFC", "NFKC"]
 Pooling = Literal["mean", "cls", "last"]
 Words = Literal["engine", "original"]
@@ -26,6 +42,13 @@ class TaskSettings(Strict):
     # what the model was trained to see before the text; with `{instruction}` where requests may give one
     prefix: str
     instruction: str | None = None  # what replaces `{instruction}` for a request that gives none
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_quotes(cls, given: object) -> object:
+        if isinstance(given, Mapping) and any(isinstance(value, Mapping) for value in given.values()):
+            check_no_table(given)
+        return given
 
     @model_validator(mode="after")
     def _check_instruction(self) -> Self:
@@ -104,9 +127,9 @@ class Family(BaseModel):
     # what the original's tokenizer does first, and llama.cpp leaves out
     unicode_normalization: UnicodeForm | None = None
     default_task: str  # of a request that names none
-    tasks: dict[str, TaskSettings]  # what serves a task
-    task_aliases: dict[str, str] = {}  # other names for a task
-    model_aliases: dict[str, str] = {}  # other names for the model
+    tasks: dict[Annotated[str, Field(min_length=1)], TaskSettings]  # what serves a task
+    task_aliases: dict[str, AliasOf] = {}  # other names for a task
+    model_aliases: dict[str, AliasOf] = {}  # other names for the model
     # where the original keeps its projector of multi-vectors, which no GGUF file has
     multivector: MultiVector | None = None
     weights: VectorRules = VectorRules()  # how the models make a vector
@@ -114,35 +137,50 @@ class Family(BaseModel):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
+        if faults := tuple(self._faults()):
+            raise ValueError(*faults)
+        return self
+
+    def _faults(self) -> Iterator[str]:
+        """Every name or size that contradicts another."""
         for name, size in enumerate(self.trained_dimensions):
             if size > self.dimensions:
-                raise ValueError(f"trained_dimensions.{name} = {size} is more than dimensions = {self.dimensions}")
-        self.check_task(self.default_task, "default_task")
+                yield f"trained_dimensions.{name} = {size} is more than dimensions = {self.dimensions}"
+        yield from self._task_faults(self.default_task, "default_task")
         for alias, task in self.task_aliases.items():
             if alias in self.tasks and alias != task:
-                raise ValueError(f"task_aliases.{alias} is a task itself, with a prefix of its own")
+                yield f"task_aliases.{alias} is a task itself, with a prefix of its own"
             if task not in self.tasks:
-                raise ValueError(
-                    f"task_aliases.{alias} names the task {task!r}, but there are: {', '.join(self.tasks)}"
-                )
-        self.check_aliases(self.model_aliases)
-        return self
+                yield f"task_aliases.{alias} names the task {task!r}, but there are: {', '.join(self.tasks)}"
+        yield from self._alias_faults(self.model_aliases)
 
     def check_task(self, task: str, where: str) -> None:
         """Raises ValueError unless `task` is a task or an alias of one."""
-        if task not in {**self.task_aliases, **self.tasks}:
-            raise ValueError(f"{where} names the task {task!r}, but there are: {', '.join(self.tasks)}")
+        _raise_first(self._task_faults(task, where))
 
-    def check_aliases(self, aliases: dict[str, str]) -> None:
+    def check_aliases(self, aliases: Mapping[str, str]) -> None:
         """Raises ValueError for an alias of another model than this one, by whatever name of it."""
-        for alias, model in aliases.items():
-            if model != self.name and self.model_aliases.get(model) != self.name:
-                raise ValueError(f"model_aliases.{alias} names the model {model!r}, but {self.name!r} is served")
+        _raise_first(self._alias_faults(aliases))
 
     def check_backends(self, backends: Collection[str]) -> None:
         """Raises ValueError for a task whose backend does not exist."""
+        _raise_first(self._backend_faults(backends))
+
+    def _task_faults(self, task: str, where: str) -> Iterator[str]:
+        if task not in {**self.task_aliases, **self.tasks}:
+            yield f"{where} names the task {task!r}, but there are: {', '.join(self.tasks)}"
+
+    def _alias_faults(self, aliases: Mapping[str, str]) -> Iterator[str]:
+        for alias, model in aliases.items():
+            if model != self.name and self.model_aliases.get(model) != self.name:
+                yield f"model_aliases.{alias} names the model {model!r}, but {self.name!r} is served"
+
+    def _backend_faults(self, backends: Collection[str]) -> Iterator[str]:
         for task, row in self.tasks.items():
             if row.backend not in backends:
-                raise ValueError(
-                    f"tasks.{task}.backend names {row.backend!r}, but there are: {', '.join(backends) or 'none'}"
-                )
+                yield f"tasks.{task}.backend names {row.backend!r}, but there are: {', '.join(backends) or 'none'}"
+
+
+def _raise_first(faults: Iterator[str]) -> None:
+    if fault := next(faults, None):
+        raise ValueError(fault)

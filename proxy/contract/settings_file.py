@@ -1,6 +1,7 @@
 """Reads a TOML file into a settings model; errors use the terms of the file."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,12 @@ _MESSAGES = {
     "path_type": "must be a path",
 }
 
+_TOML_FAULTS = {
+    "^Cannot overwrite a value": "the same name is there twice",
+    r"^Cannot declare \(.*\) twice": "the same table is there twice",
+    r"^Illegal character '\\n'": "a quotation mark is missing",
+}
+
 
 class BadSettings(Exception):
     """A setting is missing, unknown or contradicts another; the message names file and field."""
@@ -42,8 +49,11 @@ def read_toml(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadSettings(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadSettings(f"{path}: not valid TOML: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadSettings(f"{path}: not valid TOML: {_toml_fault(error)}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise BadSettings(f"{path}: not valid TOML: it is not UTF-8 (at line {line})") from error
     except RecursionError:
         raise BadSettings(f"{path}: not valid TOML: its lists or tables are nested too deeply") from None
 
@@ -82,14 +92,32 @@ def plain_message(fault: ErrorDetails) -> str:
 LocalPath = Annotated[Path, AfterValidator(home_path)]
 
 
+def _toml_fault(error: tomllib.TOMLDecodeError) -> str:
+    """What is wrong, and where, in words that need no knowledge of parsers."""
+    text = str(error)
+    for parsers, ours in _TOML_FAULTS.items():
+        text = re.sub(parsers, ours, text)
+    return text
+
+
 def _faults(model: type[BaseModel], given: Mapping[str, object], error: ValidationError) -> Iterator[str]:
-    """One line for each place in the file; pydantic reports a union as one fault for each of its types."""
-    found: dict[tuple[str | int, ...], dict[str, None]] = {}
+    """One line for each fault; pydantic reports a union as one for each of its types, and a validator several as one.
+
+    A validator's are the arguments of its ValueError.
+    """
+    found: dict[tuple[tuple[str | int, ...], int], dict[str, None]] = {}
     for fault in error.errors(include_url=False):
-        place = _place(fault, given)
-        found.setdefault(place, {})[_message(model, fault)] = None
-    for place, messages in found.items():
+        for number, message in enumerate(_messages(model, fault)):
+            found.setdefault((_place(fault, given), number), {})[message] = None
+    for (place, _), messages in found.items():
         yield f"{'.'.join(map(str, place))}: {' or '.join(messages)}" if place else " or ".join(messages)
+
+
+def _messages(model: type[BaseModel], fault: ErrorDetails) -> tuple[str, ...]:
+    raised: object = fault.get("ctx", {}).get("error")
+    if isinstance(raised, ValueError) and len(raised.args) > 1:
+        return tuple(map(str, raised.args))
+    return (_message(model, fault),)
 
 
 def _place(fault: ErrorDetails, given: object) -> tuple[str | int, ...]:

@@ -17,6 +17,7 @@ from proxy.wire.dialect import (
     Encodings,
     Instruction,
     Items,
+    LateChunkingField,
     ModelName,
     MultiVectorField,
     ParsedRequest,
@@ -45,7 +46,7 @@ class EmbeddingsBody(Wire):
     )
     modality: ModalityField = Field("text", description="Infinity's: with `image`, each string of `input` is an image.")
     model: ModelName | None = Field(
-        None, description="The family; a suffix as in `…:retrieval.query` names the task.", examples=[None]
+        None, description="The family; a suffix, `…:TASK`, names the task.", examples=[None]
     )
     task: TaskName | None = Field(
         None,
@@ -76,7 +77,7 @@ class EmbeddingsBody(Wire):
     on_error: Literal["fail", "partial"] = Field(
         "fail", description="`partial`: an input that fails by itself has an `error` in its row, the others are served."
     )
-    late_chunking: bool = Field(
+    late_chunking: LateChunkingField = Field(
         False,
         description="The inputs are one document: joined without a separator and computed in one context; each vector "
         "is the mean over that input's own tokens. `truncate` drops the document's tail.",

@@ -90,7 +90,9 @@ class Fetcher:
         Raises BadImage; its message names the host, and nothing that the host answered.
         """
         if self._options.urls == "off":
-            raise BadImage("is a URL, and this server fetches none: send the file itself, as base64")
+            raise BadImage(
+                "is a URL, and this server fetches none (`urls` under [proxy.images] is off): send the file, as base64"
+            )
         url = self._checked(given)
         places = self._host_places.setdefault(url.raw_host or "", asyncio.Semaphore(FETCHES_PER_HOST))
         async with places, self._places:
@@ -177,7 +179,10 @@ class _CheckedResolver(AbstractResolver):
 
 def _forbidden(host: str) -> BadImage:
     """The same words whether a name has no address or a private one: nobody learns the names of this network."""
-    return BadImage(f"could not be fetched from {host}: it has no address that this server fetches from")
+    return BadImage(
+        f"could not be fetched from {host}: it has no address that this server fetches from (`urls` under "
+        "[proxy.images] says which)"
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -84,6 +84,10 @@ def test_the_file_for_cuda_differs_in_the_base_and_the_engine_alone() -> None:
     assert len(cuda) == len(cpu) + 3  # two arguments more, and the engine
 
 
+def test_the_images_have_what_a_service_needs_of_the_extras() -> None:
+    assert sum("pip install" in line and line.endswith('"/src[otel,pdf]"') for line in steps("cpu")) == 1
+
+
 def test_each_file_that_compose_mounts_is_here() -> None:
     text = (FOLDER / "compose.yaml").read_text(encoding="utf-8")
     mounted = re.findall(r"- (\.[^:]*):", text)

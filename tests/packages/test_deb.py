@@ -46,6 +46,7 @@ async def installed(inside: Booted, package: str) -> None:
     printed = await shell(inside, "cd /; trillama --version; trillama doctor --config /etc/trillama/host.toml || true")
     assert f"trillama {package.split('_')[1].split('-', maxsplit=1)[0]}\n" in printed
     assert "installed: /usr/lib/systemd/system/trillama.service" in printed
+    await shell(inside, "/opt/trillama/venv/bin/python -c 'import opentelemetry.sdk, pypdfium2'")
 
 
 async def served(inside: Booted) -> None:

@@ -33,13 +33,13 @@ from launcher.corpus.cli.options import (
     Truncate,
 )
 from launcher.corpus.cli.runs import continued_run, exit_code_of, how_far, new_run, run_and_exit
-from launcher.corpus.estimate import show_estimate
+from launcher.corpus.estimate import estimated
 from launcher.corpus.job import ERRORS_FOLDER, done_parts, job_state
 from launcher.corpus.on_hosts.engine import EngineChoice, PartsEngine, parts_runner
 from launcher.corpus.output.error_rows import error_lines
 from launcher.corpus.output.stored import OutputFormat, VectorType
 from launcher.corpus.output.writers import check_packages
-from launcher.corpus.plan import PLAN, GivenFile, GivenJob, JobOptions, read_plan
+from launcher.corpus.plan import PLAN, GivenFile, GivenJob, GivenServer, JobOptions, corpus_command, read_plan
 from launcher.corpus.rows.records import UsedColumns
 from launcher.corpus.rows.sources import check_folder, given_files
 from launcher.corpus.session import ServerChoice
@@ -96,10 +96,12 @@ def corpus_run(
     )
     _check_before(inputs, out, format_, dry_run=dry_run)
     files = given_files(inputs, from_, UsedColumns(text=text, id=id_, keep=_names(keep)), out)
-    server, run_parts = parts_runner(engine, _server(config, demo, tiny, given_url(url, port), api_key), format_)
+    given = _given(config, demo, tiny, given_url(url, port))
+    server, run_parts = parts_runner(engine, _server(given, api_key), format_)
     if dry_run:
         _estimate(server, files, options)
-    job = GivenJob(folder=out, files=files, options=options, url=server.url)
+    asked = given.model_copy(update={"url": server.url})  # Ray's own, if it was not given
+    job = GivenJob(folder=out, files=files, options=options, server=asked)
     run_and_exit(server, replace(new_run(job, json, concurrency), dedupe=dedupe, run_parts=run_parts))
 
 
@@ -109,7 +111,7 @@ def _check_before(inputs: Sequence[str], out: Path, format_: OutputFormat, *, dr
     if not dry_run:
         check_packages(format_)
     if STDIN in inputs and (dry_run or (out / PLAN).exists()):
-        advice = "--dry-run needs a file" if dry_run else f"there is a job in {out}: `trillama corpus resume {out}`"
+        advice = "--dry-run needs a file" if dry_run else f"there is a job in {out}: {corpus_command('resume', out)}"
         raise ArgumentError(f"standard input can be read only once, and {advice}")
 
 
@@ -133,8 +135,8 @@ def corpus_resume(
 ) -> None:
     """Continue a job that was stopped or killed. Only what is not done is computed."""
     plan = read_plan(folder)
-    given = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
-    server, run_parts = parts_runner(engine, given, plan.options.format)
+    given = plan.server(_given(config, demo, tiny, given_url(url, port)))
+    server, run_parts = parts_runner(engine, _server(given, api_key), plan.options.format)
     run_and_exit(server, replace(continued_run(folder, plan, json, concurrency), dedupe=dedupe, run_parts=run_parts))
 
 
@@ -154,7 +156,7 @@ def corpus_errors(
     """Show the rows without a vector, or retry them. A JSON object each."""
     plan = read_plan(folder)
     if retry:
-        server = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
+        server = _server(plan.server(_given(config, demo, tiny, given_url(url, port))), api_key)
         run_and_exit(server, replace(continued_run(folder, plan, json, concurrency), retry=True))
     for line in error_lines(folder / ERRORS_FOLDER, done_parts(folder, plan)):
         sys.stdout.buffer.write(json_line({"input": str(plan.inputs[line.part.source].path), **line.facts}))
@@ -191,7 +193,7 @@ def corpus_verify(
     the exit code is 1.
     """
     plan = read_plan(folder)
-    server = _at_plans_url(_server(config, demo, tiny, given_url(url, port), api_key), plan.url)
+    server = _server(plan.server(_given(config, demo, tiny, given_url(url, port))), api_key)
     found = asyncio.run(until_signal(verify_job(folder, plan, server, sample)))
     if found is None:
         raise typer.Exit(130)
@@ -203,16 +205,19 @@ def corpus_verify(
     stdout.say(f"{found.rows} rows, each once; every vector is finite{compared}")
 
 
-def _server(config: Path | None, demo: bool, tiny: bool, url: str | None, api_key: str | None) -> ServerChoice:
-    return ServerChoice(settings=settings_of(config, demo=demo, tiny=tiny), url=url, api_key=api_key, err=stderr)
+def _given(config: Path | None, demo: bool, tiny: bool, url: str | None) -> GivenServer:
+    return GivenServer(url=url, config=config and config.absolute(), demo=demo, tiny=tiny)
 
 
-def _at_plans_url(server: ServerChoice, url: str | None) -> ServerChoice:
-    """The server that the job was begun with, unless another is given."""
-    return server if server.url is not None else replace(server, url=url)
+def _server(given: GivenServer, api_key: str | None) -> ServerChoice:
+    settings = settings_of(given.config, demo=given.demo, tiny=given.tiny)
+    return ServerChoice(settings=settings, url=given.url, api_key=api_key, err=stderr)
 
 
 def _estimate(server: ServerChoice, files: Sequence[GivenFile], options: JobOptions) -> NoReturn:
     """Say what embedding these files would take, and exit."""
-    asyncio.run(until_signal(show_estimate(server, files, options, stdout)))
+    found = asyncio.run(until_signal(estimated(server, files, options)))
+    if found is None:
+        raise typer.Exit(130)
+    stdout.say(found)
     raise typer.Exit

@@ -19,7 +19,7 @@ KeptColumns = Annotated[str | None, typer.Option(help="More columns to keep, wit
 FromFormat = Annotated[InputFormat | None, typer.Option("--from", help="The inputs' format [default: by name].")]
 ToFormat = Annotated[OutputFormat, typer.Option("--format", help="What to write.")]
 NumberType = Annotated[VectorType, typer.Option(help="The type of the vectors' numbers.")]
-AskedTask = Annotated[str | None, typer.Option(help="E.g. retrieval.passage [default: the server's].")]
+AskedTask = Annotated[str | None, typer.Option(help="One that the family has [default: the server's].")]
 FirstDimensions = Annotated[int | None, typer.Option("--dimensions", min=1, help="Keep only the first N dimensions.")]
 AskedModel = Annotated[str | None, typer.Option(help="The model to ask a server for that has several.")]
 Truncate = Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")]

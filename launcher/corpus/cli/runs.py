@@ -9,7 +9,7 @@ import typer
 
 from launcher.corpus.display import JobDisplay
 from launcher.corpus.job import JobState, job_state
-from launcher.corpus.plan import CorpusPlan, GivenJob, resumed
+from launcher.corpus.plan import CorpusPlan, GivenJob, corpus_command, resumed
 from launcher.corpus.session import RunRequest, ServerChoice, run_job, stopped
 from launcher.errors import JobStopped
 from launcher.printable import stderr
@@ -42,7 +42,7 @@ def continued_run(folder: Path, plan: CorpusPlan, json: bool, concurrency: int) 
 
 def run_and_exit(server: ServerChoice, request: RunRequest) -> NoReturn:
     """Run the job, say how it ended, and exit with its code."""
-    ended = asyncio.run(until_second_signal(partial(run_job, server, request), _say_stopping))
+    ended = asyncio.run(until_second_signal(partial(run_job, server, request), request.display.say_stopping))
     state = job_state(request.folder) if ended else None
     if ended is None or state is None or not state.complete:
         raise stopped(request.folder)
@@ -51,14 +51,11 @@ def run_and_exit(server: ServerChoice, request: RunRequest) -> NoReturn:
     raise typer.Exit(exit_code_of(state))
 
 
-def _say_stopping() -> None:
-    stderr.say("stopping: the parts in work are finished first; a second Ctrl-C ends it at once")
-
-
 def how_far(folder: Path, state: JobState) -> str:
     """In words: how much is done, and what to type next."""
-    left = "" if state.complete else f"; continue with `trillama corpus resume {folder}`"
-    errors = f", {state.error_rows} without a vector: see `trillama corpus errors {folder}`" if state.error_rows else ""
+    left = "" if state.complete else f"; continue with {corpus_command('resume', folder)}"
+    see = corpus_command("errors", folder)
+    errors = f", {state.error_rows} without a vector: see {see}" if state.error_rows else ""
     return f"{state.rows_done} of {state.rows} rows are done{errors}{left}"
 
 

@@ -22,6 +22,7 @@ from launcher.corpus.endpoint import EmbeddingEndpoint
 from launcher.corpus.job import CorpusJob
 from launcher.corpus.on_hosts.board import BoardView, PartBoard
 from launcher.corpus.on_hosts.worker import PartWorker, WorkerTask
+from launcher.corpus.plan import corpus_command
 from launcher.corpus.session import RunRequest
 from launcher.errors import JobStopped, LauncherError
 from launcher.settings.folders import runtime_base
@@ -49,7 +50,7 @@ async def run_on_hosts(
     except (RayError, ConnectionError) as error:
         raise JobStopped(
             f"the cluster's Ray ended or was lost ({type(error).__name__}), and what is done stays: when it is back, "
-            f"`trillama corpus resume {request.folder}`"
+            f"{corpus_command('resume', request.folder)}"
         ) from error
     job.rows_done, job.error_rows = workers.progress.rows_done, workers.progress.error_rows
     return figures.summary()

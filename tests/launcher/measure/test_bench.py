@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from launcher.errors import LauncherError
+from launcher.errors import ArgumentError, LauncherError
 from launcher.measure import bench
 from launcher.measure.bench import Load, measure
 from launcher.measure.loadgen import LENGTHS
@@ -60,12 +60,20 @@ async def test_a_server_that_rejects_everything_is_not_measured() -> None:
             await measure(asking, QUICK, lambda _: None)
 
 
+async def test_a_task_that_the_server_does_not_have_is_a_wrong_argument_in_the_server_s_words() -> None:
+    async with _server("no such task") as url, bench.connected(url, "nope", {}) as asking:
+        with pytest.raises(ArgumentError, match=r"cannot be measured: status 422: task: unknown task 'nope'$"):
+            await measure(asking, QUICK, lambda _: None)
+
+
 @asynccontextmanager
 async def _server(fault: str) -> AsyncIterator[str]:
     """Answers with the vector (1, 0), but for its fault when it is asked for a text again, beside others."""
     seen = set[str]()
 
     async def embeddings(request: web.Request) -> web.Response:
+        if fault == "no such task":
+            return web.json_response({"detail": "task: unknown task 'nope'", "code": "VALIDATION_ERROR"}, status=422)
         asked = (await request.json())["input"]
         bad = asked[0] in seen
         seen.add(asked[0])

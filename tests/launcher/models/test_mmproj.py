@@ -68,6 +68,9 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
 def test_the_encoder_is_pulled_listed_verified_and_removed_with_the_last_model(place: Place, tmp_path: Path) -> None:
     content = write_mmproj(tmp_path / "m.gguf").read_bytes()
     place.hub.add(PLACE.repo, PLACE.file, content)
+    needed = place.models("list", "--images")
+    assert (needed.code, "mmproj for images: 1.25 GiB, with `trillama models pull --images`" in needed.out) == (0, True)
+    assert "mmproj" not in place.models("list", "--local").out
     place.configure(images=True)
 
     pulled = place.models("pull", "--backend", "code")

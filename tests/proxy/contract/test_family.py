@@ -52,6 +52,39 @@ def test_an_alias_cannot_hide_a_task(tmp_path: Path) -> None:
         load(None, {"family": str(file)})
 
 
+def test_every_contradiction_of_names_and_sizes_is_told_at_once(tmp_path: Path) -> None:
+    tasks = {"text": {"prefix": "", "backend": "other"}}
+    file = write_family(tmp_path / "family.toml", {"architecture": "qwen3"}, tasks=tasks)
+    aliases = '[task_aliases]\na = "x"\nb = "y"\n[model_aliases]\nc = "z"\n'
+    file.write_text(file.read_text().replace("dimensions = 64", "dimensions = 32") + aliases)
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"family": str(file)})
+    assert [fault.split(" names")[0] for fault in str(caught.value).removeprefix(f"{file}: ").split("; ")] == [
+        "trained_dimensions.0 = 64 is more than dimensions = 32",
+        "task_aliases.a",
+        "task_aliases.b",
+        "model_aliases.c",
+        "tasks.text.backend",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'name = "a"\nname = "b"\n', "the same name is there twice (at line 2"),
+        (b"[tasks]\n[tasks]", "the same table is there twice (at line 2"),
+        (b'name = "a\n', "a quotation mark is missing (at line 1"),
+        (b'name = "a"\n# \xfc', "it is not UTF-8 (at line 2)"),
+    ],
+)
+def test_what_is_no_toml_is_told_in_plain_words(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "family.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"family": str(file)})
+    assert str(caught.value).startswith(f"{file}: not valid TOML: {said}")
+
+
 def test_a_file_nested_too_deeply_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "family.toml"
     file.write_text("a = " + "[" * 5000, encoding="utf-8")

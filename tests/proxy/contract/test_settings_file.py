@@ -83,6 +83,13 @@ def test_an_error_uses_the_terms_of_the_file(tmp_path: Path, text: str, said: st
         ("model_aliases.z", "other", "model_aliases.z names the model 'other'"),
         ("name", "../x", "name: '../x' must be letters, digits, '.', '_' and '-', and begin with a letter"),
         ("lisence", "MIT", "lisence: there is no such setting; did you mean licence?"),
+        ("dimensions", "2048", "dimensions: must be a whole number"),
+        ("dimensions", True, "dimensions: must be a whole number"),
+        ("weights.architecture", "", "weights.architecture: must not be empty"),
+        ("weights.models.code", {"repo": "a/b"}, "weights.models.code: has no file: a model needs a repo and a file"),
+        ("tasks.retrieval", {"query": FAMILY["tasks"]["code.query"]}, "tasks.retrieval: has query in it: a name with"),
+        ("task_aliases.text", {"query": "code.query"}, "task_aliases.text: has query in it: a name with a dot must be"),
+        ("model_aliases.jina", {"v4": "x"}, "model_aliases.jina: has v4 in it: a name with a dot must be in quotes"),
     ],
 )
 def test_every_part_of_a_family_file_is_checked(tmp_path: Path, place: str, value: object, said: str) -> None:

@@ -108,13 +108,15 @@ async def test_the_document_speaks_of_the_family_that_is_served(tmp_path: Path) 
         dimensions=64,
         token_ids=TokenIds.MODEL,
         multivector=False,
+        late_chunking=False,
         images=False,
         needs_key=False,
     )
     document = openapi_document(ROUTES, DIALECTS, served)
     (told,) = found(document, "TaskName")
     assert told == {"type": "string", "enum": ["haiku"], "examples": ["haiku"], "description": "A task."}
-    assert '"retrieval.query"' not in json.dumps(document)
+    assert "retrieval.query" not in json.dumps(document)
+    assert list(found(document, "LateChunking")) == [{"const": False}]
 
 
 async def test_every_field_of_a_body_is_described(small: Stack) -> None:

@@ -17,7 +17,7 @@ from launcher.arrays import F32
 from launcher.corpus.display import JobDisplay
 from launcher.corpus.job import JobState, failed_rows, job_state, open_job
 from launcher.corpus.output.stored import OutputFormat, VectorType
-from launcher.corpus.plan import GivenJob, JobOptions, read_plan, resumed
+from launcher.corpus.plan import GivenJob, GivenServer, JobOptions, read_plan, resumed
 from launcher.corpus.rows.records import UsedColumns
 from launcher.corpus.rows.sources import given_files
 from launcher.corpus.session import RunRequest, ServerChoice, run_job
@@ -82,7 +82,7 @@ async def run_corpus(
     request = RunRequest(
         folder=out,
         options=options,
-        plan=GivenJob(folder=out, files=given, options=options, url=stub.url).plan,
+        plan=GivenJob(folder=out, files=given, options=options, server=GivenServer(url=stub.url)).plan,
         display=JobDisplay(Terminal(stderr=True)),
         concurrency=4,
         dedupe=dedupe,

@@ -79,6 +79,9 @@ class EmbeddingsStub:
         finally:
             self.in_flight -= 1
 
+    async def ready(self, _: web.Request) -> web.Response:
+        return web.json_response({"backends": {}})
+
     async def count(self, _: web.Request) -> web.Response:
         return refused(self.count_status)
 
@@ -116,6 +119,7 @@ async def embeddings_stub(stub: EmbeddingsStub, port: int = 0) -> AsyncIterator[
     app = web.Application(client_max_size=2**26)
     app.router.add_post("/v1/embeddings", stub.embed)
     app.router.add_post("/v1/embeddings/count_tokens", stub.count)
+    app.router.add_get("/ready", stub.ready)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port)

@@ -78,3 +78,17 @@ async def test_a_corrected_family_file_changes_the_vectors_at_once(tmp_path: Pat
     assert np.einsum("ij,ij->i", after, exact).min() >= 0.9999
     assert np.einsum("ij,ij->i", before, exact).max() < 0.99
     assert space != other_space
+
+
+async def test_restart_knows_the_backends_of_what_runs_whatever_the_configuration_says(
+    tmp_path: Path, model: Path
+) -> None:
+    """As after `serve --demo`: `trillama restart` has no configuration, whose family would be jina-embeddings-v4."""
+    family = write_family(tmp_path / "mean.toml", {"architecture": "bert", "causal": False})
+    async with trillama_serve(host(family, model)) as serve:
+        before = serve.child("tiny.sock").pid
+        port = int(serve.url.rsplit(":", 1)[1])
+        serve.config.write_text(tomli_w.dumps({"port": port, "runtime_dir": str(serve.runtime)}))
+        code, output = await serve.command("restart")
+        assert (code, "tiny" in output) == (0, True), output
+        assert serve.child("tiny.sock").pid != before

@@ -51,7 +51,7 @@ async def _is_down(cluster: LocalCluster, name: str) -> bool:
 def test_nodes_that_cannot_be_are_refused_at_once(tmp_path: Path) -> None:
     with commands({"TRILLAMA_CACHE": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}) as run:
         for arguments, code, words in (
-            (("front", "--node", "nosuchhost.invalid"), 75, "--node http://nosuchhost.invalid: no host has that name"),
+            (("front", "--node", "nosuchhost.invalid"), 69, "--node http://nosuchhost.invalid: no host has that name"),
             (("front", "--node", "127.0.0.1:9"), 69, "--node http://127.0.0.1:9 does not accept connections"),
             (("front", "--node", "ftp://gpu1"), 2, "--node 'ftp://gpu1' is not the address of a server"),
             (("haproxy", "--node", "nosuchhost.invalid"), 69, "cannot be found: no host has that name"),
