@@ -1,5 +1,6 @@
 """The only place where the launcher exits: an error becomes one line on stderr and the exit code of its class."""
 
+import os
 import resource
 import sys
 from contextlib import suppress
@@ -14,6 +15,7 @@ def main() -> None:
     trillama.check()
     _escape_unencodable()
     _raise_open_files()
+    os.umask(os.umask(0o077) | 0o002)  # whatever the caller's is, nobody else may change models or golden vectors
     try:
         _run()
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """`trillama models pull`: real commands against a hub on loopback, with faults on the way."""
 
+import os
 import resource
 import shutil
 import signal
@@ -111,6 +112,14 @@ def test_a_disk_that_cannot_take_all_is_refused_before_the_first_byte(place: Pla
     assert done.code == 75
     assert f"3 files of Q4_K_M need 75.0 MiB, the disk of {place.home}/hub has 60.0 MiB free: make room" in done.err
     assert place.hub.downloads() == []
+
+
+def test_nobody_else_may_change_a_model_whatever_the_umask(place: Place) -> None:
+    arguments = ("models", "pull", "--backend", "code", "--config", str(place.config))
+    assert trillama(*arguments, env=place.env, preexec=lambda: os.umask(0)).code == 0
+    files = [path for path in place.home.rglob("*") if not path.is_symlink()]
+    assert files
+    assert [path for path in files if path.stat().st_mode & 0o002] == []
 
 
 def test_a_file_over_the_limit_of_the_process_is_named_and_its_half_is_kept(place: Place, big: bytes) -> None:

@@ -74,7 +74,7 @@ def commands(env: Mapping[str, str]) -> Iterator[Run]:
 
 
 def trillama(
-    *arguments: str, env: Mapping[str, str], before: tuple[str, ...] = (), preexec: Callable[[], None] | None = None
+    *arguments: str, env: Mapping[str, str], before: tuple[str, ...] = (), preexec: Callable[[], object] | None = None
 ) -> Done:
     """Run `trillama` with those arguments to its end; `before` is a command that starts it."""
     argv = (*before, *command(*arguments))
