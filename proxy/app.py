@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import orjson
 from aiohttp import web
 
 from proxy.console.console import Console
@@ -147,7 +148,7 @@ def _application(config: EdgeOptions, served: ServedFamily, job_store: jobs.Jobs
         needs_key=bool(config.api_keys),
         console=served.console is not None,
     )
-    app[openapi.DOCUMENT] = openapi.openapi_document(routes.ROUTES, routes.DIALECTS, facts)
+    app[openapi.DOCUMENT] = orjson.dumps(openapi.openapi_document(routes.ROUTES, routes.DIALECTS, facts))
     app.add_routes(routes.ROUTES)
     if served.console:
         app[CONSOLE] = served.console

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 
 from proxy.batches.jobs import BatchJob
@@ -38,6 +38,12 @@ def _not_too_many(items: list[object]) -> list[object]:
     return items
 
 
+def _not_too_much(metadata: object) -> object:
+    if isinstance(metadata, dict) and len(metadata) > MAX_METADATA:  # before each pair is checked
+        raise ValueError(f"{len(metadata)} pairs; at most {MAX_METADATA}")
+    return metadata
+
+
 def _no_url(_: object) -> object:
     raise ValueError("is not supported: this server fetches no addresses; send the lines as `input`, or upload a file")
 
@@ -50,6 +56,7 @@ _UNSUPPORTED = WithJsonSchema({"type": "null"})
 NoUrl = Annotated[object, AfterValidator(_no_url), _UNSUPPORTED]
 MetadataKey = Annotated[str, Field(max_length=64)]
 MetadataText = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataText], Field(max_length=MAX_METADATA), BeforeValidator(_not_too_much)]
 
 
 _TEXT: JsonSchemaValue = {"type": "string"}
@@ -72,7 +79,7 @@ class CreateBatchBody(Wire):
     input_file_id: str = Field(description="Of a file uploaded with the purpose `batch`: JSONL, a request a line.")
     endpoint: Literal["/v1/embeddings"] = Field(description="Where the requests of all lines belong.")
     completion_window: str = Field("24h", description="Ignored: a job is begun at once, and never given up.")
-    metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=MAX_METADATA)] | None = None
+    metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
 
 

@@ -41,9 +41,15 @@ class Upload:
         self._counted = 0
         self._kept = False
 
-    async def write(self, chunk: bytes) -> None:
-        """Raises BodyTooLarge and StorageFull."""
-        await asyncio.to_thread(self._write, chunk)
+    def write(self, chunk: bytes) -> None:
+        """Blocks. Raises BodyTooLarge, StorageFull and OSError."""
+        self.size += len(chunk)
+        if self.size > self._storage.limits.file_bytes:
+            raise BodyTooLarge(f"the file is larger than {self._storage.limits.file_bytes} bytes: send several files")
+        while self._counted < self.size:
+            self._storage.take(COUNTED_BYTES)
+            self._counted += COUNTED_BYTES
+        self._file.write(chunk)
 
     async def keep(self, record: FileRecord) -> None:
         """Make it visible."""
@@ -52,15 +58,6 @@ class Upload:
     @property
     def id(self) -> str:
         return self._folder.name
-
-    def _write(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size > self._storage.limits.file_bytes:
-            raise BodyTooLarge(f"the file is larger than {self._storage.limits.file_bytes} bytes: send several files")
-        while self._counted < self.size:
-            self._storage.take(COUNTED_BYTES)
-            self._counted += COUNTED_BYTES
-        self._file.write(chunk)
 
     def _keep(self, record: FileRecord) -> None:
         self._file.flush()

@@ -42,7 +42,7 @@ async def pieces_of(text: str, prefix: str, form: UnicodeForm | None, model: Ser
     tokenizer = model.own_tokenizer("input", "is shown in pieces, which need")
     whole, start = prefix + text, prefix
     if form is not None:
-        whole, start = normalized(whole, form), normalized(prefix, form)
+        whole, start = await asyncio.to_thread(normalized, whole, form), normalized(prefix, form)
     ids, spans = await asyncio.to_thread(tokenizer.encode_with_offsets, whole, MAX_PIECES)
     pieces, end = list[TokenPiece](), 0
     for token, (first, last) in zip(ids, spans, strict=False):

@@ -31,9 +31,10 @@ class Acceptor:
     async def accept(self) -> None:
         """Start accepting connections."""
         if self._site is None:
-            backlog = open_files.room(open_files.limit()).backlog
-            self._site = web.SockSite(self._runner, self._listener, backlog=backlog)
+            accepts = open_files.room(open_files.limit()).accepts
+            self._site = web.SockSite(self._runner, self._listener, backlog=accepts)  # asyncio accepts as many at once
             await self._site.start()
+            self._listener.listen(open_files.BACKLOG)
 
     async def finish(self) -> None:
         """Accept no more connections, answer the requests received, and stop; returns once no more are received."""

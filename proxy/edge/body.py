@@ -1,10 +1,10 @@
 """Reads a request's body, into memory or piece by piece: bounded in bytes, in time and in its inflated size."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 from aiohttp.streams import StreamReader
 
 from proxy.edge.connections import Phase
@@ -15,12 +15,10 @@ from proxy.errors import BadRequest, BodyTooLarge, Crowded, NotJson, ProxyError,
 from proxy.faults import invalid
 from proxy.quoting import quoted, shown
 from proxy.scheduling.memory_budget import Reservation
+from proxy.wire.form import BadForm, Form, FormReader
 
 SLOW_AFTER_S = 1.0  # from then on a body slower than SLOW_RATE, bytes a second, may lose its memory to another
 SLOW_RATE = 128 * 2**10
-UPLOAD_PIECE_BYTES = 64 * 2**10  # of an uploaded file
-FIELD_BYTES, FORM_FIELDS = 4096, 16  # of a form, beside its file
-FORM_BYTES = FORM_FIELDS * 2 * FIELD_BYTES  # of a form without the file's content, about
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -67,63 +65,33 @@ async def read_body(request: web.Request, room: Reservation, limits: BodyLimits)
     return b"".join(body.parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """The fields of a form, and the name of the file in it; None if it has none."""
+async def read_form(request: web.Request, limits: BodyLimits, write: Callable[[bytes], object]) -> Form:
+    """A multipart form whose field `file` is written piece by piece, and never in memory as a whole; `write` may block.
 
-    fields: Mapping[str, str]
-    filename: str | None
-
-
-async def read_form(request: web.Request, limits: BodyLimits, write: Callable[[bytes], Awaitable[None]]) -> Form:
-    """A multipart form whose field `file` is written piece by piece, and never in memory as a whole.
-
-    Raises Invalid for another type of body, UnsupportedEncoding, BodyTooLarge, TooSlow, and BadRequest if it is broken.
+    Raises Invalid for another type of body, UnsupportedEncoding, BodyTooLarge, TooSlow, BadRequest if it is broken, and
+    what `write` raises.
     """
     if request.content_type != "multipart/form-data":
         raise invalid("file", "must be uploaded as multipart/form-data", given=request.content_type)
     if _inflater(", ".join(request.headers.getall("Content-Encoding", ()))):
         raise UnsupportedEncoding("an uploaded file cannot be compressed: leave out Content-Encoding")
     limits.check(request.content_length or 0)
-    connection = await _begin(request)
-    received, started = request.content, asyncio.get_running_loop().time()
+    received, loop = request.content, asyncio.get_running_loop()
     try:
+        reader = FormReader(request.headers["Content-Type"], write)
+        connection, started = await _begin(request), loop.time()
         async with asyncio.timeout(limits.seconds(0)) as clock:
-            form = await _form(request, write, lambda: clock.reschedule(started + limits.seconds(received.total_bytes)))
+            while chunk := await received.readany():
+                limits.check(received.total_bytes)
+                clock.reschedule(started + limits.seconds(received.total_bytes))
+                await asyncio.to_thread(reader.feed, chunk)
+        form = reader.end()
     except TimeoutError as error:
         raise TooSlow(f"the body did not arrive in time: {received.total_bytes} bytes were received") from error
-    except (web.RequestPayloadError, ValueError, AssertionError) as error:  # how aiohttp reports what is no form
+    except (web.RequestPayloadError, BadForm) as error:
         raise BadRequest(f"the body is not a valid multipart/form-data: {shown(str(error))}") from error
     connection.enter(Phase.BUSY)
     return form
-
-
-async def _form(request: web.Request, write: Callable[[bytes], Awaitable[None]], arrived: Callable[[], None]) -> Form:
-    fields, filename = dict[str, str](), None
-    reader = await request.multipart()
-    while (part := await reader.next()) is not None:
-        arrived()
-        if not isinstance(part, BodyPartReader) or len(fields) >= FORM_FIELDS:
-            raise ValueError(f"it has a form inside the form, or more than {FORM_FIELDS} fields")
-        if part.name == "file":
-            if filename is not None:
-                raise ValueError("it has two files")
-            filename = part.filename or "file"
-            while piece := await part.read_chunk(UPLOAD_PIECE_BYTES):
-                arrived()
-                await write(piece)
-        else:
-            fields[part.name or ""] = await _field(part)
-    return Form(fields, filename)
-
-
-async def _field(part: BodyPartReader) -> str:
-    value = b""
-    while piece := await part.read_chunk():
-        value += piece
-        if len(value) > FIELD_BYTES:
-            raise ValueError(f"a field has more than {FIELD_BYTES} bytes")
-    return value.decode(errors="replace")
 
 
 async def _begin(request: web.Request) -> HttpConnection:

@@ -15,6 +15,7 @@ from proxy.process.open_files import SPARE
 BATCH = 16  # when full, one in so many connections is closed at once: each search scans all of them
 RETRY_SEARCH_S = 0.05  # after a search that found none to close
 _GRACE_S = 1.0  # a connection is not closed so early in a phase: its data may be under way
+_SHORT_GRACE_S = 0.2  # the same where there is no room for a request
 SWEEP_S = 1.0
 
 
@@ -70,6 +71,11 @@ def first_to_close(connections: Iterable[Connection], count: int, before: float)
     return heapq.nsmallest(count, candidates, key=lambda one: (one.phase, _waits_since(one)))
 
 
+def without_request(connections: Iterable[Connection]) -> list[Connection]:
+    """Those that have no request now, however long: one that has is worth more."""
+    return [one for one in connections if one.phase in {Phase.HEAD, Phase.IDLE}]
+
+
 def _waits_since(one: Connection) -> float:
     """Since when it waits for its client, to send or to read an answer; infinity if it does not wait."""
     if one.phase is not Phase.BUSY:
@@ -96,22 +102,30 @@ class ConnectionGroup:
     search_after: float = 0.0
 
     @property
-    def full(self) -> bool:
-        return len(self.members) >= self.limit
+    def excess(self) -> int:
+        """How many members are too many."""
+        return max(0, len(self.members) - self.limit)
 
     @property
     def overfull(self) -> bool:
         """Whether there is no room even for an error response."""
-        return len(self.members) >= self.limit + SPARE
+        return self.excess > SPARE
 
-    def to_close(self, now: float) -> list[Connection]:
-        """Some connections to close, if there is no room for another."""
-        if not self.full or now < self.search_after:
+    @property
+    def busy(self) -> bool:
+        """Whether too many members have requests."""
+        return bool(self.excess) and sum(one.phase is Phase.BUSY for one in self.members) > self.limit
+
+    def to_close(self, now: float, *, for_request: bool) -> list[Connection]:
+        """Connections to close if there are too many."""
+        if not self.excess or (now < self.search_after and not for_request):
             return []
-        some = max(1, len(self.members) // BATCH)
+        some = max(self.excess, len(self.members) // BATCH)
         found = first_to_close(self.members, some, now - _GRACE_S)
+        if not found and (for_request or self.overfull):
+            found = first_to_close(self.members, self.excess, now - _SHORT_GRACE_S)
         if not found and self.overfull:
-            found = first_to_close(self.members, some, now)
+            found = first_to_close(without_request(self.members), self.excess, now)
         if not found:
             self.search_after = now + RETRY_SEARCH_S
         return found
@@ -126,20 +140,36 @@ class Connections:
         self._per_peer = per_peer
         self._peers: dict[str, ConnectionGroup] = {}
 
-    def add(self, connection: Connection) -> bool:
-        """Whether it is within the limits, if need be after closing others. It must be removed in either case."""
-        now = asyncio.get_running_loop().time()
-        for group in self._groups_of(connection):
-            for one in group.to_close(now):
-                self.remove(one)
-                one.give_up()
+    def add(self, connection: Connection) -> None:
+        """Count it; if there are too many then, some are closed soon. It must be removed."""
         groups = self._groups_of(connection)
-        full, overfull = any(group.full for group in groups), any(group.overfull for group in groups)
         for group in groups:
             group.members[connection] = None
-        if overfull:
-            connection.give_up()
-        return not full
+        if any(group.excess for group in groups):
+            # Not at once: what clients sent while the loop was busy is read first, and makes them worth keeping.
+            asyncio.get_running_loop().call_later(0, self._make_room, connection)
+
+    def admits(self, connection: Connection) -> bool:
+        """Whether its request is within the limits: no others are closed for it but those that have none."""
+        if connection in self._all.members:
+            self._close_excess(connection, for_request=True)
+        return not any(group.busy for group in self._groups_of(connection))
+
+    def _make_room(self, connection: Connection) -> None:
+        if connection in self._all.members:
+            self._close_excess(connection, for_request=False)
+            if any(group.overfull for group in self._groups_of(connection)):
+                self._close(connection)
+
+    def _close_excess(self, connection: Connection, *, for_request: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        for group in self._groups_of(connection):
+            for one in group.to_close(now, for_request=for_request):
+                self._close(one)
+
+    def _close(self, one: Connection) -> None:
+        self.remove(one)
+        one.give_up()
 
     def remove(self, one: Connection) -> None:
         """Forget a connection that is closed, or about to be."""

@@ -47,12 +47,16 @@ class HttpConnection(web.RequestHandler):
         self._head_bytes = 0
         self._body: StreamReader | None = None  # of the request in progress
         self.peer = ""
-        self.admitted = True  # whether it is within the limits
         self.unread, self.unread_since = 0, 0.0
         self.enter(Phase.HEAD)
 
     def enter(self, phase: Phase) -> None:
         self.phase, self.since = phase, self._loop.time()
+
+    @property
+    def admitted(self) -> bool:
+        """Whether its request is within the limits."""
+        return self._connections.admits(self)
 
     def begin(self, body: StreamReader) -> None:
         """Called when the head of a request is complete."""
@@ -62,7 +66,7 @@ class HttpConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.peer = peer_of(transport.get_extra_info("peername"))
-        self.admitted = self._connections.add(self)
+        self._connections.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connections.remove(self)
@@ -127,7 +131,12 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 # may contain what was sent
     ) -> web.StreamResponse:
-        """The response to bytes that are not a request; not logged, as anybody may send them."""
+        """The response to bytes that are not a request; not logged, as anybody may send them.
+
+        Raises ConnectionError if the client has left.
+        """
+        if isinstance(exc, ConnectionError) and (self.transport is None or self.transport.is_closing()):
+            raise exc
         if not isinstance(exc, HttpProcessingError):
             self.logger.error("an error outside the handlers", exc_info=exc)
         if request.writer.output_size > 0:

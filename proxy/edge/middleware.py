@@ -44,14 +44,21 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except ProxyError as error:
-        return _error_response(error, request)
+        return await _error_response(error, request)
     except web.HTTPException as error:
-        response = _error_response(_translated(error, request), request)
+        response = await _error_response(_translated(error, request), request)
         response.headers.update({name: value for name, value in error.headers.items() if name == "Allow"})
         return response
-    except Exception:  # the last resort: a broken request must not leak a traceback, nor affect other requests
+    except Exception as error:  # the last resort: a broken request must not leak a traceback, nor affect other requests
+        if isinstance(error, ConnectionError) and _has_left(request):
+            raise  # nobody reads an answer
         log.exception("%s: unexpected error", request[REQUEST_ID])
-        return _error_response(ProxyError("internal error; the log has it under this request id"), request)
+        return await _error_response(ProxyError("internal error; the log has it under this request id"), request)
+
+
+def _has_left(request: web.Request) -> bool:
+    """Whether the client has disconnected."""
+    return request.transport is None or request.transport.is_closing()
 
 
 @web.middleware
@@ -85,8 +92,8 @@ def _bytes(key: str) -> bytes:
     return key.encode(errors="surrogateescape")  # a header can hold bytes that are not text
 
 
-def _error_response(error: ProxyError, request: web.Request) -> web.Response:
-    rendered = _renderer(request)(error, request[REQUEST_ID])
+async def _error_response(error: ProxyError, request: web.Request) -> web.Response:
+    rendered = (await _renderer(request))(error, request[REQUEST_ID])
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.queue_tokens is not None:
         headers["X-Queue-Tokens"] = str(error.queue_tokens)
@@ -100,11 +107,21 @@ def _error_response(error: ProxyError, request: web.Request) -> web.Response:
     return response
 
 
-def _renderer(request: web.Request) -> ErrorRenderer:
-    """The renderer of the route's errors; of an unknown path or method, that of the paths beside it."""
-    renderers, resource = request.app[ERROR_RENDERERS], request.match_info.route.resource
-    names = [resource.canonical] if resource else [request.path, f"/{request.path.strip('/').partition('/')[0]}/"]
-    return next((renderers[name] for name in names if name in renderers), render_common_error)
+async def _renderer(request: web.Request) -> ErrorRenderer:
+    """The renderer of the path's errors; of an unknown path, that of the paths beside it."""
+    path = await _path_of_route(request) or f"/{request.path.strip('/').partition('/')[0]}/"
+    return request.app[ERROR_RENDERERS].get(path, render_common_error)
+
+
+async def _path_of_route(request: web.Request) -> str | None:
+    """The path of its route as it is declared, whatever the method; None if there is none."""
+    if resource := request.match_info.route.resource:
+        return resource.canonical
+    for one in request.app.router.resources():  # of another method
+        _, methods = await one.resolve(request)
+        if methods:
+            return one.canonical
+    return None
 
 
 def render_common_error(error: ProxyError, request_id: str) -> RenderedError:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import orjson
 from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaValue, models_json_schema
@@ -22,7 +21,7 @@ from proxy.wire.dialect import Dialect
 from proxy.wire.schema import SCHEMAS, example, media_schemas
 
 Described = tuple[type[BaseModel], Literal["validation", "serialization"]]
-DOCUMENT: web.AppKey[Mapping[str, object]] = web.AppKey("document", Mapping)
+DOCUMENT = web.AppKey("document", bytes)
 
 JOB_PATHS = [*runpod.STATUS_PATHS, *runpod.CANCEL_PATHS]
 ANSWERS: Mapping[tuple[str, str], type[BaseModel]] = {
@@ -127,7 +126,7 @@ DESCRIPTION = (
 
 async def document_json(request: web.Request) -> web.Response:
     """`GET /openapi.json`: this document."""
-    return web.Response(body=orjson.dumps(request.app[DOCUMENT]), content_type="application/json")
+    return web.Response(body=request.app[DOCUMENT], content_type="application/json")
 
 
 def _schemas(dialects: Sequence[Dialect]) -> dict[str, JsonSchemaValue]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import orjson
@@ -20,15 +20,12 @@ from proxy.http.service import EmbeddingService
 from proxy.monitoring.scrape import Scrape
 from proxy.quoting import quoted
 from proxy.types import Provenance
-from proxy.wire.dialect import validated
 
 SERVICE: web.AppKey[EmbeddingService] = web.AppKey("service", EmbeddingService)
 FAMILY = web.AppKey("family", Family)
 SCRAPE = web.AppKey("scrape", Scrape)
 STARTED = int(time.time())
 LISTS = ("/v1/models", "/models", "/openai/models", "/openai/v1/models", "/v1beta/openai/models")  # Azure's, Gemini's
-
-Page = Callable[[web.Request, object], Awaitable[web.StreamResponse]]  # with the JSON body of the request
 
 
 async def ollama_root(_: web.Request) -> web.StreamResponse:
@@ -50,17 +47,16 @@ async def ollama_running(request: web.Request) -> web.StreamResponse:
     return await send(request, ollama.running_models(request.app[FAMILY].name, made, tokens))
 
 
-async def ollama_show(request: web.Request, body: object) -> web.StreamResponse:
+async def ollama_show(request: web.Request, wire: ollama.OllamaShowBody) -> web.StreamResponse:
     """`POST /api/show`: the details of a model."""
     service = request.app[SERVICE]
-    row = service.tasks.route(ollama.name_of(validated(ollama.OllamaShowBody, body).model), None)
+    row = service.tasks.route(ollama.name_of(wire.model), None)
     made, tokens = service.provenance(row.backend), service.limits.input_tokens
     return await send(request, ollama.model_details(request.app[FAMILY], row, made, tokens, _started()))
 
 
-async def ollama_pull(request: web.Request, body: object) -> web.StreamResponse:
+async def ollama_pull(request: web.Request, wire: ollama.OllamaPullBody) -> web.StreamResponse:
     """`POST /api/pull`: success for a model that is served; no other can be pulled."""
-    wire = validated(ollama.OllamaPullBody, body)
     try:
         request.app[SERVICE].tasks.route(ollama.name_of(wire.model), None)
     except ModelNotFound as error:  # Ollama's message for it would advise to pull

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -10,6 +10,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from proxy import metrics
+from proxy.batches import apis
 from proxy.contract.family import Family
 from proxy.dialects import cohere, gemini, jina, ollama, runpod, tei, voyage
 from proxy.dialects.jobs import Job, Jobs
@@ -30,9 +31,10 @@ from proxy.telemetry.observe import TIMING, USAGE, Handler
 from proxy.telemetry.requests import UsageRecord
 from proxy.types import FLOAT_BYTES, EmbedRequest, EmbedResult
 from proxy.wire import json_body
-from proxy.wire.dialect import Dialect, ErrorRenderer, Parse, ParsedRequest
+from proxy.wire.dialect import Dialect, ErrorRenderer, Parse, ParsedRequest, Wire, validated
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Wire)
 JOBS = web.AppKey("jobs", Jobs)
 BODY_MEMORY = web.AppKey("body_memory", MemoryBudget)
 RESPONSE_MEMORY = web.AppKey("response_memory", MemoryBudget)
@@ -80,13 +82,13 @@ def job_handler(parse: Parse) -> Handler:
     return submit
 
 
-def with_body(page: pages.Page) -> Handler:
-    """Handler of a page whose request has a JSON body."""
+def with_body(page: Callable[[web.Request, W], Awaitable[web.StreamResponse]], model: type[W]) -> Handler:
+    """Handler of a page whose request has a JSON body of that model."""
 
     @functools.wraps(page)
     async def answer(request: web.Request) -> web.StreamResponse:
         with request.app[BODY_MEMORY].room() as room:
-            return await page(request, await _parsed_body(request, lambda given: given, room))
+            return await page(request, await _parsed_body(request, functools.partial(validated, model), room))
 
     return answer
 
@@ -172,8 +174,8 @@ ROUTES: Sequence[web.RouteDef] = (
     web.get("/", page.root),
     web.get("/api/tags", pages.ollama_tags),
     web.get("/api/ps", pages.ollama_running),
-    web.post("/api/show", with_body(pages.ollama_show)),
-    web.post("/api/pull", with_body(pages.ollama_pull)),
+    web.post("/api/show", with_body(pages.ollama_show, ollama.OllamaShowBody)),
+    web.post("/api/pull", with_body(pages.ollama_pull, ollama.OllamaPullBody)),
     web.get("/api/version", pages.ollama_version),
     web.get("/info", pages.tei_info),
     web.post("/v1/embeddings/count_tokens", count_tokens),
@@ -184,11 +186,11 @@ ROUTES: Sequence[web.RouteDef] = (
     web.get("/v1/files/{id}", batch_files.get_file),
     web.delete("/v1/files/{id}", batch_files.delete_file),
     web.get("/v1/files/{id}/content", batch_files.file_content),
-    web.post("/v1/batches", with_body(batch_jobs.create_batch)),
+    web.post("/v1/batches", with_body(batch_jobs.create_batch, apis.CreateBatchBody)),
     web.get("/v1/batches", batch_jobs.list_batches),
     web.get("/v1/batches/{id}", batch_jobs.get_batch),
     web.post("/v1/batches/{id}/cancel", batch_jobs.cancel_batch),
-    web.post("/v1/batch/embeddings", with_body(batch_jobs.submit_batch)),
+    web.post("/v1/batch/embeddings", with_body(batch_jobs.submit_batch, apis.BatchEmbeddingsBody)),
     web.get("/v1/batch/{id:batch_[^/]+}", batch_jobs.batch_status),
     web.delete("/v1/batch/{id:batch_[^/]+}", batch_jobs.delete_batch),
     web.get("/v1/batch/{id:batch_[^/]+}/output", batch_jobs.batch_output),
@@ -203,7 +205,7 @@ CONSOLE_ROUTES: Sequence[web.RouteDef] = (
     web.get("/docs", page.api_page),
     web.get("/console/state", api.state),
     web.get("/console/events", api.event_stream),
-    web.post("/console/tokens", with_body(api.tokens)),
+    web.post("/console/tokens", with_body(api.tokens, api.TokensBody)),
     web.post("/console/reload", api.reload_configuration),
     web.post("/console/backends/{name}/{verb:restart|pause|resume}", api.act),
 )

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 
 SPARE = 64  # connections beyond the limit: they get an error response, and probes are still answered
 OWN = 128  # files that are not clients' connections: llama-servers, the cache, logs
-BACKLOG = 1024
+BACKLOG = 4096  # connections that wait in the kernel, which resets some when there are more; most systems allow no more
+MAX_ACCEPTS = 128  # at once: a few milliseconds of the loop
+STEPS = 6  # of the loop from a connection's acceptance to its end, if it is closed at once to make room
 MIN_CONNECTIONS = 16
 _NO_LIMIT = 2**20  # stands for a missing limit
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRoom:
-    """`connections` at a time, and a `backlog` that is accepted at once, before any can be closed to make room."""
+    """`connections` at a time, of which `accepts` are accepted in one step of the loop."""
 
     connections: int
-    backlog: int
+    accepts: int
 
 
 def raise_limit() -> None:
@@ -34,5 +36,5 @@ def limit() -> int:
 
 def room(files: int) -> ConnectionRoom:
     """The connections that so many open files allow."""
-    backlog = min(BACKLOG, files // 8)
-    return ConnectionRoom(max(MIN_CONNECTIONS, files - backlog - SPARE - OWN), backlog)
+    accepts = max(8, min(MAX_ACCEPTS, files // 32))
+    return ConnectionRoom(max(MIN_CONNECTIONS, files - STEPS * accepts - SPARE - OWN), accepts)

@@ -109,7 +109,12 @@ _MESSAGES = {
     "string_type": "must be a string, not {given}",
     "model_type": "must be an object, not {given}",
     "list_type": "must be a list, not {given}",
+    "dict_type": "must be an object, not {given}",
     "too_short": "must have at least one entry",
+    "too_long": "must have at most {most} entries",
+    "string_too_long": "must have at most {most} characters",
+    "greater_than_equal": "must be at least {least}, not {given}",
+    "less_than_equal": "must be at most {most}, not {given}",
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false, not {given}"),
     **dict.fromkeys(
         ("int_type", "int_parsing", "int_from_float", "int_parsing_size", "finite_number"),
@@ -122,7 +127,7 @@ def _faults(error: ValidationError) -> list[Fault]:
     """The first fault of each field."""
     by_field = dict[str, ErrorDetails]()
     for fault in error.errors(include_url=False):
-        by_field.setdefault(".".join(map(str, fault["loc"])), fault)
+        by_field.setdefault(".".join(shown(str(part)) for part in fault["loc"]), fault)  # a part may be a client's key
     return [
         Fault(
             field=field,
@@ -141,6 +146,8 @@ def _message(fault: ErrorDetails) -> str:
         default=fault["msg"],
         error=context.get("error", ""),
         expected=expected,
+        least=context.get("ge", ""),
+        most=context.get("le", context.get("max_length", "")),
         given=quoted(given),
         meant=did_you_mean(given, re.findall("'(.+?)'", expected)),
     )

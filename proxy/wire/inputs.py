@@ -87,12 +87,13 @@ def _all_valid(items: Iterable[Input | Refused], *, listed: bool) -> Iterator[In
 
 
 def _few_refused(items: Iterable[Input | Refused]) -> Iterator[Input | Refused]:
-    refused = 0
+    refused = dict[int, Refused]()
     for index, item in enumerate(items):
         if isinstance(item, Refused):
-            refused += 1
-            if refused > MAX_REFUSED:
-                raise item.error(f"input.{index}")
+            refused[index] = item
+            if len(refused) > MAX_REFUSED:
+                first = min(refused)
+                raise refused[first].error(f"input.{first}")
         yield item
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from proxy.batches import apis
 from proxy.batches.jobs import ResultFile
 from proxy.batches.uploads import FileRecord, Upload
-from proxy.edge.body import BodyLimits, Form, read_form
+from proxy.edge.body import BodyLimits, read_form
 from proxy.faults import invalid
 from proxy.http.batches.shared import (
     disk_errors,
@@ -22,6 +22,7 @@ from proxy.http.batches.shared import (
     stored,
 )
 from proxy.http.responses import send
+from proxy.wire.form import Form
 
 UPLOAD_LIMITS = web.AppKey("upload_limits", BodyLimits)
 MAX_NAME = 255  # characters

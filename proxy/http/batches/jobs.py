@@ -16,12 +16,11 @@ from proxy.http.pages import SERVICE
 from proxy.http.responses import send
 from proxy.http.service import EmbeddingService
 from proxy.quoting import quoted
-from proxy.wire.dialect import validated
 
 
-async def create_batch(request: web.Request, body: object) -> web.StreamResponse:
+async def create_batch(request: web.Request, wire: apis.CreateBatchBody) -> web.StreamResponse:
     """`POST /v1/batches`: begin a batch with the requests of an uploaded file."""
-    wire, client = validated(apis.CreateBatchBody, body), owner_of(request)
+    client = owner_of(request)
 
     def create(asked: web.Request) -> BatchJob:
         files, jobs = stored(asked)
@@ -64,9 +63,9 @@ async def cancel_batch(request: web.Request) -> web.StreamResponse:
     return await _send_batch(request, await in_thread(request, cancel))
 
 
-async def submit_batch(request: web.Request, body: object) -> web.StreamResponse:
+async def submit_batch(request: web.Request, wire: apis.BatchEmbeddingsBody) -> web.StreamResponse:
     """`POST /v1/batch/embeddings`: begin a batch with the given inputs, as Jina's API does."""
-    wire, client = validated(apis.BatchEmbeddingsBody, body), owner_of(request)
+    client = owner_of(request)
     _check_common(request.app[SERVICE], wire)
 
     def create(asked: web.Request) -> BatchJob:

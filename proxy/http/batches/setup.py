@@ -8,13 +8,14 @@ from proxy.batches.owner import AT_ONCE, BatchOwner
 from proxy.batches.run import PARTS_AT_ONCE, RunContext
 from proxy.batches.storage import BatchLimits, NoStorage, opened_storage
 from proxy.contract.settings import EdgeOptions
-from proxy.edge.body import FORM_BYTES, BodyLimits
+from proxy.edge.body import BodyLimits
 from proxy.edge.middleware import render_common_error
 from proxy.http.batches.files import UPLOAD_LIMITS
 from proxy.http.batches.shared import STORED_JOBS
 from proxy.http.routes import BODY_LIMITS
 from proxy.http.service import EmbeddingService
 from proxy.types import FLOAT_BYTES
+from proxy.wire.form import FORM_BYTES
 
 
 def keep_batches(app: web.Application, config: EdgeOptions) -> None:

@@ -12,7 +12,6 @@ from aiohttp import web
 from proxy.batches.jobs import BatchJobs
 from proxy.batches.storage import NoStorage
 from proxy.batches.uploads import UploadedFiles
-from proxy.edge.body import UPLOAD_PIECE_BYTES
 from proxy.errors import BatchesOff, NotFound, StorageFull
 from proxy.faults import invalid
 from proxy.telemetry.observe import CLIENT
@@ -22,6 +21,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 STORED_JOBS: web.AppKey[BatchJobs | NoStorage] = web.AppKey("batches")
 JSONL = "application/jsonl"
+_PIECE_BYTES = 64 * 2**10  # of a file that is sent
 
 
 def owner_of(request: web.Request) -> str:
@@ -97,9 +97,9 @@ async def send_files(request: web.Request, paths: Sequence[Path]) -> web.StreamR
     response = web.StreamResponse(headers={"Content-Type": JSONL, "Content-Length": str(size)})
     with _sending(response):
         await response.prepare(request)
-        for path in paths:
+        for path in paths if request.method != "HEAD" else ():
             with path.open("rb") as file:
-                while piece := await asyncio.to_thread(file.read, UPLOAD_PIECE_BYTES):
+                while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
                     await response.write(piece)
         await response.write_eof()
     return response

@@ -20,22 +20,22 @@ from proxy.http.pages import SERVICE
 from proxy.http.responses import send
 from proxy.quoting import quoted
 from proxy.telemetry.observe import CLIENT, STOPPING
-from proxy.wire.dialect import Wire, validated
+from proxy.wire.dialect import MAX_INSTRUCTION, Wire
 
 CONSOLE = web.AppKey("console", Console)
 EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 # What the names of headers begin with, in lower case, that reverse proxies add; no client sends them for itself.
 FORWARDED = ("forwarded", "via", "x-forwarded", "x-real-ip", "x-client-ip", "x-original", "true-client-ip", "cf-")
 PAGES = ("Origin", "Referer")  # which page a browser sent it for
-MAX_TEXTS = 64
+MAX_TEXTS, MAX_CHARACTERS = 64, 2**18  # of each text: more than the longest that a model takes
 
 
 class TokensBody(Wire):
     """Texts to show in pieces."""
 
-    input: Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]
+    input: Annotated[list[Annotated[str, Field(max_length=MAX_CHARACTERS)]], Field(min_length=1, max_length=MAX_TEXTS)]
     task: str | None = None
-    instruction: str | None = None
+    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION)] | None = None
 
 
 async def state(request: web.Request) -> web.StreamResponse:
@@ -55,6 +55,8 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=EVENTS)
         with suppress(ConnectionError):  # the page was closed
             await response.prepare(request)
+            if request.method == "HEAD":
+                return response
             await response.write(first)
             async for event in events:
                 await response.write(event)
@@ -62,9 +64,9 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def tokens(request: web.Request, body: object) -> web.StreamResponse:
+async def tokens(request: web.Request, wire: TokensBody) -> web.StreamResponse:
     """`POST /console/tokens`: each text in the pieces that its tokens stand for, with its task's prefix."""
-    wire, service = validated(TokensBody, body), request.app[SERVICE]
+    service = request.app[SERVICE]
     row = service.tasks.route(None, wire.task)
     model, prefix = request.app[CONSOLE].state.models[row.backend], row.prefix_with(wire.instruction)
     form = service.tasks.unicode_normalization

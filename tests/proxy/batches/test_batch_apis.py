@@ -6,6 +6,7 @@ import pytest
 
 from proxy.http.batches.files import MAX_NAME
 from tests.proxy.batches.conftest import KEYS, MAX_FILE_BYTES, Client, parsed_lines, request_line
+from tests.support.requests.raw import head, said
 
 ENGINE_KINDS = ("embedded",)
 TASK = "retrieval.passage"
@@ -153,6 +154,11 @@ async def test_files_are_listed_read_and_deleted(waiting: Client) -> None:
     rest = (await waiting.ask("GET", f"/v1/files?purpose=batch&after={ids[1]}")).json
     assert rest["data"][0]["id"] == ids[2]  # type: ignore[index]
     assert await waiting.lines(ids[0]) == [line]
+    key = f"Authorization: Bearer {KEYS[0]}"
+    asked = head(key, "Connection: close", method="HEAD", path=f"/v1/files/{ids[0]}/content")
+    answer = await said(waiting.stack.url, asked)
+    assert f"Content-Length: {len(orjson.dumps(line))}\r\n".encode() in answer.data
+    assert answer.data.endswith(b"\r\n\r\n")
     deleted = await waiting.ask("DELETE", f"/v1/files/{ids[0]}")
     assert deleted.json == {"id": ids[0], "object": "file", "deleted": True}
     assert (await waiting.ask("GET", f"/v1/files/{ids[0]}")).status == 404
@@ -168,6 +174,15 @@ async def test_what_is_no_file_of_a_batch_is_refused_by_name(waiting: Client) ->
     headers = {"Authorization": f"Bearer {KEYS[0]}", "Content-Type": "multipart/form-data; boundary=x"}
     broken = await waiting.stack.request("POST", "/v1/files", b"no boundary at all", headers)
     assert (broken.status, broken.json["code"]) == (400, "INVALID_REQUEST")
+    for part in (
+        b"A: " + b"b" * 9000,
+        b"A: b\r\n" * 200,
+        b"nonsense",
+        b"A: b\r\n c",
+        b'B: form-data; name="_charset_"',
+    ):
+        broken = await waiting.stack.request("POST", "/v1/files", b"--x\r\n" + part + b"\r\n\r\n?\r\n--x--", headers)
+        assert (broken.status, broken.json["code"]) == (400, "INVALID_REQUEST")
     listed = (await waiting.ask("GET", "/v1/files")).json["data"]
     assert all(len(row["filename"]) <= MAX_NAME and row["bytes"] < MAX_FILE_BYTES for row in listed)  # type: ignore[attr-defined]
 
@@ -180,6 +195,16 @@ async def test_a_job_that_cannot_begin_says_why(client: Client) -> None:
     batch = await client.batch_of(b"\n\n")
     assert batch["status"] == "failed"
     assert batch["errors"]["data"][0]["code"] == "empty_file"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"k" * 100_000 + str(n): 1 for n in range(16)}, dict.fromkeys(map(str, range(50_000)), 1)]
+)
+async def test_wrong_metadata_gets_a_short_error(client: Client, metadata: dict[str, int]) -> None:
+    body = {"input_file_id": "file-1", "endpoint": "/v1/embeddings", "metadata": metadata}
+    answer = await client.ask("POST", "/v1/batches", body)
+    assert (answer.status, answer.json["error"]["param"]) == (422, "metadata")  # type: ignore[index]
+    assert len(answer.body) < 10_000
 
 
 async def test_metrics_count_jobs_and_lines(client: Client) -> None:

@@ -2,6 +2,9 @@
 
 import orjson
 
+from proxy.http.console.api import MAX_CHARACTERS
+from proxy.wire.dialect import MAX_INSTRUCTION
+from tests.support.requests.raw import head, said
 from tests.support.servers.operated import first_events, rows_of
 from tests.support.servers.stack import BACKENDS, Stack
 
@@ -81,6 +84,11 @@ async def test_a_request_is_listed_with_what_it_came_to_and_never_its_text(serve
     assert not [record for record in records if record["route"].startswith(("/console", "/health", "/ready"))]
 
 
+async def test_a_head_of_the_stream_has_no_events(served: Stack) -> None:
+    answer = await said(served.url, head("Connection: close", method="HEAD", path="/console/events"))
+    assert (answer.statuses, answer.data.endswith(b"\r\n\r\n")) == ([200], True)
+
+
 async def test_the_pieces_of_a_text_are_its_tokens(served: Stack) -> None:
     text = "Naïve 👩‍🔬 Größe,  two spaces"
     answer = await served.post({"input": [text, ""], "task": "retrieval.query"}, "/console/tokens")
@@ -95,5 +103,7 @@ async def test_the_pieces_of_a_text_are_its_tokens(served: Stack) -> None:
     assert "".join(one["text"] for one in pieces if one["kind"] == "prefix").strip() == "Query:"
     assert empty["tokens"] == len(empty_pieces := empty["pieces"] if isinstance(empty["pieces"], list) else [])
     assert "text" not in {one["kind"] for one in empty_pieces}
-    wrong = await served.post({"input": []}, "/console/tokens")
-    assert wrong.status == 422
+    wrong: list[object] = [[], [1] * 10_000, ["a" * (MAX_CHARACTERS + 1)]]
+    for body in (*({"input": one} for one in wrong), {"input": ["a"], "instruction": "a" * (MAX_INSTRUCTION + 1)}):
+        refused = await served.post(body, "/console/tokens")
+        assert (refused.status, len(refused.body) < 2000) == (422, True)

@@ -70,32 +70,71 @@ def test_a_peer_is_an_address_or_a_network(address: object, peer: str) -> None:
     assert peer_of(address) == peer
 
 
+async def ended(*connections: Fake) -> None:
+    """Wait until they are closed."""
+    async with asyncio.timeout(10):
+        while not all(one.end for one in connections):
+            await asyncio.sleep(0.001)
+
+
 async def test_idle_connections_make_room() -> None:
     connections = Connections(32, 32, DEADLINES)
     waiting = [Fake(since=-100.0 + number) for number in range(32)]
-    assert all(connections.add(one) for one in waiting)
-    assert connections.add(Fake())
+    for one in (*waiting, Fake()):
+        connections.add(one)
+    await ended(*waiting[:2])
     assert [one.end for one in waiting] == ["given up"] * 2 + [""] * 30
+
+
+async def test_a_request_that_arrived_while_the_loop_was_busy_is_kept() -> None:
+    connections = Connections(2, 2, DEADLINES)
+    old, older, new = Fake(since=-20.0), Fake(since=-30.0), Fake()
+    for one in (older, old, new):
+        connections.add(one)
+    older.phase = Phase.BUSY  # read in the same step of the loop, behind the new connection
+    await ended(old)
+    assert (older.end, new.end) == ("", "")
+
+
+async def test_a_request_is_served_unless_all_places_have_requests() -> None:
+    connections, now = Connections(2, 2, DEADLINES), asyncio.get_running_loop().time()
+    new, newer, asking = Fake(since=now), Fake(Phase.BODY, since=now), Fake(Phase.BUSY, now)
+    for one in (new, newer, asking):
+        connections.add(one)
+    assert connections.admits(asking)
+    newer.since -= 0.5
+    assert connections.admits(asking)
+    assert (new.end, newer.end, asking.end) == ("", "given up", "")
 
 
 async def test_when_all_are_busy_some_get_an_error_and_the_rest_are_closed() -> None:
     connections = Connections(10, 10, DEADLINES)
     busy = [Fake(Phase.BUSY) for _ in range(10)]
-    assert all(connections.add(one) for one in busy)
+    for one in busy:
+        connections.add(one)
+    assert all(map(connections.admits, busy))
     told = [Fake(Phase.BUSY) for _ in range(SPARE)]
-    assert not any(connections.add(one) for one in told)
-    too_many = Fake()
-    assert not connections.add(too_many)
-    assert ({one.end for one in busy + told}, too_many.end) == ({""}, "given up")
+    for one in told:
+        connections.add(one)
+    assert not any(map(connections.admits, told))
+    connections.add(too_many := Fake(Phase.BUSY))
+    async with asyncio.timeout(10):
+        while not any(one.end for one in (*told, too_many)):
+            await asyncio.sleep(0.001)
+    assert [one.end for one in (*busy, *told, too_many) if one.end] == ["given up"]
     for one in (*busy, *told, too_many):
         connections.remove(one)
-    assert connections.add(Fake())
+    last = Fake(Phase.BUSY)
+    connections.add(last)
+    assert connections.admits(last)
 
 
 async def test_one_address_leaves_room_for_others() -> None:
     connections = Connections(10, 5, DEADLINES)
-    assert [connections.add(Fake(Phase.BUSY)) for _ in range(6)] == [True] * 5 + [False]
-    assert connections.add(Fake(Phase.BUSY, peer="b"))
+    of_one, other = [Fake(Phase.BUSY) for _ in range(6)], Fake(Phase.BUSY, peer="b")
+    for one in (*of_one, other):
+        connections.add(one)
+    assert (connections.admits(of_one[-1]), connections.admits(other)) == (False, True)
 
 
 async def test_overdue_connections_are_closed() -> None:

@@ -118,6 +118,19 @@ async def test_100_continue_is_sent_only_after_admission(url: str, locked: str) 
     assert (await said(locked, expecting)).statuses == [401]
 
 
+async def test_a_client_that_leaves_before_100_continue_is_no_error_of_ours(tmp_path: Path) -> None:
+    async with proxy(alone(tmp_path), wait=False, output=tmp_path / "log") as url:
+        for _ in range(20):
+            async with connected(url) as (reader, writer):
+                writer.write(head("Expect: 100-continue", "Content-Length: 9"))
+                writer.write_eof()
+                await reader.read()
+        metrics = await said(url, head("Connection: close", method="GET", path="/metrics"))
+    assert b'status="499"' in metrics.data
+    assert b'status="500"' not in metrics.data
+    assert "ERROR" not in (tmp_path / "log").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("framing", [f"Content-Length: {100 * LIMIT}", "Transfer-Encoding: chunked"])
 async def test_the_body_of_a_refused_request_is_not_read(locked: str, framing: str) -> None:
     """The client gets its error and is disconnected with most of the body unsent."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.negotiation import preferred
+from proxy.http.negotiation import MAX_ACCEPT, preferred
 
 JSON, RAW, NPY = "application/json", "application/octet-stream", "application/x-npy"
 OFFERS = (JSON, RAW, NPY)
@@ -58,3 +58,9 @@ WORDS = st.sampled_from([*OFFERS, "*/*", "application/*", ";", "q", "=", ",", "0
 @given(st.lists(WORDS, max_size=20).map("".join) | st.text(max_size=40))
 def test_no_header_is_an_error(accept: str) -> None:
     assert preferred(accept, OFFERS) in OFFERS
+
+
+def test_only_the_beginning_of_a_long_header_is_read() -> None:
+    padding = "a/b," * (MAX_ACCEPT // 4)
+    assert preferred(RAW + "," + padding, OFFERS) == RAW
+    assert preferred(padding + RAW, OFFERS) == JSON

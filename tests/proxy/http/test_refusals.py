@@ -88,6 +88,13 @@ async def test_an_unknown_path_gets_our_error_body(served: Stack) -> None:
     missing, wrong = await served.get("/nothing"), await served.get("/v1/embeddings")
     assert (missing.status, missing.json["code"]) == (404, "NOT_FOUND")
     assert (wrong.status, wrong.json["code"]) == (405, "METHOD_NOT_ALLOWED")
+    for path, keys in (
+        ("/v1beta/openai/embeddings", wrong.json.keys()),  # below Gemini's /v1beta/
+        ("/v1beta/models/any:embedContent", {"error"}),
+        ("/v2/any/runsync", {"id", "status", "error"}),
+    ):
+        answer = await served.get(path)
+        assert (answer.status, answer.json.keys()) == (405, keys)
 
 
 KEYS: list[tuple[dict[str, str], str | None]] = [

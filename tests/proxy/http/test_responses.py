@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from proxy.wire.json_slices import LARGE_FLOATS, SLICE_FLOATS, json_parts
+from tests.support.requests.raw import head, said
 from tests.support.servers.stack import Stack
 
 # Of a vector each, of bits, of base64, or of many vectors each: in all up to three times what is written at once.
@@ -90,3 +91,15 @@ async def test_a_large_answer_has_its_id_and_headers_like_any(served: Stack) -> 
     data = answer.json["data"]
     assert isinstance(data, list)
     assert [row["index"] for row in data] == list(range(texts))
+
+
+async def test_a_head_of_a_large_answer_has_no_body(served: Stack) -> None:
+    """What followed it on the connection would be taken for the next answer."""
+    texts = [f"{n}" for n in range(LARGE_FLOATS // 2048 + 1)]
+    job = (await served.post({"input": {"input": texts}}, "/run")).json
+    async with asyncio.timeout(60):
+        while job["status"] != "COMPLETED":
+            await asyncio.sleep(0.05)
+            job = (await served.get(f"/status/{job['id']}")).json
+    answer = await said(served.url, head("Connection: close", method="HEAD", path=f"/status/{job['id']}"))
+    assert (answer.statuses, answer.data.endswith(b"\r\n\r\n")) == ([200], True)

@@ -5,7 +5,7 @@ import pytest
 from proxy.faults import Invalid
 from proxy.quoting import did_you_mean, quoted, shown
 from proxy.types import ImageSource, Input, Refused
-from proxy.wire.inputs import inputs_of, items_of
+from proxy.wire.inputs import MAX_REFUSED, inputs_of, items_of
 from tests.support.requests.dialects import embeddings
 from tests.support.servers.stack import Stack
 
@@ -127,6 +127,11 @@ def test_a_pdf_is_the_only_input() -> None:
     assert isinstance(second, Refused)
     with pytest.raises(Invalid, match="input: is a PDF, which is served at /v1/embeddings only"):
         inputs_of({"pdf": "AAAA"})
+
+
+def test_of_too_many_invalid_inputs_the_first_is_named() -> None:
+    with pytest.raises(Invalid, match=r"^input\.1: must be a string"):
+        items_of(["a", *[{}] * (MAX_REFUSED + 1)])
 
 
 def test_errors_quote_the_value_briefly_as_json() -> None:

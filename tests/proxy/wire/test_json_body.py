@@ -2,6 +2,7 @@
 
 import json
 import time
+from threading import get_ident, main_thread
 
 import orjson
 import pytest
@@ -122,6 +123,11 @@ async def test_a_large_invalid_body_costs_little_and_gets_a_short_error(body: by
 @pytest.mark.parametrize("entry", [b"{}", b"[]", b'{"image":1}', b"null"])
 async def test_a_fault_in_every_entry_of_a_small_body_costs_little_too(parse: Parse, body: bytes, entry: bytes) -> None:
     await _refused(body % b",".join([entry] * (250_000 // (len(entry) + 1))), parse)
+
+
+@pytest.mark.parametrize(("count", "in_thread"), [(10, False), (50_000, True)])
+async def test_a_small_body_of_many_values_is_parsed_off_the_loop(count: int, in_thread: bool) -> None:
+    assert await parsed(orjson.dumps([1] * count), lambda _: get_ident() != main_thread().ident, ITEMS) is in_thread
 
 
 async def _refused(body: bytes, parse: Parse) -> None:
