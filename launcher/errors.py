@@ -5,7 +5,7 @@ LauncherError                    1   anything not named below
 ├── ConfigError                  78  a setting is missing, unknown or contradicts another (EX_CONFIG)
 ├── EngineError                  69  no llama-server that can serve embeddings as we need them (EX_UNAVAILABLE)
 │   └── EngineBuildError         70  building llama.cpp from source failed (EX_SOFTWARE)
-│       └── Miscompiled          70  it dies of SIGILL or computes wrong vectors: a compiler or processor fault
+│       └── Miscompiled          70  it crashes or computes wrong vectors: a compiler or processor fault
 ├── ServiceError                 1   systemd is not there, or failed to do what it was asked
 ├── DiskError                    75  one of our folders is on a full or read-only disk (EX_TEMPFAIL)
 ├── NotEnoughMemory              75  the models do not fit into memory in any way (EX_TEMPFAIL)

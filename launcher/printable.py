@@ -1,6 +1,6 @@
-"""Makes foreign text safe to print: nothing from a file, a hub or a log may move the cursor or hide text."""
+"""Our output: foreign text in it is printable, so that nothing from a file, a hub or a log obeys on a terminal."""
 
-import re
+import logging
 import time
 from collections.abc import Iterable, Mapping
 
@@ -8,18 +8,10 @@ import orjson
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from proxy.contract.log_lines import log_line
+from proxy.contract.log_lines import UNPRINTABLE, PrintableFormatter, log_line, printable
 
-# C0 except tab and newline, DEL and C1; line separators; marks that change the direction of writing; lone surrogates,
-# which no encoding can write.
-UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
-)
-
-
-def printable(text: str) -> str:
-    r"""The text with every control character escaped, such as \x1b or \u202e."""
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+if logging.lastResort:  # writes warnings where there is no other handler
+    logging.lastResort.setFormatter(PrintableFormatter())
 
 
 def json_line(facts: object) -> bytes:

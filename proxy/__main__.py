@@ -17,7 +17,7 @@ from proxy.console.console import running_console
 from proxy.console.state import ConsoleFacts
 from proxy.contract.family import Family
 from proxy.contract.front import FrontSettings, load_front_settings
-from proxy.contract.log_lines import JsonFormatter, LogFormat
+from proxy.contract.log_lines import JsonFormatter, LogFormat, PrintableFormatter
 from proxy.contract.settings import ProxySettings, load_proxy_settings
 from proxy.contract.settings_file import BadSettings
 from proxy.embedding.service import EmbedService
@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--listen-fd", type=int, help="serve on this listening socket instead of opening one")
     arguments = parser.parse_args()
     logging.raiseExceptions = False  # a line that cannot be written is dropped: the terminal closed, or a full disk
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    logging.getLogger().handlers[0].setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().handlers[0].addFilter(Repeats())
     os.umask(0o077)  # caches and batches have the users' texts in them
     open_files.raise_limit()

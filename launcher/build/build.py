@@ -20,10 +20,10 @@ from launcher.build.patches.media import MEDIA_FLAG, POOL_MEDIA
 from launcher.build.patches.patch import apply, digest
 from launcher.build.patches.tiles import TILES
 from launcher.build.steps import ReportProgress, Steps
-from launcher.engine import build_record
+from launcher.engine import argv, build_record
 from launcher.engine.build_record import ComputeBackend, Order, Record
-from launcher.engine.discovery import ELSEWHERE, built_path
-from launcher.errors import EngineBuildError
+from launcher.engine.discovery import ELSEWHERE, Origin, built_path, probe
+from launcher.errors import EngineBuildError, EngineError
 from launcher.host import processor
 from launcher.settings.folders import noexec
 
@@ -99,11 +99,19 @@ async def build(options: BuildOptions, report: ReportProgress) -> Built:
     return Built(path=options.binary, note=note)
 
 
-def up_to_date(options: BuildOptions) -> Built | None:
-    """The installed engine, if a build would only repeat it: same source, options and processor."""
+async def up_to_date(options: BuildOptions) -> Built | None:
+    """The installed engine, if a build would only repeat it: it runs; same source, options and processor.
+
+    Raises EngineBuildError if the source is not there.
+    """
+    source.require_source(options.source, built_path().parent)
     record = build_record.read_record(options.binary) if options.binary.is_file() else None
     if record is None or record.order != order_here(options):
         return None
+    try:
+        await probe((str(options.binary),), Origin.BUILT, argv.environment(os.environ))
+    except EngineError:
+        return None  # it is truncated, or a library that it needs is gone
     return Built(path=options.binary, note=record.note)
 
 

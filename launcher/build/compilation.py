@@ -5,7 +5,8 @@ compilers, hypervisors and llama.cpp itself get wrong. Without AMX the engine is
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from launcher.engine.discovery import Engine, Origin, probe
 from launcher.errors import EngineBuildError, EngineError, Miscompiled
 from launcher.host.cores import usable_cores
 from launcher.host.processor import AMX
-from launcher.processes.child import SIGILL_CODES
+from launcher.processes.child import crash_of
 
 NO_AMX = " ".join(f"-mno-{name.replace('_', '-')}" for name in AMX)
 
@@ -98,8 +99,11 @@ async def _attempt(compilation: Compilation, build: Path, steps: Steps) -> Compi
     jobs = str(usable_cores())  # ninja's default counts cores that we may not use
     programs = portable.programs(compilation.source) if compilation.shared else portable.PROGRAMS[:1]
     await steps.run("compiling", "cmake", "--build", str(build), "--parallel", jobs, "--target", *programs)
-    engine = await _probe(build / "bin" / "llama-server")
-    devices = await gpu.read_devices(engine)
+    binary = build / "bin" / "llama-server"
+    with _asked("--version"):
+        engine = await probe((str(binary),), Origin.BUILT, argv.environment(os.environ))
+    with _asked("--list-devices"):
+        devices = await gpu.read_devices(engine)
     steps.report(Progress(step="checking vectors"))
     cosine = await check_engine(engine, build / "check", software=devices.software)
     if MEDIA_FLAG in engine.flags:
@@ -108,10 +112,12 @@ async def _attempt(compilation: Compilation, build: Path, steps: Steps) -> Compi
     return Compiled(engine=engine, devices=devices, cosine=cosine)
 
 
-async def _probe(binary: Path) -> Engine:
+@contextmanager
+def _asked(flag: str) -> Iterator[None]:
+    """Turns an engine's failure to answer into Miscompiled, or EngineBuildError."""
     try:
-        return await probe((str(binary),), Origin.BUILT, argv.environment(os.environ))
+        yield
     except EngineError as error:
-        if error.returncode in SIGILL_CODES:
-            raise Miscompiled("the built engine dies of SIGILL on --version") from error
+        if crash := crash_of(error.returncode):
+            raise Miscompiled(f"the built engine dies of {crash} on {flag}") from error
         raise EngineBuildError(f"the built engine is unusable: {error}") from error

@@ -45,7 +45,7 @@ def engine_build(
     options = BuildOptions(
         backend=backend, stock=stock, without_images=no_images, source=source, architectures=cuda_arch, out=out
     )
-    if if_needed and (present := up_to_date(options)):
+    if if_needed and (present := asyncio.run(up_to_date(options))):
         stdout.say(f"{present.path} is up to date: {present.note}")
         return
     with BuildDisplay(stderr) as display:

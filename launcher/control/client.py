@@ -1,6 +1,7 @@
 """Client of a running launcher's control socket: finds the one that a command means, and checks whose it is."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +57,8 @@ async def find_running(settings: Settings, target: Target | None) -> Running:
 
 
 async def _running(base: Path) -> list[Running]:
-    """The launchers that this user may control. Raises NotRunning if there is none."""
-    running, silent, foreign = list[Running](), list[Path](), list[Path]()
+    """The launchers that this user may control. Raises NotRunning if there is none, or the error of one."""
+    running, silent, foreign, faults = list[Running](), list[Path](), list[Path](), list[LauncherError]()
     for socket in _sockets(base):
         try:
             if not is_ours(socket) or not await asyncio.to_thread(is_served_by_its_owner, socket):
@@ -68,16 +69,24 @@ async def _running(base: Path) -> list[Running]:
             silent.append(socket)
         except OSError:  # the socket of one that was killed
             continue
-    if not running and silent:
-        raise NotRunning(
+        except LauncherError as error:  # another may be the one that is meant
+            faults.append(error)
+    if not running:
+        raise faults[0] if faults else _none_runs(silent, foreign)
+    return running
+
+
+def _none_runs(silent: Sequence[Path], foreign: Sequence[Path]) -> NotRunning:
+    """Says of those that were found why they were not taken."""
+    if silent:
+        return NotRunning(
             f"the trillama of {silent[0].parent} does not answer: it is stopped or stuck, so end it with kill"
         )
-    if not running:
-        others = f"; {foreign[0].parent} belongs to another user and was not contacted" if foreign else ""
-        raise NotRunning(
-            f"no trillama that you may control runs here: start it with `trillama serve` (a service: use sudo){others}"
-        )
-    return running
+    belongs = "belongs to another user, or lets others in, and was not contacted"
+    others = f"; {foreign[0].parent} {belongs}" if foreign else ""
+    return NotRunning(
+        f"no trillama that you may control runs here: start it with `trillama serve` (a service: use sudo){others}"
+    )
 
 
 def _sockets(base: Path) -> list[Path]:

@@ -49,6 +49,8 @@ async def chosen_engine(machine: Machine) -> Finding:
         return ok(text)  # a GPU computes, or `devices` says what to build
     if gain := _gain(machine.engine, processor.instructions()):
         return warn(f"{text}; {gain}", BUILD)
+    if machine.engine.origin is Origin.BUILT and build_record.read_record(Path(machine.engine.argv[0])) is None:
+        return warn(f"{text}; what processor it was built for is not known: its record is missing or damaged", BUILD)
     if machine.engine.origin is Origin.EMBEDDED:
         return ok(f"{text}; `{BUILD}` makes one for this processor")
     return ok(text)

@@ -67,9 +67,10 @@ class Record(Strict):
 
 
 def read_record(binary: Path) -> Record | None:
-    """The record of that engine; None if it has none, or an unreadable one."""
-    with suppress(OSError, ValidationError):
-        return Record.model_validate_json(_path(binary).read_bytes())
+    """The record of that engine, also of the one that a link leads to; None if it has none, or an unreadable one."""
+    for path in dict.fromkeys((binary, binary.resolve())):
+        with suppress(OSError, ValidationError):
+            return Record.model_validate_json(_path(path).read_bytes())
     return None
 
 

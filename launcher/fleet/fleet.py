@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-from launcher.errors import ConfigError, StartError, cause_of
+from launcher.errors import ConfigError, EngineError, StartError, cause_of
 from launcher.fleet.reconcile import progress, reconcile
 from launcher.processes.child_log import ChildLog
 from launcher.processes.runtime_folder import private_folder
@@ -205,7 +205,9 @@ class Fleet:
     async def _until_lost(self) -> None:
         """Wait until every model has failed; always ends by raising."""
         await self._all_failed.wait()
-        raise StartError("\n".join(f"{name}: gave up: {one.status.cause}" for name, one in self.backends.items()))
+        models = [self.backends[name] for name in self.deployment.models]
+        kind = EngineError if all(one.illegal for one in models) else StartError
+        raise kind("\n".join(f"{name}: gave up: {one.status.cause}" for name, one in self.backends.items()))
 
     async def _answers(self) -> bool:
         states = await probes.backends_ready(self.deployment.url)
@@ -219,7 +221,8 @@ async def serve(deployment: Deployment, report: ReportStatus, session: Callable[
     """Run the set for as long as `session` lasts; it starts immediately and may wait for `Fleet.ready`.
 
     A child that ends or goes wrong is restarted while the others serve. Raises ConfigError or StartError if the proxy
-    cannot start, StartError if every backend has failed for good, or what the session raises.
+    cannot start, StartError if every backend has failed for good (EngineError: because this processor cannot run it),
+    or what the session raises.
     """
     try:
         async with private_folder(deployment.settings.host.runtime_dir or runtime_base()) as folder:

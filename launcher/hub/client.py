@@ -26,7 +26,8 @@ from huggingface_hub.errors import (
 )
 
 from launcher.errors import ConfigError, HubUnreachable, LauncherError, ModelError
-from launcher.printable import printable
+from launcher.hub.bounded_answers import bound_answers
+from proxy.contract.log_lines import printable
 
 SHA256, GIT_SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -83,7 +84,7 @@ def find(repo: str, name: str, *, commit: str | None = None) -> RemoteFile:
 def check_client() -> None:
     """Raises ConfigError if the environment names a proxy or certificate that the client cannot use."""
     try:
-        get_session()
+        bound_answers(get_session())
     except Exception as error:  # creating a client may raise ImportError, ValueError, OSError and more
         for name, value in _proxies().items():
             if fault := _fault(value):
@@ -115,7 +116,7 @@ def translate(error: Exception, request: HubRequest) -> LauncherError:
             f"{request.object} of {request.repo} is not here and HF_HUB_OFFLINE forbids to {request.verb} it: unset "
             f"HF_HUB_OFFLINE for this one command, {request.otherwise}"
         )
-    if isinstance(error, WRONG_ADDRESS) and not isinstance(error, UnicodeDecodeError):
+    if isinstance(error, WRONG_ADDRESS) and not (isinstance(error, UnicodeDecodeError) or _is_redirected(error)):
         # Not in the client's words, which may quote the token.
         return ConfigError(
             f"no hub can be asked with HF_ENDPOINT={constants.ENDPOINT} and this HF_TOKEN ({type(error).__name__}): "
@@ -127,6 +128,11 @@ def translate(error: Exception, request: HubRequest) -> LauncherError:
         f"{constants.ENDPOINT} does not answer as a hub does ({_reason(error)}): check HF_ENDPOINT, and whether this "
         f"network requires a login, {request.otherwise}"
     )
+
+
+def _is_redirected(error: Exception) -> bool:
+    """Whether a hub of a usable address has sent us to one of another kind, such as file://."""
+    return isinstance(error, httpx2.UnsupportedProtocol) and constants.ENDPOINT.startswith(("http://", "https://"))
 
 
 def _is_inside(name: str) -> bool:

@@ -5,7 +5,6 @@ import sys
 from dataclasses import asdict
 from typing import Annotated
 
-import orjson
 import typer
 from rich.table import Table
 
@@ -13,7 +12,7 @@ from launcher.fleet.address import given_url
 from launcher.fleet.temporary import authorization, served
 from launcher.measure import bench as benching
 from launcher.measure.bench import Cell, Findings, Load
-from launcher.printable import stderr, stdout
+from launcher.printable import json_line, stderr, stdout
 from launcher.settings.config import Settings
 from launcher.terminal.options import ApiKey, ConfigFile, Demo, Port, Tiny, Url, settings_of
 from launcher.terminal.signals import until_signal
@@ -47,7 +46,7 @@ def bench(
     if found is None:
         raise typer.Exit(130)
     if json:
-        sys.stdout.buffer.write(orjson.dumps(asdict(found)) + b"\n")
+        sys.stdout.buffer.write(json_line(asdict(found)))
     else:
         _print(found)
     if found.faults:

@@ -13,7 +13,7 @@ from launcher.measure import similarity
 from launcher.measure.sample_texts import SampleText, SampleTexts
 from launcher.measure.similarity import Comparison, Vectors
 from launcher.models import header_check, sources
-from launcher.models.gguf_file import model_header
+from launcher.models.gguf_file import brief, model_header
 from launcher.settings.family import FamilyFile, Weights
 from launcher.supervision.standalone import Standalone, StandaloneEmbedder, standalone
 
@@ -121,4 +121,4 @@ async def _embed(
 
 def _shape(path: Path) -> tuple[str, int]:
     header = model_header(path)
-    return str(header.metadata.get("general.architecture")), header_check.vector_length(header)
+    return brief(header.metadata.get("general.architecture")), header_check.vector_length(header)

@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.progress import Progress, TaskID
 
@@ -18,7 +17,7 @@ from launcher.measure import sample_texts, similarity
 from launcher.measure.sample_texts import SampleTexts
 from launcher.measure.similarity import Comparison, RankOverlap, Thresholds
 from launcher.models import sources
-from launcher.printable import stderr, stdout
+from launcher.printable import json_line, stderr, stdout
 from launcher.settings.config import HostConfig, Settings, load
 from launcher.settings.folders import runtime_base
 from launcher.settings.models import ModelSettings
@@ -142,7 +141,7 @@ def _print_json(files: dict[str, Path], given: SampleTexts, found: Comparison, f
         **asdict(found),
         "worst_text": _worst(given, found),
     }
-    sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
+    sys.stdout.buffer.write(json_line(facts))
 
 
 def _print(files: dict[str, Path], given: SampleTexts, found: Comparison, faults: tuple[str, ...]) -> None:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.bar import Bar
 from rich.table import Table
@@ -24,7 +23,7 @@ from launcher.measure.loadgen import LENGTHS
 from launcher.measure.tune import Bench, Measured, Setting, TuneOutcome, gain
 from launcher.models import header_check
 from launcher.planning import sizing
-from launcher.printable import stderr, stdout
+from launcher.printable import json_line, stderr, stdout
 from launcher.settings.config import Settings
 from launcher.settings.folders import runtime_base
 from launcher.supervision import probes
@@ -73,7 +72,7 @@ def tune(
     if found is None:
         raise typer.Exit(130)
     if json:
-        sys.stdout.buffer.write(orjson.dumps(asdict(found.outcome) | {"profile": found.profile.model_dump()}) + b"\n")
+        sys.stdout.buffer.write(json_line(asdict(found.outcome) | {"profile": found.profile.model_dump()}))
     else:
         _print(found)
     _keep(settings, found.profile, write=write)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from launcher.errors import ConfigError, ModelError
+from launcher.models.gguf_file import brief
 from launcher.models.sources import check_complete
 from launcher.settings.config import Settings
 from launcher.settings.family import FamilyFile, Weights
@@ -58,7 +59,9 @@ def check_lora(path: Path, family: FamilyFile) -> None:
     if metadata.get("general.type") != "adapter" or metadata.get("adapter.type") != "lora":
         raise ModelError(f"{path}: it is not a LoRA: make one with llama.cpp's convert_lora_to_gguf.py")
     if (found := metadata.get("general.architecture")) != architecture:
-        raise ModelError(f"{path}: it is a LoRA for {found}, this family's architecture is {architecture}; {ANOTHER}")
+        raise ModelError(
+            f"{path}: it is a LoRA for {brief(found)}, this family's architecture is {architecture}; {ANOTHER}"
+        )
 
 
 def vector_length(header: Header) -> int:
@@ -105,7 +108,7 @@ def bounded(settings: Settings, longest: Iterable[int | None], asked: int | None
 
 def _other_model(header: Header, *, architecture: str, dimensions: int) -> Iterator[str]:
     if (found := header.metadata.get("general.architecture")) != architecture:
-        yield f"its architecture is {found}, this family's is {architecture}; {ANOTHER}"
+        yield f"its architecture is {brief(found)}, this family's is {architecture}; {ANOTHER}"
     if (length := vector_length(header)) != dimensions:
         yield f"its vectors have {length} dimensions, this family's have {dimensions}; {ANOTHER}"
 
@@ -156,7 +159,7 @@ def _lacking_token(header: Header, adds: Sequence[str]) -> str | None:
 
 def _is_causal(header: Header) -> bool:
     """Whether llama.cpp computes it so that a token sees only those before it."""
-    if header.metadata.get("general.architecture") in NEVER_CAUSAL:
+    if str(header.metadata.get("general.architecture")) in NEVER_CAUSAL:
         return False
     return _own(header, "attention.causal") is not False
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from launcher.errors import ConfigError, ModelError
 from launcher.hub.cache import MMPROJ
+from launcher.models.gguf_file import brief
 from launcher.models.sources import ModelFile, check_complete, find_here
 from launcher.settings.family import FamilyFile
 from launcher.settings.models import ModelSettings
@@ -48,11 +49,11 @@ def check_mmproj(path: Path, family: FamilyFile) -> Header:
         raise ModelError(f"{path}: it is not a vision encoder (mmproj): {_FIX}")
     found = metadata.get("clip.projector_type", metadata.get("clip.vision.projector_type"))
     if found != PROJECTOR:
-        raise ModelError(f"{path}: its projector is {found}, and images need {PROJECTOR}: {_FIX}")
+        raise ModelError(f"{path}: its projector is {brief(found)}, and images need {PROJECTOR}: {_FIX}")
     if (length := metadata.get("clip.vision.projection_dim")) != family.dimensions:
         raise ModelError(
-            f"{path}: it makes {length} numbers of a token, and {family.name} has {family.dimensions}: it is another "
-            f"model's; {_FIX}"
+            f"{path}: it makes {brief(length)} numbers of a token, and {family.name} has {family.dimensions}: it is "
+            f"another model's; {_FIX}"
         )
     if missing := [key for key in _REQUIRED if key not in metadata]:
         raise ModelError(f"{path}: its header has no {missing[0]}, and llama-server would not start: {_FIX}")

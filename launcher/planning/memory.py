@@ -22,7 +22,8 @@ HOST_OVERHEAD_ON_GPU = 512 * MIB
 HOST_OVERHEAD_ON_CPU = 96 * MIB  # 50 to 75 MiB were measured, besides the file
 # A vision encoder's compute buffer: 160 MiB were derived for the largest image, and a part of it measured.
 ENCODER_COMPUTE = 256 * MIB
-UNQUANTIZED_TYPES = frozenset({0, 1, 32})  # general.file_type: F32, F16, BF16
+UNQUANTIZED_TYPES = (0, 1, 32)  # general.file_type: F32, F16, BF16
+MAX_LAYERS = 2**10  # LLAMA_MAX_LAYERS is 512
 
 
 # Architectures that see a whole text at once: llama.cpp gives them no KV cache, and they have no output head.
@@ -117,9 +118,11 @@ def weights_of(header: Header) -> ModelWeights | None:
 
 def _shape(metadata: Mapping[str, Value]) -> Shape:
     """Raises KeyError or ValueError if a size is missing or invalid."""
-    architecture = metadata.get("general.architecture")
+    architecture = str(metadata.get("general.architecture"))
     own = {name.removeprefix(f"{architecture}."): value for name, value in metadata.items()}
     width, count = _positive(own["embedding_length"]), _positive(own["block_count"])
+    if count > MAX_LAYERS:
+        raise ValueError(f"{count} layers, more than {MAX_LAYERS}")
     heads = _per_layer(own["attention.head_count"], count)
     kv_heads = _per_layer(own.get("attention.head_count_kv", own["attention.head_count"]), count)
     size = own.get("attention.key_length")

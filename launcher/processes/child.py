@@ -16,6 +16,11 @@ _LEASH = (
     "os.execvp(sys.argv[1], sys.argv[1:])"
 )
 SIGILL_CODES = (-signal.SIGILL, 128 + signal.SIGILL)  # of the process itself, and of a shell that ran it
+_CRASHES = {
+    code: number.name
+    for number in (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE)
+    for code in (-number, 128 + number)
+}
 
 
 @asynccontextmanager
@@ -88,6 +93,11 @@ def ending(code: int) -> str:
             "`trillama engine build`, which makes one for this processor)"
         )
     return f"exited with {code}" if code >= 0 else f"was killed by signal {-code}"
+
+
+def crash_of(code: int | None) -> str | None:
+    """The signal by which wrong machine code ended a process, such as SIGILL; None if it ended otherwise."""
+    return _CRASHES.get(code) if code is not None else None
 
 
 async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:

@@ -43,6 +43,7 @@ class ProxyProcess:
         self.fault = "the proxy refused its settings; its reason is above"
         self._finishing = False
         self._was_up = False
+        self._without_cache = False
         self._folder = folder
         self._paused = paused
         self._file = folder / f"{number}.proxy.toml"
@@ -93,13 +94,17 @@ class ProxyProcess:
         await self.admin.tell("finish")
 
     async def _ended(self) -> tuple[int | None, str]:
-        """How a run ended: its exit code, None if it hung, and in words. Raises ConfigError for settings it refuses."""
+        """A run: exit code, None if it hung, and its end in words. Raises ConfigError for settings refused at first."""
         try:
             code = await self._run_once()
         except OSError as error:  # a full disk, too many processes: that may pass, and the models stay loaded
             return None, f"cannot be started: {write_error(error, self._folder, 'runtime_dir')}"
-        if code == ConfigError.exit_code:
+        refused = code == ConfigError.exit_code
+        if refused and not self._was_up:
             raise ConfigError("the proxy refused its settings, [proxy] in the configuration; its reason is above")
+        self._without_cache = refused  # it has served with them: the file's place is gone or no longer ours
+        if refused:
+            return code, "refused the settings that it had served with (its reason is above)"
         return code, "does not answer" if code is None else f"exited with {code}"
 
     async def _run_once(self) -> int | None:
@@ -130,6 +135,8 @@ class ProxyProcess:
         settings = proxy_settings(self.deployment, self._folder, self._paused()).model_copy(
             update={"family": self._family_file, "control": self.admin.socket}
         )
+        if self._without_cache:
+            settings = settings.model_copy(update={"cache_bytes": 0, "cache_file": None})
         self._family_file.write_bytes(self._family)
         text = tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
         self._file.write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from launcher.engine import devices
 from launcher.errors import ChildError, EngineError, StartError
+from launcher.processes.child import SIGILL_CODES
 from launcher.processes.child_log import ChildLog
 from launcher.settings.config import SupervisionSettings
 from launcher.supervision.server_run import RunSpec, run_server
@@ -35,6 +36,7 @@ class Backend:
     def __init__(self, spec: RunSpec, *, log: ChildLog, report: ReportStatus) -> None:
         self.spec = spec
         self.log = log
+        self.illegal = False  # whether its last start died of SIGILL, as each on this processor would
         self.status = Status(name=spec.placement.name, since=time.time())
         self._report = report
         self._failures = 0
@@ -101,7 +103,7 @@ class Backend:
         self._change(BackendState.READY, loaded=1.0)
 
     async def _live(self) -> None:
-        """Run after run until told to end. After too many failures in a row it is FAILED, and tried again rarely."""
+        """Run after run until told to end. After too many failures, or SIGILL, it is FAILED, and tried again rarely."""
         while True:
             started = time.monotonic()
             try:
@@ -128,8 +130,9 @@ class Backend:
 
     def _delay_after(self, error: ChildError, *, lasted_s: float) -> float | None:
         was_ready = not isinstance(error, StartError)
+        self.illegal = error.returncode in SIGILL_CODES and not was_ready
         self._failures = 1 if was_ready and lasted_s > self.spec.policy.stable_s else self._failures + 1
-        return restart_delay(self.spec.policy, self._failures, was_ready=was_ready)
+        return None if self.illegal else restart_delay(self.spec.policy, self._failures, was_ready=was_ready)
 
     def _change(self, state: BackendState, **facts: object) -> None:
         self.status = replace(self.status, state=state, since=time.time(), **facts)  # type: ignore[arg-type] # its fields

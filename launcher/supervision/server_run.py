@@ -22,6 +22,7 @@ from launcher.supervision.golden_check import GoldenCheck
 from launcher.supervision.start_progress import StartProgress
 
 _POLL_S = 0.05
+_END_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +67,9 @@ async def run_server(current: Callable[[], RunSpec], log: ChildLog, observer: Ob
             if spec.on_gpu:
                 await spec.golden.check_speed()
         except WrongAnswer as error:
-            if child.process.returncode is not None:
-                raise await child.ended(StartError, "while starting") from error
+            with suppress(TimeoutError):  # a connection breaks a moment before the end of its process shows
+                async with asyncio.timeout(_END_S):
+                    raise await child.ended(StartError, "while starting") from error
             raise StartError(f"{spec.placement.name}: {error}") from error
         observer.ready()
         await _watched(current, child)
@@ -142,7 +144,7 @@ class Child:
     async def broke_off(self, when: str) -> ChildError:
         """The error for a broken connection: mostly the process has ended, which shows a moment later."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(_END_S):
                 return await self.ended(ChildExited, when)
         return ChildExited(self._sentence(f"llama-server broke off {when}"))
 

@@ -3,7 +3,7 @@
 Our own reader because `gguf.GGUFReader` wraps every string of the vocabulary in arrays: 7 to 8 s for 151,936 tokens,
 against 0.1 s here for a vocabulary that is skipped and 0.2 s for one that is kept.
 Layout: docs/gguf.md of ggml. Versions 2 and 3, little-endian, as llama.cpp writes them. A file may come from a
-stranger: whatever it claims, a value takes no more memory than the limits below.
+stranger: whatever it claims, reading it takes no more time and memory than the limits below allow.
 """
 
 import mmap
@@ -27,13 +27,14 @@ class Omitted:
 Value = Scalar | list[Scalar] | Omitted
 
 MAX_KEYS = 2**12  # real models have some forty
-MAX_TENSORS = 2**20  # real models have hundreds
+MAX_TENSORS = 2**16  # real models have hundreds
 MAX_DIMENSIONS = 4  # of a tensor, in ggml
 MAX_ITEMS = 2**20  # of an array that is kept or has texts; the largest vocabularies have half a million merges
 MAX_TEXT_BYTES = 2**20  # the longest text is a chat template
 MAX_KEPT_BYTES = 2**12  # of a text that is kept without being wanted
 MAX_KEPT_ITEMS = 2**10  # of an array of numbers: a value per layer
-MAX_ARRAY_BYTES = 2**26  # all texts of one array; a vocabulary has some 3 MB
+MAX_KEPT = 2**16  # of all arrays of numbers together; those after that are not kept
+MAX_GGUF_HEADER_BYTES = 2**26  # real models have 20 MB at most, nearly all of it vocabulary and merges
 
 _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
@@ -88,6 +89,7 @@ class _Reader:
         self._content = content
         self._wanted = wanted
         self._at = len(_MAGIC)
+        self._kept = 0
 
     def header(self) -> Header:
         version = self._number("I")
@@ -98,7 +100,7 @@ class _Reader:
         for _ in range(keys):
             key = self._text(MAX_KEPT_BYTES)
             if key in metadata:
-                raise ValueError(f"the key {key[:80]} is there twice")
+                raise ValueError(f"the key {key[:80]!r} is there twice")
             metadata[key] = self._value(keep=key in self._wanted)
         weights = max(self._tensor_ends(tensors), default=0)
         alignment = _alignment(metadata)
@@ -117,18 +119,14 @@ class _Reader:
             raise ValueError(f"{count} values in an array, more than {MAX_ITEMS}")
         if of == _STRING:
             return self._texts(count) if keep else self._skip_texts(count)
-        keep = keep or count <= MAX_KEPT_ITEMS
+        keep = keep or (count <= MAX_KEPT_ITEMS and self._kept + count <= MAX_KEPT)
+        self._kept += count if keep else 0
         code = f"<{count}{_CODES[of]}" if keep else "<" + _CODES[of]
         start = self._advance(struct.calcsize(code) if keep else count * struct.calcsize(code))
         return list(struct.unpack_from(code, self._content, start)) if keep else Omitted(count)
 
     def _texts(self, count: int) -> list[Scalar]:
-        start, found = self._at, list[Scalar]()
-        for _ in range(count):
-            found.append(self._text())
-            if self._at - start > MAX_ARRAY_BYTES:
-                raise ValueError(f"the texts of an array have more than {MAX_ARRAY_BYTES} bytes")
-        return found
+        return [self._text() for _ in range(count)]
 
     def _skip_texts(self, count: int) -> Omitted:
         # The one hot loop: a vocabulary and its merges are 300,000 strings.
@@ -172,6 +170,8 @@ class _Reader:
         start, self._at = self._at, self._at + length
         if self._at > len(self._content):
             raise ValueError("a value runs past the end of the file")
+        if self._at > MAX_GGUF_HEADER_BYTES:
+            raise ValueError(f"it has more than {MAX_GGUF_HEADER_BYTES} bytes")
         return start
 
 

@@ -1,11 +1,18 @@
-"""The log as lines of JSON, in one form for the launcher and the proxy."""
+"""The lines of the log, of JSON or in words, in one form for the launcher and the proxy. All are safe to print."""
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
+
+# C0 except tab and newline, DEL and C1; line separators; marks that change the direction of writing; lone surrogates,
+# which no encoding can write.
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
+)
 
 
 class LogFormat(StrEnum):
@@ -28,6 +35,18 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             facts["exception"] = self.formatException(record.exc_info)
         return log_line(record.created, record.levelname.lower(), record.name, facts)
+
+
+def printable(text: str) -> str:
+    r"""The text with every control character escaped, such as \x1b or \u202e."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log lines in words, as logging's own, but printable."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def log_line(at: float, level: str, logger: str, facts: Mapping[str, object]) -> str:

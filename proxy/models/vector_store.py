@@ -32,6 +32,7 @@ BUSY_S = 0.1  # for a lock that another process holds
 KEYS_PER_QUERY = 1000  # of SQLite's 32766 variables
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 REFUSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+MISREAD = (TypeError, ValueError, OverflowError)  # raised for a damaged file's text, type of a column, number
 TRANSIENT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
@@ -125,7 +126,7 @@ class VectorStore:
             return otherwise
         try:
             done = work(self._connection)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, *MISREAD) as error:
             self._failed(what, error)
             return otherwise
         if what in self._failing:
@@ -133,12 +134,11 @@ class VectorStore:
             self._failing.remove(what)
         return done
 
-    def _failed(self, what: str, error: sqlite3.Error | OSError) -> None:
+    def _failed(self, what: str, error: Exception) -> None:
         if what not in self._failing:
             log.warning("the cache cannot be %s: %s: vectors are computed without it", what, error)
             self._failing.add(what)
-        if _code(error) in DAMAGED:
-            self.close()
+        if _code(error) in DAMAGED or isinstance(error, MISREAD):
             try:
                 self._open_new(str(error))
             except (sqlite3.Error, OSError) as second:
@@ -150,7 +150,7 @@ class VectorStore:
             _make_private(self._path)
         try:
             self._connect()
-        except Unusable as reason:
+        except (Unusable, *MISREAD) as reason:
             self._open_new(str(reason))
         except sqlite3.DatabaseError as error:
             if _code(error) in (*TRANSIENT, *REFUSED):

@@ -191,9 +191,8 @@ class Dispatcher:
                     await self._check()
                 content = await self._send([*(text.ids for text in texts), *fillers], once=texts[0].quiet_s is not None)
             except BackendError as error:
-                speed = self.throughput.tokens_per_s
-                seconds = max(loop.time() - started, tokens / speed if speed else 0.0)
-                return BatchResult(texts, error=error, seconds=seconds)
+                speed = self.throughput.tokens_per_s or self.throughput.guess
+                return BatchResult(texts, error=error, seconds=tokens / speed)  # not how long a hang took
             finally:
                 self.in_flight = 0
             seconds = loop.time() - started

@@ -2,8 +2,9 @@
 
 An engine may also end for reasons of its own: the kernel's OOM killer, a GPU that resets, an operator. So a text is
 poison only if the engine was right directly before it, ended with it alone, came back, was verified, lived for a while
-without it, and ended with it alone once more. If the engine ends without the text meanwhile, the engine itself is at
-fault, and all suspects are cleared. A row that is not finite counts like an end.
+without it, and ended with it alone once more; for a text of a long batch, several times more. If the engine ends
+without the text meanwhile, the engine itself is at fault, and all suspects are cleared. A row that is not finite counts
+like an end.
 """
 
 import hashlib
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-MAX_CONSECUTIVE = 2  # consecutive ends with the text alone make it poison
+MIN_CONSECUTIVE = 2  # consecutive ends with the text alone make it poison
+LONGER_S = (0.3, 3.0)  # batches longer than each need one more: an end by chance meets a long batch more often
 MAX_FAILURES = 5  # ends with the text alone, consecutive or not, after which its request fails
 QUIET_S, LONGEST_QUIET_S = 3.0, 30.0  # how long an engine must live without a suspect before it is retried
 QUIET_PER_BATCH = 10  # and so many times its batch's duration: an end by chance would hit it once in so many
@@ -34,12 +36,13 @@ class Verdict(StrEnum):
 class Evidence:
     """The ends of an engine with one text: `consecutive` ones, and all `failures`.
 
-    Poison is refused `until` that time, and was quarantined `quarantines` times. `quiet_s`: how long the engine has to
-    live without the text before it is retried.
+    `needed` consecutive ones make it poison. Poison is refused `until` that time, and was quarantined `quarantines`
+    times. `quiet_s`: how long the engine has to live without the text before it is retried.
     """
 
     consecutive: int = 0
     failures: int = 0
+    needed: int = MIN_CONSECUTIVE
     quiet_s: float = 0.0
     quarantines: int = 0
     until: float = 0.0
@@ -86,8 +89,10 @@ class Suspects:
         With one text it may be that one; with several it is one of them or none, and each is retried alone.
         """
         if len(texts) == 1:
-            quiet_s = min(LONGEST_QUIET_S, max(self.quiet_s, QUIET_PER_BATCH * batch_s))
-            return [self._blame(texts[0], quiet_s, now)]
+            record = self._record(texts[0], now)
+            record.quiet_s = min(LONGEST_QUIET_S, max(self.quiet_s, QUIET_PER_BATCH * batch_s))
+            record.needed = MIN_CONSECUTIVE + sum(batch_s > longer_s for longer_s in LONGER_S)
+            return [self._blame(texts[0], record, now)]
         self.ended_without()
         for ids in texts:
             self._record(ids, now)
@@ -95,7 +100,9 @@ class Suspects:
 
     def not_finite(self, ids: bytes, now: float) -> Verdict:
         """The text's own row was not finite, alone or in a shared batch."""
-        return self._blame(ids, 0.0, now)
+        record = self._record(ids, now)
+        record.quiet_s, record.needed = 0.0, MIN_CONSECUTIVE
+        return self._blame(ids, record, now)
 
     def ended_without(self) -> None:
         """The engine ended while idle, during verification or with other texts: earlier suspects may be innocent."""
@@ -112,19 +119,17 @@ class Suspects:
         self._records.clear()
         self._computed.clear()
 
-    def _blame(self, ids: bytes, quiet_s: float, now: float) -> Verdict:
-        record = self._record(ids, now)
-        record.quiet_s = quiet_s
+    def _blame(self, ids: bytes, record: Evidence, now: float) -> Verdict:
         record.failures += 1
         key = hash(ids)
         if key in self._computed:  # it was computed before: one failure may be chance
             del self._computed[key]
         else:
             record.consecutive += 1
-        if record.consecutive >= MAX_CONSECUTIVE:
+        if record.consecutive >= record.needed:
             record.until = now + min(LONGEST_QUARANTINE_S, FIRST_S * 2.0**record.quarantines)
             record.quarantines += 1
-            record.consecutive = MAX_CONSECUTIVE - 1  # after the quarantine, one failure is enough
+            record.consecutive = record.needed - 1  # after the quarantine, one failure is enough
             return Verdict.POISON
         return Verdict.GIVE_UP if record.failures >= MAX_FAILURES else Verdict.RETRY
 

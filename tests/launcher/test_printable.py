@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launcher.printable import UNPRINTABLE, Terminal, json_line, printable
+from launcher.printable import Terminal, json_line
+from proxy.contract.log_lines import UNPRINTABLE, PrintableFormatter, printable
 
 ODD = st.one_of(
     st.text(),
@@ -52,6 +54,14 @@ def test_json_is_clean_and_means_the_same(text: str) -> None:
     line = json_line({"said": text})
     assert not UNPRINTABLE.search(line.decode().removesuffix("\n"))
     assert json.loads(line) == {"said": text}
+
+
+@given(ODD)
+def test_log_lines_in_words_are_clean(text: str) -> None:
+    record = logging.makeLogRecord({"msg": "of %s", "args": (text,), "levelname": "WARNING"})
+    assert not UNPRINTABLE.search(PrintableFormatter("%(levelname)s %(message)s").format(record))
+    assert logging.lastResort  # what writes the launcher's warnings
+    assert not UNPRINTABLE.search(logging.lastResort.format(record))
 
 
 def test_people_s_letters_are_left_alone() -> None:

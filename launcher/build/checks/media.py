@@ -14,8 +14,9 @@ from launcher.arrays import F32
 from launcher.build.checks import media_models
 from launcher.build.checks.media_models import MediaFiles
 from launcher.engine.discovery import Engine
-from launcher.errors import ChildError, EngineBuildError
+from launcher.errors import ChildError, EngineBuildError, Miscompiled
 from launcher.images.prompt import TOKEN_SIDE, golden_pixels, image_input, media_marker
+from launcher.processes.child import crash_of
 from launcher.settings.config import SupervisionSettings
 from launcher.settings.folders import runtime_base
 from launcher.supervision.standalone import Standalone, StandaloneEmbedder, standalone
@@ -29,7 +30,8 @@ _NORM = 1e-3  # of a vector's length: how much the same vector may differ
 
 
 async def check_media(engine: Engine, folder: Path, *, software: bool = False) -> None:
-    """Return if images have right vectors, alone, beside texts and at once. Raises EngineBuildError if not.
+    """Return if images have right vectors, alone, beside texts and at once. Raises EngineBuildError if not,
+    Miscompiled if the engine crashes.
 
     The engine must know `--pool-media`. Runs one server after the other, on models made in `folder`. `software`: its
     GPU is a software device, so check few and small images.
@@ -47,6 +49,8 @@ async def check_media(engine: Engine, folder: Path, *, software: bool = False) -
             together = await embedder.raw_rows([*texts, *images])
             apart = await asyncio.gather(*(_alone(embedder, [one]) for one in (*texts, *images)))
     except ChildError as error:
+        if crash := crash_of(error.returncode):
+            raise Miscompiled(f"the built engine dies of {crash} on images") from error
         raise EngineBuildError(f"the built engine does not serve images: {error}") from error
     if any(one.tobytes() != other.tobytes() for one, other in zip(expected, found, strict=True)):
         raise _wrong("changes the vectors of texts")

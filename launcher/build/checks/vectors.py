@@ -17,7 +17,7 @@ from launcher.build.checks import models as check_models
 from launcher.build.patches.lean import FLAG
 from launcher.engine.discovery import Engine
 from launcher.errors import ChildError, EngineBuildError, Miscompiled, WrongAnswer
-from launcher.processes.child import SIGILL_CODES
+from launcher.processes.child import crash_of
 from launcher.settings.config import SupervisionSettings
 from launcher.settings.folders import runtime_base
 from launcher.supervision.standalone import Standalone, standalone
@@ -35,7 +35,7 @@ LEAST_COSINE = 0.995  # measured with AVX2, AVX-512 and AMX: 0.9990 to 1.0000, b
 async def check_engine(engine: Engine, folder: Path, *, software: bool = False) -> float:
     """The least cosine between a vector and that of the same numbers in F32, over all QUANTIZATIONS.
 
-    Raises Miscompiled if it is below LEAST_COSINE, a vector is not finite or the engine dies of SIGILL;
+    Raises Miscompiled if it is below LEAST_COSINE, a vector is not finite or the engine crashes;
     EngineBuildError if the engine does not serve, or if FLAG, where it has that flag, changes a vector. Runs one server
     after the other, on models made in `folder`, and on the GPU if the engine uses one. `software`: that GPU is a
     software device, so check SOFTWARE_QUANTIZATION with SOFTWARE_BATCHES only.
@@ -55,8 +55,8 @@ async def _checked(engine: Engine, quantization: str, batches: Batches, folder: 
         if FLAG in engine.flags:
             lean = await _vectors(engine, f"{quantization} with {FLAG}", model, batches)
     except ChildError as error:
-        if error.returncode in SIGILL_CODES:
-            raise Miscompiled(f"the built engine dies of SIGILL on {quantization}") from error
+        if crash := crash_of(error.returncode):
+            raise Miscompiled(f"the built engine dies of {crash} on {quantization}") from error
         if isinstance(error, WrongAnswer):
             raise Miscompiled(f"the built engine returns no vectors: {error}") from error
         raise EngineBuildError(f"the built engine does not serve: {error}") from error

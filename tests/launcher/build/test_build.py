@@ -16,6 +16,7 @@ from launcher.build.patches.media import MEDIA_FLAG
 from launcher.build.patches.tiles import TILES
 from launcher.build.steps import Progress, parse_progress
 from launcher.engine import build_record
+from launcher.engine.argv import REQUIRED_FLAGS
 from launcher.engine.build_record import ComputeBackend, Record
 from launcher.engine.discovery import Origin, find_engine
 from launcher.errors import EngineBuildError
@@ -131,8 +132,8 @@ async def test_an_engine_for_texts_alone_is_lean_and_another_order(build_cache: 
     text = (tmp_path / "arg.cpp").read_text()
     assert FLAG in text
     assert MEDIA_FLAG not in text
-    assert up_to_date(BuildOptions(without_images=True)) == built
-    assert up_to_date(BuildOptions()) is None
+    assert await up_to_date(BuildOptions(without_images=True)) == built
+    assert await up_to_date(BuildOptions()) is None
     record = build_record.read_record(built.path)
     assert record is not None
     assert record.order.command == "trillama engine build --no-images"
@@ -154,19 +155,21 @@ async def test_an_engine_that_was_built_again_without_amx_says_so_and_needs_none
 async def test_it_is_up_to_date_on_the_same_processor_with_the_same_options(
     build_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert up_to_date(BuildOptions()) is None
+    assert await up_to_date(BuildOptions()) is None
     built = await build(BuildOptions(), ignore)
-    assert up_to_date(BuildOptions()) == built
-    assert up_to_date(BuildOptions(backend=ComputeBackend.CUDA)) is None
-    assert up_to_date(BuildOptions(stock=True)) is None
+    assert await up_to_date(BuildOptions()) == built
+    assert await up_to_date(BuildOptions(backend=ComputeBackend.CUDA)) is None
+    assert await up_to_date(BuildOptions(stock=True)) is None
     for others in ("avx512f", "avx512f amx_tile amx_int8 avx512_fp16"):  # one that lacks some, one that has more
         with monkeypatch.context() as moved:
             have(tmp_path, moved, others)
-            assert up_to_date(BuildOptions()) is None
+            assert await up_to_date(BuildOptions()) is None
     have(tmp_path, monkeypatch, "amx_int8 avx512f amx_tile hypervisor")
-    assert up_to_date(BuildOptions()) == built
-    built.path.unlink()
-    assert up_to_date(BuildOptions()) is None
+    assert await up_to_date(BuildOptions()) == built
+    with pytest.raises(EngineBuildError, match="there is no such file or folder"):
+        await up_to_date(BuildOptions(source=tmp_path / "nowhere"))
+    built.path.write_bytes(built.path.read_bytes()[:20])
+    assert await up_to_date(BuildOptions()) is None  # it no longer runs
 
 
 def test_an_engine_for_any_processor_needs_only_what_all_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +187,7 @@ def test_if_needed_builds_nothing_where_the_engine_is_up_to_date(tmp_path: Path)
     done = trillama("engine", "build", "--if-needed", env=env)
     assert (done.code, "there is no compiler" in done.err) == (70, True)
     final = tmp_path / "engine" / "llama-server"
-    script(final.with_name("built"), "")
+    script(final.with_name("built"), f"printf '%s\\n' 'version: 1 (any)' {' '.join(REQUIRED_FLAGS)}")
     record = Record(order=order_here(BuildOptions()), processor="p", note="a note")
     build_record.install_build(final.with_name("built"), final, record)
     done = trillama("engine", "build", "--if-needed", env=env)

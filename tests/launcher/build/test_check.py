@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from launcher.build.checks import models as check_models
+from launcher.build.checks.media import check_media
 from launcher.build.checks.models import QUANTIZATIONS
 from launcher.build.checks.vectors import check_engine
 from launcher.build.patches.lean import FLAG
@@ -38,6 +39,7 @@ async def test_an_engine_that_does_not_start_with_the_flag_does_not_serve(tmp_pa
     ("fault", "said"),
     [
         ('[ "$1" != --model ] || kill -ILL $$', "dies of SIGILL on Q4_K_M"),
+        ('[ "$1" != --model ] || kill -BUS $$', "dies of SIGBUS on Q4_K_M"),
         ('[ "$1" != --model ] || sh -c "kill -ILL \\$\\$" || exit', "dies of SIGILL on Q4_K_M"),
         (
             'case "$2" in *in-F32*) ;; *) set -- "$@" --pooling cls ;; esac',
@@ -50,6 +52,12 @@ async def test_an_engine_that_is_miscompiled_is_told_apart_from_one_that_does_no
 ) -> None:
     with pytest.raises(Miscompiled, match=f"^the built engine {said}"):
         await check_engine(await faulty(tmp_path, fault), tmp_path)
+
+
+async def test_an_engine_that_dies_of_an_image_is_miscompiled(tmp_path: Path) -> None:
+    engine = await faulty(tmp_path, '[ "$1" != --model ] || kill -ILL $$')
+    with pytest.raises(Miscompiled, match=r"^the built engine dies of SIGILL on images$"):
+        await check_media(engine, tmp_path)
 
 
 async def faulty(folder: Path, fault: str) -> Engine:

@@ -13,7 +13,9 @@ from tests.support.sources.toolchain import DIES, faulty_cmake, quick_check
 
 FAULTS = [
     (DIES.format("--version"), "the built engine dies of SIGILL on --version"),
+    (DIES.format("--verbosity"), "the built engine dies of SIGILL on --list-devices"),
     (DIES.format("--model"), "the built engine dies of SIGILL on Q8_0"),
+    (DIES.format("--model").replace("ILL", "SEGV"), "the built engine dies of SIGSEGV on Q8_0"),
     (
         'case "$*" in *in-F32*) ;; *--model*) set -- "$@" --pooling last ;; esac',
         "the built engine computes wrong vectors on Q8_0: a cosine of ",
@@ -40,7 +42,7 @@ async def compiled_for(
     return made, list(dict.fromkeys(progress.step for progress in seen))
 
 
-@pytest.mark.parametrize(("fault", "said"), FAULTS, ids=("asked", "served", "wrong"))
+@pytest.mark.parametrize(("fault", "said"), FAULTS, ids=("asked", "lists", "served", "segv", "wrong"))
 async def test_what_is_miscompiled_is_compiled_again_without_amx(folder: Path, fault: str, said: str) -> None:
     faulty_cmake(folder, fault, unless="-O2 -mno-amx-tile -mno-amx-int8 -mno-amx-bf16")  # and the user's own stay
     made, steps = await compiled_for(folder, "amx_fp16", "amx_tile", "avx512f", cxxflags="-O2")

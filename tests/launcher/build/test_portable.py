@@ -46,8 +46,8 @@ async def test_it_is_built_there_and_the_cache_folder_stays_as_it_was(build_cach
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"llama-server", "llama-server.json", "llama-bench"}
     assert remains(build_cache) == set()
     assert "-DBUILD_SHARED_LIBS=ON" in (tmp_path / "configured").read_text()
-    assert up_to_date(wanted) == built
-    assert up_to_date(BuildOptions()) is None
+    assert await up_to_date(wanted) == built
+    assert await up_to_date(BuildOptions()) is None
     portable.require_free(tmp_path / "out")  # it may be built again
 
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from aiohttp import web
 from launcher.control.client import find_running
 from launcher.control.status import BackendView, EngineView, View
 from launcher.control.trusted_socket import is_ours, is_served_by_its_owner
-from launcher.errors import NotRunning
+from launcher.errors import Declined, LauncherError, NotRunning
 from launcher.fleet.address import target
 from launcher.settings.config import load
 from launcher.supervision.states import BackendState
@@ -101,13 +101,20 @@ async def launcher(folder: Path, view: View) -> AsyncIterator[list[str]]:
         asked.append(request.path)
         return web.Response(text=view.model_dump_json(), content_type="application/json")
 
+    async with served(folder, answer):
+        yield asked
+
+
+@asynccontextmanager
+async def served(folder: Path, answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[None]:
+    """Whatever is asked on that socket is answered by this."""
     app = web.Application()
     app.add_routes([web.route("*", "/{path:.*}", answer)])
     runner = web.AppRunner(app)
     await runner.setup()
     try:
         await web.UnixSite(runner, str(folder / "control.sock")).start()
-        yield asked
+        yield
     finally:
         await runner.cleanup()
 
@@ -146,7 +153,7 @@ async def test_another_users_launcher_is_named_and_not_contacted(base: Path) -> 
     folder.chmod(0o755)
     settings = load(None, {"runtime_dir": base})
     async with launcher(folder, view(base)) as asked:
-        with pytest.raises(NotRunning, match=f"{folder} belongs to another user and was not contacted"):
+        with pytest.raises(NotRunning, match=f"{folder} belongs to another user, or lets others in, and was not"):
             await find_running(settings, None)
         done = await ask(base, "status")
     assert (done.code, asked) == (69, [])
@@ -167,6 +174,20 @@ async def test_of_several_the_one_with_the_given_address_or_port_is_asked(base: 
         several = await ask(base, "restart", "cobol", "--port", "8")
     assert several.code == 2
     assert "there is no backend cobol; there are code" in several.err
+
+
+@pytest.mark.parametrize(("status", "kind"), [(200, LauncherError), (409, Declined)])
+async def test_one_that_answers_oddly_hides_no_other(base: Path, status: int, kind: type[LauncherError]) -> None:
+    async def oddly(_: web.Request) -> web.Response:
+        return web.Response(text='{"of": "another version"}', status=status)
+
+    settings = load(None, {"runtime_dir": base})
+    odd, right = (Path(tempfile.mkdtemp(prefix="trillama-", dir=base)) for _ in range(2))
+    async with served(odd, oddly):
+        with pytest.raises(kind, match=r"another version"):
+            await find_running(settings, None)
+        async with launcher(right, view(base)):
+            assert (await find_running(settings, None)).socket.parent == right
 
 
 async def test_what_a_launcher_says_is_text_on_the_terminal(base: Path) -> None:

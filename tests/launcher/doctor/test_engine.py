@@ -101,6 +101,19 @@ async def test_a_built_engine_is_told_apart_from_one_that_was_built_without_amx_
     assert (found.level, "AMX" in found.text) == (level, level is Level.WARN)
 
 
+@pytest.mark.parametrize("record", [None, "", "{}", '{"order": 1}'])
+async def test_a_built_engine_without_its_record_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: str | None
+) -> None:
+    have(tmp_path, monkeypatch, "avx2")
+    if record is not None:
+        (tmp_path / "llama-server.json").write_text(record)
+    engine = engine_of(Origin.BUILT, str(tmp_path / "llama-server"))
+    found = await doctor_engine.chosen_engine(replace(machine(settings_of(engine={"gpu_layers": 0})), engine=engine))
+    assert (found.level, found.fix) == (Level.WARN, "trillama engine build")
+    assert "its record is missing or damaged" in found.text
+
+
 async def test_an_engine_of_another_processor_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRILLAMA_CACHE", str(tmp_path))
     (tmp_path / "engine").mkdir()

@@ -24,6 +24,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     record = Record(order=order, processor="p", note="n")
     build_record.write_record(tmp_path / "llama-server", record)
     assert build_record.read_record(tmp_path / "llama-server") == record
+    link = tmp_path / "bin" / "llama-server"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "llama-server")
+    assert build_record.read_record(link) == record
 
 
 @pytest.mark.parametrize(

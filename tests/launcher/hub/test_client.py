@@ -45,7 +45,7 @@ RAISED: list[tuple[Exception, int, str]] = [
     (httpx2.TooManyRedirects("Exceeded"), 75, "cannot be reached"),
     (httpx2.DecodingError("not a gzip"), 75, "cannot be reached"),
     (httpx2.InvalidURL("Invalid port"), 78, "HF_ENDPOINT"),
-    (httpx2.UnsupportedProtocol("missing an 'http://'"), 78, "HF_ENDPOINT"),
+    (httpx2.UnsupportedProtocol("has an unsupported protocol 'file://'"), 75, "cannot be reached"),  # a redirect's
     (httpx2.LocalProtocolError("Illegal header value b'Bearer hf_secret'"), 78, "HF_TOKEN"),
     (UnicodeEncodeError("ascii", "hf_secret\xe9", 0, 1, "ordinal not in range"), 78, "HF_TOKEN"),
     (UnicodeError("label empty or too long"), 78, "HF_ENDPOINT"),
@@ -66,6 +66,13 @@ def test_whatever_the_client_raises_is_ours_with_its_code_and_next_step() -> Non
         assert words in str(error)
         assert "\n" not in str(error)
         assert "hf_secret" not in str(error)
+
+
+@pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example"])
+def test_an_endpoint_that_is_no_address_of_the_web_is_named(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    error = translate(httpx2.UnsupportedProtocol("missing an 'http://'"), HUB_REQUEST)
+    assert (error.exit_code, f"HF_ENDPOINT={endpoint}" in str(error)) == (78, True)
 
 
 @pytest.mark.parametrize("passed", [CancelledError(), NotRunning("ours")], ids=["stopped", "ours"])

@@ -1,22 +1,25 @@
 """A hub is a stranger: whatever it answers, nothing is written outside the cache, believed unseen, or shown raw."""
 
+import gzip
 import socket
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from huggingface_hub import constants
 
-from launcher.errors import ModelError
+from launcher.errors import HubUnreachable, ModelError
 from launcher.hub.client import find
+from launcher.hub.download import fetch
 from launcher.hub.listing import offers
-from launcher.printable import printable
 from launcher.settings.family import HubFile
+from proxy.contract.log_lines import printable
 from tests.support.sources.hub import TOKEN
 from tests.support.sources.place import MIB, WEIGHTS, Place
 
@@ -167,6 +170,7 @@ ODD_ANSWERS = {
     "another length": b"HTTP/1.1 200 OK\r\nContent-Length: none\r\n\r\n{}",
     "nothing": b"",
     "a teapot": answer(b"", status="418 I'm a teapot"),
+    "a redirect to a file": answer(b"", "Location: file:///etc/passwd", status="302 Found"),
     "a loop": answer(b"", "Location: /again", status="302 Found"),
 }
 
@@ -182,3 +186,41 @@ def test_an_answer_that_is_no_hub_s_is_a_sentence(
     assert refused.value.exit_code in (66, 75)
     assert len(str(refused.value)) < 600
     assert printable(str(refused.value)) == str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "head", "said"),
+    [
+        ("200 OK", "X-A: b", "answers with more than 33554432 bytes"),
+        ("500 Oops", "X-A: b", "answers with more than 33554432 bytes"),
+        ("302 Found", "Location: /again", "answers with more than 33554432 bytes"),
+        ("200 OK", "Content-Encoding: gzip", "sends an answer in gzip, which was not asked for"),
+    ],
+)
+def test_an_answer_is_bounded(
+    odd: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, status: str, head: str, said: str
+) -> None:
+    _Odd.raw = answer(bytes(33 * MIB), head, status=status)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{odd.server_port}")
+    with pytest.raises(HubUnreachable, match=said):
+        offers("code", HubFile(**WEIGHTS["code"]))
+
+
+def test_a_file_s_content_is_never_inflated(
+    odd: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    template = f"http://127.0.0.1:{odd.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    content = gzip.compress(bytes(64 * MIB))
+    described = ("X-Repo-Commit: " + "a" * 40, f'ETag: "{sha256(content).hexdigest()}"')
+    _Odd.raw = answer(content, *described, "Content-Encoding: gzip")
+    tracemalloc.start()
+    try:
+        with pytest.raises(HubUnreachable, match="sends an answer in gzip, which was not asked for"):
+            fetch("a/b", "c.gguf", report=lambda *_: None, stop=Event())
+        assert tracemalloc.get_traced_memory()[1] < 16 * MIB
+    finally:
+        tracemalloc.stop()
+    _Odd.raw = answer(content, *described)
+    assert fetch("a/b", "c.gguf", report=lambda *_: None, stop=Event()).read_bytes() == content

@@ -102,6 +102,49 @@ async def test_a_file_that_is_damaged_while_it_is_used_costs_no_answer(tmp_path:
     assert (tmp_path / "c.db.damaged").exists()
 
 
+def with_schema(path: Path, old: bytes, new: bytes) -> None:
+    """Change the text of the schema on the disk, to one of the same length."""
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+
+
+async def test_a_schema_that_is_no_text_is_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    await kept(path)
+    with_schema(path, b"sqlite_autoindex_vector_1", b"sqlite_autoindex_\x80ector_1")
+    assert await computed(path) == 20
+    assert await computed(path) == 0
+    assert (tmp_path / "c.db.damaged").exists()
+
+
+@pytest.mark.parametrize("used", ["x'ff'", "9223372036854775807", "'late'"])
+async def test_a_time_of_use_that_is_none_is_a_damaged_file(tmp_path: Path, used: str) -> None:
+    path = tmp_path / "c.db"
+    await kept(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE vector SET used = {used} WHERE rowid = 3")  # noqa: S608 # one of the above
+        connection.commit()
+    assert await computed(path, 21) == 1
+    assert await computed(path, 21) == 21  # the new file is empty
+    assert await computed(path, 21) == 0
+    assert (tmp_path / "c.db.damaged").exists()
+
+
+async def test_a_vector_of_no_length_is_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    await kept(path)
+    with_schema(path, b"value BLOB NOT NULL", b"value BLOB         ")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE vector SET value = NULL")
+        connection.commit()
+    with_schema(path, b"value BLOB         ", b"value BLOB NOT NULL")
+    async with open_cache(5 * ENTRY, path, DIMENSIONS) as cache:
+        assert cache
+        await cached(cache, "a", [[n] for n in range(10)], Model("a"), lambda: True)
+    assert (tmp_path / "c.db.damaged").exists()
+
+
 async def test_a_database_of_another_program_is_left_intact(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     with closing(sqlite3.connect(path)) as connection:

@@ -66,6 +66,31 @@ def test_the_engine_has_to_live_without_a_suspect_for_ten_times_its_batch() -> N
     assert suspects.quiet_before(b"of", 0.0) == 0.0, "alone, at once"
 
 
+@pytest.mark.parametrize(("batch_s", "ends"), [(0.01, 2), (0.3, 2), (0.5, 3), (3.0, 3), (8.0, 4), (600.0, 4)])
+def test_the_longer_a_batch_the_more_ends_make_its_text_poison(batch_s: float, ends: int) -> None:
+    suspects = Suspects()
+    found = [suspects.ended_with([b"x"], batch_s, 0.0)[0] for _ in range(ends)]
+    assert found == [*[Verdict.RETRY] * (ends - 1), Verdict.POISON]
+
+
+@pytest.mark.parametrize(("batch_s", "every_s"), [(1.0, 20.0), (8.0, 40.0), (20.0, 60.0)])
+def test_a_long_text_is_not_poison_because_kills_meet_it_often(batch_s: float, every_s: float) -> None:
+    generator, condemned = random.Random(4), 0
+    for _ in range(1000):
+        suspects = Suspects()
+        verdict = suspects.ended_with([b"x"], batch_s, 0.0)[0]
+        while verdict is Verdict.RETRY:
+            lived_s, quiet_s = generator.expovariate(1 / every_s), suspects.quiet_before(b"x", 0.0) or 0.0
+            if lived_s > quiet_s + batch_s:
+                break  # it was computed
+            if lived_s < quiet_s:
+                suspects.ended_without()
+            else:
+                verdict = suspects.ended_with([b"x"], batch_s, 0.0)[0]
+        condemned += verdict is Verdict.POISON
+    assert condemned <= 10
+
+
 def test_poison_is_refused_for_longer_each_time_and_has_one_try_between() -> None:
     suspects, now = Suspects(), 0.0
     suspects.ended_with([b"x"], BATCH_S, now)

@@ -16,6 +16,7 @@ import threading
 import time
 
 DIMENSIONS = 64
+NO_VECTORS = ("answers nothing", "answers garbage", "dies of SIGILL in a batch")
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -44,10 +45,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/tokenize":
             self._answer(200, {"tokens": list(body["content"].encode())})
             return
-        if self.fault == "answers nothing":
-            time.sleep(3600)
-        if self.fault == "answers garbage":
-            self._answer(200, "<html>hello</html>")
+        if self.fault in NO_VECTORS:
+            self._fail()
             return
         if self.fault == "hangs in a batch" and len(body["input"]) > 4:
             time.sleep(3600)
@@ -67,6 +66,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "data": [{"index": n, "embedding": vector} for n in range(len(body["input"]))],
             },
         )
+
+    def _fail(self) -> None:
+        if self.fault == "answers nothing":
+            time.sleep(3600)
+        if self.fault == "dies of SIGILL in a batch":
+            os.kill(os.getpid(), signal.SIGILL)
+        self._answer(200, "<html>hello</html>")
 
     def _vector(self, *, as_bytes: bool) -> object:
         length = DIMENSIONS // 2 if self.fault == "answers short vectors" else DIMENSIONS

@@ -89,7 +89,6 @@ async def stopped(serve: Serve) -> None:
         ("answers NaN", "not finite"),
         ("answers short vectors", "32 dimensions, not 64"),
         ("exits", "exited with 1 while starting: error: out of something"),
-        ("dies of SIGILL", "an instruction that this processor does not have; run `trillama engine build`"),
     ],
 )
 async def test_a_child_that_never_passes_its_check_is_retried_while_the_others_serve(
@@ -143,6 +142,42 @@ async def test_it_gives_up_and_says_why_when_none_ever_passes_its_check(config: 
         assert "gave up: " in serve.output[-2]
         assert "out of something" in serve.output[-2]
         await empty(serve.runtime)
+
+
+ILLEGAL = "killed by signal 4 (SIGILL: it uses an instruction that this processor does not have; run `trillama engine"
+
+
+async def test_an_engine_that_this_processor_cannot_run_is_not_started_again_and_again(
+    config: dict[str, object],
+) -> None:
+    async with trillama_serve(config, ready=False, env={"FAULTY": "code=dies of SIGILL in a batch"}) as serve:
+        await serve.until("code: failed")
+        assert ILLEGAL in serve.output[-1]
+        await until(serve, "retrieval", 200)
+        await stopped(serve)
+    assert sum("code: starting" in line for line in serve.output) == 1
+
+
+async def test_where_this_processor_can_run_none_systemd_does_not_start_it_again(config: dict[str, object]) -> None:
+    async with trillama_serve(config, ready=False, env={"FAULTY": "*=dies of SIGILL"}) as serve:
+        assert await serve.ended() == 69
+        assert ILLEGAL in serve.output[-2]
+        await empty(serve.runtime)
+
+
+async def test_a_cache_whose_place_is_gone_costs_a_restarted_proxy_its_cache_alone(
+    config: dict[str, object], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache.db"
+    given = {**config, "proxy": {"cache_bytes": 10**6, "cache_file": str(cache)}}
+    async with trillama_serve(given) as serve:
+        for path in tmp_path.glob("cache.db*"):
+            path.unlink()
+        cache.mkdir()
+        await serve.kill("proxy.toml")
+        await serve.until("refused the settings that it had served with")
+        await until(serve, "code", 200)
+        await stopped(serve)
 
 
 async def test_a_file_cut_off_is_refused_before_anything_starts(config: dict[str, object], tmp_path: Path) -> None:
