@@ -25,10 +25,9 @@ HEAD = """\
 # Configuration
 
 `make docs` writes this page from the code. The files are TOML. A setting that is unknown, or out of its bounds, is
-refused by name before anything starts. `NAME` stands for a backend (of jina-embeddings-v4:
-`retrieval`, `code` or `text-matching`), below `tasks` for a task, below `quantizations` for a quantisation. Settings
-that end in `_s` are seconds, in `_bytes` bytes.
-Where the default is "-" the meaning says what happens without the setting.
+refused by name before anything starts. `NAME` stands for a backend (of jina-embeddings-v4: `retrieval`, `code` or
+`text-matching`), below `tasks` for a task, below `quantizations` for a quantisation. Settings that end in `_s` are
+seconds, in `_bytes` bytes. Where the default is "-" the meaning says what happens without the setting.
 
 ## The host's file
 

@@ -1,4 +1,4 @@
-"""Our output: foreign text in it is printable, so that nothing from a file, a hub or a log obeys on a terminal."""
+"""Our output, made printable: no text from a file, a hub or a log can control the terminal."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""The status document of a cluster's head, and the client of the control socket that tells it."""
+"""The status document of a cluster's head, and the client of the control socket that serves it."""
 
 import asyncio
 import time

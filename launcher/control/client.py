@@ -57,7 +57,7 @@ async def find_running(settings: Settings, target: Target | None) -> Running:
 
 
 async def _running(base: Path) -> list[Running]:
-    """The launchers that this user may control. Raises NotRunning if there is none, or the error of one."""
+    """The launchers that this user may control. Raises NotRunning, or the error of an odd answer, if none."""
     running, silent, foreign, faults = list[Running](), list[Path](), list[Path](), list[LauncherError]()
     for socket in _sockets(base):
         try:
@@ -77,7 +77,7 @@ async def _running(base: Path) -> list[Running]:
 
 
 def _none_runs(silent: Sequence[Path], foreign: Sequence[Path]) -> NotRunning:
-    """Says of those that were found why they were not taken."""
+    """Why none of those found can be asked."""
     if silent:
         return NotRunning(
             f"the trillama of {silent[0].parent} does not answer: it is stopped or stuck, so end it with kill"

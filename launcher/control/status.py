@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict
 from launcher.supervision.states import BackendState
 from proxy.contract.admin import BackendProcess
 
-EXIT_CODE = "X-Trillama-Exit-Code"  # header of a refusal: what the command that was told it exits with
+EXIT_CODE = "X-Trillama-Exit-Code"  # header of a refusal: the exit code of the command that is refused
 
 
 class BackendView(BackendProcess):

@@ -1,4 +1,4 @@
-"""How a GGUF file is finished, whoever wrote its header and tensors."""
+"""The last step of every GGUF file that is written here."""
 
 import gguf
 

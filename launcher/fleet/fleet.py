@@ -206,7 +206,7 @@ class Fleet:
         """Wait until every model has failed; always ends by raising."""
         await self._all_failed.wait()
         models = [self.backends[name] for name in self.deployment.models]
-        kind = EngineError if all(one.illegal for one in models) else StartError
+        kind = EngineError if all(one.illegal_instruction for one in models) else StartError
         raise kind("\n".join(f"{name}: gave up: {one.status.cause}" for name, one in self.backends.items()))
 
     async def _answers(self) -> bool:

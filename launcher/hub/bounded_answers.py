@@ -18,7 +18,7 @@ _IDENTITY = "identity"
 
 
 def bound_answers(client: httpx2.Client) -> None:
-    """Bound all later answers to this client, once. Requests that set `Accept-Encoding: identity` read a file.
+    """Bound all later answers to this client. A request with an `Accept-Encoding: identity` of its own reads a file.
 
     What exceeds the bound raises HubUnreachable where it is read.
     """

@@ -94,7 +94,7 @@ class ModelSource(Strict):
     def _from_one_place(self) -> Self:
         missing = [name for name, value in (("repo", self.repo), ("file", self.file)) if value is None]
         if self.package and len(missing) < 2:
-            raise ValueError("has a package, and a repo or file: leave one of both out")
+            raise ValueError("has a package and a repo or file: it must be one or the other")
         if missing and not self.package:
             raise ValueError(f"has no {' and no '.join(missing)}: a model needs a repo and a file, or a package")
         return self

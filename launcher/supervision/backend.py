@@ -36,7 +36,7 @@ class Backend:
     def __init__(self, spec: RunSpec, *, log: ChildLog, report: ReportStatus) -> None:
         self.spec = spec
         self.log = log
-        self.illegal = False  # whether its last start died of SIGILL, as each on this processor would
+        self.illegal_instruction = False  # whether its last start died of SIGILL, as each on this processor would
         self.status = Status(name=spec.placement.name, since=time.time())
         self._report = report
         self._failures = 0
@@ -130,9 +130,11 @@ class Backend:
 
     def _delay_after(self, error: ChildError, *, lasted_s: float) -> float | None:
         was_ready = not isinstance(error, StartError)
-        self.illegal = error.returncode in SIGILL_CODES and not was_ready
+        self.illegal_instruction = error.returncode in SIGILL_CODES and not was_ready
         self._failures = 1 if was_ready and lasted_s > self.spec.policy.stable_s else self._failures + 1
-        return None if self.illegal else restart_delay(self.spec.policy, self._failures, was_ready=was_ready)
+        if self.illegal_instruction:
+            return None
+        return restart_delay(self.spec.policy, self._failures, was_ready=was_ready)
 
     def _change(self, state: BackendState, **facts: object) -> None:
         self.status = replace(self.status, state=state, since=time.time(), **facts)  # type: ignore[arg-type] # its fields

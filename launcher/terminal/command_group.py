@@ -15,7 +15,7 @@ from proxy.contract.settings_file import plain_message
 class CommandGroup(TyperGroup):
     """All commands are parsed and run inside `invoke`.
 
-    `modules` has where each command is, `MODULE:APP`: the command of that name in that typer app, or the app itself.
+    `modules` says where each command is, `MODULE:APP`: the command of that name in that typer app, or the app itself.
     Each is loaded when it is looked up, as all of them take a second of processor time.
     """
 

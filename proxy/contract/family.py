@@ -46,8 +46,8 @@ class TaskSettings(Strict):
     @model_validator(mode="before")
     @classmethod
     def _check_quotes(cls, given: object) -> object:
-        if isinstance(given, Mapping) and any(isinstance(value, Mapping) for value in given.values()):
-            check_no_table(given)
+        if isinstance(given, Mapping):
+            check_no_table({name: value for name, value in given.items() if isinstance(value, Mapping)} or None)
         return given
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ PREFLIGHT = {
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Raises Crowded, BadRequest, ForeignHost, ForeignOrigin or ExpectationFailed; answers a browser's preflight."""
-    if not connection_of(request).admitted and request.path not in PROBES:
+    if not connection_of(request).admits_request() and request.path not in PROBES:
         raise Crowded("too many connections: try again later, or keep fewer open", retry_after_s=_RETRY_AFTER_S)
     origins, headers = request.app[ORIGINS], request.headers
     for host in {request.host, headers.get("Host", request.host)}:  # two if the request line names another host

@@ -72,7 +72,7 @@ def first_to_close(connections: Iterable[Connection], count: int, before: float)
 
 
 def without_request(connections: Iterable[Connection]) -> list[Connection]:
-    """Those that have no request now, however long: one that has is worth more."""
+    """Those without a request now, however new: one that has a request is worth more."""
     return [one for one in connections if one.phase in {Phase.HEAD, Phase.IDLE}]
 
 
@@ -141,7 +141,7 @@ class Connections:
         self._peers: dict[str, ConnectionGroup] = {}
 
     def add(self, connection: Connection) -> None:
-        """Count it; if there are too many then, some are closed soon. It must be removed."""
+        """Count it; if there are then too many, some are closed soon. Whoever adds it must remove it."""
         groups = self._groups_of(connection)
         for group in groups:
             group.members[connection] = None
@@ -150,7 +150,7 @@ class Connections:
             asyncio.get_running_loop().call_later(0, self._make_room, connection)
 
     def admits(self, connection: Connection) -> bool:
-        """Whether its request is within the limits: no others are closed for it but those that have none."""
+        """Whether its request is within the limits; others that wait for their clients may be closed for it."""
         if connection in self._all.members:
             self._close_excess(connection, for_request=True)
         return not any(group.busy for group in self._groups_of(connection))

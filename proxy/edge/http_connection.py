@@ -53,9 +53,8 @@ class HttpConnection(web.RequestHandler):
     def enter(self, phase: Phase) -> None:
         self.phase, self.since = phase, self._loop.time()
 
-    @property
-    def admitted(self) -> bool:
-        """Whether its request is within the limits."""
+    def admits_request(self) -> bool:
+        """Whether its request is within the limits; connections that wait for their clients may be closed for it."""
         return self._connections.admits(self)
 
     def begin(self, body: StreamReader) -> None:

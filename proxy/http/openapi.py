@@ -165,7 +165,6 @@ MODEL_NAMES = "The model, with or without a task. Also accepted: the names that 
 
 def _dialect(one: Dialect, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, object]:
     content: dict[str, object] = {"application/json": {"schema": _ref(one.answer)}}
-    headers = {} if one.asynchronous else _headers(PROVENANCE)
     if one.raw:
         content |= {raw_floats.RAW: {}, raw_floats.NPY: {}}
     return {
@@ -174,7 +173,7 @@ def _dialect(one: Dialect, schemas: Mapping[str, JsonSchemaValue]) -> dict[str, 
         "responses": {
             "200": {
                 "description": "The job." if one.asynchronous else "The vectors.",
-                "headers": headers,
+                "headers": {} if one.asynchronous else _headers(PROVENANCE),
                 "content": content,
             },
             **{str(status): _error(status, one.error or ErrorAnswer) for status in ERRORS},
@@ -227,8 +226,7 @@ def _error(status: int, body: type[BaseModel] = ErrorAnswer) -> dict[str, object
     later = {"Retry-After": "Seconds to wait."} if status in {429, 503, 504} else {}
     queue = {"X-Queue-Tokens": "How many tokens wait."} if status in {429, 503} else {}
     headers = _headers({**later, **queue})
-    content = {"application/json": {"schema": _ref(body)}}
-    return {"description": ERRORS[status], "headers": headers, "content": content}
+    return {"description": ERRORS[status], "headers": headers, "content": {"application/json": {"schema": _ref(body)}}}
 
 
 def _headers(described: Mapping[str, str]) -> dict[str, object]:

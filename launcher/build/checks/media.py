@@ -30,11 +30,11 @@ _NORM = 1e-3  # of a vector's length: how much the same vector may differ
 
 
 async def check_media(engine: Engine, folder: Path, *, software: bool = False) -> None:
-    """Return if images have right vectors, alone, beside texts and at once. Raises EngineBuildError if not,
-    Miscompiled if the engine crashes.
+    """Return if images have right vectors, alone, beside texts and at once.
 
-    The engine must know `--pool-media`. Runs one server after the other, on models made in `folder`. `software`: its
-    GPU is a software device, so check few and small images.
+    Raises EngineBuildError if not, Miscompiled if the engine crashes. The engine must know `--pool-media`. Runs one
+    server after the other, on models made in `folder`. `software`: its GPU is a software device, so check few and small
+    images.
     """
     files = await asyncio.to_thread(media_models.write_media_model, folder)
     sizes, texts = (_SIZES[:2], _TEXTS[:1]) if software else (_SIZES, _TEXTS)

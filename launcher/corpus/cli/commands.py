@@ -87,10 +87,7 @@ def corpus_run(
     port: Port = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Embed every row of files.
-
-    With the running server, or one started for this. Typed again, it resumes the job.
-    """
+    """Embed every row of files. With the running server, or one started for this. Typed again, it resumes the job."""
     options = JobOptions(
         task=task, dimensions=width, model=model, truncate=truncate, format=format_, dtype=dtype, part_rows=part_rows
     )

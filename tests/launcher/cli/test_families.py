@@ -65,7 +65,7 @@ def test_each_fault_of_a_family_file_has_a_line(run: Run, tmp_path: Path) -> Non
     assert (swapped.code, "is a model file: name the family file first" in swapped.err) == (2, True)
 
 
-def test_faults_that_serving_survives_are_told_too(run: Run, tmp_path: Path) -> None:
+def test_faults_that_serving_survives_are_reported_too(run: Run, tmp_path: Path) -> None:
     """Sizes out of order, and an architecture that is perhaps misspelt: a newer llama.cpp may know it."""
     file = write_family(tmp_path / "f.toml", {"architecture": "qwen33"})
     done = run("families", "check", str(file))

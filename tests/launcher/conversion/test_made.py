@@ -75,7 +75,7 @@ async def test_a_package_that_is_too_large_is_not_fetched_to_its_end(index: Pack
     assert [path.name for path in recipe().path.parent.iterdir()] == [".lock"]
 
 
-async def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(index: PackageIndex) -> None:
+async def test_a_disk_that_is_too_small_is_reported_before_anything_is_fetched(index: PackageIndex) -> None:
     index.add("tiny-bert", FILES)
     large = replace(recipe(), source=recipe().source.model_copy(update={"bytes": 2**60}))
     with pytest.raises(NotWritten, match=r"2147483648.00 GiB are needed, and the disk of .* free: make room"):

@@ -189,13 +189,21 @@ async def test_a_real_encoder_takes_what_is_said(tmp_path: Path, engine: str, lo
     """Room for the logits of each token in an engine that has it, and of a whole text nothing but the mask."""
     tokens = 2048
     model = write_model(tmp_path / "wide.gguf", architecture="eurobert", vocabulary=80_000, n_ff=4096)
-    await taken_is_said(model, engine, tokens, logits=logits, least=0.7)
+    await taken_is_said(model, engine, flags(tokens, gpu_layers=0, logits=logits), least=0.7)
 
 
 async def test_without_flash_attention_the_scores_are_counted(tmp_path: Path) -> None:
-    """Of each head, one for each pair of tokens: 4 GiB for 16 heads and 8192 tokens."""
+    """Of each head of an encoder, one for each pair of tokens: 4 GiB for 16 heads and 8192 tokens."""
     model = write_model(tmp_path / "long.gguf", architecture="eurobert", heads=4)
-    await taken_is_said(model, "embedded", 4096, logits=True, least=0.7, flash_attention=False)
+    without = replace(flags(4096, gpu_layers=0), flash_attention=False)
+    await taken_is_said(model, "embedded", without, least=0.7)
+
+
+def test_without_flash_attention_a_causal_model_has_scores_for_its_whole_kv_cache() -> None:
+    shape = Shape(layers=(Layer(32),) * 2, embedding_length=64, feed_forward_length=128, vocabulary=1000, heads=4)
+    without = replace(flags(2048, logits=False), flash_attention=False)
+    computed = compute_bytes(shape, without, on_gpu=False)
+    assert computed / MIB == pytest.approx(173.19, rel=0.03)  # llama-server's log of that model, -ub 2048 -c 4352
 
 
 @pytest.mark.parametrize(("engine", "n_ff", "logits"), [("embedded", 128, True), ("native", 16384, False)])
@@ -209,24 +217,22 @@ async def test_a_real_process_takes_what_is_said(tmp_path: Path, engine: str, n_
         layers=(Layer(32), Layer(32)), embedding_length=64, feed_forward_length=n_ff, vocabulary=80_000, heads=4
     )
     # With AMX, F16 is multiplied without a copy of the widest step's input.
-    await taken_is_said(model, engine, tokens, logits=logits, least=0.88)
+    await taken_is_said(model, engine, flags(tokens, gpu_layers=0, logits=logits), least=0.88)
 
 
-async def taken_is_said(
-    model: Path, engine: str, tokens: int, *, logits: bool, least: float, flash_attention: bool = True
-) -> None:
+async def taken_is_said(model: Path, engine: str, used: Flags, *, least: float) -> None:
     """What that engine takes after a full batch is at most what is said, and not much less."""
     try:
-        if logits is (FLAG in (await found_engine(engine)).flags):
-            pytest.skip(f"the {engine} engine {'knows' if logits else 'does not know'} {FLAG}")
+        if used.logits is (FLAG in (await found_engine(engine)).flags):
+            pytest.skip(f"the {engine} engine {'knows' if used.logits else 'does not know'} {FLAG}")
     except EngineMissing as missing:
         pytest.skip(str(missing))
     weights = weights_of(model_header(model))
     assert weights is not None
-    extra = () if flash_attention else ("--flash-attn", "off")
-    async with llama_server(model, engine=engine, batch_tokens=tokens, extra_flags=extra) as server:
-        await server.embed([[5] * tokens])
+    extra = () if used.flash_attention else ("--flash-attn", "off")
+    async with llama_server(model, engine=engine, batch_tokens=used.batch_tokens, extra_flags=extra) as server:
+        await server.embed([[5] * used.batch_tokens])
         taken = psutil.Process(server.pid).memory_info().rss
-    said = need(weights, replace(flags(tokens, gpu_layers=0, logits=logits), flash_attention=flash_attention))
+    said = need(weights, used)
     assert said == Need(ram=said.ram)
     assert least * said.ram < taken <= said.ram

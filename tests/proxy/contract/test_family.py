@@ -52,7 +52,7 @@ def test_an_alias_cannot_hide_a_task(tmp_path: Path) -> None:
         load(None, {"family": str(file)})
 
 
-def test_every_contradiction_of_names_and_sizes_is_told_at_once(tmp_path: Path) -> None:
+def test_every_contradiction_of_names_and_sizes_is_reported_at_once(tmp_path: Path) -> None:
     tasks = {"text": {"prefix": "", "backend": "other"}}
     file = write_family(tmp_path / "family.toml", {"architecture": "qwen3"}, tasks=tasks)
     aliases = '[task_aliases]\na = "x"\nb = "y"\n[model_aliases]\nc = "z"\n'
@@ -77,7 +77,7 @@ def test_every_contradiction_of_names_and_sizes_is_told_at_once(tmp_path: Path) 
         (b'name = "a"\n# \xfc', "it is not UTF-8 (at line 2)"),
     ],
 )
-def test_what_is_no_toml_is_told_in_plain_words(tmp_path: Path, content: bytes, said: str) -> None:
+def test_invalid_toml_is_reported_in_plain_words(tmp_path: Path, content: bytes, said: str) -> None:
     file = tmp_path / "family.toml"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 
-def test_what_the_proxy_logs_obeys_on_no_terminal(tmp_path: Path) -> None:
+def test_the_proxys_log_cannot_control_a_terminal(tmp_path: Path) -> None:
     path = tmp_path / "a\x1b[2J\u202e.toml"
     done = subprocess.run(
         (sys.executable, "-m", "proxy", "--config", str(path)), capture_output=True, text=True, check=False

@@ -88,6 +88,11 @@ def test_an_error_uses_the_terms_of_the_file(tmp_path: Path, text: str, said: st
         ("weights.architecture", "", "weights.architecture: must not be empty"),
         ("weights.models.code", {"repo": "a/b"}, "weights.models.code: has no file: a model needs a repo and a file"),
         ("tasks.retrieval", {"query": FAMILY["tasks"]["code.query"]}, "tasks.retrieval: has query in it: a name with"),
+        (
+            "tasks.code.query",
+            {"backend": "code", "prefix": "", "long": {}},
+            "tasks.code.query: has long in it: a name with a dot must be in quotes",
+        ),
         ("task_aliases.text", {"query": "code.query"}, "task_aliases.text: has query in it: a name with a dot must be"),
         ("model_aliases.jina", {"v4": "x"}, "model_aliases.jina: has v4 in it: a name with a dot must be in quotes"),
     ],
