@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 comma := ,
+# Where it is set, each of the hundreds of Pythons that the tests start would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Installs $(1) into .venv, with one line that shows which package pip is at. pip's errors are shown as they are.
 define install
