@@ -22,12 +22,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Tests that share what is slow to start run in one process: those of a stack, else those of a file."""
+    """Tests that share what is slow to start run in one process: those of a stack, else those of a file.
+
+    The longest of these groups come first, so that no process is left alone with one at the end.
+    """
     for item in items:
         assert isinstance(item, pytest.Function)
         kind = item.callspec.params.get("engine_kind", "") if hasattr(item, "callspec") else ""
         group = f"served-{kind}" if "served" in item.fixturenames else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: ("served" not in getattr(item, "fixturenames", ()), "support" not in item.path.parts))
     yield
     grouped = all("@" in item.nodeid for item in items)
     assert grouped or not config.getoption("loadgroup", default=False), "this pytest-xdist does not group this pytest"
