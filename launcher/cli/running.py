@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -158,9 +158,13 @@ async def _reload(settings: Settings, chosen: Target | None) -> View:
 
 
 async def _watch(settings: Settings, chosen: Target | None) -> None:
-    with Live(console=stdout, auto_refresh=False) as live:
+    with Live(console=stdout, auto_refresh=False) if stdout.is_terminal else nullcontext() as live:
         while True:
-            live.update(_page((await _found(settings, chosen)).view), refresh=True)
+            page = _page((await _found(settings, chosen)).view)
+            if live:
+                live.update(page, refresh=True)
+            else:  # one after the other; Live would write the last alone
+                stdout.print(page)
             await asyncio.sleep(REFRESH_S)
 
 

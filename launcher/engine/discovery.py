@@ -111,7 +111,7 @@ async def ask(argv: tuple[str, ...], flag: str, env: Mapping[str, str], name: st
         raise EngineError(f"{name} {flag} {ending(code)}", returncode=code)
     if code != 0:
         last = "\n".join(text.strip().splitlines()[-5:]) or "nothing"
-        raise EngineError(f"{name} {flag} ended with {code}; {_FIX}. Its output:\n{last}", returncode=code)
+        raise EngineError(f"{name} {flag} {ending(code)}; {_FIX}. Its output:\n{last}", returncode=code)
     return text
 
 

@@ -32,7 +32,9 @@ def check_pair(a: Path, b: Path, weights: Weights) -> None:
             "dimensions): give two files of one model"
         )
     for path in (a, b):
-        header_check.check_rules(path, sources.check_complete(path), weights)
+        header = sources.check_complete(path)
+        header_check.check_size(path, header, architecture=weights.architecture, dimensions=dimensions)
+        header_check.check_rules(path, header, weights)
 
 
 def as_trained(samples: SampleTexts, family: FamilyFile, backend: str) -> SampleTexts:

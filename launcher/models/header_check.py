@@ -110,7 +110,10 @@ def _other_model(header: Header, *, architecture: str, dimensions: int) -> Itera
     if (found := header.metadata.get("general.architecture")) != architecture:
         yield f"its architecture is {brief(found)}, this family's is {architecture}; {ANOTHER}"
     if (length := vector_length(header)) != dimensions:
-        yield f"its vectors have {length} dimensions, this family's have {dimensions}; {ANOTHER}"
+        yield (
+            f"its vectors have {length} dimensions, this family's have {dimensions}: give a file of this family, or "
+            f"write dimensions = {length} in the family file"
+        )
 
 
 def _contradictions(header: Header, weights: Weights) -> Iterator[str]:

@@ -29,6 +29,7 @@ class BodyLimits:
     max_bytes: int
     timeout_s: float
     min_rate: float  # bytes a second: received bytes extend the time
+    advice: str = "send fewer texts at a time"  # where a body is too large
 
     def seconds(self, received: int) -> float:
         """How long a body may take, given the bytes received so far."""
@@ -37,7 +38,7 @@ class BodyLimits:
     def check(self, size: int) -> None:
         """Raises BodyTooLarge."""
         if size > self.max_bytes:
-            raise BodyTooLarge(f"the body is larger than {self.max_bytes} bytes: send fewer texts at a time")
+            raise BodyTooLarge(f"the body is larger than {self.max_bytes} bytes: {self.advice}")
 
 
 async def read_body(request: web.Request, room: Reservation, limits: BodyLimits) -> bytes:

@@ -54,7 +54,7 @@ class FormReader:
         try:
             self._parser.close()
         except MultipartError as error:
-            raise BadForm(str(error)) from error
+            raise BadForm("it ends before its last part is complete") from error
         return Form({name: value.decode(errors="replace") for name, value in self._fields.items()}, self._filename)
 
     def _begin(self, part: MultipartSegment) -> None:

@@ -30,7 +30,10 @@ def keep_batches(app: web.Application, config: EdgeOptions) -> None:
     app[STORED_JOBS] = storage if isinstance(storage, NoStorage) else BatchJobs(storage)
     body = app[BODY_LIMITS]
     app[UPLOAD_LIMITS] = BodyLimits(
-        max_bytes=config.max_batch_file_bytes + FORM_BYTES, timeout_s=body.timeout_s, min_rate=body.min_rate
+        max_bytes=config.max_batch_file_bytes + FORM_BYTES,
+        timeout_s=body.timeout_s,
+        min_rate=body.min_rate,
+        advice="send several files",
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from launcher.errors import Declined, LauncherError, NotRunning
 from launcher.fleet.address import target
 from launcher.settings.config import load
 from launcher.supervision.states import BackendState
-from tests.support.servers.trillama import Done, trillama
+from tests.support.servers.trillama import Done, clean, command, trillama
 
 STRANGER = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
@@ -199,6 +200,21 @@ async def test_what_a_launcher_says_is_text_on_the_terminal(base: Path) -> None:
     assert r"a\x1b[2J\x1b]0;title" in page.out
     assert "[bold red]" in page.out
     assert json.loads(for_programs.out)["version"] == EVIL
+
+
+async def test_a_watched_status_goes_into_a_pipe_as_it_comes(base: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="trillama-", dir=base))
+    env = clean({"XDG_RUNTIME_DIR": str(base)})
+    async with launcher(folder, view(base)), asyncio.timeout(60):
+        watching = await asyncio.create_subprocess_exec(
+            *command("status", "--watch"), env=env, stdout=asyncio.subprocess.PIPE
+        )
+        assert watching.stdout
+        pages = 0
+        while pages < 2:
+            pages += b"trillama fine" in await watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        assert await watching.wait() == 0
 
 
 async def test_a_log_is_text_on_the_terminal(base: Path) -> None:

@@ -101,5 +101,5 @@ async def test_a_software_device_counts_where_the_user_names_devices(tmp_path: P
 
 
 async def test_an_engine_that_fails_to_list_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="--list-devices ended with 3"):
+    with pytest.raises(EngineError, match="--list-devices exited with 3"):
         await read_devices(engine(program(tmp_path / "engine", "exit 3")))

@@ -76,9 +76,9 @@ async def test_an_old_engine_on_path_is_refused_with_what_it_lacks_and_not_passe
     [
         ("exit 0", "does not print a version"),
         ("echo something else", "does not print a version"),
-        ("echo no such library >&2; exit 127", r"--version ended with 127; .*\nno such library"),
-        ("exec /nonexistent/interpreter", "--version ended with"),
-        ("kill -9 $$", "--version ended with -9"),
+        ("echo no such library >&2; exit 127", r"--version exited with 127; .*\nno such library"),
+        ("exec /nonexistent/interpreter", "--version exited with"),
+        ("kill -9 $$", "--version was killed by signal 9"),
         ("kill -ILL $$", r"--version was killed by signal 4 \(SIGILL: .* processor .*; run `trillama engine build`"),
         (
             "/bin/sh -c 'kill -ILL $$' || exit",

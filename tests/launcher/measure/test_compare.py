@@ -105,6 +105,11 @@ def test_files_that_cannot_be_compared_are_refused_with_the_reason(folder: Path,
         check_pair(folder / "f16.gguf", folder / b, load(None).family.weights)
 
 
+def test_files_of_another_family_are_refused_as_such(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"its architecture is qwen2, this family's is qwen2vl; give a file of this"):
+        check_pair(folder / "qwen2.gguf", folder / "qwen2.gguf", load(None).family.weights)
+
+
 def test_a_refusal_starts_no_engine_and_has_its_exit_code(compare: Run) -> None:
     different, unknown = compare("f16.gguf", "larger.gguf"), compare("f16.gguf", "Q9_X")
     assert (different.code, "cannot be compared" in different.err) == (66, True)

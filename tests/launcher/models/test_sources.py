@@ -67,7 +67,7 @@ def test_another_architecture_is_refused_with_both_names(tmp_path: Path) -> None
 
 def test_another_embedding_length_is_refused_with_both_numbers(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "m.gguf", length=128)
-    with pytest.raises(ModelError, match=r"its vectors have 128 dimensions, this family's have 2048; give"):
+    with pytest.raises(ModelError, match=r"its vectors have 128 dimensions, this family's have 2048: give"):
         check_model(model, FAMILY)
 
 

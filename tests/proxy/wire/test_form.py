@@ -70,6 +70,11 @@ def test_anything_else_is_no_form(case: str) -> None:
         read(BROKEN[case])
 
 
+def test_a_form_that_was_cut_off_is_named_so() -> None:
+    with pytest.raises(BadForm, match="it ends before its last part is complete"):
+        read(BROKEN["cut off"])
+
+
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=", 'x; boundary="\n"'])
 def test_a_form_needs_a_boundary(kind: str) -> None:
     with pytest.raises(BadForm):
