@@ -13,7 +13,7 @@ from launcher.cluster.haproxy import haproxy_program
 from launcher.processes.child import running
 from launcher.supervision.probes import proxy_up
 from tests.support.nodes.cluster import Load, LocalCluster, client, end, post, start
-from tests.support.nodes.front import stub_nodes
+from tests.support.nodes.front import StubProcess, stub_nodes
 from tests.support.servers.stack import unused_port
 
 SHORT = ["x" * 400] * 32  # 14 kB: fits the buffer, so HAProxy sends it again
@@ -33,6 +33,19 @@ async def answered(load: Load, more: int) -> None:
             await asyncio.sleep(0.02)
 
 
+async def load_over_a_kill(url: str, node: StubProcess) -> Load:
+    """What four clients see while that node is killed."""
+    load, stop = Load(), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(4):
+            tasks.create_task(client(url, SHORT, load, stop))
+        await answered(load, 20)
+        await node.kill()
+        await answered(load, 20)
+        stop.set()
+    return load
+
+
 @contextmanager
 def front_command(folder: Path, urls: list[str]) -> Iterator[LocalCluster]:
     """`trillama cluster front` before those nodes."""
@@ -50,14 +63,7 @@ async def test_a_front_before_fixed_nodes_loses_nothing_with_one(tmp_path: Path)
     async with stub_nodes(2) as nodes:
         with front_command(tmp_path, [one.url for one in nodes]) as cluster:
             await served(cluster.url)
-            load, stop = Load(), asyncio.Event()
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(4):
-                    tasks.create_task(client(cluster.url, SHORT, load, stop))
-                await answered(load, 20)
-                await nodes[0].kill()
-                await answered(load, 20)
-                stop.set()
+            load = await load_over_a_kill(cluster.url, nodes[0])
             assert load.lost == []
             shown = cluster.command("status")
             assert (shown.returncode, "serves" in shown.stdout, "Connection refused" in shown.stdout) == (1, True, True)
@@ -75,14 +81,7 @@ async def test_haproxy_alone_serves_nodes_of_one_space_and_sends_short_requests_
         assert (await asyncio.to_thread(subprocess.run, checked, check=False)).returncode == 0
         async with running((haproxy_program(), "-db", "-q", "-f", str(file)), env=os.environ, grace_s=5):
             await checked_by_haproxy(cluster.url)
-            load, stop = Load(), asyncio.Event()
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(4):
-                    tasks.create_task(client(cluster.url, SHORT, load, stop))
-                await answered(load, 20)
-                await nodes[0].kill()
-                await answered(load, 20)
-                stop.set()
+            load = await load_over_a_kill(cluster.url, nodes[0])
         assert load.lost == []
         assert load.spaces == {"Q8_0"}
 
